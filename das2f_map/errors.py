@@ -1,0 +1,65 @@
+"""What a user can be told: every error this package raises on purpose.
+
+The command line prints ``message`` on one line, ``hint`` on the next, and exits
+with ``exit_code``; a library caller catches :class:`Das2fMapError`.
+"""
+
+from __future__ import annotations
+
+
+class Das2fMapError(Exception):
+    """Root of all deliberate errors.
+
+    Parameters
+    ----------
+    message:
+        What is wrong, and with which file, in one sentence.
+    hint:
+        What to do about it (a command to type, an option to set), or ``None``.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} ({self.hint})"
+
+
+class InputError(Das2fMapError):
+    """An input image, area or reference file cannot be used."""
+
+    exit_code = 3
+
+
+class LabelError(Das2fMapError):
+    """Training labels cannot be used with this scene."""
+
+    exit_code = 4
+
+
+class ModelError(Das2fMapError):
+    """A model bundle or checkpoint is missing, damaged, foreign or unsuitable."""
+
+    exit_code = 5
+
+
+class OutputError(Das2fMapError):
+    """An output cannot be written, or exists already."""
+
+    exit_code = 6
+
+
+class MissingDependencyError(Das2fMapError):
+    """An optional package is needed for what was asked."""
+
+    exit_code = 7
+
+
+class DeviceError(Das2fMapError):
+    """The requested compute device is not there or ran out of memory."""
+
+    exit_code = 8

@@ -1,0 +1,116 @@
+"""Class ids, names and colours: what the numbers in a class raster mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+NODATA_CLASS = 0
+"""Value of a pixel without a class, in class rasters and label rasters alike."""
+
+# Colours people expect for a name, matched on its words; the order matters where two words match.
+_COLOURS_BY_WORD: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("shadow",), "#3f3f4f"),
+    (("cloud", "snow", "ice"), "#f2f5f7"),
+    (("water", "river", "lake", "sea"), "#2f6fc4"),
+    (("wetland", "marsh", "swamp"), "#6fb7b0"),
+    (("forest", "tree", "trees", "wood"), "#1f6b34"),
+    (("shrub", "bush"), "#a58a4a"),
+    (("low", "grass", "herbaceous", "meadow", "vegetation"), "#8fcf5a"),
+    (("crop", "cultivated", "field", "agriculture"), "#e3cf57"),
+    (("roof", "roofs"), "#c2392f"),
+    (("building", "built", "developed", "urban", "house"), "#d9483b"),
+    (("road", "pavement", "asphalt", "street", "paved"), "#8c8c94"),
+    (("soil", "bare", "barren", "sand"), "#c9a26b"),
+    (("other",), "#b0a8b9"),
+)
+_SPARE_COLOURS = (
+    "#7b5ea7",
+    "#e78ac3",
+    "#17a2b8",
+    "#f28e2b",
+    "#59408c",
+    "#9c755f",
+    "#bab0ac",
+    "#00796b",
+    "#ad1457",
+    "#827717",
+    "#5d4037",
+    "#1565c0",
+)
+
+
+class LegendClass(BaseModel):
+    """One land-cover class: its raster value, name and ``#rrggbb`` colour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int = Field(ge=1, le=255)
+    name: str = Field(min_length=1)
+    color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green and blue, each 0..255."""
+        return int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16)
+
+
+class Legend(BaseModel):
+    """The classes of a map, in ascending order of id. Value 0 is always nodata."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[LegendClass, ...] = Field(min_length=1)
+
+    @field_validator("classes")
+    @classmethod
+    def _sorted(cls, classes: tuple[LegendClass, ...]) -> tuple[LegendClass, ...]:
+        return tuple(sorted(classes, key=lambda c: c.id))
+
+    @model_validator(mode="after")
+    def _unique(self) -> Legend:
+        for values, what in ((self.ids, "ids"), (self.names, "names")):
+            if len(set(values)) != len(values):
+                raise ValueError(f"class {what} must be unique, got {list(values)}")
+        return self
+
+    @classmethod
+    def from_names(cls, names: Sequence[str], ids: Sequence[int] | None = None) -> Legend:
+        """Make a legend with a fitting colour for each name; ids default to 1, 2, 3…"""
+        chosen: list[str] = []
+        for name in names:
+            words = name.lower().replace("_", " ").replace("-", " ").split()
+            fitting = [c for keys, c in _COLOURS_BY_WORD if any(w in keys for w in words)]
+            free = [c for c in (*fitting, *_SPARE_COLOURS) if c not in chosen]
+            # More classes than colours: spread further ones evenly over the blue and red channels.
+            n = len(chosen)
+            chosen.append(free[0] if free else f"#{(n * 67) % 256:02x}{(n * 29) % 256:02x}{(n * 151) % 256:02x}")
+        numbers = range(1, len(names) + 1) if ids is None else ids
+        return cls(
+            classes=tuple(
+                LegendClass(id=i, name=n, color=c) for i, n, c in zip(numbers, names, chosen, strict=True)
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def each(self) -> Iterator[LegendClass]:
+        """Classes in ascending order of id."""
+        return iter(self.classes)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(c.id for c in self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.classes)
+
+    def __getitem__(self, class_id: int) -> LegendClass:
+        """The class with this *id* (not position); ``KeyError`` if there is none."""
+        for c in self.classes:
+            if c.id == class_id:
+                return c
+        raise KeyError(class_id)

@@ -1,0 +1,1 @@
+"""The DAS²F network as torch modules."""
