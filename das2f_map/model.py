@@ -13,22 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from das2f_map.legend import Legend
 from das2f_map.network.config import NetworkConfig
+from das2f_map.scene.radiometry import BandStatistics
 
 FORMAT_VERSION = 1
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
-
-
-class BandStatistics(BaseModel):
-    """A band as the model was trained on it, in the file's units after scale and offset."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    mean: float = Field(description="subtracted before the network")
-    std: float = Field(gt=0, description="divided by before the network")
-    p01: float = Field(description="1st percentile of valid training-scene pixels")
-    p99: float = Field(description="99th percentile of valid training-scene pixels")
 
 
 class PatchGeometry(BaseModel):
