@@ -1,0 +1,84 @@
+"""The whole DAS²F network.
+
+Source: Ma, Xue et al., "A Diff-Attention Aware State Space Fusion Model for Remote Sensing
+Classification", IEEE TGRS 2025 (arXiv 2504.16665).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from das2f_map.network.aalf import Aalf, tokens_to_subtokens
+from das2f_map.network.classifier import Classifier
+from das2f_map.network.cmda import Cmda
+from das2f_map.network.config import NetworkConfig
+from das2f_map.network.spvm import Spvm
+from das2f_map.network.stem import MsStem, PanStem
+
+
+class StageOutput(NamedTuple):
+    """Tokens ``(B, P, P, width)`` after a stage."""
+
+    ms_specific: Tensor
+    pan_specific: Tensor
+    ms_common: Tensor
+    pan_common: Tensor
+
+
+class Stage(nn.Module):
+    """What is common to MS and PAN (CMDA) and what remains of each (SPVM minus common)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.spvm_ms = Spvm(config)
+        self.spvm_pan = Spvm(config)
+        self.cmda = Cmda(config)
+
+    def forward(self, ms: Tensor, pan: Tensor) -> StageOutput:
+        ms_common, pan_common = self.cmda(ms, pan)
+        return StageOutput(self.spvm_ms(ms) - ms_common, self.spvm_pan(pan) - pan_common, ms_common, pan_common)
+
+
+class Das2fNet(nn.Module):
+    """DAS²F: MS and PAN patches to class logits, one or two stages.
+
+    Parameters
+    ----------
+    config:
+        Sizes; only ``classes`` has no default.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.ms_stem = MsStem(config)
+        self.pan_stem = PanStem(config)
+        self.stages = nn.ModuleList(Stage(config) for _ in range(config.stages))
+        # fusions[0] takes the last stage's specifics, the next one those of the stage before it.
+        self.fusions = nn.ModuleList(Aalf(config) for _ in range(config.stages))
+        self.classifier: nn.Module = Classifier(config)
+
+    def features(self, ms: Tensor, pan: Tensor) -> Tensor:
+        """Fused sub-tokens, flattened: ``(B, width·L)``."""
+        ms_tokens, pan_tokens = self.ms_stem(ms), self.pan_stem(pan)
+        outputs: list[StageOutput] = []
+        for stage in self.stages:
+            output: StageOutput = stage(ms_tokens, pan_tokens)
+            outputs.append(output)
+            ms_tokens, pan_tokens = output.ms_common, output.pan_common
+        fused = tokens_to_subtokens((ms_tokens + pan_tokens) / 2)
+        for fusion, output in zip(self.fusions, reversed(outputs), strict=True):
+            fused = fusion(tokens_to_subtokens(output.ms_specific), tokens_to_subtokens(output.pan_specific), fused)
+        return fused.flatten(1)
+
+    def forward(self, ms: Tensor, pan: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of MS patches ``(B, bands, P, P)`` and PAN patches ``(B, 1, 4P, 4P)``."""
+        logits: Tensor = self.classifier(self.features(ms, pan))
+        return logits
+
+    def fold_classifier(self) -> None:
+        """Replace the classifier by its single-layer equivalent, for inference. Logits stay the same."""
+        if isinstance(self.classifier, Classifier):
+            self.classifier = self.classifier.folded()

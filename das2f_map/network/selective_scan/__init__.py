@@ -1,0 +1,130 @@
+"""Selective scan: one function, interchangeable backends.
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t        y_t = C_t · h_t + D x_t
+
+Source: Gu & Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", algorithm 2,
+with the zero-order hold on A and the Euler step on B that its implementations use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from das2f_map.network.selective_scan import chunked, compiled, mamba_cuda, reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["BACKENDS", "Backend", "default_backend", "selective_scan", "use_backend"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to compute the scan.
+
+    ``unavailable(device, dtype)`` says why it cannot be used there, empty if it can.
+    """
+
+    name: str
+    scan: Callable[..., Tensor]
+    unavailable: Callable[[torch.device, torch.dtype], str]
+
+
+def _anywhere(device: torch.device, dtype: torch.dtype) -> str:
+    return ""
+
+
+def _mamba_unavailable(device: torch.device, dtype: torch.dtype) -> str:
+    if device.type != "cuda":
+        return "runs on CUDA tensors only"
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"does not support {dtype}"
+    return mamba_cuda.unavailable_reason()
+
+
+BACKENDS: dict[str, Backend] = {
+    b.name: b
+    for b in (
+        # Fastest first: `auto` takes the first one that can be used.
+        Backend("mamba-ssm", mamba_cuda.mamba_scan, _mamba_unavailable),
+        Backend("compiled", compiled.compiled_scan, compiled.unavailable),
+        Backend("chunked", chunked.chunked_scan, _anywhere),
+        Backend("sequential", reference.sequential_scan, _anywhere),
+    )
+}
+
+_forced: ContextVar[str | None] = ContextVar("das2f_map_scan_backend", default=None)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within this context every scan that does not name a backend itself uses this one."""
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"no selective-scan backend {name!r}; there are: auto, {', '.join(BACKENDS)}")
+    token = _forced.set(None if name == "auto" else name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def default_backend(device: torch.device, dtype: torch.dtype) -> Backend:
+    """The fastest backend that works for such tensors."""
+    return next(b for b in BACKENDS.values() if not b.unavailable(device, dtype))
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Scan token sequences in K orders.
+
+    Parameters
+    ----------
+    x:
+        Inputs, ``(B, L, D)``, floating point; the directions share them.
+    dt:
+        Step sizes after softplus, ``(B, K, L, D)``.
+    A:
+        State decay rates, negative, ``(K, D, N)``.
+    B, C:
+        Input and output vectors, ``(B, K, L, N)``.
+    D:
+        Skip weights, ``(K, D)``.
+    order:
+        int64 ``(K, L)``: the token that direction ``k`` meets at step ``t``.
+    backend:
+        A name in ``BACKENDS``; by default that of :func:`use_backend`, else the fastest that works.
+
+    Returns
+    -------
+    Outputs ``(B, K, L, D)`` in token order, differentiable in all floating-point arguments.
+
+    Raises
+    ------
+    ValueError
+        When the named backend does not exist or cannot handle these tensors.
+    """
+    name = backend if backend not in (None, "auto") else _forced.get()
+    if name is None:
+        return default_backend(x.device, x.dtype).scan(x, dt, A, B, C, D, order)
+    if name not in BACKENDS:
+        raise ValueError(f"no selective-scan backend {name!r}; there are: {', '.join(BACKENDS)}")
+    chosen = BACKENDS[name]
+    if reason := chosen.unavailable(x.device, x.dtype):
+        raise ValueError(f"selective-scan backend {name!r} cannot be used: {reason}")
+    return chosen.scan(x, dt, A, B, C, D, order)

@@ -1,0 +1,75 @@
+"""Portable selective scan in two levels, for any device, dtype and autograd.
+
+The L steps are cut into chunks of about √L. Within a chunk the recurrence
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t
+
+runs step by step, for all chunks at once; the state at a chunk's end depends on the state H before it by
+``h_end + exp(A Σ dt) H``, so a carry over the chunk ends finds every chunk's initial state, and a second
+sweep gives the outputs. That is 3√L dependent steps in place of L, each over √L times more data.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from das2f_map.network.selective_scan.reference import to_steps, to_tokens
+
+# Without autograd, patches are scanned in groups whose states stay about this large, to fit caches.
+_GROUP_BYTES = 12 * 2**20
+
+
+def _chunk_length(steps: int) -> int:
+    """The divisor of ``steps`` nearest to its square root."""
+    root = math.sqrt(steps)
+    return min((n for n in range(1, steps + 1) if steps % n == 0), key=lambda n: abs(n - root))
+
+
+def chunked_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
+    """Arguments and result as :func:`das2f_map.network.selective_scan.selective_scan`."""
+    if torch.is_grad_enabled() and any(v.requires_grad for v in (x, dt, A, B, C, D)):
+        return _scan_group(x, dt, A, B, C, D, order)
+    batch, k, steps, width = dt.shape
+    state_bytes = k * steps * width * A.shape[2] * x.element_size()
+    group = max(1, _GROUP_BYTES // state_bytes) if x.device.type == "cpu" else batch
+    parts = [
+        _scan_group(x[i : i + group], dt[i : i + group], A, B[i : i + group], C[i : i + group], D, order)
+        for i in range(0, batch, group)
+    ]
+    return torch.cat(parts) if parts else torch.zeros_like(dt)
+
+
+def _scan_group(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
+    batch, k, steps, width = dt.shape
+    length = _chunk_length(steps)
+    x = to_steps(x[:, None].expand(-1, k, -1, -1), order)
+    dt, B, C = (to_steps(v, order) for v in (dt, B, C))
+
+    def by_step(v: Tensor) -> Tensor:
+        """(B, K, L, F) → (length, B, K, chunks, F), so that a step of all chunks is contiguous."""
+        return v.unflatten(2, (steps // length, length)).movedim(3, 0).contiguous()
+
+    dt_s, b_s, c_s = by_step(dt), by_step(B), by_step(C)
+    decay = torch.exp(dt_s[..., None] * A[None, None, :, None])  # (length, B, K, chunks, D, N)
+    drive = by_step(dt * x)[..., None] * b_s[..., None, :]
+
+    h = drive[0]
+    for s in range(1, length):
+        h = torch.addcmul(drive[s], decay[s], h)
+    through = torch.exp(dt_s.sum(dim=0)[..., None] * A[None, :, None])  # decay over a whole chunk
+    carry = torch.zeros_like(h[:, :, 0])
+    initial = []
+    for c in range(h.shape[2]):
+        initial.append(carry)
+        carry = torch.addcmul(h[:, :, c], through[:, :, c], carry)
+
+    h = torch.stack(initial, dim=2)
+    y = []
+    for s in range(length):
+        h = torch.addcmul(drive[s], decay[s], h)
+        y.append(torch.matmul(h, c_s[s][..., None])[..., 0])
+    out = torch.stack(y, dim=3).flatten(2, 3)  # (B, K, chunks, length, D) → (B, K, L, D)
+    return to_tokens(out + D[:, None] * x, order)
