@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
+
+from das2f_map.scene.blocks import spread_blocks
+
+if TYPE_CHECKING:
+    # The model card needs the statistics alone, without opening any raster.
+    from das2f_map.scene.pair import SceneBlock, ScenePair
+
+Float32 = npt.NDArray[np.float32]
+
+_BLOCK = 128
+"""MS pixels a side of a sampled block."""
 
 
 class BandStatistics(BaseModel):
@@ -15,3 +31,115 @@ class BandStatistics(BaseModel):
     std: float = Field(gt=0, description="divided by before the network")
     p01: float = Field(description="1st percentile")
     p99: float = Field(description="99th percentile")
+
+
+def normalise(
+    block: SceneBlock, ms_bands: Sequence[BandStatistics], pan_band: BandStatistics
+) -> tuple[Float32, Float32]:
+    """``(value - mean) / std`` of a block and its halo; invalid pixels become 0, the band's mean.
+
+    Parameters
+    ----------
+    block:
+        As read, in the units of the statistics.
+    ms_bands:
+        One for each MS band of the block, in its order.
+    pan_band:
+        For PAN.
+
+    Returns
+    -------
+    tuple of float32 arrays
+        MS (bands, h + before + after, w + before + after) and PAN (1, 4 × …, 4 × …), finite.
+
+    Raises
+    ------
+    ValueError
+        The number of statistics is not that of the bands.
+    """
+    if len(ms_bands) != block.ms.shape[0]:
+        raise ValueError(f"{len(ms_bands)} band statistics for a block of {block.ms.shape[0]} MS bands")
+    return _normalised(block.ms, ms_bands), _normalised(block.pan, [pan_band])
+
+
+def _normalised(values: Float32, bands: Sequence[BandStatistics]) -> Float32:
+    out = np.empty(values.shape, dtype=np.float32)
+    for source, target, band in zip(values, out, bands, strict=True):
+        # The difference in float64: in float32 it would lose digits where the mean is far over the spread.
+        target[:] = (source.astype(np.float64) - band.mean) / band.std
+    return np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def sample_statistics(
+    pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0
+) -> tuple[tuple[BandStatistics, ...], BandStatistics]:
+    """Statistics of each MS band and of PAN over the valid pixels of a whole scene.
+
+    Blocks spread over the scene are read until ``max_pixels`` valid MS pixels are together: all of
+    a small scene, a sample of a large one, which is the same for the same scene, number and seed.
+    Memory is bounded by ``max_pixels`` and a block: about 4 × (bands + 16) bytes a pixel.
+
+    Parameters
+    ----------
+    pair:
+        An open pair.
+    max_pixels:
+        Valid MS pixels that are enough; each brings its 16 PAN pixels.
+    seed:
+        Decides which blocks of a large scene are taken.
+
+    Returns
+    -------
+    tuple
+        Statistics of the MS bands in their order, and of PAN. A constant band gets ``std`` 1, so
+        that it becomes 0 when normalised.
+
+    Raises
+    ------
+    InputError
+        The scene has no valid pixel.
+    ValueError
+        ``max_pixels`` is not positive.
+    """
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
+    window = pair.grids.ms.window
+    strata = max(1, -(-max_pixels // _BLOCK**2))
+    ms_parts: list[Float32] = []
+    pan_parts: list[Float32] = []
+    missing = max_pixels
+    for part in spread_blocks(window, _BLOCK, strata=strata, seed=seed):
+        block = pair.read_block(part, 0, 0)
+        ms, pan = _valid_values(block)
+        if 0 < missing < ms.shape[1] and window.height * window.width > max_pixels:
+            # The last block is thinned evenly, not cut off at some row.
+            keep = np.linspace(0, ms.shape[1] - 1, missing).astype(np.int64)
+            ms, pan = ms[:, keep], pan[keep]
+        ms_parts.append(ms)
+        pan_parts.append(pan.ravel())
+        missing -= ms.shape[1]
+        if missing <= 0:
+            break
+    ms_values = np.concatenate(ms_parts, axis=1)
+    pan_values = np.concatenate(pan_parts)
+    if pan_values.size == 0:
+        raise pair.nothing_valid()
+    bands = tuple(_statistics(n, v) for n, v in zip(pair.ms_band_names, ms_values, strict=True))
+    return bands, _statistics("pan", pan_values)
+
+
+def _valid_values(block: SceneBlock) -> tuple[Float32, Float32]:
+    """Values at valid targets of a block without halo: MS (bands, n) and PAN (n, 16)."""
+    h, w = block.valid.shape
+    pan = block.pan[0].reshape(h, 4, w, 4).transpose(0, 2, 1, 3).reshape(h, w, 16)
+    return block.ms[:, block.valid], pan[block.valid]
+
+
+def _statistics(name: str, values: Float32) -> BandStatistics:
+    mean = float(values.mean(dtype=np.float64))
+    # About the mean in float64: the one-pass formula in float32 loses a small spread on a large mean.
+    std = float(np.sqrt(np.mean(np.square(values - mean, dtype=np.float64))))
+    p01, p99 = (float(p) for p in np.percentile(values, (1.0, 99.0)))
+    constant = not std > 1e-6 * max(abs(mean), 1e-30)
+    # A constant band has nothing to divide by; 1 makes it 0 everywhere instead of noise blown up.
+    return BandStatistics(name=name, mean=mean, std=1.0 if constant else std, p01=p01, p99=p99)

@@ -1,0 +1,147 @@
+"""The area of interest: polygons that say which part of a scene to classify."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyogrio
+import shapely
+from affine import Affine
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.features import rasterize
+
+from das2f_map.errors import InputError
+from das2f_map.scene.grid import Grid, Window, blocks_of
+
+_EDGE_PARTS = 64
+"""Parts that an edge as long as the whole area is cut into before it is reprojected."""
+
+
+class Area:
+    """Polygons on a grid. Made by :meth:`from_file`.
+
+    Attributes
+    ----------
+    grid:
+        The grid that windows and masks refer to.
+    window:
+        The smallest window of the grid that holds the area's part inside it.
+    """
+
+    def __init__(self, geometries: npt.NDArray[np.object_], grid: Grid, window: Window) -> None:
+        self._tree = shapely.STRtree(geometries)
+        self.grid = grid
+        self.window = window
+
+    @classmethod
+    def from_file(cls, path: str | Path, grid: Grid) -> Area:
+        """Read the polygons of a vector file, of all its layers, and bring them to a grid.
+
+        Parameters
+        ----------
+        path:
+            Any vector file that GDAL reads, in any CRS.
+        grid:
+            Where masks are wanted: the MS grid of a pair.
+
+        Raises
+        ------
+        InputError
+            The file is missing or not a vector file, has no CRS, has no polygons or something beside
+            polygons, or covers no pixel centre of the grid.
+        """
+        label = f"area file {path}"
+        frame = _polygons(path, label)
+        geometries = _on_grid(frame, grid, label)
+        left, top, right, bottom = shapely.total_bounds(geometries)
+        row, col = math.floor(top), math.floor(left)
+        bounding = Window(row, col, math.ceil(bottom) - row, math.ceil(right) - col)
+        window = bounding.intersection(grid.window)
+        if window.is_empty:
+            raise InputError(
+                f"{label} does not touch the scene", "check its coordinate reference system and its place"
+            )
+        area = cls(geometries, grid, window)
+        if not any(area.mask(block).any() for block in blocks_of(window, 1024)):
+            raise InputError(f"{label} covers no pixel centre of the scene", "draw a larger area")
+        return area
+
+    def mask(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Pixels whose centre lies inside the area: bool (h, w) for a window of the grid."""
+        shape = (window.height, window.width)
+        here = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
+        found = self._tree.geometries[self._tree.query(here)]
+        if len(found) == 0:
+            return np.zeros(shape, dtype=np.bool_)
+        # Geometries are in pixels of the whole grid, so a window only moves them by whole numbers.
+        burnt = rasterize(
+            ((g, 1) for g in found),
+            out_shape=shape,
+            transform=Affine.translation(window.col, window.row),
+            fill=0,
+            dtype="uint8",
+        )
+        return np.asarray(burnt == 1)
+
+
+def _polygons(path: str | Path, label: str) -> geopandas.GeoDataFrame:
+    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
+        raise InputError(f"{label} does not exist", "check the path")
+    try:
+        # Layers without geometry (styles, attribute tables) have nothing to say about an area.
+        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        frames = [pyogrio.read_dataframe(path, layer=name, columns=[]) for name in layers]
+    except (DataSourceError, DataLayerError) as error:
+        raise InputError(f"{label} cannot be read as a vector file: {error}") from error
+    frames = [f[f.geometry.notna() & ~f.geometry.is_empty] for f in frames]
+    frames = [f for f in frames if len(f)]
+    if not frames:
+        raise InputError(f"{label} has no polygons: it is empty", "draw at least one polygon")
+    kinds = sorted({str(k) for f in frames for k in f.geometry.geom_type.unique()})
+    others = [k for k in kinds if k not in ("Polygon", "MultiPolygon")]
+    if others:
+        raise InputError(
+            f"{label} has {' and '.join(others)} features; an area of interest is made of polygons",
+            "keep the polygons only, e.g. ogr2ogr -where \"OGR_GEOMETRY='POLYGON'\" out.gpkg in.gpkg",
+        )
+    if any(f.crs is None for f in frames):
+        raise InputError(
+            f"{label} has no coordinate reference system", "if you know it: ogr2ogr -a_srs EPSG:… out.gpkg in"
+        )
+    first = frames[0].crs
+    return geopandas.GeoDataFrame(
+        geometry=pd.concat([f.geometry.to_crs(first) for f in frames], ignore_index=True), crs=first
+    )
+
+
+def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArray[np.object_]:
+    """Valid polygons in pixels of the grid, x along columns."""
+    shapes = frame.geometry
+    crs = grid.crs.to_wkt()
+    if shapes.crs != crs:
+        left, bottom, right, top = shapes.total_bounds
+        # A straight edge of one CRS is a curve in another.
+        shapes = shapes.segmentize(max(right - left, top - bottom) / _EDGE_PARTS).to_crs(crs)
+    geometries = shapes.to_numpy()
+    finite = np.isfinite(shapely.bounds(geometries)).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{label} reaches to where it cannot be converted to the scene's coordinate reference system",
+            "clip it to the surroundings of the scene",
+        )
+    inverse = ~grid.transform
+    pixels = shapely.transform(
+        geometries,
+        lambda xy: np.column_stack(
+            [
+                inverse.a * xy[:, 0] + inverse.b * xy[:, 1] + inverse.c,
+                inverse.d * xy[:, 0] + inverse.e * xy[:, 1] + inverse.f,
+            ]
+        ),
+    )
+    return np.asarray(shapely.make_valid(pixels), dtype=object)

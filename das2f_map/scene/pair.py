@@ -1,0 +1,270 @@
+"""A pair of files as one scene: opened, checked, put on a common grid and read block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from das2f_map.errors import InputError
+from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
+from das2f_map.scene.plan import PairPlan, Strategy, pixel_size_m, plan_pair
+from das2f_map.scene.resample import PixelMap, resample
+from das2f_map.scene.source import Float32, RasterSource
+
+
+@dataclass(frozen=True)
+class SceneBlock:
+    """A block of a scene with its halo.
+
+    Attributes
+    ----------
+    window:
+        Target pixels, MS pixels of the common grid.
+    before, after:
+        Halo above and left of the window, below and right of it; MS pixels.
+    ms:
+        float32 (bands, h + before + after, w + before + after), file units, NaN where invalid.
+    pan:
+        float32 (1, 4 × (h + before + after), 4 × (w + before + after)), the same.
+    valid:
+        bool (h, w): the target is valid in every MS band and in all of its 16 PAN pixels.
+    """
+
+    window: Window
+    before: int
+    after: int
+    ms: Float32
+    pan: Float32
+    valid: npt.NDArray[np.bool_]
+
+
+class ScenePair:
+    """An MS and a PAN file on their common grid. Made by :func:`open_pair`; close it after use.
+
+    Attributes
+    ----------
+    ms_path, pan_path:
+        As given, as text (they may be URLs).
+    grids:
+        The common grid.
+    strategy:
+        ``native``, ``ms-to-pan-grid`` or ``pan-to-quarter-ms``; see :mod:`das2f_map.scene.plan`.
+    ratio:
+        MS over PAN pixel size, as the files have it.
+    ms_gsd_m, pan_gsd_m:
+        Ground sample distance of the files, metres, in geographic CRSs too.
+    ms_band_names:
+        One name a band, alpha excluded.
+    ms_dtype, pan_dtype:
+        As the files have it.
+    notices:
+        What a user should know about the common grid, a sentence each.
+    """
+
+    def __init__(self, ms: RasterSource, pan: RasterSource, plan: PairPlan) -> None:
+        self._ms, self._pan, self._plan = ms, pan, plan
+        self.ms_path, self.pan_path = ms.path, pan.path
+        self.grids: GridPair = plan.grids
+        self.strategy: Strategy = plan.strategy
+        self.ratio: float = plan.ratio
+        self.ms_gsd_m: float = pixel_size_m(ms.grid)
+        self.pan_gsd_m: float = pixel_size_m(pan.grid)
+        self.ms_band_names: tuple[str, ...] = ms.band_names
+        self.ms_dtype, self.pan_dtype = ms.dtype, pan.dtype
+        self.notices: tuple[str, ...] = plan.notices
+
+    @property
+    def ms_band_count(self) -> int:
+        """MS bands, alpha excluded."""
+        return len(self.ms_band_names)
+
+    def read_block(self, window: Window, before: int, after: int) -> SceneBlock:
+        """Read a window with a halo; beyond the common grid the halo is its reflection.
+
+        The reflection does not repeat the edge (OpenCV's BORDER_REFLECT_101, NumPy's ``reflect``),
+        for MS at the MS scale and for PAN at the PAN scale, each about its own edge pixels, again
+        and again where the grid is smaller than the halo. Only the pixels that are needed are read.
+
+        Parameters
+        ----------
+        window:
+            MS pixels, inside the common grid and not empty.
+        before, after:
+            Halo above and left, below and right; MS pixels, not negative.
+
+        Raises
+        ------
+        ValueError
+            The window is empty or reaches outside the common grid, or the halo is negative.
+        InputError
+            A file is damaged.
+        """
+        grid = self.grids.ms
+        if window.is_empty or window.intersection(grid.window) != window:
+            raise ValueError(f"{window} is not inside the common grid of {grid.height} × {grid.width}")
+        if before < 0 or after < 0:
+            raise ValueError(f"halo must not be negative, got {before} and {after}")
+        halo = window.padded(before, after)
+        ms = _read_reflected(self._read_ms, grid, halo)
+        pan = _read_reflected(self._read_pan, self.grids.pan, halo.refined(PAN_PER_MS))
+        h, w, f = window.height, window.width, PAN_PER_MS
+        inner_ms = ms[:, before : before + h, before : before + w]
+        inner_pan = pan[0, f * before : f * (before + h), f * before : f * (before + w)]
+        pan_valid = np.isfinite(inner_pan).reshape(h, f, w, f).all(axis=(1, 3))
+        valid = np.isfinite(inner_ms).all(axis=0) & pan_valid
+        return SceneBlock(window, before, after, ms, pan, valid)
+
+    def check_valid(self) -> None:
+        """Make sure that there is anything to classify; cheap unless there is hardly anything.
+
+        Reads blocks spread over the scene until one holds a valid pixel.
+
+        Raises
+        ------
+        InputError
+            No pixel is valid in both files.
+        """
+        for window in spread_blocks(self.grids.ms.window, 256, strata=16, seed=0):
+            if self.read_block(window, 0, 0).valid.any():
+                return
+        raise self.nothing_valid()
+
+    def nothing_valid(self) -> InputError:
+        """The error to raise where no pixel of the scene is valid."""
+        return InputError(
+            f"no pixel is valid in both {self.ms_path} and {self.pan_path}: their overlap is all nodata",
+            "check the nodata values with gdalinfo",
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything about the pair that a report should hold, as plain JSON types."""
+        grid = self.grids.ms
+
+        def file(source: RasterSource, gsd: float) -> dict[str, Any]:
+            return {
+                "path": source.path,
+                "height": source.grid.height,
+                "width": source.grid.width,
+                "gsd_m": gsd,
+                "crs": _crs_text(source.grid),
+                "dtype": source.dtype,
+                "bands": list(source.band_names),
+            }
+
+        return {
+            "ms": file(self._ms, self.ms_gsd_m),
+            "pan": file(self._pan, self.pan_gsd_m),
+            "ratio": self.ratio,
+            "strategy": self.strategy,
+            "common_grid": {
+                "height": grid.height,
+                "width": grid.width,
+                "transform": list(grid.transform)[:6],
+                "crs": _crs_text(grid),
+                "corners": [list(c) for c in grid.corners()],
+            },
+            "notices": list(self.notices),
+        }
+
+    def _read_ms(self, window: Window) -> Float32:
+        return _read(self._ms, self._plan.ms_origin, self._plan.ms_map, window)
+
+    def _read_pan(self, window: Window) -> Float32:
+        return _read(self._pan, self._plan.pan_origin, self._plan.pan_map, window)
+
+    def close(self) -> None:
+        """Close both files."""
+        self._ms.close()
+        self._pan.close()
+
+    def __enter__(self) -> ScenePair:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_pair(ms: str | Path, pan: str | Path, *, force: bool = False) -> ScenePair:
+    """Open an MS and a PAN file as one scene. Use it as a context manager.
+
+    Parameters
+    ----------
+    ms, pan:
+        The multispectral and the panchromatic file: paths or whatever else GDAL opens.
+    force:
+        Take ratios of pixel sizes far from 4 too.
+
+    Raises
+    ------
+    InputError
+        A file is missing, not a raster, not georeferenced or rectified, or has complex values; the
+        files look swapped, PAN has several bands, their ratio is far from 4, or they do not overlap.
+    """
+    ms_source = RasterSource(ms, "MS")
+    try:
+        pan_source = RasterSource(pan, "PAN")
+    except BaseException:
+        ms_source.close()
+        raise
+    try:
+        return ScenePair(ms_source, pan_source, _checked_plan(ms_source, pan_source, force))
+    except BaseException:
+        ms_source.close()
+        pan_source.close()
+        raise
+
+
+def _checked_plan(ms: RasterSource, pan: RasterSource, force: bool) -> PairPlan:
+    if pan.band_count > 1:
+        if ms.band_count == 1:
+            raise InputError(
+                f"MS and PAN look swapped: {ms.path} has one band, {pan.path} has {pan.band_count}",
+                "give the multispectral file first, then the panchromatic one",
+            )
+        raise InputError(
+            f"PAN file {pan.path} has {pan.band_count} bands, a panchromatic image has one",
+            "take one out, e.g. gdal_translate -b 1 in.tif out.tif",
+        )
+    try:
+        return plan_pair(ms.grid, pan.grid, force=force)
+    except InputError as error:
+        raise InputError(f"{error.message} (MS {ms.path}, PAN {pan.path})", error.hint) from error
+
+
+def _read(source: RasterSource, origin: Window | None, mapping: PixelMap | None, window: Window) -> Float32:
+    """A window of the common grid, at the image's own scale, from file."""
+    if mapping is not None:
+        return resample(source.read, mapping, window)
+    assert origin is not None  # a plan has one of the two
+    return source.read(Window(window.row + origin.row, window.col + origin.col, window.height, window.width))
+
+
+def _read_reflected(read: Callable[[Window], Float32], grid: Grid, window: Window) -> Float32:
+    rows = _reflected(window.row, window.row_stop, grid.height)
+    cols = _reflected(window.col, window.col_stop, grid.width)
+    row, col = int(rows.min()), int(cols.min())
+    values = read(Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col))
+    if values.shape[1:] == (len(rows), len(cols)):
+        return values
+    return np.take(np.take(values, rows - row, axis=1), cols - col, axis=2)
+
+
+def _reflected(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
+    """Indices ``start..stop`` folded into ``0..size`` about the first and the last, neither repeated."""
+    period = max(1, 2 * (size - 1))
+    folded = np.arange(start, stop, dtype=np.int64) % period
+    return np.minimum(folded, period - folded) if size > 1 else folded
+
+
+def _crs_text(grid: Grid) -> str:
+    epsg = grid.crs.to_epsg()
+    return f"EPSG:{epsg}" if epsg else str(grid.crs.to_wkt())

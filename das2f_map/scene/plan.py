@@ -1,0 +1,369 @@
+"""How an MS grid and a PAN grid become one common grid, and what has to be resampled for it.
+
+=====================================  ==================  =============================================
+the files                              strategy            what happens
+=====================================  ==================  =============================================
+nest 4:1 within 0.01 PAN pixel         native              both are read as they are
+ratio 4 within 3 %, same orientation   ms-to-pan-grid      PAN as it is, MS resampled once to 4 × 4 of it
+any other ratio, rotation or CRS       pan-to-quarter-ms   MS as it is, PAN resampled once to a quarter
+=====================================  ==================  =============================================
+
+The common grid holds the whole MS-scale pixels inside both images; where the PAN image is turned
+against the MS grid it holds the bounding rectangle, and what PAN does not cover is invalid.
+The CRS is always that of the MS image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from pyproj import CRS as PyprojCRS
+from pyproj import Geod, Transformer
+from pyproj.aoi import AreaOfInterest
+from pyproj.exceptions import ProjError
+from pyproj.transformer import TransformerGroup
+from rasterio.crs import CRS
+
+from das2f_map.errors import InputError
+from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
+from das2f_map.scene.resample import AffineMap, PixelMap, ProjectedMap, local_affine
+
+Strategy = Literal["native", "ms-to-pan-grid", "pan-to-quarter-ms"]
+
+NESTING_TOLERANCE = 0.01
+"""PAN pixels by which nested grids may miss each other, and a common grid may reach over an edge."""
+
+RATIO_TOLERANCE = 0.03
+"""Relative deviation from 4 up to which MS is brought to the PAN grid, not PAN to the MS grid."""
+
+RATIO_LIMITS = (1.5, 8.0)
+"""Ratios of pixel sizes that are taken without being told to."""
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """The common grid of a pair and how each image gets there.
+
+    Attributes
+    ----------
+    grids:
+        The common grid.
+    strategy:
+        See the module's table.
+    ratio:
+        MS over PAN pixel size as the files have it, geometric mean of both directions.
+    ms_origin, pan_origin:
+        Where the common grid starts in the file, for an image read as it is: a ``Window`` of the
+        file's grid; ``None`` for a resampled one.
+    ms_map, pan_map:
+        Common (MS-scale or PAN-scale) grid to file, for a resampled image; else ``None``.
+    notices:
+        What a user should know, a sentence each.
+    """
+
+    grids: GridPair
+    strategy: Strategy
+    ratio: float
+    ms_origin: Window | None
+    pan_origin: Window | None
+    ms_map: PixelMap | None
+    pan_map: PixelMap | None
+    notices: tuple[str, ...]
+
+
+def plan_pair(ms: Grid, pan: Grid, *, force: bool = False) -> PairPlan:
+    """Choose the common grid of two upright grids.
+
+    Parameters
+    ----------
+    ms, pan:
+        Grids of the files, the usual way up.
+    force:
+        Take ratios outside ``RATIO_LIMITS`` too.
+
+    Raises
+    ------
+    InputError
+        No overlap, PAN not finer than MS, or a ratio far from 4. The message names no file.
+    """
+    transformer = _transformer(ms, pan)
+    if transformer is None:
+        relation = ~pan.transform * ms.transform
+        _refuse_bad_ratio(_axis_ratios(relation), force)
+        return _plan_in_one_crs(ms, pan, relation)
+    projected = ProjectedMap(ms, pan, transformer)
+    footprint = _pan_outline_in_ms(ms, pan, transformer).intersection(ms.window)
+    if footprint.is_empty:
+        raise _no_overlap()
+    middle = (footprint.row + footprint.height / 2, footprint.col + footprint.width / 2)
+    ratios = _axis_ratios(local_affine(projected, *middle))
+    if not all(map(math.isfinite, ratios)):
+        raise _no_overlap()
+    _refuse_bad_ratio(ratios, force)
+    grids = GridPair(ms.cropped(footprint))
+    pan_map = ProjectedMap(grids.pan, pan, transformer)
+    ratio = math.sqrt(ratios[0] * ratios[1])
+    notice = (
+        f"PAN is in another coordinate reference system ({_crs_name(pan.crs)}): "
+        f"it is resampled once to a quarter of the MS pixel in {_crs_name(ms.crs)}"
+    )
+    return PairPlan(
+        grids, "pan-to-quarter-ms", ratio, footprint, None, None, pan_map, (notice, *_ratio_notice(ratio))
+    )
+
+
+def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine) -> PairPlan:
+    """``relation``: MS ``(col, row)`` to PAN ``(col, row)``."""
+    ratio = math.sqrt(abs(relation.determinant))
+    off_diagonal = max(abs(relation.b) * ms.height, abs(relation.d) * ms.width)
+    same_way = relation.a > 0 and relation.e > 0
+    # A turn that moves nothing by half a PAN pixel can go into a resampling to the PAN grid.
+    parallel = same_way and off_diagonal < 0.5
+    near_four = parallel and all(
+        abs(s / PAN_PER_MS - 1.0) <= RATIO_TOLERANCE for s in (relation.a, relation.e)
+    )
+    if near_four:
+        nested = _nested(ms, pan, relation)
+        if nested is not None:
+            ms_origin, pan_origin = nested
+            grids = GridPair(ms.cropped(ms_origin))
+            return PairPlan(grids, "native", ratio, ms_origin, pan_origin, None, None, ())
+        pan_origin = _whole_cells_of_pan(ms, pan, relation)
+        cell = pan.cropped(pan_origin)
+        grids = GridPair(
+            Grid(
+                pan_origin.height // PAN_PER_MS,
+                pan_origin.width // PAN_PER_MS,
+                cell.transform * Affine.scale(PAN_PER_MS),
+                # The CRS objects may differ in wording only; outputs carry the MS one.
+                ms.crs,
+            )
+        )
+        notice = (
+            "MS and PAN pixels do not nest: MS is resampled once to 4 × 4 PAN pixels, PAN is kept as it is"
+        )
+        ms_map = AffineMap.between(grids.ms, ms)
+        return PairPlan(grids, "ms-to-pan-grid", ratio, None, pan_origin, ms_map, None, (notice,))
+
+    common = _whole_ms_pixels(ms, pan, relation, bounding=not parallel)
+    grids = GridPair(ms.cropped(common))
+    notices = _ratio_notice(ratio)
+    if not parallel:
+        turned = "PAN and MS rows are not parallel: PAN is resampled once to a quarter of the MS pixel"
+        notices = (turned, *notices)
+    pan_map = AffineMap.between(grids.pan, pan)
+    return PairPlan(grids, "pan-to-quarter-ms", ratio, common, None, None, pan_map, notices)
+
+
+def _nested(ms: Grid, pan: Grid, relation: Affine) -> tuple[Window, Window] | None:
+    """Common windows in MS and PAN pixels if every MS pixel of the overlap is 4 × 4 whole PAN pixels."""
+    rough = _whole_ms_pixels(ms, pan, relation, bounding=True)
+    middle = (rough.col + rough.width // 2, rough.row + rough.height // 2)
+    col, row = relation * middle
+    shift_col, shift_row = round(col - PAN_PER_MS * middle[0]), round(row - PAN_PER_MS * middle[1])
+    row_first, row_stop = _whole_range(-shift_row, pan.height - shift_row, PAN_PER_MS, ms.height)
+    col_first, col_stop = _whole_range(-shift_col, pan.width - shift_col, PAN_PER_MS, ms.width)
+    in_ms = Window(row_first, col_first, row_stop - row_first, col_stop - col_first)
+    if in_ms.is_empty:
+        return None
+    for r in (in_ms.row, in_ms.row_stop):
+        for c in (in_ms.col, in_ms.col_stop):
+            u, v = relation * (c, r)
+            miss = max(abs(u - PAN_PER_MS * c - shift_col), abs(v - PAN_PER_MS * r - shift_row))
+            if miss > NESTING_TOLERANCE:
+                return None
+    fine = in_ms.refined(PAN_PER_MS)
+    return in_ms, Window(fine.row + shift_row, fine.col + shift_col, fine.height, fine.width)
+
+
+def _whole_range(lo: int, hi: int, step: int, stop: int) -> tuple[int, int]:
+    """First and last + 1 of the cells ``step * i .. step * (i + 1)`` inside ``lo..hi``, i in 0..stop."""
+    return max(0, -(-lo // step)), min(stop, hi // step)
+
+
+def _whole_cells_of_pan(ms: Grid, pan: Grid, relation: Affine) -> Window:
+    """PAN pixels, a multiple of 4 a side, inside both; of the fitting phases the one nearest to MS's own."""
+    corners = [relation * (c, r) for r in (0, ms.height) for c in (0, ms.width)]
+    (u00, v00), (u01, v01), (u10, v10), (u11, v11) = corners
+    row, height = _cells(max(v00, v01), min(v10, v11), pan.height)
+    col, width = _cells(max(u00, u10), min(u01, u11), pan.width)
+    if height <= 0 or width <= 0:
+        raise _no_overlap()
+    return Window(row, col, height, width)
+
+
+def _cells(ms_start: float, ms_stop: float, pan_stop: int) -> tuple[int, int]:
+    """First PAN pixel and number of them along one axis; MS's extent is given in PAN pixels."""
+    first = max(0, math.ceil(ms_start - NESTING_TOLERANCE))
+    length = min(pan_stop, math.floor(ms_stop + NESTING_TOLERANCE)) - first
+    cells = length // PAN_PER_MS
+
+    def off_phase(start: int) -> float:
+        return abs((start - ms_start + PAN_PER_MS / 2) % PAN_PER_MS - PAN_PER_MS / 2)
+
+    start = min(range(first, first + length - cells * PAN_PER_MS + 1), key=off_phase, default=first)
+    return start, cells * PAN_PER_MS
+
+
+def _whole_ms_pixels(ms: Grid, pan: Grid, relation: Affine, *, bounding: bool) -> Window:
+    """MS pixels wholly inside PAN, or all of its bounding rectangle."""
+    inverse = ~relation
+    (u00, v00), (u01, v01), (u10, v10), (u11, v11) = [
+        inverse * (c, r) for r in (0, pan.height) for c in (0, pan.width)
+    ]
+    tolerance = NESTING_TOLERANCE / PAN_PER_MS
+    if bounding:
+        top, bottom = min(v00, v01, v10, v11), max(v00, v01, v10, v11)
+        left, right = min(u00, u01, u10, u11), max(u00, u01, u10, u11)
+        row, row_stop = math.floor(top + tolerance), math.ceil(bottom - tolerance)
+        col, col_stop = math.floor(left + tolerance), math.ceil(right - tolerance)
+    else:
+        row, row_stop = math.ceil(max(v00, v01) - tolerance), math.floor(min(v10, v11) + tolerance)
+        col, col_stop = math.ceil(max(u00, u10) - tolerance), math.floor(min(u01, u11) + tolerance)
+    window = Window(row, col, row_stop - row, col_stop - col).intersection(ms.window)
+    if window.is_empty:
+        raise _no_overlap()
+    return window
+
+
+def _pan_outline_in_ms(ms: Grid, pan: Grid, to_pan: Transformer) -> Window:
+    """MS pixels that bound the PAN image, from its outline, straight in PAN's CRS only; empty if nowhere."""
+    steps = np.linspace(0.0, 1.0, 65)
+    zero, one = np.zeros_like(steps), np.ones_like(steps)
+    col = np.concatenate([steps, one, steps, zero]) * pan.width
+    row = np.concatenate([zero, steps, one, steps]) * pan.height
+    t = pan.transform
+    x, y = to_pan.transform(t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f, direction="INVERSE")
+    inverse = ~ms.transform
+    with np.errstate(invalid="ignore"):
+        u, v = inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
+    known = np.isfinite(u) & np.isfinite(v)
+    if not known.any():
+        return Window(0, 0, 0, 0)
+    row_first, row_stop = math.floor(v[known].min()), math.ceil(v[known].max())
+    col_first, col_stop = math.floor(u[known].min()), math.ceil(u[known].max())
+    return Window(row_first, col_first, row_stop - row_first, col_stop - col_first)
+
+
+def _transformer(ms: Grid, pan: Grid) -> Transformer | None:
+    """MS CRS to PAN CRS as one fixed operation; ``None`` if both are the same for this scene."""
+    if ms.crs == pan.crs:
+        return None
+    source, target = _pyproj(ms.crs), _pyproj(pan.crs)
+    if source.equals(target, ignore_axis_order=True):
+        return None
+    try:
+        # One operation for the whole scene: PROJ's own choice point by point could change inside it.
+        group = TransformerGroup(source, target, always_xy=True, area_of_interest=_area_of_interest(ms))
+        transformer = group.transformers[0]
+    except (ProjError, IndexError) as error:
+        raise InputError(
+            f"coordinates of {_crs_name(ms.crs)} (MS) and {_crs_name(pan.crs)} (PAN) cannot be converted",
+            "bring both files to one coordinate reference system with gdalwarp",
+        ) from error
+    nodes = _nodes(ms)
+    there = np.array(transformer.transform(*nodes))
+    pan_pixel = max(pan.pixel_size)
+    with np.errstate(invalid="ignore"):
+        moved = np.abs(there - nodes).max()
+    # Two names of one system (a WKT without its EPSG code, ETRS89 beside WGS 84).
+    same = bool(np.isfinite(moved)) and moved < 1e-3 * pan_pixel
+    return None if same else transformer
+
+
+def _nodes(grid: Grid) -> npt.NDArray[np.float64]:
+    """Map x and y, float64 (2, 25), of 5 × 5 positions over a grid."""
+    steps = np.linspace(0.0, 1.0, 5)
+    row, col = (a.ravel() for a in np.meshgrid(steps * grid.height, steps * grid.width, indexing="ij"))
+    t = grid.transform
+    return np.stack([t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f])
+
+
+def _area_of_interest(grid: Grid) -> AreaOfInterest | None:
+    crs = _pyproj(grid.crs)
+    if crs.geodetic_crs is None:
+        return None
+    to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    lon, lat = (np.asarray(v) for v in to_degrees.transform(*_nodes(grid)))
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        return None
+    inside = np.abs(lon).max() <= 180 and np.abs(lat).max() <= 90
+    return AreaOfInterest(lon.min(), lat.min(), lon.max(), lat.max()) if inside else None
+
+
+def _pyproj(crs: CRS) -> PyprojCRS:
+    return PyprojCRS.from_wkt(crs.to_wkt())
+
+
+def _crs_name(crs: CRS) -> str:
+    epsg = crs.to_epsg()
+    return f"EPSG:{epsg}" if epsg else str(_pyproj(crs).name)
+
+
+def _axis_ratios(relation: Affine) -> tuple[float, float]:
+    """PAN pixels along an MS pixel's row step and column step."""
+    return math.hypot(relation.b, relation.e), math.hypot(relation.a, relation.d)
+
+
+def _refuse_bad_ratio(ratios: tuple[float, float], force: bool) -> None:
+    ratio = math.sqrt(ratios[0] * ratios[1])
+    if ratio < 0.95:
+        raise InputError(
+            f"MS and PAN look swapped: the PAN pixel is {1 / ratio:.3g} times as large as the MS pixel",
+            "give the multispectral file first, then the panchromatic one",
+        )
+    lowest, highest = RATIO_LIMITS
+    if not force and (min(ratios) < lowest or max(ratios) > highest):
+        apart = f"{ratio:.3g}" if max(ratios) < 1.05 * min(ratios) else f"{ratios[0]:.3g} × {ratios[1]:.3g}"
+        raise InputError(
+            f"the MS : PAN pixel size ratio is {apart}, too far from 4 ({lowest} to {highest} are taken)",
+            "check that both files belong to one sensor",
+        )
+
+
+def _ratio_notice(ratio: float) -> tuple[str, ...]:
+    if abs(ratio / PAN_PER_MS - 1.0) <= RATIO_TOLERANCE:
+        return ()
+    return (
+        f"PAN is {ratio:.3g} times finer than MS, not 4: it is resampled once to a quarter of the MS pixel",
+    )
+
+
+def _no_overlap() -> InputError:
+    return InputError(
+        "MS and PAN do not overlap by a whole MS pixel", "check that both files show the same place"
+    )
+
+
+def pixel_size_m(grid: Grid) -> float:
+    """Ground sample distance in metres, geometric mean of both directions, at the grid's centre.
+
+    A projected CRS whose scale is true within 1 % there gives its nominal pixel size (10 m stays
+    10 m in UTM); otherwise (geographic, Web Mercator) it is measured on the ellipsoid.
+    """
+    crs = _pyproj(grid.crs)
+    row, col = grid.height / 2, grid.width / 2
+    ends = [(row, col - 0.5), (row, col + 0.5), (row - 0.5, col), (row + 0.5, col)]
+    x, y = np.array([grid.pixel_to_map(*p) for p in ends]).T
+    nominal = None
+    if not crs.is_geographic:
+        unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+        rows, cols = grid.pixel_size
+        nominal = math.sqrt(rows * cols) * unit
+    geodetic = crs.geodetic_crs
+    if geodetic is None or crs.ellipsoid is None:
+        return nominal if nominal is not None else math.nan
+    lon, lat = Transformer.from_crs(crs, geodetic, always_xy=True).transform(x, y)
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        return nominal if nominal is not None else math.nan
+    geod = Geod(a=crs.ellipsoid.semi_major_metre, b=crs.ellipsoid.semi_minor_metre)
+    _, _, length = geod.inv(lon[0::2], lat[0::2], lon[1::2], lat[1::2])
+    measured = math.sqrt(float(length[0]) * float(length[1]))
+    if nominal is not None and abs(nominal / measured - 1.0) < 0.01:
+        return nominal
+    return measured

@@ -1,0 +1,392 @@
+"""Resampling of footprint averages, window by window, the same whatever the window.
+
+A pixel holds the average of the ground over its footprint, so what a resampled pixel should hold
+is the average over *its* footprint. In one dimension that average is ``(F(hi) - F(lo)) / (hi - lo)``
+with F the running integral, which is known exactly at every source pixel edge. F is interpolated
+between the edges by cubic convolution (Keys, 1981, doi 10.1109/TASSP.1981.1163711, a = -1/2).
+It follows that
+
+* equal pixel sizes give plain cubic convolution;
+* finer pixels average exactly to the source pixel they came from, coarser ones are footprint
+  averages, with no aliasing;
+* weights are symmetric about the footprint's centre, so nothing moves.
+
+In two dimensions it is applied along rows and along columns; a footprint that is turned against the
+source grid is represented by the upright box of equal second moments about the same centre.
+
+Nodata: a target is invalid if more than ``MAX_INVALID_SHARE`` of its footprint is. Elsewhere the
+invalid pixels within reach of the kernel are replaced beforehand by limited linear extrapolation
+from the valid ones, so a nodata value never enters a sum, and a scene's border pixels do not move.
+
+Every position is computed from the target's row and column in the *whole* grid and every sum runs
+in a fixed order, so results are equal to the last bit for any window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from pyproj import Transformer
+
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.source import Float32
+
+Float64 = npt.NDArray[np.float64]
+
+MAX_INVALID_SHARE = 0.03
+"""Largest part of a resampled pixel's footprint that may be invalid."""
+
+_REACH = 12
+"""Source pixels read around a footprint: 2 for the kernel, 2 rings filled from 3 pixels each, spare."""
+
+_LATTICE = 16
+"""Target pixels between exactly projected points. The bilinear error between them, in target pixels, is
+about ``_LATTICE**2 * pixel size / (8 * Earth's radius)``: 1e-4 for 30 m."""
+
+
+class PixelMap(Protocol):
+    """Where target pixels lie in the source: both in pixels, whole grid, pixel edges at integers."""
+
+    @property
+    def source(self) -> Grid:
+        """The grid that is read."""
+
+    @property
+    def separable(self) -> AxisMaps | None:
+        """The two axes by themselves if rows depend on rows only; else ``None``."""
+
+    @property
+    def footprint(self) -> tuple[float, float]:
+        """Height and width, in source pixels, of the upright box that stands for a target's footprint."""
+
+    @property
+    def bounding(self) -> tuple[float, float]:
+        """Height and width, in source pixels, of the upright box that holds a target's footprint."""
+
+    def centres(self, window: Window) -> tuple[Float64, Float64]:
+        """Source row and column, float64 (height, width), of the centres of target pixels."""
+
+
+@dataclass(frozen=True)
+class AxisMaps:
+    """``source = scale * target + start`` for rows and for columns."""
+
+    row_scale: float
+    row_start: float
+    col_scale: float
+    col_start: float
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """Target and source grids in one CRS.
+
+    Parameters
+    ----------
+    matrix:
+        Target ``(col, row)`` to source ``(col, row)``.
+    target, source:
+        The grids; the target's size decides whether a rotation matters.
+    """
+
+    matrix: Affine
+    target: Grid
+    source: Grid
+
+    @classmethod
+    def between(cls, target: Grid, source: Grid) -> AffineMap:
+        """The map from ``target`` to ``source`` by their transforms."""
+        return cls(~source.transform * target.transform, target, source)
+
+    @property
+    def separable(self) -> AxisMaps | None:
+        m = self.matrix
+        drift = max(abs(m.b) * self.target.height, abs(m.d) * self.target.width)
+        if drift > 1e-3 or m.a <= 0 or m.e <= 0:
+            return None
+        return AxisMaps(m.e, m.f, m.a, m.c)
+
+    @property
+    def footprint(self) -> tuple[float, float]:
+        m = self.matrix
+        return math.hypot(m.d, m.e), math.hypot(m.a, m.b)
+
+    @property
+    def bounding(self) -> tuple[float, float]:
+        m = self.matrix
+        return abs(m.d) + abs(m.e), abs(m.a) + abs(m.b)
+
+    def centres(self, window: Window) -> tuple[Float64, Float64]:
+        m = self.matrix
+        row = np.arange(window.row, window.row_stop)[:, None] + 0.5
+        col = np.arange(window.col, window.col_stop)[None, :] + 0.5
+        return m.d * col + m.e * row + m.f, m.a * col + m.b * row + m.c
+
+
+@dataclass(frozen=True)
+class ProjectedMap:
+    """Target and source grids in different CRSs.
+
+    Parameters
+    ----------
+    target, source:
+        The grids.
+    transformer:
+        Target CRS to source CRS, x before y.
+    """
+
+    target: Grid
+    source: Grid
+    transformer: Transformer
+
+    @property
+    def separable(self) -> AxisMaps | None:
+        return None
+
+    @property
+    def footprint(self) -> tuple[float, float]:
+        return AffineMap(self._jacobian(), self.target, self.source).footprint
+
+    @property
+    def bounding(self) -> tuple[float, float]:
+        return AffineMap(self._jacobian(), self.target, self.source).bounding
+
+    def _jacobian(self) -> Affine:
+        """Affine approximation about the middle of the target grid."""
+        return local_affine(self, self.target.height / 2, self.target.width / 2)
+
+    def positions(self, row: Float64, col: Float64) -> tuple[Float64, Float64]:
+        """Source row and column of target positions (arrays of equal shape); NaN where undefined."""
+        t, inverse = self.target.transform, ~self.source.transform
+        x, y = t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
+        x, y = self.transformer.transform(x, y)
+        with np.errstate(invalid="ignore"):
+            u = inverse.a * x + inverse.b * y + inverse.c
+            v = inverse.d * x + inverse.e * y + inverse.f
+        bad = ~(np.isfinite(u) & np.isfinite(v))
+        return np.where(bad, np.nan, v), np.where(bad, np.nan, u)
+
+    def centres(self, window: Window) -> tuple[Float64, Float64]:
+        rows = np.arange(window.row // _LATTICE, -(-window.row_stop // _LATTICE) + 1)
+        cols = np.arange(window.col // _LATTICE, -(-window.col_stop // _LATTICE) + 1)
+        node_row, node_col = np.meshgrid(rows * float(_LATTICE), cols * float(_LATTICE), indexing="ij")
+        nodes = self.positions(node_row, node_col)
+        r = (np.arange(window.row, window.row_stop) + 0.5) / _LATTICE
+        c = (np.arange(window.col, window.col_stop) + 0.5) / _LATTICE
+        r0, c0 = np.floor(r).astype(int), np.floor(c).astype(int)
+        fr, fc = (r - r0)[:, None], (c - c0)[None, :]
+        ri, ci = r0 - rows[0], c0 - cols[0]
+
+        def between(node: Float64) -> Float64:
+            along = node[:, ci] * (1.0 - fc) + node[:, ci + 1] * fc
+            result: Float64 = along[ri] * (1.0 - fr) + along[ri + 1] * fr
+            return result
+
+        return between(nodes[0]), between(nodes[1])
+
+
+def local_affine(mapping: ProjectedMap, row: float, col: float) -> Affine:
+    """Affine approximation of a projected map about a target position, target to source ``(col, row)``."""
+    h = 0.5
+    v, u = mapping.positions(np.array([row, row, row - h, row + h]), np.array([col - h, col + h, col, col]))
+    a, d = float(u[1] - u[0]), float(v[1] - v[0])
+    b, e = float(u[3] - u[2]), float(v[3] - v[2])
+    at_row, at_col = float(v[:2].mean()), float(u[:2].mean())
+    return Affine(a, b, at_col - a * col - b * row, d, e, at_row - d * col - e * row)
+
+
+def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Window) -> Float32:
+    """Footprint averages of the target pixels of a window, see the module's note.
+
+    Parameters
+    ----------
+    read:
+        Gives a window of the source as float32 (bands, height, width), NaN where invalid or outside.
+    mapping:
+        Where target pixels lie in the source.
+    window:
+        Target pixels.
+
+    Returns
+    -------
+    float32 (bands, height, width), NaN where invalid.
+    """
+    axes = mapping.separable
+    if axes is not None:
+        return _resample_separable(read, axes, window)
+    # In strips, as the general form needs an index and a weight for every target pixel and tap.
+    strips = []
+    for row in range(window.row, window.row_stop, 128):
+        strip = Window(row, window.col, min(128, window.row_stop - row), window.width)
+        strips.append(_resample_general(read, mapping, strip))
+    return np.concatenate(strips, axis=1)
+
+
+def _resample_separable(read: Callable[[Window], Float32], axes: AxisMaps, window: Window) -> Float32:
+    row_lo = axes.row_scale * np.arange(window.row, window.row_stop) + axes.row_start
+    row_hi = axes.row_scale * np.arange(window.row + 1, window.row_stop + 1) + axes.row_start
+    col_lo = axes.col_scale * np.arange(window.col, window.col_stop) + axes.col_start
+    col_hi = axes.col_scale * np.arange(window.col + 1, window.col_stop + 1) + axes.col_start
+    source = _around(row_lo[0], row_hi[-1], col_lo[0], col_hi[-1])
+    values = read(source)
+    valid = np.isfinite(values)
+
+    row_first, row_w = _weights(row_lo, row_hi, _kernel_step)
+    col_first, col_w = _weights(col_lo, col_hi, _kernel_step)
+    filled = values if valid.all() else _filled(values)
+    out = _apply(filled, row_first - source.row, row_w, axis=1)
+    out = _apply(out, col_first - source.col, col_w, axis=2)
+    if not valid.all():
+        row_first, row_w = _weights(row_lo, row_hi, _box_step)
+        col_first, col_w = _weights(col_lo, col_hi, _box_step)
+        share = _apply(valid.astype(np.float32), row_first - source.row, row_w, axis=1)
+        share = _apply(share, col_first - source.col, col_w, axis=2)
+        out[share < 1.0 - MAX_INVALID_SHARE] = np.nan
+    return out
+
+
+def _apply(values: Float32, first: npt.NDArray[np.int64], weights: Float32, axis: int) -> Float32:
+    """Weighted sum along an axis: out[i] = sum over t of weights[t, i] * values[first[i] + t]."""
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    total = np.take(values, first, axis=axis) * weights[0].reshape(shape)
+    for t in range(1, len(weights)):
+        total += np.take(values, first + t, axis=axis) * weights[t].reshape(shape)
+    result: Float32 = total
+    return result
+
+
+def _resample_general(read: Callable[[Window], Float32], mapping: PixelMap, window: Window) -> Float32:
+    row, col = mapping.centres(window)
+    height, width = mapping.footprint
+    tall, wide = mapping.bounding
+    # Only positions on the source decide what is read: those far off it could be anywhere.
+    on_rows = (row > -tall) & (row < mapping.source.height + tall)
+    known = on_rows & (col > -wide) & (col < mapping.source.width + wide)
+    if not known.any():
+        # The number of bands is the source's to know; an empty window costs nothing to ask for.
+        bands = read(Window(0, 0, 0, 0)).shape[0]
+        return np.full((bands, window.height, window.width), np.nan, dtype=np.float32)
+    source = _around(
+        row[known].min() - tall / 2,
+        row[known].max() + tall / 2,
+        col[known].min() - wide / 2,
+        col[known].max() + wide / 2,
+    )
+    row = np.where(known, row, source.row + 0.5 * source.height)
+    col = np.where(known, col, source.col + 0.5 * source.width)
+    values = read(source)
+    valid = np.isfinite(values)
+    out = _gather(
+        values if valid.all() else _filled(values), source, (row, col), (height, width), _kernel_step
+    )
+    if not valid.all():
+        share = _gather(valid.astype(np.float32), source, (row, col), (tall, wide), _box_step)
+        out[share < 1.0 - MAX_INVALID_SHARE] = np.nan
+    out[:, ~known] = np.nan
+    return out
+
+
+def _gather(
+    values: Float32,
+    source: Window,
+    centre: tuple[Float64, Float64],
+    size: tuple[float, float],
+    step: Callable[[Float64], Float64],
+) -> Float32:
+    """Weighted sums about arbitrary centres; ``values`` is the source window, float32 (bands, h, w)."""
+    row, col = centre
+    row_first, row_w = _weights(row - size[0] / 2, row + size[0] / 2, step)
+    col_first, col_w = _weights(col - size[1] / 2, col + size[1] / 2, step)
+    row_first, col_first = row_first - source.row, col_first - source.col
+    bands, _, w = values.shape
+    flat = values.reshape(bands, -1)
+    total: Float32 = np.zeros((bands, *row.shape), dtype=np.float32)
+    for r in range(len(row_w)):
+        base = (row_first + r) * w + col_first
+        line: Float32 = np.zeros_like(total)
+        for c in range(len(col_w)):
+            line += np.take(flat, base + c, axis=1) * col_w[c]
+        total += line * row_w[r]
+    return total
+
+
+def _around(row_lo: float, row_hi: float, col_lo: float, col_hi: float) -> Window:
+    row, col = math.floor(row_lo) - _REACH, math.floor(col_lo) - _REACH
+    return Window(row, col, math.ceil(row_hi) + _REACH - row, math.ceil(col_hi) + _REACH - col)
+
+
+def _weights(
+    lo: Float64, hi: Float64, step: Callable[[Float64], Float64]
+) -> tuple[npt.NDArray[np.int64], Float32]:
+    """First source pixel and weights (taps, …) of the average over ``lo``..``hi``, summing to 1."""
+    first = np.floor(lo).astype(np.int64) - 1
+    width = hi - lo
+    # The kernel reaches one pixel beyond the pixels that lo and hi fall into.
+    taps = math.ceil(float(width.max())) + 3
+    weights = np.stack([(step(hi - (first + t)) - step(lo - (first + t))) / width for t in range(taps)])
+    return first, weights.astype(np.float32)
+
+
+def _kernel_step(u: Float64) -> Float64:
+    """Coefficient of source pixel j in the interpolated integral F(x), where ``u = x - j``."""
+    t = u - np.floor(u)
+    t2, t3 = t * t, t * t * t
+    result: Float64 = np.select(
+        [u < -1.0, u < 0.0, u < 1.0, u < 2.0],
+        [np.zeros_like(u), 0.5 * (t3 - t2), 0.5 * t + 1.5 * t2 - t3, 1.0 + 0.5 * t - t2 + 0.5 * t3],
+        1.0,
+    )
+    return result
+
+
+def _box_step(u: Float64) -> Float64:
+    """The same for plain area shares."""
+    return np.clip(u, 0.0, 1.0)
+
+
+_DIRECTIONS = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0))
+
+
+def _filled(values: Float32) -> Float32:
+    """Two rings of invalid pixels around valid ones extrapolated, the rest 0."""
+    out = values.copy()
+    for plane in out:
+        for _ in range(2):
+            _fill_ring(plane)
+    out[~np.isfinite(out)] = 0.0
+    return out
+
+
+def _fill_ring(plane: Float32) -> None:
+    """Give invalid pixels beside valid ones the mean of limited linear extrapolations, in place.
+
+    The slope is limited to the smaller of the last two where they agree in sign, else 0, so that an
+    edge right at the border of the valid area is not thrown outwards.
+    """
+    near = np.pad(plane, 3, constant_values=np.nan)
+    valid = np.isfinite(near)
+    if valid[3:-3, 3:-3].all() or not valid.any():
+        return
+    h, w = plane.shape
+    touched = np.zeros((h, w), dtype=bool)
+    for dr, dc in _DIRECTIONS:
+        touched |= valid[3 + dr : 3 + dr + h, 3 + dc : 3 + dc + w]
+    row, col = np.nonzero(touched & ~valid[3:-3, 3:-3])
+    total = np.zeros(len(row), dtype=np.float64)
+    count = np.zeros(len(row), dtype=np.int64)
+    for dr, dc in _DIRECTIONS:
+        f1, f2, f3 = (near[row + 3 + k * dr, col + 3 + k * dc].astype(np.float64) for k in (1, 2, 3))
+        last, before = f1 - f2, f2 - f3
+        limited = np.sign(last) * np.minimum(np.abs(last), np.abs(before))
+        slope = np.where(last * before > 0, limited, 0.0)
+        here = np.isfinite(f1)
+        total += np.where(here, f1 + slope, 0.0)
+        count += here
+    plane[row, col] = (total / count).astype(np.float32)

@@ -1,0 +1,223 @@
+"""One georeferenced raster file, opened, checked and read by window.
+
+A :class:`RasterSource` always presents its image the usual way up: columns run to the east
+(or as near as the rotation allows) and the image is not mirrored. South-up and mirrored files
+are turned while reading, so nothing above this module has to think of them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from das2f_map.errors import InputError
+from das2f_map.scene.grid import Grid, Window
+
+Float32 = npt.NDArray[np.float32]
+
+_RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif out.tif, with your own CRS"
+
+
+class RasterSource:
+    """A raster file as measurements: image bands, nodata as NaN, scale and offset applied.
+
+    Parameters
+    ----------
+    path:
+        A local path, or whatever else GDAL opens (``https://``, ``s3://``, ``/vsicurl/``…).
+    role:
+        ``"MS"`` or ``"PAN"``, for messages.
+
+    Attributes
+    ----------
+    path:
+        As given, as text.
+    grid:
+        The file's own grid, the usual way up (see the module's note).
+    band_names:
+        Name of each image band: the file's description, else its colour, else ``band_1``…
+        Alpha bands are not image bands.
+    dtype:
+        Of the first image band, as the file has it.
+
+    Raises
+    ------
+    InputError
+        The file is missing, not a raster, has no usable georeferencing or no real-valued bands.
+    """
+
+    def __init__(self, path: str | Path, role: str) -> None:
+        self.path = str(path)
+        self.role = role
+        self._dataset = _open(self.path, role)
+        try:
+            self._prepare()
+        except BaseException:
+            self._dataset.close()
+            raise
+
+    def _prepare(self) -> None:
+        ds = self._dataset
+        label = f"{self.role} file {self.path}"
+        _check_georeferencing(ds, label)
+        interpretation = ds.colorinterp
+        self._indexes = [i for i, c in zip(ds.indexes, interpretation, strict=True) if c != ColorInterp.alpha]
+        if not self._indexes:
+            raise InputError(
+                f"{label} has no image bands",
+                "if it is a container (HDF, netCDF, SAFE), name one of its subdatasets, see gdalinfo",
+            )
+        dtypes = [ds.dtypes[i - 1] for i in self._indexes]
+        if any("complex" in d or d.startswith("c") for d in dtypes):
+            raise InputError(
+                f"{label} has complex values ({dtypes[0]})", "give intensities or reflectances instead"
+            )
+        self.dtype: str = dtypes[0]
+        self.band_names: tuple[str, ...] = tuple(
+            _band_name(ds.descriptions[i - 1], interpretation[i - 1], n)
+            for n, i in enumerate(self._indexes, start=1)
+        )
+        self._scales = np.array([ds.scales[i - 1] for i in self._indexes])
+        self._offsets = np.array([ds.offsets[i - 1] for i in self._indexes])
+        self._has_mask = any(MaskFlags.all_valid not in ds.mask_flag_enums[i - 1] for i in self._indexes)
+        self._flip_rows, self._flip_cols, transform = _upright(ds.transform, ds.height, ds.width)
+        self.grid = Grid(ds.height, ds.width, transform, ds.crs)
+
+    @property
+    def band_count(self) -> int:
+        """Image bands, alpha excluded."""
+        return len(self._indexes)
+
+    def read(self, window: Window) -> Float32:
+        """Read a window of :attr:`grid`, which may reach outside it.
+
+        Returns
+        -------
+        float32 (bands, height, width)
+            Values in the file's units after scale and offset; NaN where the file says nodata
+            (nodata value, mask or alpha band), where a value is not finite, and outside the file.
+
+        Raises
+        ------
+        InputError
+            The file is damaged.
+        """
+        out = np.full((self.band_count, window.height, window.width), np.nan, dtype=np.float32)
+        inside = window.intersection(self.grid.window)
+        if inside.is_empty:
+            return out
+        row = self.grid.height - inside.row_stop if self._flip_rows else inside.row
+        col = self.grid.width - inside.col_stop if self._flip_cols else inside.col
+        on_file = RasterioWindow(col, row, inside.width, inside.height)
+        try:
+            raw = self._dataset.read(self._indexes, window=on_file)
+            valid = self._dataset.read_masks(self._indexes, window=on_file) > 127 if self._has_mask else None
+        except RasterioError as error:
+            raise InputError(
+                f"{self.role} file {self.path} cannot be read at row {row}, column {col}: {error}",
+                "the file seems to be damaged or cut short",
+            ) from error
+        if np.any(self._scales != 1.0) or np.any(self._offsets != 0.0):
+            raw = raw * self._scales[:, None, None] + self._offsets[:, None, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = raw.astype(np.float32)
+        if valid is not None:
+            values[~valid] = np.nan
+        values[np.isinf(values)] = np.nan
+        if self._flip_rows:
+            values = values[:, ::-1]
+        if self._flip_cols:
+            values = values[:, :, ::-1]
+        top, left = inside.row - window.row, inside.col - window.col
+        out[:, top : top + inside.height, left : left + inside.width] = values
+        return out
+
+    def close(self) -> None:
+        """Close the file."""
+        self._dataset.close()
+
+    def __enter__(self) -> RasterSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _open(path: str, role: str) -> rasterio.DatasetReader:
+    is_local = "://" not in path and not path.startswith("/vsi") and ":" not in path[2:]
+    if is_local and not Path(path).exists():
+        raise InputError(f"{role} file {path} does not exist", "check the path")
+    try:
+        with warnings.catch_warnings():
+            # What it warns of is an error here, raised with more to go on below.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path)
+    except RasterioError as error:
+        if is_local and Path(path).is_dir():
+            raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
+        raise InputError(
+            f"{role} file {path} cannot be opened as a raster: {error}", "gdalinfo shows what GDAL sees"
+        ) from error
+
+
+def _check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
+    without_transform = ds.transform.is_identity
+    if without_transform or ds.crs is None:
+        if ds.gcps[0]:
+            raise InputError(
+                f"{label} is not rectified: it has only ground control points", _RECTIFY_HINT.format(flag="")
+            )
+        if ds.rpcs is not None:
+            raise InputError(
+                f"{label} is not rectified: it has only rational polynomial coefficients (RPC)",
+                _RECTIFY_HINT.format(flag="-rpc "),
+            )
+    if without_transform:
+        raise InputError(
+            f"{label} has no georeferencing (pixel size and position)",
+            "set it with gdal_translate -a_ullr, or keep the .tfw or .aux.xml file beside the image",
+        )
+    if ds.crs is None:
+        raise InputError(
+            f"{label} has no coordinate reference system", "if you know it: gdal_edit.py -a_srs EPSG:… file"
+        )
+    t = ds.transform
+    if not np.isfinite(t.determinant) or abs(t.determinant) < 1e-12 * max(abs(v) for v in t[:6]) ** 2 * 1e-12:
+        raise InputError(f"{label} has an unusable geotransform: its pixels have no area")
+    skew = abs(t.a * t.b + t.d * t.e) / (np.hypot(t.a, t.d) * np.hypot(t.b, t.e))
+    if skew > 0.01:
+        raise InputError(
+            f"{label} has a sheared geotransform: its rows and columns are not at right angles",
+            "bring it to a north-up grid first, e.g. gdalwarp in.tif out.tif",
+        )
+
+
+def _upright(transform: Affine, height: int, width: int) -> tuple[bool, bool, Affine]:
+    """Which axes to turn so that columns run east and the image is not mirrored, and the transform then."""
+    flip_cols = transform.a < 0
+    # A determinant under 0 is the usual handedness: rows run to the right hand of columns seen from above.
+    flip_rows = (transform.determinant > 0) != flip_cols
+    if flip_cols:
+        transform = transform * Affine(-1, 0, width, 0, 1, 0)
+    if flip_rows:
+        transform = transform * Affine(1, 0, 0, 0, -1, height)
+    return flip_rows, flip_cols, transform
+
+
+def _band_name(description: str | None, colour: ColorInterp, number: int) -> str:
+    if description and description.strip():
+        return description.strip()
+    if colour in (ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette):
+        return f"band_{number}"
+    return str(colour.name).lower()
