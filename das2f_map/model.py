@@ -7,12 +7,21 @@ model is. Weights are safetensors only; nothing in a bundle is ever evaluated.
 
 from __future__ import annotations
 
+import difflib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
 
+from das2f_map.errors import ModelError, OutputError
 from das2f_map.legend import Legend
-from das2f_map.network.config import NetworkConfig
+from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.scene.radiometry import BandStatistics
 
 FORMAT_VERSION = 1
@@ -101,3 +110,163 @@ class ModelCard(BaseModel):
         if self.patch.size != self.network.patch_size:
             raise ValueError(f"patch of {self.patch.size} for a network of {self.network.patch_size}")
         return self
+
+
+class ModelBundle:
+    """A card and the network's weights.
+
+    ``network()`` builds the torch module; until then no torch is needed to look at a bundle.
+    """
+
+    def __init__(self, card: ModelCard, state_dict: Mapping[str, Tensor], path: Path | None = None) -> None:
+        self.card = card
+        self.state_dict = dict(state_dict)
+        self.path = path
+
+    def network(self) -> Das2fNet:
+        """The network in evaluation mode, float32 on the CPU, with this bundle's weights.
+
+        Raises :class:`~das2f_map.errors.ModelError` when weights and card do not belong together.
+        """
+        with torch.device("meta"):
+            network = Das2fNet(self.card.network)
+        if problems := state_dict_problems(network.state_dict(), self.state_dict):
+            where = f" in {self.path}" if self.path else ""
+            raise ModelError(
+                f"the weights{where} do not fit the card's network: {problems}",
+                "the bundle is damaged; import or train it again",
+            )
+        network.load_state_dict(self.state_dict, assign=True)
+        return network.eval()
+
+
+def state_dict_problems(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], limit: int = 6) -> str:
+    """What is missing, unexpected, of another shape or not finite in ``given``; empty when all fits."""
+    shapes = {
+        name: f"{name} is {_shape(given[name])}, should be {_shape(tensor)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    }
+    bad = [n for n, t in given.items() if n in expected and t.is_floating_point() and not t.isfinite().all()]
+    parts = []
+    for label, names in (
+        ("missing", [n for n in expected if n not in given]),
+        ("unexpected", [n for n in given if n not in expected]),
+        ("of another shape", list(shapes.values())),
+        ("not finite", bad),
+    ):
+        if names:
+            more = f" and {len(names) - limit} more" if len(names) > limit else ""
+            parts.append(f"{len(names)} {label} ({', '.join(names[:limit])}{more})")
+    return "; ".join(parts)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "scalar"
+
+
+def save_bundle(folder: Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> None:
+    """Write a bundle into ``folder`` (made if missing); a path ending in ``.zip`` is written as one file.
+
+    The bundle appears at its path only when complete; of an existing folder other files are kept.
+    """
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state_dict.items()}
+    weights = safetensors.torch.save(tensors, metadata={"format": "pt", "model": card.name})
+    text = card.model_dump_json(indent=2) + "\n"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.suffix == ".zip":
+            partial = folder.with_name(f".{folder.name}.partial")
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr(CARD_NAME, text)
+                archive.writestr(WEIGHTS_NAME, weights)
+            partial.replace(folder)
+            return
+        folder.mkdir(exist_ok=True)
+        for name, data in ((WEIGHTS_NAME, weights), (CARD_NAME, text.encode())):
+            partial = folder / f".{name}.partial"
+            partial.write_bytes(data)
+            partial.replace(folder / name)
+    except OSError as error:
+        raise OutputError(f"cannot write the model bundle {folder}: {error.strerror or error}") from error
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a bundle, without touching its weights. Errors as :func:`load_bundle`."""
+    try:
+        return ModelCard.model_validate_json(_read_member(path, CARD_NAME))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise ModelError(
+            f"{path}: {CARD_NAME} is not a das2f-map model card: {where}{first['msg']}",
+            "a checkpoint of the published network is turned into a bundle by `das2f-map models import`",
+        ) from error
+
+
+def load_bundle(path: str | Path) -> ModelBundle:
+    """Read a bundle folder or zip.
+
+    Raises :class:`~das2f_map.errors.ModelError` when it is missing, damaged, foreign, or written by a
+    newer version.
+    """
+    path = Path(path)
+    card = read_card(path)
+    data = _read_member(path, WEIGHTS_NAME)
+    try:
+        state_dict = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path}: {WEIGHTS_NAME} is damaged or not a safetensors file: {error}") from error
+    return ModelBundle(card, state_dict, path)
+
+
+def _read_member(path: Path, name: str) -> bytes:
+    hint = "`das2f-map models list` shows the bundled models"
+    if not path.exists():
+        raise ModelError(f"model not found: {path}", hint)
+    try:
+        if path.is_dir():
+            return (path / name).read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name)
+    except (FileNotFoundError, KeyError) as error:
+        raise ModelError(f"{path} is not a model bundle: it has no {name}", hint) from error
+    except zipfile.BadZipFile as error:
+        raise ModelError(
+            f"{path} is not a model bundle: neither a folder nor a sound zip file",
+            "a checkpoint of the published network is turned into a bundle by `das2f-map models import`",
+        ) from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def bundled_models() -> dict[str, Path]:
+    """Name → folder of the models that ship with the package, in alphabetical order.
+
+    In a checkout they are in ``models/`` beside the package; a wheel carries them inside it.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "models", package.parent / "models"):
+        found = {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{CARD_NAME}"))}
+        if found:
+            return found
+    return {}
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The bundle a user means: a bundled model's name, else a path.
+
+    Raises :class:`~das2f_map.errors.ModelError`, with near names, when there is neither.
+    """
+    bundled = bundled_models()
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    near = difflib.get_close_matches(str(name_or_path), bundled, n=1, cutoff=0.5)
+    known = f"bundled models: {', '.join(bundled) or 'none'}"
+    raise ModelError(
+        f"no model {str(name_or_path)!r}: neither a bundled model nor a path",
+        f"did you mean {near[0]!r}?" if near else known,
+    )

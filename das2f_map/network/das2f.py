@@ -38,7 +38,9 @@ class Stage(nn.Module):
 
     def forward(self, ms: Tensor, pan: Tensor) -> StageOutput:
         ms_common, pan_common = self.cmda(ms, pan)
-        return StageOutput(self.spvm_ms(ms) - ms_common, self.spvm_pan(pan) - pan_common, ms_common, pan_common)
+        return StageOutput(
+            self.spvm_ms(ms) - ms_common, self.spvm_pan(pan) - pan_common, ms_common, pan_common
+        )
 
 
 class Das2fNet(nn.Module):
@@ -70,7 +72,9 @@ class Das2fNet(nn.Module):
             ms_tokens, pan_tokens = output.ms_common, output.pan_common
         fused = tokens_to_subtokens((ms_tokens + pan_tokens) / 2)
         for fusion, output in zip(self.fusions, reversed(outputs), strict=True):
-            fused = fusion(tokens_to_subtokens(output.ms_specific), tokens_to_subtokens(output.pan_specific), fused)
+            fused = fusion(
+                tokens_to_subtokens(output.ms_specific), tokens_to_subtokens(output.pan_specific), fused
+            )
         return fused.flatten(1)
 
     def forward(self, ms: Tensor, pan: Tensor) -> Tensor:

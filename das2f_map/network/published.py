@@ -6,20 +6,6 @@ two-stage ("nanjing") variants.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
-from das2f_map.network.config import NetworkConfig
-from das2f_map.network.das2f import Das2fNet
-
-_CONV_AND_SCAN = {
-    "conv2d.weight": "space.depthwise.weight",
-    "conv2d.bias": "space.depthwise.bias",
-}
-
 
 def _with_suffixes(theirs: str, ours: str, suffixes: str) -> dict[str, str]:
     return {f"{theirs}.{s}": f"{ours}.{s}" for s in suffixes.split()}
@@ -91,7 +77,11 @@ def published_names(stages: int) -> dict[str, str]:
     for block, ours in [("FusionBlock", 0)] if stages == 1 else [("FusionBlock2", 0), ("FusionBlock3", 1)]:
         names |= {
             **_with_suffixes(f"{block}.norm", f"fusions.{ours}.norm", "weight bias"),
-            **_with_suffixes(f"{block}.fusion_1.get_G.mlp", f"fusions.{ours}.fuse_specific.gate", "weight bias"),
-            **_with_suffixes(f"{block}.fusion_2.get_G.mlp", f"fusions.{ours}.fuse_common.gate", "weight bias"),
+            **_with_suffixes(
+                f"{block}.fusion_1.get_G.mlp", f"fusions.{ours}.fuse_specific.gate", "weight bias"
+            ),
+            **_with_suffixes(
+                f"{block}.fusion_2.get_G.mlp", f"fusions.{ours}.fuse_common.gate", "weight bias"
+            ),
         }
     return names

@@ -15,11 +15,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from das2f_map.network.selective_scan.reference import to_steps, to_tokens
 
-# Without autograd, patches are scanned in groups whose states stay about this large, to fit caches.
-_GROUP_BYTES = 12 * 2**20
+# Patches are scanned in groups whose states take about this much, so that they fit in a processor's cache.
+_CPU_GROUP_BYTES = 12 * 2**20
+_GPU_GROUP_BYTES = 512 * 2**20
 
 
 def _chunk_length(steps: int) -> int:
@@ -30,20 +32,24 @@ def _chunk_length(steps: int) -> int:
 
 def chunked_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
     """Arguments and result as :func:`das2f_map.network.selective_scan.selective_scan`."""
-    if torch.is_grad_enabled() and any(v.requires_grad for v in (x, dt, A, B, C, D)):
-        return _scan_group(x, dt, A, B, C, D, order)
     batch, k, steps, width = dt.shape
-    state_bytes = k * steps * width * A.shape[2] * x.element_size()
-    group = max(1, _GROUP_BYTES // state_bytes) if x.device.type == "cpu" else batch
-    parts = [
-        _scan_group(x[i : i + group], dt[i : i + group], A, B[i : i + group], C[i : i + group], D, order)
-        for i in range(0, batch, group)
-    ]
+    patch_bytes = k * steps * width * A.shape[2] * x.element_size()
+    group_bytes = _CPU_GROUP_BYTES if x.device.type == "cpu" else _GPU_GROUP_BYTES
+    group = max(1, group_bytes // patch_bytes)
+    differentiate = torch.is_grad_enabled() and any(v.requires_grad for v in (x, dt, A, B, C, D))
+    parts = []
+    for i in range(0, batch, group):
+        part = slice(i, i + group)
+        arguments = (x[part], dt[part], A, B[part], C[part], D, order)
+        if differentiate:  # keep the inputs only; the states of one group at a time are made again
+            parts.append(checkpoint(_scan_group, *arguments, use_reentrant=False))
+        else:
+            parts.append(_scan_group(*arguments))
     return torch.cat(parts) if parts else torch.zeros_like(dt)
 
 
 def _scan_group(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
-    batch, k, steps, width = dt.shape
+    k, steps = dt.shape[1:3]
     length = _chunk_length(steps)
     x = to_steps(x[:, None].expand(-1, k, -1, -1), order)
     dt, B, C = (to_steps(v, order) for v in (dt, B, C))

@@ -1,4 +1,142 @@
+"""The selective scan compiled for the CPU (``scan.cpp``), float32, with its own backward pass.
+
+The library is built with the package; where no compiler was found it is absent and other backends serve.
+"""
+
 from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
 import torch
-def unavailable(device, dtype): return "todo"
-def compiled_scan(*a): raise NotImplementedError
+from torch import Tensor
+from torch.nn import functional as F
+
+_LANES = 16
+_STATE_STEP = 8
+_MAX_STATES = 64
+_ABI = 1
+_LEVELS = ("portable", "AVX2", "AVX-512")
+_INPUTS = ("x", "dt", "a", "b", "c", "d", "order")
+_POINTERS = (*_INPUTS, "y", "grad_y", "grad_x", "grad_dt", "grad_a", "grad_b", "grad_c", "grad_d")
+
+
+class _Scan(ctypes.Structure):
+    """``Das2fScan`` of scan.cpp."""
+
+    _fields_ = (
+        *[(name, ctypes.c_int64) for name in ("batch", "directions", "steps", "width", "states")],
+        *[(name, ctypes.c_void_p) for name in _POINTERS],
+    )
+
+
+@lru_cache(maxsize=1)
+def _library() -> tuple[ctypes.CDLL | None, str]:
+    """The loaded library, or why there is none."""
+    folder = Path(__file__).parent
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = folder / f"_scan{suffix}"
+        if not path.exists():
+            continue
+        try:
+            library = ctypes.CDLL(str(path))
+            abi = library.das2f_scan_abi()
+        except (OSError, AttributeError) as error:
+            return None, f"{path.name} cannot be loaded: {error}"
+        if abi != _ABI:
+            return None, f"{path.name} belongs to another version of das2f-map; reinstall it"
+        return library, ""
+    return None, "not built (no C++ compiler was found when das2f-map was installed)"
+
+
+def instruction_set() -> str | None:
+    """Name of the instruction set in use, ``None`` without the library."""
+    library = _library()[0]
+    return None if library is None else _LEVELS[_level(library)]
+
+
+def _level(library: ctypes.CDLL) -> int:
+    best = int(library.das2f_scan_level())
+    # For tests and bug reports: run the code of a lesser processor.
+    return min(best, int(os.environ.get("DAS2F_MAP_SIMD_LEVEL", best)))
+
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str:
+    """Why the compiled scan cannot handle tensors of this kind; empty if it can."""
+    if device.type != "cpu":
+        return "runs on CPU tensors only"
+    if dtype is not torch.float32:
+        return f"computes in float32, not {str(dtype).removeprefix('torch.')}"
+    return _library()[1]
+
+
+def _supports(width: int, states: int) -> bool:
+    return width % _LANES == 0 and states <= _MAX_STATES
+
+
+def _run(backward: bool, sizes: tuple[int, int, int, int, int], arrays: dict[str, Tensor]) -> None:
+    library = _library()[0]
+    assert library is not None
+    pointers = {name: ctypes.c_void_p(t.data_ptr()) for name, t in arrays.items()}
+    scan = _Scan(*sizes, **pointers)
+    threads = min(torch.get_num_threads(), sizes[0] * sizes[1])
+    if library.das2f_scan_run(ctypes.byref(scan), int(backward), threads, _level(library)):
+        raise RuntimeError(f"selective scan of unsupported sizes {sizes}")
+
+
+class _CompiledScan(torch.autograd.Function):
+    """States are padded to a multiple of 8 and ``A`` is ``(K, N, D)`` by the time it gets here."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        dt, b = inputs[1], inputs[3]
+        sizes = (*dt.shape, b.shape[3])
+        y = torch.empty_like(dt)
+        _run(False, sizes, dict(zip(_INPUTS, inputs, strict=True)) | {"y": y})
+        ctx.save_for_backward(*inputs)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        _x, dt, a, b, c, d, _order = ctx.saved_tensors
+        batch, k, steps, width = dt.shape
+        sizes = (batch, k, steps, width, b.shape[3])
+        out = {
+            "grad_x": torch.empty_like(dt),
+            "grad_dt": torch.empty_like(dt),
+            "grad_a": a.new_empty(batch, *a.shape),
+            "grad_b": torch.empty_like(b),
+            "grad_c": torch.empty_like(c),
+            "grad_d": d.new_empty(batch, *d.shape),
+        }
+        given = dict(zip(_INPUTS, ctx.saved_tensors, strict=True))
+        _run(True, sizes, {**given, "grad_y": grad_y.contiguous(), **out})
+        return (
+            out["grad_x"].sum(dim=1),
+            out["grad_dt"],
+            out["grad_a"].sum(dim=0),
+            out["grad_b"],
+            out["grad_c"],
+            out["grad_d"].sum(dim=0),
+            None,
+        )
+
+
+def compiled_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
+    """Arguments and result as :func:`das2f_map.network.selective_scan.selective_scan`."""
+    missing = -B.shape[3] % _STATE_STEP
+    if missing:  # a state whose B and C are zero stays zero and adds nothing
+        A, B, C = (F.pad(v, (0, missing)) for v in (A, B, C))
+    if not _supports(x.shape[2], B.shape[3]):
+        raise ValueError(
+            f"compiled scan needs a width in multiples of {_LANES} and at most {_MAX_STATES} states, "
+            f"got {x.shape[2]} and {B.shape[3]}"
+        )
+    tensors = (x, dt, A.transpose(1, 2), B, C, D, order)
+    result: Tensor = _CompiledScan.apply(*(t.contiguous() for t in tensors))  # type: ignore[no-untyped-call]
+    return result
