@@ -118,7 +118,7 @@ class ScenePair:
         inner_ms = ms[:, before : before + h, before : before + w]
         inner_pan = pan[0, f * before : f * (before + h), f * before : f * (before + w)]
         pan_valid = np.isfinite(inner_pan).reshape(h, f, w, f).all(axis=(1, 3))
-        valid = np.isfinite(inner_ms).all(axis=0) & pan_valid
+        valid: npt.NDArray[np.bool_] = np.asarray(np.isfinite(inner_ms).all(axis=0) & pan_valid)
         return SceneBlock(window, before, after, ms, pan, valid)
 
     def check_valid(self) -> None:

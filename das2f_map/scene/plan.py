@@ -24,9 +24,8 @@ import numpy.typing as npt
 from affine import Affine
 from pyproj import CRS as PyprojCRS
 from pyproj import Geod, Transformer
-from pyproj.aoi import AreaOfInterest
 from pyproj.exceptions import ProjError
-from pyproj.transformer import TransformerGroup
+from pyproj.transformer import AreaOfInterest, TransformerGroup
 from rasterio.crs import CRS
 
 from das2f_map.errors import InputError

@@ -229,10 +229,9 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
 
 
 def _resample_separable(read: Callable[[Window], Float32], axes: AxisMaps, window: Window) -> Float32:
-    row_lo = axes.row_scale * np.arange(window.row, window.row_stop) + axes.row_start
-    row_hi = axes.row_scale * np.arange(window.row + 1, window.row_stop + 1) + axes.row_start
-    col_lo = axes.col_scale * np.arange(window.col, window.col_stop) + axes.col_start
-    col_hi = axes.col_scale * np.arange(window.col + 1, window.col_stop + 1) + axes.col_start
+    row_edges: Float64 = axes.row_scale * np.arange(window.row, window.row_stop + 1) + axes.row_start
+    col_edges: Float64 = axes.col_scale * np.arange(window.col, window.col_stop + 1) + axes.col_start
+    row_lo, row_hi, col_lo, col_hi = row_edges[:-1], row_edges[1:], col_edges[:-1], col_edges[1:]
     source = _around(row_lo[0], row_hi[-1], col_lo[0], col_hi[-1])
     values = read(source)
     valid = np.isfinite(values)
