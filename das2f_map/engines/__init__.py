@@ -1,1 +1,39 @@
-"""engines"""
+"""Engines: an aligned, normalised block with its halo in, logits of its target pixels out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Engine(Protocol):
+    """What every engine offers."""
+
+    name: str
+
+    @property
+    def device(self) -> str:
+        """Where it computes: ``cpu``, ``cuda:0``…"""
+
+    def logits(
+        self,
+        ms: npt.NDArray[np.float32],
+        pan: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float32]:
+        """Logits of the target pixels of a block.
+
+        Parameters
+        ----------
+        ms, pan:
+            Normalised block with its halo of P - 1 MS pixels in all: (bands, h + P - 1, w + P - 1) and
+            (1, 4 (h + P - 1), 4 (w + P - 1)), finite.
+        targets:
+            bool (h, w): the pixels that are wanted.
+
+        Returns
+        -------
+        float32 (n, C), one row a wanted pixel, in row-major order.
+        """

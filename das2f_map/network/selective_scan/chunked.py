@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from das2f_map.network.selective_scan.reference import to_steps, to_tokens
 
 # Patches are scanned in groups whose states take about this much, so that they fit in a processor's cache.
-_CPU_GROUP_BYTES = 12 * 2**20
+_CPU_GROUP_BYTES = 6 * 2**20
 _GPU_GROUP_BYTES = 512 * 2**20
 
 

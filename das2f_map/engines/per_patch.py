@@ -1,0 +1,92 @@
+"""The per-patch engine: every target's patch is cut out and goes through the network. The truth."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from das2f_map.errors import DeviceError
+from das2f_map.network import Das2fNet
+from das2f_map.scene.grid import PAN_PER_MS
+
+log = logging.getLogger(__name__)
+
+_CPU_BATCH = 32
+_CUDA_BATCH = 512
+
+
+class PerPatchEngine:
+    """Runs the network on one patch a target pixel, many at a time.
+
+    Parameters
+    ----------
+    network:
+        Used through a copy; its classifier is folded to the equivalent single layer.
+    device:
+        Where to compute.
+    batch_size:
+        Patches at a time; by default 32 on the CPU and 512 on CUDA. On CUDA it is halved, for good, when
+        memory runs out.
+    """
+
+    name = "per-patch"
+
+    def __init__(
+        self, network: Das2fNet, *, device: torch.device | str = "cpu", batch_size: int | None = None
+    ) -> None:
+        self._device = torch.device(device)
+        network = copy.deepcopy(network).eval()
+        network.fold_classifier()
+        self._network = network.to(self._device).requires_grad_(False)
+        self._dtype = next(network.parameters()).dtype
+        self._patch = network.config.patch_size
+        self._classes = network.config.classes
+        self.batch_size = batch_size or (_CPU_BATCH if self._device.type == "cpu" else _CUDA_BATCH)
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    @torch.inference_mode()
+    def logits(
+        self,
+        ms: npt.NDArray[np.float32],
+        pan: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float32]:
+        """See :class:`das2f_map.engines.Engine`. Raises ``DeviceError`` when one patch is too much."""
+        p, f = self._patch, PAN_PER_MS
+        # Views of every patch of the block: (h, w, bands, P, P) and (h, w, 1, 4P, 4P), nothing copied.
+        ms_patches = self._to_device(ms).unfold(1, p, 1).unfold(2, p, 1).permute(1, 2, 0, 3, 4)
+        pan_patches = self._to_device(pan).unfold(1, f * p, f).unfold(2, f * p, f).permute(1, 2, 0, 3, 4)
+        if ms_patches.shape[:2] != targets.shape or pan_patches.shape[:2] != targets.shape:
+            raise ValueError(f"block of {ms.shape} and {pan.shape} does not fit targets {targets.shape}")
+        rows, cols = (torch.from_numpy(i).to(self._device) for i in np.nonzero(targets))
+        out = np.empty((len(rows), self._classes), dtype=np.float32)
+        done = 0
+        while done < len(rows):
+            part = slice(done, done + self.batch_size)
+            r, c = rows[part], cols[part]
+            try:
+                result = self._network(ms_patches[r, c], pan_patches[r, c])
+                out[part] = result.float().cpu().numpy()
+            except torch.cuda.OutOfMemoryError as error:
+                if self.batch_size == 1:
+                    raise DeviceError(
+                        f"{self.device} has too little free memory for a single patch",
+                        "free its memory, or use --device cpu",
+                    ) from error
+                self.batch_size //= 2
+                torch.cuda.empty_cache()
+                log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
+                continue
+            done += self.batch_size
+        return out
+
+    def _to_device(self, values: npt.NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(values).to(self._device, self._dtype)
