@@ -1,0 +1,267 @@
+"""Patches of labelled pixels, cut on the fly from normalised blocks of the scene.
+
+Only blocks that hold labelled pixels are read, once each. They stay in memory up to a limit;
+what goes beyond lies in a temporary folder as memory-mapped arrays.
+
+Flips and quarter turns. The classified pixel sits at index 7 of 0..15, which a flip would move
+to index 8. Each patch is therefore cut out of the square around its target that is symmetric
+(17 × 17 MS pixels, target at 8; 68 × 68 PAN pixels, whose centre is the corner of the target's
+middle): the square is turned first, and the patch cut from the result as always. Untouched, that is
+exactly the patch a map uses. A turned patch reaches at most 8 pixels to every side, so
+targets 17 apart share no pixel under any turn (:attr:`PatchReader.reach`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from das2f_map.progress import Progress, silent
+from das2f_map.scene.grid import PAN_PER_MS, Window
+from das2f_map.scene.radiometry import BandStatistics, normalise
+from das2f_map.training.labels import LabelTable
+
+if TYPE_CHECKING:
+    from das2f_map.model import PatchGeometry
+    from das2f_map.scene.pair import ScenePair
+
+BLOCK = 64
+"""MS pixels a side of a cached block."""
+
+TURNS = 8
+"""Flips and quarter turns of a square: turn ``t`` is ``t % 4`` quarter turns, then a flip if ``t >= 4``."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Normalised pixels of a block with its margin; ``valid`` is without."""
+
+    ms: NDArray[np.float32]
+    pan: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+class PatchReader:
+    """Cuts patches of a scene around any of the pixels it was loaded for.
+
+    Parameters
+    ----------
+    pair:
+        The scene.
+    ms_bands, pan_band:
+        Statistics to normalise with.
+    patch:
+        Size and target index.
+    memory:
+        Bytes of blocks to keep in memory before the rest goes to disk.
+    """
+
+    def __init__(
+        self,
+        pair: ScenePair,
+        ms_bands: Sequence[BandStatistics],
+        pan_band: BandStatistics,
+        patch: PatchGeometry,
+        *,
+        memory: int = 1 << 30,
+    ) -> None:
+        self._pair = pair
+        self._ms_bands, self._pan_band = tuple(ms_bands), pan_band
+        self._patch = patch
+        self._radius = max(patch.before, patch.after)
+        self._memory = memory
+        self._blocks: dict[tuple[int, int], _Block] = {}
+        self._held = 0
+        self._spool: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def reach(self) -> int:
+        """Side of the square a patch may come from, over all turns: the gap that keeps parts apart."""
+        return 2 * self._radius + 1
+
+    def load(self, rows: NDArray[Any], cols: NDArray[Any], progress: Progress = silent) -> NDArray[np.bool_]:
+        """Read the blocks of some pixels; which of these pixels are valid in both sensors, bool ``(n,)``."""
+        keys = rows.astype(np.int64) // BLOCK * (1 << 32) + cols.astype(np.int64) // BLOCK
+        distinct, of_pixel = np.unique(keys, return_inverse=True)
+        valid = np.zeros(rows.size, bool)
+        order = np.argsort(of_pixel, kind="stable")
+        starts = np.searchsorted(of_pixel[order], np.arange(distinct.size))
+        with progress("Reading the scene around the labels", int(distinct.size)) as advance:
+            for key, members in zip(distinct.tolist(), np.split(order, starts[1:]), strict=True):
+                block = self._block(key >> 32, key & 0xFFFFFFFF)
+                valid[members] = block.valid[rows[members] % BLOCK, cols[members] % BLOCK]
+                advance(1)
+        return valid
+
+    def _block(self, block_row: int, block_col: int) -> _Block:
+        key = (block_row, block_col)
+        if key not in self._blocks:
+            grid = self._pair.grids.ms
+            # Blocks at the scene's lower and right edge are cut off there: reflection starts at the edge.
+            window = Window(block_row * BLOCK, block_col * BLOCK, BLOCK, BLOCK).intersection(grid.window)
+            raw = self._pair.read_block(window, self._radius, self._radius)
+            ms, pan = normalise(raw, self._ms_bands, self._pan_band)
+            self._blocks[key] = self._keep(
+                key, np.asarray(ms, np.float32), np.asarray(pan, np.float32), raw.valid
+            )
+        return self._blocks[key]
+
+    def _keep(
+        self,
+        key: tuple[int, int],
+        ms: NDArray[np.float32],
+        pan: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+    ) -> _Block:
+        size = ms.nbytes + pan.nbytes
+        if self._held + size <= self._memory:
+            self._held += size
+            return _Block(ms, pan, valid)
+        if self._spool is None:
+            self._spool = tempfile.TemporaryDirectory(prefix="das2f-map-")
+        mapped = []
+        for name, array in (("ms", ms), ("pan", pan)):
+            path = Path(self._spool.name) / f"{name}_{key[0]}_{key[1]}.npy"
+            np.save(path, array)
+            mapped.append(np.load(path, mmap_mode="r"))
+        return _Block(mapped[0], mapped[1], valid)
+
+    def close(self) -> None:
+        """Forget all blocks and remove the temporary folder."""
+        self._blocks.clear()
+        if self._spool is not None:
+            self._spool.cleanup()
+            self._spool = None
+
+    def patches(
+        self, rows: NDArray[Any], cols: NDArray[Any], turns: NDArray[Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Patches of targets, float32: MS ``(n, bands, P, P)`` and PAN ``(n, 1, 4P, 4P)``.
+
+        ``turns`` (``(n,)``, 0..7, see :data:`TURNS`) flips and rotates; the target stays at its index.
+        """
+        size, side = self._patch.size, self.reach
+        first = self._radius - self._patch.before
+        ms_out = np.empty((rows.size, len(self._ms_bands), size, size), np.float32)
+        pan_out = np.empty((rows.size, 1, PAN_PER_MS * size, PAN_PER_MS * size), np.float32)
+        ms_cut = slice(first, first + size)
+        pan_cut = slice(PAN_PER_MS * first, PAN_PER_MS * (first + size))
+        for k in range(rows.size):
+            row, col = int(rows[k]), int(cols[k])
+            block = self._block(row // BLOCK, col // BLOCK)
+            r, c = row % BLOCK, col % BLOCK
+            ms = block.ms[:, r : r + side, c : c + side]
+            pan = block.pan[
+                :, PAN_PER_MS * r : PAN_PER_MS * (r + side), PAN_PER_MS * c : PAN_PER_MS * (c + side)
+            ]
+            turn = 0 if turns is None else int(turns[k])
+            ms_out[k] = turned(ms, turn)[:, ms_cut, ms_cut]
+            pan_out[k] = turned(pan, turn)[:, pan_cut, pan_cut]
+        return torch.from_numpy(ms_out), torch.from_numpy(pan_out)
+
+
+def turned(image: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
+    """One of the eight flips and quarter turns of ``(bands, n, n)``, as a view."""
+    result = np.rot90(image, turn % 4, axes=(1, 2))
+    return result[:, :, ::-1] if turn >= 4 else result
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Which patches make a batch: positions in a label table, and a turn for each."""
+
+    positions: NDArray[np.int64]
+    turns: NDArray[np.int64]
+
+
+class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Label table + reader; indexed by a whole :class:`PatchBatch`.
+
+    Items are MS patches, PAN patches and int64 ``(n,)`` positions of the class in the legend.
+    """
+
+    def __init__(self, reader: PatchReader, table: LabelTable) -> None:
+        self._reader, self._table = reader, table
+        ids = np.array(table.legend.ids)
+        self._targets = np.searchsorted(ids, table.classes).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, batch: PatchBatch) -> tuple[Tensor, Tensor, Tensor]:
+        at = batch.positions
+        ms, pan = self._reader.patches(self._table.rows[at], self._table.cols[at], batch.turns)
+        return ms, pan, torch.from_numpy(self._targets[at])
+
+
+class BalancedBatches(Sampler[PatchBatch]):
+    """An epoch's training batches: every class equally often, each patch randomly turned.
+
+    A class with more pixels than are drawn gives a new random selection every epoch; one with fewer
+    gives all its pixels, as often as needed. What is drawn depends on seed and epoch alone, so a
+    resumed training sees what an uninterrupted one would.
+    """
+
+    def __init__(
+        self,
+        table: LabelTable,
+        *,
+        per_class: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._members = [np.flatnonzero(table.classes == c.id) for c in table.legend.each()]
+        self._per_class, self._batch_size, self._seed = per_class, batch_size, seed
+        self._rank, self._world_size = rank, world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        drawn = self._per_class * len(self._members)
+        # Every process has to see the same number of batches.
+        return max(1, drawn // (self._batch_size * self._world_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[PatchBatch]:
+        rng = np.random.default_rng([self._seed, self.epoch])
+        drawn = []
+        for members in self._members:
+            repeats = -(-self._per_class // members.size)
+            shuffled = np.concatenate([rng.permutation(members) for _ in range(repeats)])
+            drawn.append(shuffled[: self._per_class])
+        positions = rng.permutation(np.concatenate(drawn)).astype(np.int64)
+        turns = rng.integers(0, TURNS, positions.size)
+        for k in range(len(self)):
+            first = (k * self._world_size + self._rank) * self._batch_size
+            # Fewer samples than one batch: the batch is what there is.
+            chosen = slice(first, first + self._batch_size)
+            yield PatchBatch(positions[chosen], turns[chosen])
+
+
+class PlainBatches(Sampler[PatchBatch]):
+    """Each of ``n`` patches once, in order, as a map sees them; every ``world_size``-th batch."""
+
+    def __init__(self, n: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self._starts = range(rank * batch_size, n, batch_size * world_size)
+        self._n, self._batch_size = n, batch_size
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[PatchBatch]:
+        for start in self._starts:
+            positions = np.arange(start, min(start + self._batch_size, self._n), dtype=np.int64)
+            yield PatchBatch(positions, np.zeros(positions.size, np.int64))

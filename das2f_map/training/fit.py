@@ -1,0 +1,451 @@
+"""Train a model: labels and an image pair in, a model bundle out.
+
+The route: read labels onto the MS grid, drop pixels without valid data, split them by spatial
+blocks, train on patches of the training part, choose the epoch by the validation part, measure
+once on the test part, write the bundle. The test part takes part in no choice.
+
+While it runs, its state lies in ``<output>.training`` beside the bundle; that folder goes away
+when training is complete, and is what ``resume`` continues from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from das2f_map.accuracy import ConfusionMatrix, percent
+from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
+from das2f_map.legend import Legend
+from das2f_map.model import (
+    CARD_NAME,
+    Domain,
+    ModelBundle,
+    ModelCard,
+    PatchGeometry,
+    TrainingRecord,
+    load_bundle,
+    save_bundle,
+)
+from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.progress import Progress, silent
+from das2f_map.scene.pair import ScenePair, open_pair
+from das2f_map.scene.radiometry import sample_statistics
+from das2f_map.training.dataset import BalancedBatches, PatchDataset, PatchReader
+from das2f_map.training.labels import LabelTable, read_labels, require_trainable
+from das2f_map.training.split import Split, split_labels
+
+logger = logging.getLogger("das2f_map")
+
+TRAINING_NAME = "training.json"
+CURVES_NAME = "training.png"
+_RUN_NAME = "run.json"
+
+MAX_VALIDATION_PER_CLASS = 500
+MAX_TEST_PER_CLASS = 5000
+"""More pixels than these are thinned at random: the figures would not change, the waiting would."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training.
+
+    ``interrupted`` tells that it ended early on request; the bundle then holds the best epoch so far,
+    and ``resume`` can continue.
+    """
+
+    folder: Path
+    bundle: ModelBundle
+    test: ConfusionMatrix
+    best_epoch: int
+    history: list[dict[str, Any]]
+    interrupted: bool
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self.bundle.card
+
+
+def train(
+    ms: str | Path,
+    pan: str | Path,
+    labels: str | Path,
+    output: str | Path,
+    *,
+    class_field: str | None = None,
+    skip_classes: Sequence[str] = (),
+    stages: int = 1,
+    epochs: int = 30,
+    batch_size: int = 64,
+    device: str = "auto",
+    devices: int = 1,
+    seed: int = 0,
+    resume: bool = False,
+    samples_per_class: int | None = None,
+    learning_rate: float = 5e-4,
+    weight_decay: float = 5e-4,
+    label_smoothing: float = 0.0,
+    name: str | None = None,
+    description: str = "",
+    data: str | None = None,
+    licence: str = "",
+    overwrite: bool = False,
+    force: bool = False,
+    network: dict[str, Any] | None = None,
+    progress: Progress = silent,
+) -> TrainingResult:
+    """Train a DAS²F network on the labelled pixels of one scene and write a model bundle.
+
+    Parameters
+    ----------
+    ms, pan:
+        The image pair.
+    labels:
+        Polygons, points or a raster of classes; see :func:`das2f_map.training.labels.read_labels`.
+    output:
+        Bundle folder to make.
+    class_field, skip_classes:
+        Attribute with the class; classes to leave out.
+    stages:
+        Fusion stages, 1 or 2.
+    epochs, batch_size, learning_rate, weight_decay, label_smoothing:
+        Of the optimisation: AdamW, warm-up, then a cosine down; ``batch_size`` is for each device.
+    device, devices:
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; how many GPUs to share the work.
+    seed:
+        Decides the split, the initial weights and the order of samples. On the CPU two runs with one
+        seed give the same weights.
+    resume:
+        Continue an interrupted training of the same ``output`` and settings.
+    samples_per_class:
+        Training patches of every class in an epoch; default: the median class's pixels, 100 to 1000.
+    name, description, data, licence:
+        For the model card; ``name`` defaults to the folder's name, ``data`` to the file names.
+    overwrite:
+        Replace an existing bundle, or an unfinished training of it.
+    force:
+        Take image pairs whose pixel size ratio is far from 4.
+    network:
+        Fields of :class:`NetworkConfig` to change, for experiments.
+
+    Raises
+    ------
+    InputError, LabelError
+        Images or labels cannot be used.
+    OutputError
+        The bundle exists, or cannot be written.
+    MissingDependencyError
+        Lightning is not installed.
+    DeviceError
+        The device is not there, or ran out of memory.
+    ModelError
+        The training diverged.
+    """
+    try:
+        from das2f_map.training import loop
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "lightning":
+            raise
+        raise MissingDependencyError(
+            "Training needs the package lightning, which is not installed", "pip install 'das2f-map[train]'"
+        ) from error
+
+    folder = Path(output)
+    chosen = _device(loop, device, devices)
+    work = _working_folder(folder, resume=resume, overwrite=overwrite)
+    with open_pair(ms, pan, force=force) as pair:
+        for notice in pair.notices:
+            logger.info("%s", notice)
+        bands, pan_band = sample_statistics(pair)
+        patch = PatchGeometry()
+        reader = PatchReader(pair, bands, pan_band, patch)
+        try:
+            table = _usable_labels(pair, reader, labels, class_field, skip_classes, progress)
+            split = split_labels(table, pair.grids.ms, gap=reader.reach, seed=seed)
+            for part, pixels in split.parts.items():
+                logger.info("%s: %s", part, ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
+            config = NetworkConfig(
+                **{
+                    "classes": len(table.legend),
+                    "stages": stages,
+                    "ms_bands": len(bands),
+                    "patch_size": patch.size,
+                    **(network or {}),
+                }
+            )
+            settings = loop.LoopSettings(
+                epochs=epochs,
+                batch_size=batch_size,
+                samples_per_class=samples_per_class or _default_samples(split.train),
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                label_smoothing=label_smoothing,
+                seed=seed,
+            )
+            run = {
+                "network": config.model_dump(),
+                "settings": settings.model_dump(),
+                "split": split.summary(),
+                "legend": table.legend.model_dump(mode="json"),
+            }
+            _begin(work, run, resume=resume)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                net = Das2fNet(config)
+            validation = _thinned(split.validation, MAX_VALIDATION_PER_CLASS, seed)
+            test = _thinned(split.test, MAX_TEST_PER_CLASS, seed)
+            try:
+                outcome = loop.run_loop(
+                    net,
+                    PatchDataset(reader, split.train),
+                    lambda rank, world: BalancedBatches(
+                        split.train,
+                        per_class=settings.samples_per_class,
+                        batch_size=batch_size,
+                        seed=seed,
+                        rank=rank,
+                        world_size=world,
+                    ),
+                    PatchDataset(reader, validation),
+                    settings,
+                    table.legend,
+                    chosen,
+                    work,
+                    resume=resume,
+                    start_bar=lambda total: progress("Training", total),
+                )
+                net = Das2fNet(config)
+                net.load_state_dict(safetensors.torch.load_file(work / loop.BEST_NAME))
+                where = torch.device("cpu" if chosen.accelerator == "cpu" else _cuda_name(chosen))
+                with progress("Testing", len(test)) as advance:
+                    found = loop.predict(net, PatchDataset(reader, test), 2 * batch_size, where, advance)
+            except torch.OutOfMemoryError as error:
+                raise DeviceError(
+                    f"{device} ran out of memory with batches of {batch_size}",
+                    "train with a smaller --batch-size",
+                ) from error
+            ids = np.array(table.legend.ids)
+            matrix = ConfusionMatrix.from_arrays(test.classes, ids[found], table.legend)
+            card = ModelCard(
+                name=name or folder.name,
+                description=description,
+                network=config,
+                legend=table.legend,
+                ms_bands=bands,
+                pan_band=pan_band,
+                patch=patch,
+                domain=_domain(pair),
+                training=TrainingRecord(
+                    data=data
+                    or f"{Path(str(ms)).name} + {Path(str(pan)).name}, labels {Path(str(labels)).name}",
+                    split={**split.summary(), "validation_used": len(validation), "test_used": len(test)},
+                    settings={
+                        **settings.model_dump(),
+                        "best_epoch": outcome.best_epoch,
+                        "epochs_done": len(outcome.history),
+                        "precision": chosen.precision,
+                        "device": chosen.accelerator,
+                    },
+                    notes="stopped early on request" if outcome.interrupted else "",
+                ),
+                metrics={"test": matrix.to_dict()},
+                software_version=_version(),
+                licence=licence,
+            )
+        finally:
+            reader.close()
+        _write_bundle(folder, card, net, outcome.history, matrix, split)
+    if not outcome.interrupted:
+        shutil.rmtree(work)
+    logger.info(
+        "test: OA %s, AA %s, kappa %s",
+        percent(matrix.overall_accuracy),
+        percent(matrix.average_accuracy),
+        "–" if matrix.kappa is None else f"{matrix.kappa:.3f}",
+    )
+    return TrainingResult(
+        folder, load_bundle(folder), matrix, outcome.best_epoch, outcome.history, outcome.interrupted
+    )
+
+
+def _usable_labels(
+    pair: ScenePair,
+    reader: PatchReader,
+    path: str | Path,
+    class_field: str | None,
+    skip_classes: Sequence[str],
+    progress: Progress,
+) -> LabelTable:
+    """Labels on pixels that both sensors see."""
+    table = read_labels(
+        path, pair.grids.ms, class_field=class_field, skip_classes=skip_classes, progress=progress
+    )
+    valid = reader.load(table.rows, table.cols, progress)
+    if not valid.all():
+        logger.warning("%d labelled pixels left out: no valid data there", int((~valid).sum()))
+        table = table.select(valid)
+    require_trainable(table, str(path))
+    return table
+
+
+def _default_samples(train: LabelTable) -> int:
+    return int(np.clip(np.median(list(train.counts().values())), 100, 1000))
+
+
+def _thinned(table: LabelTable, per_class: int, seed: int) -> LabelTable:
+    rng = np.random.default_rng([seed, 1])
+    keep = []
+    for c in table.legend.each():
+        members = np.flatnonzero(table.classes == c.id)
+        keep.append(rng.permutation(members)[:per_class])
+    return table.select(np.sort(np.concatenate(keep)))
+
+
+def _domain(pair: ScenePair) -> Domain:
+    """Scenes about as fine as this one."""
+    low, high = 0.8, 1.25
+    gsd, ratio = pair.ms_gsd_m, pair.ratio
+    return Domain(
+        ms_gsd_m=(round(low * gsd, 3), round(high * gsd, 3)),
+        ratio=(round(low * ratio, 3), round(high * ratio, 3)),
+    )
+
+
+def _device(loop: Any, device: str, devices: int) -> Any:
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
+        raise DeviceError(f"Unknown device {device!r}", "use auto, cpu, cuda or cuda:N")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cpu" or (kind == "auto" and not available):
+        strategy = "auto" if devices == 1 else "ddp"
+        return loop.Device(accelerator="cpu", devices=devices, strategy=strategy, precision="32-true")
+    if not available:
+        raise DeviceError(
+            f"Device {device!r} was asked for, but PyTorch sees no CUDA GPU", "use --device cpu"
+        )
+    if index and int(index) >= available:
+        raise DeviceError(f"There is no {device}: PyTorch sees {available} CUDA GPU(s), numbered from 0")
+    if devices > available:
+        raise DeviceError(f"{devices} GPUs were asked for, PyTorch sees {available}")
+    # float16 would need loss scaling and overflows in the scan; bfloat16 has float32's range.
+    precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    chosen: int | list[int] = [int(index)] if index else (devices if devices > 1 else [0])
+    return loop.Device(
+        accelerator="cuda", devices=chosen, strategy="auto" if devices == 1 else "ddp", precision=precision
+    )
+
+
+def _cuda_name(chosen: Any) -> str:
+    return f"cuda:{chosen.devices[0]}" if isinstance(chosen.devices, list) else "cuda:0"
+
+
+# ---------------------------------------------------------------------------------- files
+
+
+def _working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
+    """Where the training's state goes; made, and emptied unless resuming."""
+    if folder.suffix == ".zip":
+        raise OutputError(
+            f"{folder} is a zip file's name; training writes a folder", f"-o {folder.with_suffix('')}"
+        )
+    work = folder.with_name(folder.name + ".training")
+    if folder.exists():
+        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD_NAME).exists()):
+            raise OutputError(f"{folder} exists and is not a model bundle", "choose another name with -o")
+        if resume and not work.exists():
+            raise OutputError(
+                f"The training of {folder} is complete; there is nothing to resume",
+                "--overwrite trains anew",
+            )
+        if any(folder.iterdir()) and not (resume or overwrite):
+            raise OutputError(f"{folder} exists already", "--overwrite replaces it")
+    if resume:
+        if not (work / "last.ckpt").exists():
+            raise OutputError(f"There is no interrupted training of {folder} to resume", "leave out --resume")
+        return work
+    if work.exists() and not overwrite:
+        raise OutputError(
+            f"{work} holds an unfinished training", "--resume continues it, --overwrite starts anew"
+        )
+    return work
+
+
+def _begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
+    """Note what is trained, or check that a resumed training is the same."""
+    text = json.dumps(run, indent=1)
+    if not resume:
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            (work / _RUN_NAME).write_text(text)
+        except OSError as error:
+            raise OutputError(f"{work} cannot be written: {error.strerror}") from error
+        return
+    before = json.loads((work / _RUN_NAME).read_text())
+    changed = sorted(
+        f"{key} ({before[part].get(key)} before, {value} now)" if part != "legend" else "the classes"
+        for part in run
+        for key, value in json.loads(text)[part].items()
+        if before[part].get(key) != value
+    )
+    if changed:
+        raise OutputError(
+            f"The training in {work} cannot be resumed with other settings: {', '.join(changed)}",
+            "give the settings it was started with, or start anew with --overwrite",
+        )
+
+
+def _write_bundle(
+    folder: Path,
+    card: ModelCard,
+    net: Das2fNet,
+    history: list[dict[str, Any]],
+    matrix: ConfusionMatrix,
+    split: Split,
+) -> None:
+    """Complete in a folder beside, then renamed."""
+    from das2f_map.training.report import draw_training
+
+    partial = folder.with_name(f".{folder.name}.partial")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        save_bundle(partial, card, net.state_dict())
+        record = {
+            "epochs": history,
+            "best_epoch": card.training.settings["best_epoch"],
+            "settings": card.training.settings,
+            "split": card.training.split,
+            "test": matrix.to_dict(),
+        }
+        (partial / TRAINING_NAME).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        draw_training(partial / CURVES_NAME, history, matrix, split, title=card.name)
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"The model bundle {folder} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _version() -> str:
+    try:
+        return version("das2f-map")
+    except PackageNotFoundError:
+        return ""
+
+
+__all__ = ["Legend", "TrainingResult", "train"]

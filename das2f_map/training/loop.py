@@ -1,0 +1,410 @@
+"""The training loop, run by Lightning. The only module that imports it.
+
+Lightning brings device and precision handling, several GPUs, gradient clipping and exact resuming;
+its banners, loggers, progress bars and checkpoint folders stay off.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from das2f_map.accuracy import ConfusionMatrix, percent
+from das2f_map.errors import ModelError
+from das2f_map.legend import Legend
+from das2f_map.training.dataset import BalancedBatches, PatchBatch, PatchDataset, PlainBatches
+
+logger = logging.getLogger("das2f_map")
+
+LAST_NAME = "last.ckpt"
+BEST_NAME = "best.safetensors"
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""MS patches, PAN patches, class positions."""
+
+
+class LoopSettings(BaseModel):
+    """What the loop can be told; goes into the model card as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    samples_per_class: int = Field(ge=1, description="training patches of each class in an epoch")
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    label_smoothing: float = Field(ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of all steps with a rising rate")
+    final_rate: float = Field(default=0.01, ge=0, le=1, description="last rate over the peak rate")
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    optimizer: str = "AdamW"
+    seed: int
+
+
+class Device(BaseModel):
+    """Where to train, in Lightning's words."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accelerator: str
+    devices: int | list[int]
+    strategy: str
+    precision: str
+
+
+class LoopOutcome(BaseModel):
+    """What a run of the loop leaves beside the files in its folder."""
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+    interrupted: bool
+
+
+class _Learner(pl.LightningModule):
+    """Network, loss, optimiser and the record of every epoch."""
+
+    def __init__(self, network: nn.Module, settings: LoopSettings, legend: Legend, steps: int) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.legend = legend
+        self._steps = steps
+        self._loss_sum = torch.zeros(())
+        self._loss_n = 0
+        self._validation_loss = torch.zeros(())
+        self._counts = torch.zeros(0)
+        self._started = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.best: tuple[float, float] = (-1.0, -math.inf)
+        self.best_epoch = 0
+
+    # Lightning passes a batch index to each step; nothing here depends on it.
+
+    def on_train_epoch_start(self) -> None:
+        self._loss_sum = torch.zeros((), device=self.device)
+        self._loss_n = 0
+        self._started = time.monotonic()
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        ms, pan, target = batch
+        logits = self.network(ms, pan)
+        loss = F.cross_entropy(logits.float(), target, label_smoothing=self.settings.label_smoothing)
+        self._loss_sum += loss.detach()
+        self._loss_n += 1
+        # Looking at the loss makes the CPU wait for the GPU: not after every step.
+        if index % 20 == 0:
+            self._require_finite()
+        return loss
+
+    def _require_finite(self) -> None:
+        if not torch.isfinite(self._loss_sum):
+            raise ModelError(
+                f"Training diverged: the loss is no longer a number in epoch {self.current_epoch + 1}",
+                f"train with a lower learning rate than {self.settings.learning_rate:g}",
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        n = len(self.legend)
+        self._counts = torch.zeros(n * n, dtype=torch.int64, device=self.device)
+        self._validation_loss = torch.zeros((), device=self.device)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        ms, pan, target = batch
+        logits = self.network(ms, pan).float()
+        self._validation_loss += F.cross_entropy(logits, target, reduction="sum")
+        n = len(self.legend)
+        self._counts += torch.bincount(target * n + logits.argmax(1), minlength=n * n)
+
+    def on_validation_epoch_end(self) -> None:
+        self._require_finite()
+        strategy = self.trainer.strategy
+        n = len(self.legend)
+        counts = strategy.reduce(self._counts, reduce_op="sum").cpu().numpy().reshape(n, n)
+        loss = float(strategy.reduce(self._validation_loss, reduce_op="sum")) / max(1, int(counts.sum()))
+        matrix = ConfusionMatrix(self.legend, counts.astype(np.int64))
+        train_loss = float(strategy.reduce(self._loss_sum, reduce_op="mean")) / max(1, self._loss_n)
+        quality = (matrix.average_accuracy or 0.0, -loss)
+        improved = quality > self.best
+        if improved:
+            self.best, self.best_epoch = quality, self.current_epoch + 1
+        self.history.append(
+            {
+                "epoch": self.current_epoch + 1,
+                "loss": train_loss,
+                "validation_loss": loss,
+                "validation_overall_accuracy": matrix.overall_accuracy,
+                "validation_average_accuracy": matrix.average_accuracy,
+                "validation_kappa": matrix.kappa,
+                "learning_rate": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+                "seconds": round(time.monotonic() - self._started, 3),
+                "best": improved,
+            }
+        )
+        if self.trainer.is_global_zero:
+            logger.info(
+                "epoch %d/%d: loss %.4f, validation loss %.4f, OA %s, AA %s%s (%.0f s)",
+                self.current_epoch + 1,
+                self.settings.epochs,
+                train_loss,
+                loss,
+                percent(matrix.overall_accuracy),
+                percent(matrix.average_accuracy),
+                ", the best so far" if improved else "",
+                time.monotonic() - self._started,
+            )
+
+    def configure_optimizers(self) -> Any:
+        decayed, free = [], []
+        for name, parameter in self.network.named_parameters():
+            # Norms, biases and the scan's own A and D are scales, not weights of a sum.
+            scale = parameter.ndim < 2 or name.rsplit(".", 1)[-1].lower().startswith(
+                ("a_log", "d_skip", "ds")
+            )
+            (free if scale else decayed).append(parameter)
+        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": free}]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to ``final_rate``; relative to the peak."""
+        rising = max(1, round(self.settings.warmup * self._steps))
+        if step < rising:
+            return (step + 1) / rising
+        along = min(1.0, (step - rising) / max(1, self._steps - rising))
+        low = self.settings.final_rate
+        return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * along))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["das2f"] = {
+            "history": self.history,
+            "best": list(self.best),
+            "best_epoch": self.best_epoch,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        record = checkpoint["das2f"]
+        self.history = list(record["history"])
+        self.best = (float(record["best"][0]), float(record["best"][1]))
+        self.best_epoch = int(record["best_epoch"])
+
+
+class _Keeper(pl.Callback):
+    """Keeps the best weights and the last state, moves the progress bar, obeys Ctrl-C."""
+
+    def __init__(self, folder: Path, advance: Callable[[int], None], stop: threading.Event) -> None:
+        self._folder, self._advance, self._stop = folder, advance, stop
+        self._stopped_inside = False
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        self._advance(1)
+        if self._stop.is_set():
+            trainer.should_stop = True
+            # The epoch is not complete: what follows must not pass for one.
+            self._stopped_inside = index + 1 < trainer.num_training_batches
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if self._stopped_inside:
+            return
+        if trainer.is_global_zero and module.best_epoch == trainer.current_epoch + 1:
+            state = {k: v.detach().cpu().contiguous() for k, v in module.network.state_dict().items()}
+            partial = self._folder / f".{BEST_NAME}.partial"
+            safetensors.torch.save_file(state, partial)
+            partial.replace(self._folder / BEST_NAME)
+        partial = self._folder / f".{LAST_NAME}.partial"
+        # Every process has to call this; one of them writes.
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self._folder / LAST_NAME)
+
+
+def run_loop(
+    network: nn.Module,
+    train: PatchDataset,
+    train_table_batches: Callable[[int, int], BalancedBatches],
+    validation: PatchDataset,
+    settings: LoopSettings,
+    legend: Legend,
+    device: Device,
+    folder: Path,
+    *,
+    resume: bool,
+    start_bar: Callable[[int], Any],
+) -> LoopOutcome:
+    """Train ``network`` in place; the best weights lie in ``folder / BEST_NAME`` afterwards.
+
+    Parameters
+    ----------
+    train_table_batches:
+        Makes the training sampler for ``(rank, world_size)``.
+    folder:
+        Working folder for the last state and the best weights.
+    resume:
+        Continue from ``folder / LAST_NAME``.
+    start_bar:
+        ``start_bar(total steps)`` gives the context manager that yields ``advance(n)``.
+
+    Raises
+    ------
+    ModelError
+        The loss stopped being finite, or the checkpoint cannot be read.
+    KeyboardInterrupt
+        Interrupted before the first epoch was complete, or a second time.
+    """
+    stop = threading.Event()
+    data = _Data(train, train_table_batches, validation, settings.batch_size)
+    processes = device.devices if isinstance(device.devices, int) else len(device.devices)
+    per_epoch = len(train_table_batches(0, processes))
+    learner = _Learner(network, settings, legend, settings.epochs * per_epoch)
+    with _quiet(), _graceful(stop), start_bar(settings.epochs * per_epoch) as advance:
+        trainer = pl.Trainer(
+            accelerator=device.accelerator,
+            devices=device.devices,
+            strategy=device.strategy,
+            precision=device.precision,  # type: ignore[arg-type]
+            max_epochs=settings.epochs,
+            gradient_clip_val=settings.gradient_clip,
+            sync_batchnorm=processes > 1,
+            callbacks=[_Keeper(folder, advance, stop)],
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        try:
+            # weights_only: a checkpoint is data, never code to run.
+            trainer.fit(
+                learner, datamodule=data, ckpt_path=folder / LAST_NAME if resume else None, weights_only=True
+            )
+        except SystemExit:
+            # Lightning turns KeyboardInterrupt into this.
+            raise KeyboardInterrupt from None
+    interrupted = stop.is_set() and len(learner.history) < settings.epochs
+    if not (folder / BEST_NAME).exists():
+        raise KeyboardInterrupt
+    return LoopOutcome(history=learner.history, best_epoch=learner.best_epoch, interrupted=interrupted)
+
+
+class _Data(pl.LightningDataModule):
+    """Loaders, made when rank and world size are known."""
+
+    def __init__(
+        self,
+        train: PatchDataset,
+        batches: Callable[[int, int], BalancedBatches],
+        validation: PatchDataset,
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        self._train, self._batches, self._validation = train, batches, validation
+        self._batch_size = batch_size
+
+    def _place(self) -> tuple[int, int]:
+        assert self.trainer is not None
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return _loader(self._train, self._batches(*self._place()))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return _loader(
+            self._validation, PlainBatches(len(self._validation), 2 * self._batch_size, *self._place())
+        )
+
+
+def _loader(dataset: PatchDataset, batches: Any) -> DataLoader[Batch]:
+    # batch_size=None: the sampler yields whole batches and the dataset cuts them at once.
+    return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=0, pin_memory=False)
+
+
+def predict(
+    network: nn.Module,
+    dataset: PatchDataset,
+    batch_size: int,
+    device: torch.device,
+    advance: Callable[[int], None],
+) -> NDArrayInt:
+    """Position of the winning class for every patch of a dataset, int64 ``(n,)``."""
+    network = network.to(device).eval()
+    found = []
+    with torch.inference_mode():
+        for batch in PlainBatches(len(dataset), batch_size):
+            ms, pan, _ = dataset[batch]
+            found.append(network(ms.to(device), pan.to(device)).argmax(1).cpu().numpy())
+            advance(batch.positions.size)
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's messages and warnings are for people who write loops, not for those who train a map."""
+    names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers = [logging.getLogger(n) for n in names]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", module=r"torch\..*")
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+
+
+@contextmanager
+def _graceful(stop: threading.Event) -> Iterator[None]:
+    """First Ctrl-C: finish with what there is. Second: stop at once."""
+    if threading.current_thread() is not threading.main_thread():
+        # Signals belong to the main thread; there Ctrl-C does what its owner wants.
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        logger.warning("Stopping after this step; the best epoch so far is kept (Ctrl-C again: stop at once)")
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+__all__ = [
+    "BEST_NAME",
+    "LAST_NAME",
+    "Device",
+    "LoopOutcome",
+    "LoopSettings",
+    "PatchBatch",
+    "predict",
+    "run_loop",
+]
