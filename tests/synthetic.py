@@ -36,7 +36,7 @@ class Field:
     Attributes
     ----------
     kx, ky, phase, amplitude:
-        float64 (bands, waves); angular frequencies per map unit of ``crs``.
+        float64 (bands, waves); angular frequencies per map unit of ``crs``, the same for all bands.
     mean:
         float64 (bands,).
     centre:
@@ -61,7 +61,7 @@ class Field:
         centre: tuple[float, float],
         crs: CRS,
         seed: int = 0,
-        waves: int = 24,
+        waves: int = 16,
     ) -> Field:
         """Waves of all directions with wavelengths from shortest to longest, in map units."""
         rng = np.random.default_rng(seed)
@@ -85,16 +85,11 @@ class Field:
 
     def panchromatic(self) -> Field:
         """The mean of the bands, as one band."""
-        bands = len(self.mean)
-        return Field(
-            self.kx.reshape(1, -1),
-            self.ky.reshape(1, -1),
-            self.phase.reshape(1, -1),
-            self.amplitude.reshape(1, -1) / bands,
-            self.mean.mean(keepdims=True),
-            self.centre,
-            self.crs,
-        )
+        # The bands share their waves, so each wave's mean is again one wave.
+        wave = (self.amplitude * np.exp(1j * self.phase)).mean(axis=0, keepdims=True)
+        mean = self.mean.mean(keepdims=True)
+        kx, ky = self.kx[:1], self.ky[:1]
+        return Field(kx, ky, np.angle(wave), np.abs(wave), mean, self.centre, self.crs)
 
     def render(self, grid: Grid, *, gradient: bool = False) -> Float64:
         """Exact footprint averages of every pixel of a grid, float64 (bands, h, w).
@@ -186,9 +181,9 @@ def pair_grids(
 
 
 def scene_field(ms: Grid, *, bands: int = 4, smooth: bool = False, seed: int = 0) -> Field:
-    """The field of a pair: detail down to 4 MS pixels, or 16 if smooth."""
+    """The field of a pair: detail down to 5 MS pixels, or 16 if smooth."""
     unit = ms.pixel_size[0]
-    wavelengths = (16 * unit, 60 * unit) if smooth else (4 * unit, 40 * unit)
+    wavelengths = (16 * unit, 60 * unit) if smooth else (5 * unit, 40 * unit)
     return Field.random(bands, wavelengths, ms.pixel_to_map(0, 0), ms.crs, seed)
 
 
