@@ -197,8 +197,11 @@ class ConfusionMatrix:
         return [
             header,
             *(
-                [c.name, percent(c.producers_accuracy), percent(c.users_accuracy), percent(c.f1)]
-                + [f"{c.reference_pixels:,}"]
+                [
+                    c.name,
+                    *map(percent, (c.producers_accuracy, c.users_accuracy, c.f1)),
+                    f"{c.reference_pixels:,}",
+                ]
                 for c in self.per_class()
             ),
         ]

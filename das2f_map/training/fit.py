@@ -10,7 +10,6 @@ when training is complete, and is what ``resume`` continues from.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -24,17 +23,14 @@ import safetensors.torch
 import torch
 
 from das2f_map.accuracy import ConfusionMatrix, percent
-from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
-from das2f_map.legend import Legend
+from das2f_map.errors import DeviceError, MissingDependencyError
 from das2f_map.model import (
-    CARD_NAME,
     Domain,
     ModelBundle,
     ModelCard,
     PatchGeometry,
     TrainingRecord,
     load_bundle,
-    save_bundle,
 )
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.progress import Progress, silent
@@ -42,17 +38,13 @@ from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import sample_statistics
 from das2f_map.training.dataset import BalancedBatches, PatchDataset, PatchReader
 from das2f_map.training.labels import LabelTable, read_labels, require_trainable
-from das2f_map.training.split import Split, split_labels
+from das2f_map.training.run_files import BEST_NAME, begin, working_folder, write_bundle
+from das2f_map.training.split import split_labels
 
 logger = logging.getLogger("das2f_map")
 
-TRAINING_NAME = "training.json"
-CURVES_NAME = "training.png"
-_RUN_NAME = "run.json"
-
-MAX_VALIDATION_PER_CLASS = 500
 MAX_TEST_PER_CLASS = 5000
-"""More pixels than these are thinned at random: the figures would not change, the waiting would."""
+"""More test pixels than these are thinned at random: the figures would not change, the waiting would."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +120,8 @@ def train(
     resume:
         Continue an interrupted training of the same ``output`` and settings.
     samples_per_class:
-        Training patches of every class in an epoch; default: the median class's pixels, 100 to 1000.
+        Training patches of every class in an epoch; default: the median class's pixels, at least 50 and
+        at most 1000 on a GPU, 200 on the CPU.
     name, description, data, licence:
         For the model card; ``name`` defaults to the folder's name, ``data`` to the file names.
     overwrite:
@@ -162,7 +155,8 @@ def train(
 
     folder = Path(output)
     chosen = _device(loop, device, devices)
-    work = _working_folder(folder, resume=resume, overwrite=overwrite)
+    on_cpu = chosen.accelerator == "cpu"
+    work = working_folder(folder, resume=resume, overwrite=overwrite)
     with open_pair(ms, pan, force=force) as pair:
         for notice in pair.notices:
             logger.info("%s", notice)
@@ -186,7 +180,7 @@ def train(
             settings = loop.LoopSettings(
                 epochs=epochs,
                 batch_size=batch_size,
-                samples_per_class=samples_per_class or _default_samples(split.train),
+                samples_per_class=samples_per_class or _default_samples(split.train, on_cpu),
                 learning_rate=learning_rate,
                 weight_decay=weight_decay,
                 label_smoothing=label_smoothing,
@@ -198,11 +192,11 @@ def train(
                 "split": split.summary(),
                 "legend": table.legend.model_dump(mode="json"),
             }
-            _begin(work, run, resume=resume)
+            begin(work, run, resume=resume)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 net = Das2fNet(config)
-            validation = _thinned(split.validation, MAX_VALIDATION_PER_CLASS, seed)
+            validation = _thinned(split.validation, 100 if on_cpu else 500, seed)
             test = _thinned(split.test, MAX_TEST_PER_CLASS, seed)
             try:
                 outcome = loop.run_loop(
@@ -225,8 +219,8 @@ def train(
                     start_bar=lambda total: progress("Training", total),
                 )
                 net = Das2fNet(config)
-                net.load_state_dict(safetensors.torch.load_file(work / loop.BEST_NAME))
-                where = torch.device("cpu" if chosen.accelerator == "cpu" else _cuda_name(chosen))
+                net.load_state_dict(safetensors.torch.load_file(work / BEST_NAME))
+                where = torch.device("cpu" if on_cpu else _cuda_name(chosen))
                 with progress("Testing", len(test)) as advance:
                     found = loop.predict(net, PatchDataset(reader, test), 2 * batch_size, where, advance)
             except torch.OutOfMemoryError as error:
@@ -264,7 +258,7 @@ def train(
             )
         finally:
             reader.close()
-        _write_bundle(folder, card, net, outcome.history, matrix, split)
+        write_bundle(folder, card, net, outcome.history, matrix, split, pair.grids.ms)
     if not outcome.interrupted:
         shutil.rmtree(work)
     logger.info(
@@ -298,8 +292,8 @@ def _usable_labels(
     return table
 
 
-def _default_samples(train: LabelTable) -> int:
-    return int(np.clip(np.median(list(train.counts().values())), 100, 1000))
+def _default_samples(train: LabelTable, on_cpu: bool) -> int:
+    return int(np.clip(np.median(list(train.counts().values())), 50, 200 if on_cpu else 1000))
 
 
 def _thinned(table: LabelTable, per_class: int, seed: int) -> LabelTable:
@@ -349,103 +343,8 @@ def _cuda_name(chosen: Any) -> str:
     return f"cuda:{chosen.devices[0]}" if isinstance(chosen.devices, list) else "cuda:0"
 
 
-# ---------------------------------------------------------------------------------- files
-
-
-def _working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """Where the training's state goes; made, and emptied unless resuming."""
-    if folder.suffix == ".zip":
-        raise OutputError(
-            f"{folder} is a zip file's name; training writes a folder", f"-o {folder.with_suffix('')}"
-        )
-    work = folder.with_name(folder.name + ".training")
-    if folder.exists():
-        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD_NAME).exists()):
-            raise OutputError(f"{folder} exists and is not a model bundle", "choose another name with -o")
-        if resume and not work.exists():
-            raise OutputError(
-                f"The training of {folder} is complete; there is nothing to resume",
-                "--overwrite trains anew",
-            )
-        if any(folder.iterdir()) and not (resume or overwrite):
-            raise OutputError(f"{folder} exists already", "--overwrite replaces it")
-    if resume:
-        if not (work / "last.ckpt").exists():
-            raise OutputError(f"There is no interrupted training of {folder} to resume", "leave out --resume")
-        return work
-    if work.exists() and not overwrite:
-        raise OutputError(
-            f"{work} holds an unfinished training", "--resume continues it, --overwrite starts anew"
-        )
-    return work
-
-
-def _begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
-    """Note what is trained, or check that a resumed training is the same."""
-    text = json.dumps(run, indent=1)
-    if not resume:
-        try:
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            (work / _RUN_NAME).write_text(text)
-        except OSError as error:
-            raise OutputError(f"{work} cannot be written: {error.strerror}") from error
-        return
-    before = json.loads((work / _RUN_NAME).read_text())
-    changed = sorted(
-        f"{key} ({before[part].get(key)} before, {value} now)" if part != "legend" else "the classes"
-        for part in run
-        for key, value in json.loads(text)[part].items()
-        if before[part].get(key) != value
-    )
-    if changed:
-        raise OutputError(
-            f"The training in {work} cannot be resumed with other settings: {', '.join(changed)}",
-            "give the settings it was started with, or start anew with --overwrite",
-        )
-
-
-def _write_bundle(
-    folder: Path,
-    card: ModelCard,
-    net: Das2fNet,
-    history: list[dict[str, Any]],
-    matrix: ConfusionMatrix,
-    split: Split,
-) -> None:
-    """Complete in a folder beside, then renamed."""
-    from das2f_map.training.report import draw_training
-
-    partial = folder.with_name(f".{folder.name}.partial")
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        save_bundle(partial, card, net.state_dict())
-        record = {
-            "epochs": history,
-            "best_epoch": card.training.settings["best_epoch"],
-            "settings": card.training.settings,
-            "split": card.training.split,
-            "test": matrix.to_dict(),
-        }
-        (partial / TRAINING_NAME).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        draw_training(partial / CURVES_NAME, history, matrix, split, title=card.name)
-        if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-            folder.rename(replaced)
-        partial.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"The model bundle {folder} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _version() -> str:
     try:
         return version("das2f-map")
     except PackageNotFoundError:
         return ""
-
-
-__all__ = ["Legend", "TrainingResult", "train"]

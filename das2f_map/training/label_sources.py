@@ -31,8 +31,9 @@ MAX_CLASSES = 255
 
 # Field names people give to classes, compared in lower case without separators.
 _PLAUSIBLE_FIELDS = frozenset(
-    "class classname classid label labels labelname labelid landcover landuse landcoverclass lulc lc lcname lcid "
-    "lcclass category categoryname type covertype code classcode classvalue clc".split()
+    {"class", "classname", "classid", "classcode", "classvalue", "label", "labels", "labelname", "labelid"}
+    | {"landcover", "landcoverclass", "landuse", "lulc", "lc", "lcname", "lcid", "lcclass", "clc"}
+    | {"category", "categoryname", "type", "covertype", "code"}
 )
 
 
@@ -195,7 +196,7 @@ class VectorLabels(LabelSource):
 
 
 def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: str | None) -> gpd.GeoDataFrame:
-    """Features near the grid as parts (no multi-geometries), columns ``value`` and ``geometry``, in the grid's CRS."""
+    """Features near the grid as single geometries in the grid's CRS, columns ``value`` and ``geometry``."""
     frames: list[gpd.GeoDataFrame] = []
     total = 0
     for layer in layers:
@@ -230,7 +231,7 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
     strange = kinds - {"Polygon", "Point"}
     if strange:
         raise LabelError(
-            f"Labels {path} hold {', '.join(sorted(strange))} geometries; only polygons and points label pixels",
+            f"Labels {path} hold {', '.join(sorted(strange))} geometries; only polygons and points will do",
             "draw areas as polygons, or buffer the lines",
         )
     broken = ~merged.geometry.is_valid
@@ -282,7 +283,7 @@ def _class_values(path: str, raw: pd.Series[Any]) -> tuple[pd.Series[Any], bool]
         given = numbers.dropna()
         if not np.array_equal(given, np.round(given)):
             raise LabelError(
-                f"The class field of {path} holds fractions, e.g. {float(given[given != given.round()].iloc[0])}",
+                f"The class field of {path} holds fractions, such as {given[given != given.round()].iloc[0]}",
                 "it should hold class numbers or class names",
             )
         # 0 is "unlabelled" in label rasters; the same habit is met in vector files.
@@ -298,7 +299,7 @@ def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[NDArray[
         raise LabelError(f"No feature of {path} that lies in the scene has a class")
     if len(distinct) > MAX_CLASSES:
         raise LabelError(
-            f"The class field of {path} has {len(distinct)} different values; at most {MAX_CLASSES} classes are possible",
+            f"The class field of {path} has {len(distinct)} values; a map has at most {MAX_CLASSES} classes",
             "is it the right field? Choose with --class-field",
         )
     if named:
@@ -368,7 +369,7 @@ class RasterLabels(LabelSource):
             )
         if values[0] < 1 or values[-1] > MAX_CLASSES:
             raise LabelError(
-                f"Label raster {path} holds class numbers {values[0]} to {values[-1]}; they must lie in 1 to {MAX_CLASSES}",
+                f"Label raster {path} holds class numbers {values[0]} to {values[-1]}, not 1 to 255",
                 "0 and nodata count as unlabelled",
             )
         names = self._names()

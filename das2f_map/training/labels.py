@@ -149,7 +149,7 @@ def require_trainable(labels: LabelTable, name: str) -> None:
         listed = ", ".join(f"{n!r} ({k})" for n, k in few.items())
         options = " ".join(f"--skip-class {_quoted(n)}" for n in few)
         raise LabelError(
-            f"Too few labelled pixels in {name} for {listed}: the minimum is {MIN_CLASS_PIXELS} MS pixels a class",
+            f"Too few labelled pixels in {name} for {listed}: a class needs at least {MIN_CLASS_PIXELS}",
             f"label more, merge classes, or leave out with {options}",
         )
 

@@ -30,12 +30,10 @@ from torch.utils.data import DataLoader
 from das2f_map.accuracy import ConfusionMatrix, percent
 from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
-from das2f_map.training.dataset import BalancedBatches, PatchBatch, PatchDataset, PlainBatches
+from das2f_map.training.dataset import BalancedBatches, PatchDataset, PlainBatches
+from das2f_map.training.run_files import BEST_NAME, LAST_NAME
 
 logger = logging.getLogger("das2f_map")
-
-LAST_NAME = "last.ckpt"
-BEST_NAME = "best.safetensors"
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """MS patches, PAN patches, class positions."""
@@ -172,14 +170,18 @@ class _Learner(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        decayed, free = [], []
+        decayed: list[Tensor] = []
+        free: list[Tensor] = []
         for name, parameter in self.network.named_parameters():
             # Norms, biases and the scan's own A and D are scales, not weights of a sum.
             scale = parameter.ndim < 2 or name.rsplit(".", 1)[-1].lower().startswith(
                 ("a_log", "d_skip", "ds")
             )
             (free if scale else decayed).append(parameter)
-        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": free}]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": free},
+        ]
         optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -396,15 +398,3 @@ def _graceful(stop: threading.Event) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-__all__ = [
-    "BEST_NAME",
-    "LAST_NAME",
-    "Device",
-    "LoopOutcome",
-    "LoopSettings",
-    "PatchBatch",
-    "predict",
-    "run_loop",
-]

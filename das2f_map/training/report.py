@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from das2f_map.accuracy import ConfusionMatrix, percent
 from das2f_map.training.split import Split
@@ -53,7 +54,7 @@ def _curves(loss: Axes, accuracy: Axes, history: list[dict[str, Any]]) -> None:
         if best is not None:
             axis.axvline(best, color="#888888", linestyle=":", label=f"kept: epoch {best}")
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend()
 
@@ -91,4 +92,4 @@ def _parts(axis: Axes, split: Split) -> None:
     axis.set_xlabel("column")
     axis.set_ylabel("row")
     axis.set_title(f"labelled MS pixels; parts at least {split.gap} pixels apart")
-    axis.legend(markerscale=4)
+    axis.legend(markerscale=4, loc="center left", bbox_to_anchor=(1.02, 0.5))

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
 from das2f_map.errors import LabelError
@@ -58,6 +60,29 @@ class Split:
     def parts(self) -> dict[str, LabelTable]:
         """Part name → pixels."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def write_raster(self, path: Path, grid: Grid) -> None:
+        """Write the parts as a GeoTIFF of the MS grid: 1 train, 2 validation, 3 test, 0 elsewhere."""
+        tile = 512
+        profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 0, "sparse_ok": True}
+        profile |= {"compress": "deflate", "tiled": True, "blockxsize": tile, "blockysize": tile}
+        tables = self.parts.values()
+        rows = np.concatenate([t.rows for t in tables])
+        cols = np.concatenate([t.cols for t in tables])
+        part = np.repeat(np.arange(1, 4, dtype=np.uint8), [len(t) for t in tables])
+        keys = rows.astype(np.int64) // tile * (1 << 32) + cols // tile
+        order = np.argsort(keys, kind="stable")
+        distinct, starts = np.unique(keys[order], return_index=True)
+        with rasterio.open(
+            path, "w", height=grid.height, width=grid.width, transform=grid.transform, crs=grid.crs, **profile
+        ) as file:
+            file.set_band_description(1, "1 train, 2 validation, 3 test")
+            for key, members in zip(distinct.tolist(), np.split(order, starts[1:]), strict=True):
+                top, left = (key >> 32) * tile, (key & 0xFFFFFFFF) * tile
+                height, width = min(tile, grid.height - top), min(tile, grid.width - left)
+                block = np.zeros((height, width), np.uint8)
+                block[rows[members] - top, cols[members] - left] = part[members]
+                file.write(block, 1, window=((top, top + height), (left, left + width)))
 
     def summary(self) -> dict[str, Any]:
         """For the model card: rule, sizes and pixels per class."""
@@ -103,7 +128,7 @@ def split_labels(
     layouts = [
         layout
         for size in _block_sizes(grid, gap)
-        for _ in range(4 if len(labels) < 500_000 else 1)
+        for _ in range(12 if len(labels) < 100_000 else 3)
         if (layout := _Layout.random(labels, grid, size, gap, rng)).n_blocks >= 3
     ]
     if not layouts:
@@ -114,15 +139,17 @@ def split_labels(
         )
     drawn = [found for layout in layouts for found in _draw(layout, goal, rng)]
     drawn.sort(key=lambda found: -found[0])
-    score, layout, parts = max(
-        (_improve(layout, parts, goal, rng) for _, layout, parts in drawn[:8]), key=lambda found: found[0]
+    _, layout, parts = max(
+        (_improve(layout, parts, goal, rng) for _, layout, parts in drawn[:12]), key=lambda found: found[0]
     )
     of_pixel = layout.apply(parts, labels)
     counts = _count(of_pixel, labels)
     _require_all_classes(counts, labels.legend, gap)
-    tables = [labels.select(of_pixel == part) for part in range(3)]
+    train, validation, test = (labels.select(of_pixel == part) for part in range(3))
     return Split(
-        *tables,
+        train,
+        validation,
+        test,
         block_size=layout.size,
         gap=gap,
         seed=seed,
