@@ -253,7 +253,7 @@ def _read_reflected(read: Callable[[Window], Float32], grid: Grid, window: Windo
     cols = _reflected(window.col, window.col_stop, grid.width)
     row, col = int(rows.min()), int(cols.min())
     values = read(Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col))
-    if values.shape[1:] == (len(rows), len(cols)):
+    if window.intersection(grid.window) == window:
         return values
     return np.take(np.take(values, rows - row, axis=1), cols - col, axis=2)
 

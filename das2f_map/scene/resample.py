@@ -366,7 +366,8 @@ def _box_step(u: Float64) -> Float64:
     return np.clip(u, 0.0, 1.0)
 
 
-_DIRECTIONS = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0))
+_STRAIGHT = ((-1, 0), (1, 0), (0, -1), (0, 1))
+_DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
 def _filled(values: Float32) -> Float32:
@@ -382,8 +383,10 @@ def _filled(values: Float32) -> Float32:
 def _fill_ring(plane: Float32) -> None:
     """Give invalid pixels beside valid ones the mean of limited linear extrapolations, in place.
 
-    The slope is limited to the smaller of the last two where they agree in sign, else 0, so that an
-    edge right at the border of the valid area is not thrown outwards.
+    Along rows and columns where a neighbour there is valid, else along diagonals: a line that runs
+    straight into the border of the valid area goes on straight. The slope is limited to the smaller of
+    the last two where they agree in sign, else 0, so that an edge right at the border of the valid
+    area is not thrown outwards.
     """
     near = np.pad(plane, 3, constant_values=np.nan)
     valid = np.isfinite(near)
@@ -391,17 +394,19 @@ def _fill_ring(plane: Float32) -> None:
         return
     h, w = plane.shape
     touched = np.zeros((h, w), dtype=bool)
-    for dr, dc in _DIRECTIONS:
+    for dr, dc in _STRAIGHT + _DIAGONAL:
         touched |= valid[3 + dr : 3 + dr + h, 3 + dc : 3 + dc + w]
     row, col = np.nonzero(touched & ~valid[3:-3, 3:-3])
     total = np.zeros(len(row), dtype=np.float64)
     count = np.zeros(len(row), dtype=np.int64)
-    for dr, dc in _DIRECTIONS:
-        f1, f2, f3 = (near[row + 3 + k * dr, col + 3 + k * dc].astype(np.float64) for k in (1, 2, 3))
-        last, before = f1 - f2, f2 - f3
-        limited = np.sign(last) * np.minimum(np.abs(last), np.abs(before))
-        slope = np.where(last * before > 0, limited, 0.0)
-        here = np.isfinite(f1)
-        total += np.where(here, f1 + slope, 0.0)
-        count += here
+    for directions in (_STRAIGHT, _DIAGONAL):
+        open_still = count == 0
+        for dr, dc in directions:
+            f1, f2, f3 = (near[row + 3 + k * dr, col + 3 + k * dc].astype(np.float64) for k in (1, 2, 3))
+            last, before = f1 - f2, f2 - f3
+            limited = np.sign(last) * np.minimum(np.abs(last), np.abs(before))
+            slope = np.where(last * before > 0, limited, 0.0)
+            here = np.isfinite(f1) & open_still
+            total += np.where(here, f1 + slope, 0.0)
+            count += here
     plane[row, col] = (total / count).astype(np.float32)

@@ -76,6 +76,8 @@ class RasterSource:
                 f"{label} has no image bands",
                 "if it is a container (HDF, netCDF, SAFE), name one of its subdatasets, see gdalinfo",
             )
+        # GDAL takes alpha for a mask only if it is the last of two or four bands and there is no nodata.
+        self._alpha = [i for i in ds.indexes if i not in self._indexes]
         dtypes = [ds.dtypes[i - 1] for i in self._indexes]
         if any("complex" in d or d.startswith("c") for d in dtypes):
             raise InputError(
@@ -120,7 +122,11 @@ class RasterSource:
         on_file = RasterioWindow(col, row, inside.width, inside.height)
         try:
             raw = self._dataset.read(self._indexes, window=on_file)
-            valid = self._dataset.read_masks(self._indexes, window=on_file) > 127 if self._has_mask else None
+            valid = np.ones(raw.shape, dtype=np.bool_)
+            if self._has_mask:
+                valid &= self._dataset.read_masks(self._indexes, window=on_file) != 0
+            if self._alpha:
+                valid &= (self._dataset.read(self._alpha, window=on_file) != 0).all(axis=0)
         except RasterioError as error:
             raise InputError(
                 f"{self.role} file {self.path} cannot be read at row {row}, column {col}: {error}",
@@ -130,9 +136,7 @@ class RasterSource:
             raw = raw * self._scales[:, None, None] + self._offsets[:, None, None]
         with np.errstate(over="ignore", invalid="ignore"):
             values = raw.astype(np.float32)
-        if valid is not None:
-            values[~valid] = np.nan
-        values[np.isinf(values)] = np.nan
+        values[~(valid & np.isfinite(values))] = np.nan
         if self._flip_rows:
             values = values[:, ::-1]
         if self._flip_cols:

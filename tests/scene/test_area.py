@@ -1,0 +1,140 @@
+"""Areas of interest against shapely's own answer for pixel centres."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from pyproj import Transformer
+from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
+from synthetic import pair_grids
+
+from das2f_map.errors import InputError
+from das2f_map.scene.area import Area
+from das2f_map.scene.grid import Grid, Window, blocks_of
+
+
+@pytest.fixture
+def grid() -> Grid:
+    return pair_grids(ms_shape=(60, 80))[0]
+
+
+def polygons(grid: Grid) -> list[Polygon]:
+    """A star with a hole, and a triangle that reaches out of the scene; map coordinates."""
+    x, y = grid.pixel_to_map(28, 30)
+    radius = np.where(np.arange(16) % 2, 60.0, 170.0)
+    angle = np.arange(16) * np.pi / 8 + 0.1
+    star = Polygon(np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1))
+    star = star.difference(Point(x, y).buffer(25))
+    corner = Polygon([grid.pixel_to_map(*p) for p in ((45.3, 60.2), (70, 70), (50.1, 95))])
+    return [star, corner]
+
+
+def save(path: Path, geometries: list[object], crs: object, **options: object) -> Path:
+    geopandas.GeoDataFrame({"n": range(len(geometries))}, geometry=geometries, crs=crs).to_file(
+        path, **options
+    )
+    return path
+
+
+def centres_inside(grid: Grid, geometries: list[Polygon]) -> np.ndarray:
+    col, row = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
+    x, y = grid.transform * (col, row)
+    return np.asarray(shapely.contains_xy(shapely.union_all(geometries), x, y))
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.shp", "a.geojson", "a.fgb"])
+def test_mask_is_pixel_centres(tmp_path: Path, grid: Grid, name: str) -> None:
+    shapes = polygons(grid)
+    frame = geopandas.GeoDataFrame(geometry=shapes, crs=grid.crs.to_wkt())
+    if name.endswith("geojson"):
+        frame = frame.to_crs(4326)
+    frame.to_file(tmp_path / name)
+    area = Area.from_file(tmp_path / name, grid)
+    expected = centres_inside(grid, shapes)
+    mask = area.mask(grid.window)
+    assert (mask != expected).sum() <= (2 if name.endswith("geojson") else 0)
+    assert 300 < mask.sum() < 3000
+    rows = np.nonzero(expected.any(axis=1))[0]
+    assert area.window.row <= rows.min()
+    assert area.window.row_stop > rows.max()
+    assert area.window == area.window.intersection(grid.window)
+    assert (area.window.row_stop, area.window.col_stop) == (60, 80)
+    assert not mask[: area.window.row].any()
+    for block in blocks_of(grid.window, 13):
+        np.testing.assert_array_equal(area.mask(block), mask[block.slices()])
+
+
+def test_rotated_grid_and_other_crs(tmp_path: Path) -> None:
+    grid, _ = pair_grids(ms_shape=(60, 80), rotation=30)
+    shapes = polygons(grid)
+    path = save(tmp_path / "a.gpkg", shapes, grid.crs.to_wkt())
+    np.testing.assert_array_equal(Area.from_file(path, grid).mask(grid.window), centres_inside(grid, shapes))
+    frame = geopandas.GeoDataFrame(geometry=shapes, crs=grid.crs.to_wkt()).to_crs(3035)
+    frame.to_file(tmp_path / "b.gpkg")
+    elsewhere = Area.from_file(tmp_path / "b.gpkg", grid).mask(grid.window)
+    assert (elsewhere != centres_inside(grid, shapes)).sum() <= 2
+
+
+def test_long_edges_are_bent(tmp_path: Path) -> None:
+    """A meridian and parallel box of degrees: its upper edge is a curve in UTM, by pixels, here."""
+    grid, _ = pair_grids(ms_shape=(200, 400), ms_gsd=500.0)
+    to_degrees = Transformer.from_crs(grid.crs.to_wkt(), "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(*grid.pixel_to_map(100, 200))
+    path = save(tmp_path / "a.geojson", [box(lon - 1.2, lat - 0.2, lon + 1.2, lat + 0.2)], 4326)
+    col, row = np.meshgrid(np.arange(400) + 0.5, np.arange(200) + 0.5)
+    x, y = to_degrees.transform(*(grid.transform * (col, row)))
+    expected = (np.abs(x - lon) < 1.2) & (np.abs(y - lat) < 0.2)
+    assert (Area.from_file(path, grid).mask(grid.window) != expected).sum() <= 6
+
+
+def test_all_layers_and_overlaps_count(tmp_path: Path, grid: Grid) -> None:
+    star, corner = polygons(grid)
+    crs = grid.crs.to_wkt()
+    path = save(tmp_path / "a.gpkg", [star, star.buffer(-20)], crs, layer="one")
+    save(path, [MultiPolygon([corner])], crs, layer="two")
+    np.testing.assert_array_equal(
+        Area.from_file(path, grid).mask(grid.window), centres_inside(grid, [star, corner])
+    )
+
+
+def test_bow_tie(tmp_path: Path, grid: Grid) -> None:
+    points = [grid.pixel_to_map(*p) for p in ((10, 10), (30.2, 40), (10, 40), (30.2, 10))]
+    area = Area.from_file(save(tmp_path / "a.gpkg", [Polygon(points)], grid.crs.to_wkt()), grid)
+    mask = area.mask(grid.window)
+    assert mask[20, 11]
+    assert mask[20, 38]
+    assert not mask[12, 25]
+
+
+def test_outside_windows_are_empty(tmp_path: Path, grid: Grid) -> None:
+    area = Area.from_file(save(tmp_path / "a.gpkg", polygons(grid), grid.crs.to_wkt()), grid)
+    assert not area.mask(Window(0, 60, 10, 20)).any()
+    assert area.mask(Window(0, 60, 10, 20)).shape == (10, 20)
+
+
+def test_refused(tmp_path: Path, grid: Grid) -> None:
+    crs = grid.crs.to_wkt()
+    inside = box(*grid.pixel_to_map(20, 10), *grid.pixel_to_map(10, 20))
+    line = LineString([grid.pixel_to_map(5, 5), grid.pixel_to_map(20, 30)])
+    far = shapely.affinity.translate(inside, 1e5, 0)
+    x, y = grid.pixel_to_map(10, 10)
+    (tmp_path / "text.gpkg").write_text("nothing")
+    cases = [
+        (tmp_path / "missing.gpkg", "does not exist"),
+        (tmp_path / "text.gpkg", "cannot be read as a vector file"),
+        (save(tmp_path / "line.gpkg", [line], crs), "has LineString features"),
+        (save(tmp_path / "mixed.geojson", [inside, line], 4326), "has LineString features"),
+        (save(tmp_path / "empty.gpkg", [], crs, geometry_type="Polygon"), "has no polygons"),
+        (save(tmp_path / "nocrs.shp", [inside], None), "has no coordinate reference system"),
+        (save(tmp_path / "far.gpkg", [far], crs), "does not touch the scene"),
+        (save(tmp_path / "tiny.gpkg", [box(x - 1, y - 1, x + 1, y + 1)], crs), "covers no pixel centre"),
+    ]
+    for path, message in cases:
+        with pytest.raises(InputError, match=message) as caught:
+            Area.from_file(path, grid)
+        assert str(path) in caught.value.message
+        assert "\n" not in caught.value.message
