@@ -1,0 +1,313 @@
+"""The class map as a Cloud Optimized GeoTIFF that names and colours its classes by itself.
+
+Blocks arrive in any order and go into a plain tiled GeoTIFF; when all are there, GDAL's COG driver
+makes the final file from it, block by block. Class names are kept three times, because readers
+differ: as a raster attribute table and as category names in ``.aux.xml`` (GDAL, QGIS, ArcGIS), and
+as a tag in the GeoTIFF itself, which survives when the side file is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.errors
+import rasterio.shutil
+import rasterio.windows
+from pydantic import ValidationError
+from rasterio.enums import ColorInterp
+
+from das2f_map.errors import InputError, OutputError
+from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.products.attribute_table import legend_from, read_attribute_table, write_attribute_table
+from das2f_map.products.staging import writing
+from das2f_map.scene.grid import Grid, Window
+
+LEGEND_TAG = "DAS2F_MAP_LEGEND"
+"""GeoTIFF metadata item with the legend as JSON."""
+
+CONFIDENCE_DESCRIPTION = "confidence (probability of the class, 0 to 1)"
+_BLOCK = 512
+
+
+def raster_window(window: Window) -> rasterio.windows.Window:
+    """The same window in rasterio's type."""
+    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
+
+
+class ClassRasterWriter:
+    """Writes a class map, and the confidence beside it, block by block.
+
+    Parameters
+    ----------
+    path:
+        The class map, a GeoTIFF: uint8, 0 is nodata.
+    grid:
+        Its geometry.
+    legend:
+        Its classes.
+    confidence_path:
+        A second GeoTIFF for the confidence, float32, NaN is nodata; ``None`` for none.
+    tags:
+        Metadata items of both files (model, software version…).
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written, here or in any of the methods.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        legend: Legend,
+        *,
+        confidence_path: Path | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path, self.confidence_path = path, confidence_path
+        self.grid, self.legend = grid, legend
+        self._known = np.zeros(256, dtype=bool)
+        self._known[[NODATA_CLASS, *legend.ids]] = True
+        self._written = np.zeros(256, dtype=np.int64)
+        self._finished = False
+        self._classes = _BlockFile(path, grid, "uint8", NODATA_CLASS)
+        self._confidence: _BlockFile | None = None
+        try:
+            own = {LEGEND_TAG: legend.model_dump_json()}
+            colours = {NODATA_CLASS: (0, 0, 0, 0)} | {c.id: (*c.rgb, 255) for c in legend.each()}
+            self._classes.describe("land-cover class", {**(tags or {}), **own}, colours)
+            if confidence_path is not None:
+                self._confidence = _BlockFile(confidence_path, grid, "float32", float("nan"))
+                self._confidence.describe(CONFIDENCE_DESCRIPTION, tags or {}, None)
+        except BaseException:
+            self._discard()
+            raise
+
+    def __enter__(self) -> ClassRasterWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.finish()
+        finally:
+            self._discard()
+
+    def write(
+        self,
+        window: Window,
+        classes: npt.NDArray[np.uint8],
+        confidence: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write one block; blocks come in any order and do not overlap.
+
+        Parameters
+        ----------
+        window:
+            Inside the grid.
+        classes:
+            uint8 (h, w), ids of the legend or 0.
+        confidence:
+            float32 (h, w) in 0..1, NaN where there is no class.
+
+        Raises
+        ------
+        ValueError
+            Shapes, window or class ids do not fit.
+        OutputError
+            The file cannot be written.
+        """
+        if window.is_empty or window.intersection(self.grid.window) != window:
+            raise ValueError(
+                f"{window} is not inside the map's {self.grid.height} × {self.grid.width} pixels"
+            )
+        shape = (window.height, window.width)
+        if classes.shape != shape or classes.dtype != np.uint8:
+            raise ValueError(f"classes must be uint8 {shape}, got {classes.dtype} {classes.shape}")
+        counts = np.bincount(classes.ravel(), minlength=256)
+        if unknown := np.flatnonzero(counts.astype(bool) & ~self._known).tolist():
+            raise ValueError(f"class ids {unknown} are not in the legend")
+        self._written += counts
+        self._classes.write(window, classes)
+        if self._confidence is not None:
+            if confidence is None or confidence.shape != shape:
+                raise ValueError(f"confidence must have shape {shape}")
+            valid = np.where(
+                classes == NODATA_CLASS, np.float32("nan"), confidence.astype(np.float32, copy=False)
+            )
+            self._confidence.write(window, valid)
+
+    def finish(self) -> None:
+        """Make the final files, with overviews, colours and class names. A second call does nothing."""
+        if self._finished:
+            return
+        counts = self._classes.finish(
+            {"OVERVIEW_RESAMPLING": "MODE", "RESAMPLING": "NEAREST", "PREDICTOR": "NO"}, count_values=True
+        )
+        # GDAL reports some failed writes on standard error alone; the file itself tells.
+        if counts is not None and not np.array_equal(counts[1:], self._written[1:]):
+            self.path.unlink(missing_ok=True)
+            raise OutputError(
+                f"{self.path.name} is damaged: it does not hold what was written",
+                "check the disk (is it full?) and try again",
+            )
+        with writing(self.path):
+            write_attribute_table(self.path, self.legend)
+        if self._confidence is not None:
+            self._confidence.finish(
+                {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
+            )
+        self._finished = True
+
+    def _discard(self) -> None:
+        self._classes.discard()
+        if self._confidence is not None:
+            self._confidence.discard()
+
+
+class _BlockFile:
+    """One band in a tiled work file beside ``path``, turned into a COG at ``path``."""
+
+    def __init__(self, path: Path, grid: Grid, dtype: str, nodata: float) -> None:
+        self.path, self._grid = path, grid
+        self._work = path.with_name(f".{path.name}.work.tif")
+        self._made = path.with_name(f".{path.name}.cog.tif")
+        self._dataset: Any = None
+        with writing(path):
+            # Not compressed: a tile is written several times when blocks do not match tiles, and each
+            # time a compressed one would be appended anew. Sparse: nodata costs nothing.
+            self._dataset = rasterio.open(
+                self._work,
+                "w",
+                driver="GTiff",
+                width=grid.width,
+                height=grid.height,
+                count=1,
+                dtype=dtype,
+                nodata=nodata,
+                crs=grid.crs,
+                transform=grid.transform,
+                tiled=True,
+                blockxsize=_BLOCK,
+                blockysize=_BLOCK,
+                sparse_ok=True,
+                bigtiff="IF_SAFER",
+            )
+
+    def describe(
+        self,
+        description: str,
+        tags: Mapping[str, str],
+        colours: Mapping[int, tuple[int, int, int, int]] | None,
+    ) -> None:
+        with writing(self.path):
+            self._dataset.set_band_description(1, description)
+            self._dataset.update_tags(**tags)
+            if colours is not None:
+                self._dataset.write_colormap(1, dict(colours))
+
+    def write(self, window: Window, values: npt.NDArray[Any]) -> None:
+        with writing(self.path):
+            self._dataset.write(values, 1, window=raster_window(window))
+
+    def finish(self, profile: Mapping[str, str], count_values: bool = False) -> npt.NDArray[np.int64] | None:
+        """Make the COG; with ``count_values``, read it back and count each of the 256 values."""
+        with writing(self.path):
+            self._close()
+            with rasterio.Env(GDAL_NUM_THREADS="2"):
+                rasterio.shutil.copy(
+                    self._work,
+                    self._made,
+                    driver="COG",
+                    COMPRESS="DEFLATE",
+                    BLOCKSIZE=str(_BLOCK),
+                    BIGTIFF="IF_SAFER",
+                    OVERVIEWS="IGNORE_EXISTING",
+                    **profile,
+                )
+            with rasterio.open(self._made) as made:
+                counts = np.zeros(256, dtype=np.int64)
+                for _, block in made.block_windows(1):
+                    # Reading everything once finds a truncated file, which GDAL may not have reported.
+                    values = made.read(1, window=block)
+                    if count_values:
+                        counts += np.bincount(values.ravel(), minlength=256)
+            self._made.replace(self.path)
+        self.discard()
+        return counts if count_values else None
+
+    def _close(self) -> None:
+        if self._dataset is not None:
+            dataset, self._dataset = self._dataset, None
+            dataset.close()
+
+    def discard(self) -> None:
+        """Remove what is not final."""
+        # It is thrown away; that it could not be flushed does not matter.
+        with contextlib.suppress(OSError, rasterio.errors.RasterioError):
+            self._close()
+        for path in (self._work, self._made):
+            for side in (path, *path.parent.glob(f"{path.name}.*")):
+                side.unlink(missing_ok=True)
+
+
+def read_legend(path: str | Path) -> Legend | None:
+    """The legend of a class raster, as far as the file tells.
+
+    Looks for this package's own tag, then a raster attribute table, category names and a colour
+    table. Colours and names missing there are filled in with fitting ones.
+
+    Returns
+    -------
+    Legend or None
+        ``None`` when the file says nothing about its classes.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as a raster.
+    """
+    path = Path(path)
+    try:
+        with rasterio.open(path) as dataset:
+            tag = dataset.tags().get(LEGEND_TAG)
+            interpretation = dataset.colorinterp[0]
+            table = dataset.colormap(1) if interpretation == ColorInterp.palette else {}
+            nodata = dataset.nodata
+    except rasterio.errors.RasterioIOError as error:
+        raise InputError(f"cannot read {path} as a raster: {error}") from error
+    if tag is not None:
+        try:
+            return Legend.model_validate_json(tag)
+        except ValidationError:
+            pass  # Written by something else under the same name; the other places may still tell.
+    names, colours = read_attribute_table(path)
+    if not names and not colours:
+        # A palette has an entry for every value; unused ones are black or transparent.
+        colours = {
+            value: "#{:02x}{:02x}{:02x}".format(*rgba[:3])
+            for value, rgba in table.items()
+            if any(rgba[:3]) and rgba[3] and value != nodata
+        }
+    else:
+        known = {*names}
+        colours = {
+            **{
+                v: "#{:02x}{:02x}{:02x}".format(*c[:3]) for v, c in table.items() if v in known and any(c[:3])
+            },
+            **colours,
+        }
+    for value in [v for v in {*names, *colours} if v == nodata]:
+        names.pop(value, None)
+        colours.pop(value, None)
+    return legend_from(names, colours)
