@@ -38,14 +38,14 @@ def chunked_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tens
     group = max(1, group_bytes // patch_bytes)
     differentiate = torch.is_grad_enabled() and any(v.requires_grad for v in (x, dt, A, B, C, D))
     parts = []
-    for i in range(0, batch, group):
+    for i in range(0, max(batch, 1), group):
         part = slice(i, i + group)
         arguments = (x[part], dt[part], A, B[part], C[part], D, order)
         if differentiate:  # keep the inputs only; the states of one group at a time are made again
             parts.append(checkpoint(_scan_group, *arguments, use_reentrant=False))
         else:
             parts.append(_scan_group(*arguments))
-    return torch.cat(parts) if parts else torch.zeros_like(dt)
+    return torch.cat(parts)
 
 
 def _scan_group(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:

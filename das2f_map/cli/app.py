@@ -1,0 +1,89 @@
+"""The command line: registers the commands and turns errors into one clear line."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from das2f_map import __version__
+from das2f_map.cli import classify, evaluate, models, preview, train
+from das2f_map.cli.console import setup_logging
+from das2f_map.errors import Das2fMapError
+
+
+@dataclass
+class _Settings:
+    debug: bool = False
+
+
+_settings = _Settings()
+
+app = typer.Typer(
+    name="das2f-map",
+    help="Land-cover maps from a multispectral and a panchromatic image with the DAS²F network.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"das2f-map {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors, no progress.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    _settings.debug = debug
+    context.obj = quiet
+    setup_logging(-1 if quiet else verbose)
+
+
+app.command("classify")(classify.classify_command)
+app.command("train")(train.train_command)
+app.command("evaluate")(evaluate.evaluate_command)
+app.command("preview")(preview.preview_command)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Entry point of the ``das2f-map`` command."""
+    try:
+        app()
+    except Das2fMapError as error:
+        if _settings.debug:
+            raise
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if _settings.debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except MemoryError as error:
+        if _settings.debug:
+            raise
+        print(f"error: out of memory: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:  # the last resort: a user gets a line, not a traceback
+        if _settings.debug:
+            raise
+        print(f"error: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        print("hint: this is a bug; run again with `das2f-map --debug …` and report it", file=sys.stderr)
+        sys.exit(70)

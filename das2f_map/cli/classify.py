@@ -1,0 +1,111 @@
+"""`das2f-map classify`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from das2f_map.cli.console import print_json, print_table, progress_for
+from das2f_map.cli.options import (
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    MsArgument,
+    OverwriteOption,
+    PanArgument,
+)
+
+
+def classify_command(
+    context: typer.Context,
+    ms: MsArgument,
+    pan: PanArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="TIF", help="Class raster to write (a GeoTIFF).")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME|PATH", help="Bundled model or bundle; chosen to fit if not given."
+        ),
+    ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            "--vectors",
+            metavar="PATH",
+            help="Polygons: .gpkg (a layer per class), .shp, .geojson, .fgb or .parquet. "
+            "By default a GeoPackage beside the raster.",
+        ),
+    ] = None,
+    no_vectors: Annotated[bool, typer.Option("--no-vectors", help="Write no polygons.")] = False,
+    confidence: Annotated[
+        Path | None,
+        typer.Option("--confidence", metavar="TIF", help="Also write the probability of each pixel's class."),
+    ] = None,
+    aoi: Annotated[
+        Path | None,
+        typer.Option("--aoi", metavar="FILE", help="Only inside the polygons of this vector file."),
+    ] = None,
+    min_area: Annotated[
+        float | None,
+        typer.Option(
+            "--min-area", metavar="M2", min=0.0, help="Merge smaller polygons into their neighbours."
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Patches at a time; fits itself if not given.")
+    ] = None,
+    force: ForceOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify every MS pixel of a scene: a styled class raster and polygons per class.
+
+    Example: das2f-map classify ms.tif pan.tif -o landcover.tif
+    """
+    if no_vectors and vectors is not None:
+        raise typer.BadParameter("--vectors and --no-vectors contradict each other")
+    if no_vectors and min_area is not None:
+        raise typer.BadParameter("--min-area is about polygons, which --no-vectors leaves out")
+    from das2f_map.mapping.classify import classify
+
+    report = classify(
+        ms,
+        pan,
+        output,
+        model=model,
+        vectors=False if no_vectors else vectors,
+        confidence=confidence,
+        aoi=aoi,
+        min_area_m2=min_area,
+        device=device,
+        batch_size=batch_size,
+        force=force,
+        overwrite=overwrite,
+        progress=progress_for(bool(context.obj)),
+    )
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+        return
+    classes = [c for c in report.classes if c.pixels]
+    print_table(
+        f"{output}, by {report.model.name}",
+        {"Class": "left", "Pixels": "right", "Area (ha)": "right", "Share": "right", "Confidence": "right"},
+        [
+            (
+                c.name,
+                f"{c.pixels:,}",
+                f"{c.area_m2 / 1e4:,.2f}",
+                f"{100 * c.share:.1f} %",
+                "–" if c.mean_confidence is None else f"{c.mean_confidence:.2f}",
+            )
+            for c in classes
+        ],
+        swatches=[c.color for c in classes],
+    )
+    for path in report.outputs.values():
+        print(path)

@@ -1,0 +1,127 @@
+"""What the terminal shows: data on stdout; progress, notices and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from das2f_map.progress import Progress
+
+_PLAIN_INTERVAL_S = 10.0
+"""Seconds between progress lines where there is no terminal to draw a bar on."""
+
+
+def setup_logging(verbosity: int) -> None:
+    """Log to stderr: warnings at -1 (quiet), progress notes at 0, details at 1, everything at 2."""
+    level = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}.get(verbosity, logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LevelFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Other libraries only speak up when asked for everything.
+    root.setLevel(logging.DEBUG if verbosity >= 2 else logging.ERROR if verbosity < 0 else logging.WARNING)
+    logging.getLogger("das2f_map").setLevel(level)
+    if verbosity < 2:  # rasterio reports GDAL's own chatter here; what matters is raised as an error
+        logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+
+
+class _LevelFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+def progress_for(quiet: bool) -> Progress:
+    """A progress reporter for stderr: a bar on a terminal, else a line now and then."""
+    if quiet:
+        from das2f_map.progress import silent
+
+        return silent
+    return _bar if sys.stderr.isatty() else _plain
+
+
+@contextmanager
+def _bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda n: progress.advance(task, n)
+
+
+@contextmanager
+def _plain(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    begin = last = time.monotonic()
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= _PLAIN_INTERVAL_S:
+            last = now
+            spent = now - begin
+            if total:
+                left = spent / done * (total - done) if done else float("nan")
+                text = (
+                    f"{description}: {100 * done / total:.0f} % after {spent:.0f} s, about {left:.0f} s left"
+                )
+            else:
+                text = f"{description}: {done} after {spent:.0f} s"
+            print(text, file=sys.stderr, flush=True)
+
+    yield advance
+
+
+def print_json(data: Any) -> None:
+    """A JSON document on stdout."""
+    json.dump(data, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def print_table(
+    title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]], swatches: Sequence[str] = ()
+) -> None:
+    """A table on stdout.
+
+    Parameters
+    ----------
+    title:
+        Above the table.
+    columns:
+        Heading → ``left`` or ``right``.
+    rows:
+        Cells, as text.
+    swatches:
+        A ``#rrggbb`` colour for each row's first cell, if given.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for heading, justify in columns.items():
+        table.add_column(heading, justify="right" if justify == "right" else "left")
+    for i, row in enumerate(rows):
+        cells = [Text(cell) for cell in row]
+        if i < len(swatches):
+            cells[0] = Text.assemble(("■ ", swatches[i]), row[0])
+        table.add_row(*cells)
+    # Not a terminal: as wide as the table needs, so that nothing is cut off in a file.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

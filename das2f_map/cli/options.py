@@ -1,0 +1,32 @@
+"""Options and arguments that several commands share, each defined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MsArgument = Annotated[
+    str, typer.Argument(metavar="MS", help="Multispectral image: a file, or a URL that GDAL reads.")
+]
+PanArgument = Annotated[
+    str, typer.Argument(metavar="PAN", help="Panchromatic image of the same place, about four times finer.")
+]
+MapArgument = Annotated[
+    Path, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Go on with an MS : PAN ratio under 1.5 or over 8.")
+]
+ClassFieldOption = Annotated[
+    str | None,
+    typer.Option(
+        "--class-field", metavar="FIELD", help="Attribute with the class; found by itself if plain."
+    ),
+]

@@ -1,0 +1,76 @@
+"""Classifying a scene block by block: the loop between a pair, an engine and a writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from das2f_map.engines import Engine
+from das2f_map.legend import NODATA_CLASS
+from das2f_map.model import ModelCard
+from das2f_map.scene.grid import Window, blocks_of
+from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.radiometry import normalise
+
+BLOCK_SIZE = 128
+"""MS pixels a side of what is read, computed and written at once."""
+
+Mask = Callable[[Window], npt.NDArray[np.bool_]]
+"""Which pixels of a window are wanted: bool (h, w)."""
+
+
+@dataclass(frozen=True)
+class ClassifiedBlock:
+    """A block of the result.
+
+    Attributes
+    ----------
+    window:
+        MS pixels of the common grid.
+    classes:
+        uint8 (h, w), class ids, 0 where nodata or not wanted.
+    confidence:
+        float32 (h, w), probability of the class, NaN where there is none.
+    """
+
+    window: Window
+    classes: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+
+
+def classify_blocks(
+    pair: ScenePair,
+    engine: Engine,
+    card: ModelCard,
+    window: Window,
+    *,
+    wanted: Mask | None = None,
+    block_size: int = BLOCK_SIZE,
+) -> Iterator[ClassifiedBlock]:
+    """Classify a window of a scene, a block at a time, row by row.
+
+    A pixel gets nodata where either sensor is invalid at it; invalid neighbours in its patch count as
+    the band's mean.
+    """
+    ids = np.array(card.legend.ids, dtype=np.uint8)
+    for part in blocks_of(window, block_size):
+        block = pair.read_block(part, card.patch.before, card.patch.after)
+        targets = block.valid if wanted is None else block.valid & wanted(part)
+        classes = np.full(targets.shape, NODATA_CLASS, dtype=np.uint8)
+        confidence = np.full(targets.shape, np.nan, dtype=np.float32)
+        if targets.any():
+            ms, pan = normalise(block, card.ms_bands, card.pan_band)
+            logits = engine.logits(ms, pan, targets)
+            best = logits.argmax(axis=1)
+            classes[targets] = ids[best]
+            confidence[targets] = _probability(logits, best)
+        yield ClassifiedBlock(part, classes, confidence)
+
+
+def _probability(logits: npt.NDArray[np.float32], best: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Softmax of the best class, float32 (n,)."""
+    top = np.take_along_axis(logits, best[:, None], axis=1)
+    return np.asarray(1.0 / np.exp(logits - top).sum(axis=1), dtype=np.float32)
