@@ -1,0 +1,38 @@
+# `make map` classifies the bundled example; `make test` passes the tests. Each sets itself up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out
+
+.PHONY: map test check walkthrough clean
+
+# The stamp's name carries the extras, so that a change of dependencies installs again.
+$(VENV)/.core: pyproject.toml setup.py constraints.txt das2f_map/network/selective_scan/scan.cpp
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+map: $(VENV)/.core
+	mkdir -p $(OUT)
+	$(BIN)/das2f-map classify examples/gulf/ms.tif examples/gulf/pan.tif --aoi examples/gulf/window.geojson \
+		-o $(OUT)/landcover.tif --overwrite
+	$(BIN)/das2f-map preview $(OUT)/landcover.tif -o $(OUT)/landcover.png --overwrite
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Train on the example for a few minutes, map it, and measure the map.
+walkthrough: $(VENV)/.dev
+	BIN=$(abspath $(BIN)) sh examples/walkthrough.sh $(OUT)/walkthrough
+
+clean:
+	rm -rf $(OUT) build dist *.egg-info
