@@ -93,6 +93,8 @@ class _Learner(pl.LightningModule):
         self.history: list[dict[str, Any]] = []
         self.best: tuple[float, float] = (-1.0, -math.inf)
         self.best_epoch = 0
+        self.cut_short = False
+        """Whether training was stopped inside the current epoch."""
 
     # Lightning passes a batch index to each step; nothing here depends on it.
 
@@ -125,6 +127,8 @@ class _Learner(pl.LightningModule):
         self._validation_loss = torch.zeros((), device=self.device)
 
     def validation_step(self, batch: Batch, index: int) -> None:
+        if self.cut_short:
+            return
         ms, pan, target = batch
         logits = self.network(ms, pan).float()
         self._validation_loss += F.cross_entropy(logits, target, reduction="sum")
@@ -132,6 +136,8 @@ class _Learner(pl.LightningModule):
         self._counts += torch.bincount(target * n + logits.argmax(1), minlength=n * n)
 
     def on_validation_epoch_end(self) -> None:
+        if self.cut_short:
+            return
         self._require_finite()
         strategy = self.trainer.strategy
         n = len(self.legend)
@@ -214,17 +220,17 @@ class _Keeper(pl.Callback):
 
     def __init__(self, folder: Path, advance: Callable[[int], None], stop: threading.Event) -> None:
         self._folder, self._advance, self._stop = folder, advance, stop
-        self._stopped_inside = False
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         self._advance(1)
-        if self._stop.is_set():
+        # Several processes have to agree, or one would wait for the others for ever.
+        if trainer.strategy.reduce_boolean_decision(self._stop.is_set(), all=False):
             trainer.should_stop = True
-            # The epoch is not complete: what follows must not pass for one.
-            self._stopped_inside = index + 1 < trainer.num_training_batches
+            # What is left of the epoch must not pass for a complete one.
+            module.cut_short = index + 1 < trainer.num_training_batches
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        if self._stopped_inside:
+        if module.cut_short:
             return
         if trainer.is_global_zero and module.best_epoch == trainer.current_epoch + 1:
             state = {k: v.detach().cpu().contiguous() for k, v in module.network.state_dict().items()}

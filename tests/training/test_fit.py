@@ -1,0 +1,227 @@
+"""Training end to end on a made-up scene, with a tiny network."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from small_scene import NAMES, TINY, Scene
+
+from das2f_map.errors import DeviceError, LabelError, MissingDependencyError, ModelError, OutputError
+from das2f_map.model import load_bundle
+from das2f_map.training.fit import TrainingResult, train
+
+
+def run(scene: Scene, output: Path, **options: Any) -> TrainingResult:
+    settings: dict[str, Any] = {
+        "epochs": 3,
+        "batch_size": 12,
+        "samples_per_class": 16,
+        "device": "cpu",
+        "learning_rate": 3e-3,
+        "network": TINY,
+        "seed": 5,
+    }
+    return train(scene.ms, scene.pan, scene.labels, output, **(settings | options))
+
+
+@pytest.fixture(scope="module")
+def trained(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    return run(scene, tmp_path_factory.mktemp("models") / "tiny")
+
+
+def interrupting(after: int) -> Callable[[str, int | None], Any]:
+    """A progress that presses Ctrl-C after so many training steps."""
+
+    @contextmanager
+    def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        steps = 0
+
+        def advance(n: int) -> None:
+            nonlocal steps
+            steps += n
+            if description == "Training" and steps == after:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        yield advance
+
+    return progress
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_bundle(folder).state_dict
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert [k for k in a if not torch.equal(a[k], b[k])] == []
+
+
+def test_learns_three_classes_of_different_brightness(trained: TrainingResult) -> None:
+    assert trained.test.overall_accuracy is not None
+    assert trained.test.overall_accuracy > 0.9
+
+
+def test_bundle_is_complete_and_consistent(trained: TrainingResult, scene: Scene) -> None:
+    files = {p.name for p in trained.folder.iterdir()}
+    assert files == {"model.json", "model.safetensors", "training.json", "training.png", "split.tif"}
+    card = load_bundle(trained.folder).card
+    assert card.legend.names == tuple(sorted(NAMES))
+    assert card.domain is not None
+    assert card.domain.ms_gsd_m[0] < 10 < card.domain.ms_gsd_m[1]
+    assert card.domain.ratio[0] < 4 < card.domain.ratio[1]
+    record = json.loads((trained.folder / "training.json").read_text())
+    assert [e["epoch"] for e in record["epochs"]] == [1, 2, 3]
+    assert record["test"] == card.metrics["test"]
+    assert card.metrics["test"]["overall_accuracy"] == trained.test.overall_accuracy
+    # Nothing else is left behind.
+    assert [p.name for p in trained.folder.parent.iterdir()] == [trained.folder.name]
+
+
+def test_split_raster_shows_the_counted_pixels_with_their_true_labels(
+    trained: TrainingResult, scene: Scene
+) -> None:
+    with rasterio.open(trained.folder / "split.tif") as file:
+        parts = file.read(1)
+    names = np.array(NAMES)[scene.truth - 1]
+    pixels = trained.card.training.split["pixels_per_class"]
+    for value, part in enumerate(("train", "validation", "test"), start=1):
+        assert pixels[part] == {n: int((names[parts == value] == n).sum()) for n in sorted(NAMES)}
+
+
+def test_test_matrix_is_what_the_saved_network_says(trained: TrainingResult, scene: Scene) -> None:
+    """Patches cut here from the files by the documented convention, without the package's reader."""
+    bundle = load_bundle(trained.folder)
+    net = bundle.network()
+    with rasterio.open(scene.ms) as f, rasterio.open(scene.pan) as g:
+        ms, pan = f.read().astype(float), g.read().astype(float)
+    for image, bands in ((ms, bundle.card.ms_bands), (pan, [bundle.card.pan_band])):
+        for band, statistics in zip(image, bands, strict=True):
+            band[:] = (band - statistics.mean) / statistics.std
+    ms = np.pad(ms, ((0, 0), (7, 8), (7, 8)), mode="reflect")
+    pan = np.pad(pan, ((0, 0), (28, 32), (28, 32)), mode="reflect")
+    with rasterio.open(trained.folder / "split.tif") as file:
+        targets = np.argwhere(file.read(1) == 3)
+    patches = np.stack([ms[:, r : r + 16, c : c + 16] for r, c in targets]).astype(np.float32)
+    pans = np.stack([pan[:, 4 * r : 4 * r + 64, 4 * c : 4 * c + 64] for r, c in targets]).astype(np.float32)
+    with torch.inference_mode():
+        got = net(torch.from_numpy(patches), torch.from_numpy(pans)).argmax(1).numpy()
+    names = np.array(NAMES)[scene.truth[tuple(targets.T)] - 1]
+    truth = np.searchsorted(np.array(sorted(NAMES)), names)
+    expected = np.zeros((3, 3), int)
+    np.add.at(expected, (truth, got), 1)
+    assert trained.test.counts.tolist() == expected.tolist()
+
+
+def test_same_seed_same_weights(trained: TrainingResult, scene: Scene, tmp_path: Path) -> None:
+    again = run(scene, tmp_path / "again")
+    assert_same_weights(trained.folder, again.folder)
+    # …and another seed other ones, or the comparison would mean nothing.
+    other = run(scene, tmp_path / "other", seed=6, epochs=1)
+    key = "classifier.hidden.weight"
+    assert not torch.equal(weights(trained.folder)[key], weights(other.folder)[key])
+
+
+@pytest.mark.parametrize("after", [5, 7, 8], ids=["first step", "inside", "last step"])
+def test_ctrl_c_keeps_the_best_and_resuming_gives_the_same_model(
+    after: int, trained: TrainingResult, scene: Scene, tmp_path: Path
+) -> None:
+    # 48 samples make 4 batches of 12 an epoch: all these lie in epoch 2 of 3.
+    partial = run(scene, tmp_path / "model", progress=interrupting(after))
+    assert partial.interrupted
+    assert len(partial.history) == (2 if after == 8 else 1)
+    assert load_bundle(tmp_path / "model").card.training.notes
+    resumed = run(scene, tmp_path / "model", resume=True)
+    assert not resumed.interrupted
+    assert [h["epoch"] for h in resumed.history] == [1, 2, 3]
+    for ours, theirs in zip(resumed.history, trained.history, strict=True):
+        assert ours["loss"] == theirs["loss"]
+        assert ours["validation_loss"] == theirs["validation_loss"]
+    assert_same_weights(tmp_path / "model", trained.folder)
+    assert not (tmp_path / "model.training").exists()
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_no_bundle(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path / "model", progress=interrupting(1))
+    assert not (tmp_path / "model").exists()
+
+
+def test_resuming_with_other_settings_is_refused(scene: Scene, tmp_path: Path) -> None:
+    run(scene, tmp_path / "model", progress=interrupting(5))
+    with pytest.raises(OutputError, match="batch_size"):
+        run(scene, tmp_path / "model", resume=True, batch_size=8)
+
+
+def test_existing_bundles_and_foreign_folders_are_safe(
+    trained: TrainingResult, scene: Scene, tmp_path: Path
+) -> None:
+    before = (trained.folder / "model.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="exists already") as caught:
+        run(scene, trained.folder)
+    assert "--overwrite" in str(caught.value)
+    assert (trained.folder / "model.safetensors").read_bytes() == before
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    with pytest.raises(OutputError, match="not a model bundle"):
+        run(scene, tmp_path / "photos", overwrite=True)
+    with pytest.raises(OutputError, match="nothing to resume"):
+        run(scene, trained.folder, resume=True)
+    with pytest.raises(OutputError, match="no interrupted training"):
+        run(scene, tmp_path / "fresh", resume=True)
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_bad_labels_leave_nothing_behind(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(LabelError):
+        train(scene.ms, scene.pan, tmp_path / "none.gpkg", tmp_path / "model", device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_diverged_training_says_so(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="diverged"):
+        run(scene, tmp_path / "model", learning_rate=1e30)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_gpu_and_unknown_device(scene: Scene, tmp_path: Path) -> None:
+    for device in ("cuda", "tpu", "cuda:x"):
+        with pytest.raises(DeviceError, match=device):
+            run(scene, tmp_path / "model", device=device)
+
+
+def test_without_lightning_the_extra_is_named(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "das2f_map.training.loop", raising=False)
+    monkeypatch.delattr("das2f_map.training.loop", raising=False)
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    with pytest.raises(MissingDependencyError, match="lightning") as caught:
+        run(scene, tmp_path / "model")
+    assert "das2f-map[train]" in str(caught.value)
+
+
+def test_training_is_quiet(scene: Scene, tmp_path: Path) -> None:
+    """No banner, warning or stray folder from the libraries: only what the caller logs."""
+    code = (
+        "from das2f_map.training.fit import train\n"
+        f"train({str(scene.ms)!r}, {str(scene.pan)!r}, {str(scene.labels)!r}, 'model', epochs=1, batch_size=16,"
+        f" samples_per_class=16, device='cpu', network={TINY!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
