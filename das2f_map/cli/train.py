@@ -1,0 +1,115 @@
+"""`das2f-map train`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from das2f_map.cli.console import print_json, print_table, progress_for
+from das2f_map.cli.options import (
+    ClassFieldOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    MsArgument,
+    OverwriteOption,
+    PanArgument,
+)
+
+
+def train_command(
+    context: typer.Context,
+    ms: MsArgument,
+    pan: PanArgument,
+    labels: Annotated[
+        str,
+        typer.Option("--labels", metavar="FILE", help="Polygons or points of any vector format, or a raster."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="MODEL_DIR", help="Folder of the model bundle to make.")
+    ],
+    class_field: ClassFieldOption = None,
+    skip_classes: Annotated[
+        list[str] | None,
+        typer.Option("--skip-class", metavar="NAME", help="Leave this class out; may be repeated."),
+    ] = None,
+    stages: Annotated[int, typer.Option("--stages", min=1, max=2, help="Fusion stages of the network.")] = 1,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the samples.")] = 30,
+    samples_per_class: Annotated[
+        int | None,
+        typer.Option(
+            "--samples-per-class",
+            metavar="N",
+            min=1,
+            help="Patches of each class in an epoch; by default the median class's pixels, 100 to 1000.",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Patches a step, on each device.")] = 64,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0, help="Highest learning rate.")] = 5e-4,
+    label_smoothing: Annotated[
+        float, typer.Option("--label-smoothing", min=0.0, max=0.5, help="Share of the target spread evenly.")
+    ] = 0.0,
+    device: DeviceOption = "auto",
+    devices: Annotated[int, typer.Option("--devices", min=1, help="CUDA devices that share the work.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Fixes split, weights and order.")] = 0,
+    name: Annotated[str | None, typer.Option("--name", help="The model's name; by default the folder's.")] = None,
+    description: Annotated[str, typer.Option("--description", help="For the model card.")] = "",
+    data: Annotated[
+        str | None, typer.Option("--data", help="Where images and labels come from, for the model card.")
+    ] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the model card.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    force: ForceOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on the labelled pixels of a scene.
+
+    Labels are split by blocks of the scene into training, validation and test, a patch apart. Ctrl-C ends
+    the training and keeps the best epoch so far.
+
+    Example: das2f-map train ms.tif pan.tif --labels labels.gpkg -o my-model
+    """
+    from das2f_map.training.fit import train
+
+    result = train(
+        ms,
+        pan,
+        labels,
+        output,
+        class_field=class_field,
+        skip_classes=tuple(skip_classes or ()),
+        stages=stages,
+        epochs=epochs,
+        samples_per_class=samples_per_class,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        label_smoothing=label_smoothing,
+        device=device,
+        devices=devices,
+        seed=seed,
+        name=name,
+        description=description,
+        data=data,
+        licence=licence,
+        resume=resume,
+        force=force,
+        overwrite=overwrite,
+        progress=progress_for(bool(context.obj)),
+    )
+    if as_json:
+        print_json(
+            {
+                "model": str(result.folder),
+                "best_epoch": result.best_epoch,
+                "interrupted": result.interrupted,
+                "test": result.test.to_dict(),
+            }
+        )
+        return
+    from das2f_map.cli.accuracy_tables import print_accuracy
+
+    print_accuracy(result.test, f"{output}: accuracy on held-out blocks, best epoch {result.best_epoch}")
+    print(output)

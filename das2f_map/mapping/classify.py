@@ -1,0 +1,283 @@
+"""Classify a scene: from two image files to the finished products."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import das2f_map
+from das2f_map.engines import Engine
+from das2f_map.engines.device import resolve_device
+from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.errors import InputError, OutputError
+from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.mapping.blocks import ClassifiedBlock, classify_blocks
+from das2f_map.mapping.models import SceneTraits, choose_model, misfits, require_bands
+from das2f_map.model import ModelBundle, find_model, load_bundle
+from das2f_map.products.class_raster import ClassRasterWriter
+from das2f_map.products.polygons import check_vector_path, write_polygons
+from das2f_map.products.qgis import style_raster
+from das2f_map.products.report import ClassReport, ModelReport, RunReport
+from das2f_map.products.staging import StagedOutputs
+from das2f_map.progress import Progress, silent
+from das2f_map.scene.area import Area
+from das2f_map.scene.ellipsoid import pixel_areas
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.pair import ScenePair, open_pair
+from das2f_map.scene.radiometry import sample_statistics
+
+log = logging.getLogger(__name__)
+
+RASTER_SUFFIXES = (".tif", ".tiff")
+
+
+def classify(
+    ms: str | Path,
+    pan: str | Path,
+    output: str | Path,
+    *,
+    model: str | Path | ModelBundle | None = None,
+    vectors: str | Path | Literal[False] | None = None,
+    confidence: str | Path | None = None,
+    aoi: str | Path | None = None,
+    min_area_m2: float | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    force: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> RunReport:
+    """Classify every valid MS pixel of a scene and write the map.
+
+    Parameters
+    ----------
+    ms, pan:
+        The image pair.
+    output:
+        Class raster, a ``.tif``. Beside it appear a QGIS style (``.qml``), the class names
+        (``.tif.aux.xml``) and the run report (``.json``).
+    model:
+        A bundled model's name, a bundle's path, or a loaded bundle; by default the bundled model whose
+        card fits the scene.
+    vectors:
+        Polygon file, its format by extension; by default a GeoPackage beside the raster, ``False`` for none.
+    confidence:
+        Raster for the probability of each pixel's class; by default none is kept.
+    aoi:
+        Vector file with polygons: only pixels whose centre lies inside are classified, and the map is cut
+        to their bounding box.
+    min_area_m2:
+        Polygons smaller than this, in m², are merged into their neighbours (the raster is left alone).
+    device, batch_size:
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; patches at a time.
+    force:
+        Take MS : PAN ratios under 1.5 or over 8.
+    overwrite:
+        Replace existing outputs.
+    progress:
+        Told how the work goes on.
+
+    Returns
+    -------
+    The run report, which also stands in the JSON file.
+
+    Raises
+    ------
+    InputError, ModelError, OutputError, DeviceError
+        See their own words. Nothing is left behind then.
+    """
+    timings = _Timings()
+    output = Path(output)
+    if output.suffix.lower() not in RASTER_SUFFIXES:
+        raise OutputError(f"output {output} is not a GeoTIFF", "give it the extension .tif")
+    vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
+    if vector_path is not None:
+        check_vector_path(vector_path)
+    torch_device = resolve_device(device)
+    inputs = [str(p) for p in (ms, pan, aoi) if p is not None]
+    with StagedOutputs(inputs=inputs, overwrite=overwrite) as staged:
+        finals = {"raster": output, "report": output.with_suffix(".json")}
+        if vector_path is not None:
+            finals["vectors"] = vector_path
+        if confidence is not None:
+            finals["confidence"] = Path(confidence)
+        paths = {kind: staged.stage(final) for kind, final in finals.items()}
+        with open_pair(ms, pan, force=force) as pair:
+            for notice in pair.notices:
+                log.warning("%s", notice)
+            area = Area.from_file(aoi, pair.grids.ms) if aoi is not None else None
+            window = area.window if area is not None else pair.grids.ms.window
+            with timings.phase("model"):
+                bundle, warnings = _model_for(pair, model)
+                engine: Engine = PerPatchEngine(
+                    bundle.network(), device=torch_device, batch_size=batch_size
+                )
+            log.info(
+                "%s pixels (%d × %d) with %s, engine %s on %s",
+                f"{window.height * window.width:,}",
+                window.height,
+                window.width,
+                bundle.card.name,
+                engine.name,
+                engine.device,
+            )
+            scratch = paths["raster"].with_name("confidence-for-polygons.tif")
+            keep_confidence = paths.get("confidence", scratch if vector_path is not None else None)
+            with timings.phase("classify"):
+                tally = _write_raster(
+                    pair, engine, bundle, area, window, paths["raster"], keep_confidence, progress
+                )
+            if not tally.pixels[1:].any():
+                raise InputError(
+                    f"area file {aoi} covers no pixel that is valid in both {ms} and {pan}"
+                ) if area is not None else pair.nothing_valid()
+            legend = bundle.card.legend
+            style_raster(paths["raster"], legend)
+            polygons: dict[int, int] = {}
+            if vector_path is not None:
+                with timings.phase("polygons"):
+                    found = write_polygons(
+                        paths["raster"],
+                        paths["vectors"],
+                        legend,
+                        confidence_raster=keep_confidence,
+                        min_area_m2=min_area_m2,
+                        progress=progress,
+                    )
+                    polygons = {class_id: area_of.polygons for class_id, area_of in found.items()}
+                if keep_confidence == scratch:
+                    scratch.unlink()
+            report = RunReport(
+                software_version=das2f_map.__version__,
+                torch_version=torch.__version__,
+                scene=pair.describe(),
+                aoi=None if aoi is None else str(aoi),
+                model=ModelReport(
+                    name=bundle.card.name, path=None if bundle.path is None else str(bundle.path)
+                ),
+                engine=engine.name,
+                device=engine.device,
+                settings={"min_area_m2": min_area_m2, "batch_size": batch_size, "force": force},
+                warnings=[*pair.notices, *warnings],
+                grid=_grid_summary(pair.grids.ms.cropped(window)),
+                classes=tally.classes(legend, polygons),
+                nodata_pixels=int(tally.pixels[NODATA_CLASS]),
+                seconds=timings.seconds,
+                outputs={kind: str(final) for kind, final in finals.items()},
+            )
+            paths["report"].write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _model_for(pair: ScenePair, model: str | Path | ModelBundle | None) -> tuple[ModelBundle, list[str]]:
+    """The model to use, and in which ways it does not fit the scene."""
+    if isinstance(model, ModelBundle):
+        bundle = model
+    elif model is not None:
+        bundle = load_bundle(find_model(model))
+    if model is not None:  # the number of bands is checked before the scene is read for its statistics
+        require_bands(bundle.card, pair)
+    scene = SceneTraits.of(pair, *sample_statistics(pair))
+    if model is None:
+        bundle = load_bundle(choose_model(scene, pair.ms_path, pair.pan_path))
+        log.info("model %s chosen: its card fits the scene", bundle.card.name)
+        return bundle, []
+    warnings = [f"model {bundle.card.name} is out of its range here: {m}" for m in misfits(bundle.card, scene)]
+    for warning in warnings:
+        log.warning("%s", warning)
+    return bundle, warnings
+
+
+def _write_raster(
+    pair: ScenePair,
+    engine: Engine,
+    bundle: ModelBundle,
+    area: Area | None,
+    window: Window,
+    raster: Path,
+    confidence: Path | None,
+    progress: Progress,
+) -> _Tally:
+    """Classify the window block by block into the raster files, which have the window's grid."""
+    grid = pair.grids.ms.cropped(window)
+    tally = _Tally(grid)
+    tags = {"model": bundle.card.name, "software": f"das2f-map {das2f_map.__version__}"}
+    with (
+        ClassRasterWriter(raster, grid, bundle.card.legend, confidence_path=confidence, tags=tags) as writer,
+        progress("Classifying", window.height * window.width) as advance,
+    ):
+        wanted = None if area is None else area.mask
+        for block in classify_blocks(pair, engine, bundle.card, window, wanted=wanted):
+            part = block.window
+            place = Window(part.row - window.row, part.col - window.col, part.height, part.width)
+            writer.write(place, block.classes, block.confidence)
+            tally.add(place, block)
+            advance(part.height * part.width)
+    return tally
+
+
+@dataclass
+class _Tally:
+    """Pixels, area and confidence per class id, summed up block by block."""
+
+    grid: Grid
+    pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    area_m2: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
+    confidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
+
+    def add(self, place: Window, block: ClassifiedBlock) -> None:
+        ids = block.classes.ravel()
+        areas = pixel_areas(self.grid, place).ravel()
+        sure = np.nan_to_num(block.confidence.astype(np.float64)).ravel()
+        self.pixels += np.bincount(ids, minlength=256)
+        self.area_m2 += np.bincount(ids, weights=areas, minlength=256)
+        self.confidence += np.bincount(ids, weights=sure, minlength=256)
+
+    def classes(self, legend: Legend, polygons: dict[int, int]) -> list[ClassReport]:
+        total = self.area_m2[1:].sum()
+        return [
+            ClassReport(
+                id=c.id,
+                name=c.name,
+                color=c.color,
+                pixels=int(self.pixels[c.id]),
+                area_m2=float(self.area_m2[c.id]),
+                share=float(self.area_m2[c.id] / total),
+                mean_confidence=float(self.confidence[c.id] / self.pixels[c.id]) if self.pixels[c.id] else None,
+                polygons=polygons.get(c.id, 0) if polygons else None,
+            )
+            for c in legend.each()
+        ]
+
+
+class _Timings:
+    """Seconds per phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _grid_summary(grid: Grid) -> dict[str, object]:
+    epsg = grid.crs.to_epsg()
+    return {
+        "height": grid.height,
+        "width": grid.width,
+        "transform": list(grid.transform)[:6],
+        "crs": f"EPSG:{epsg}" if epsg else grid.crs.to_wkt(),
+        "pixel_size": list(grid.pixel_size),
+    }
