@@ -43,8 +43,8 @@ def write_attribute_table(raster: Path, legend: Legend) -> Path:
     table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
     for index, (name, kind, usage) in enumerate(_COLUMNS):
         field = ET.SubElement(table, "FieldDefn", index=str(index))
-        for key, value in (("Name", name), ("Type", kind), ("Usage", usage)):
-            ET.SubElement(field, key).text = str(value)
+        for key, content in (("Name", name), ("Type", str(kind)), ("Usage", str(usage))):
+            ET.SubElement(field, key).text = content
     for index, c in enumerate(legend.each()):
         row = ET.SubElement(table, "Row", index=str(index))
         for cell in (c.id, c.name, *c.rgb, 255):
