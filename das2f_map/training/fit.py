@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 
 from das2f_map.accuracy import ConfusionMatrix, percent
+from das2f_map.engines.device import resolve_device
 from das2f_map.errors import DeviceError, MissingDependencyError
 from das2f_map.model import (
     Domain,
@@ -316,27 +317,18 @@ def _domain(pair: ScenePair) -> Domain:
 
 
 def _device(loop: Any, device: str, devices: int) -> Any:
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
-        raise DeviceError(f"Unknown device {device!r}", "use auto, cpu, cuda or cuda:N")
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "cpu" or (kind == "auto" and not available):
-        strategy = "auto" if devices == 1 else "ddp"
+    first = resolve_device(device)
+    if devices < 1:
+        raise DeviceError(f"At least one device is needed, not {devices}")
+    strategy = "auto" if devices == 1 else "ddp"
+    if first.type == "cpu":
         return loop.Device(accelerator="cpu", devices=devices, strategy=strategy, precision="32-true")
-    if not available:
-        raise DeviceError(
-            f"Device {device!r} was asked for, but PyTorch sees no CUDA GPU", "use --device cpu"
-        )
-    if index and int(index) >= available:
-        raise DeviceError(f"There is no {device}: PyTorch sees {available} CUDA GPU(s), numbered from 0")
-    if devices > available:
-        raise DeviceError(f"{devices} GPUs were asked for, PyTorch sees {available}")
+    if devices > torch.cuda.device_count():
+        raise DeviceError(f"{devices} GPUs were asked for, PyTorch sees {torch.cuda.device_count()}")
     # float16 would need loss scaling and overflows in the scan; bfloat16 has float32's range.
     precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    chosen: int | list[int] = [int(index)] if index else (devices if devices > 1 else [0])
-    return loop.Device(
-        accelerator="cuda", devices=chosen, strategy="auto" if devices == 1 else "ddp", precision=precision
-    )
+    chosen: int | list[int] = devices if devices > 1 else [first.index or 0]
+    return loop.Device(accelerator="cuda", devices=chosen, strategy=strategy, precision=precision)
 
 
 def _cuda_name(chosen: Any) -> str:

@@ -25,6 +25,7 @@ from rasterio.warp import transform_bounds
 
 from das2f_map.errors import LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.products.class_raster import read_legend
 from das2f_map.scene.grid import Grid, Window, blocks_of
 
 MAX_CLASSES = 255
@@ -53,8 +54,7 @@ class LabelSource(ABC):
     """An open label file, read as windows of the grid it was opened for."""
 
     legend: Legend
-    named: bool
-    """Whether the file itself names its classes (else the names are made from numbers)."""
+    """Classes in the file; those it only numbers are called ``class 1`` and so on."""
 
     @abstractmethod
     def read(self, window: Window) -> LabelBlock:
@@ -126,9 +126,9 @@ class VectorLabels(LabelSource):
 
     def __init__(self, path: str, layers: Sequence[str], grid: Grid, class_field: str | None) -> None:
         frame = _read_features(path, layers, grid, class_field)
-        values, self.named = _class_values(path, frame["value"])
+        values, named = _class_values(path, frame["value"])
         frame = frame[values.notna()]
-        self._class_ids, self.legend = _legend_of(path, values.dropna(), self.named)
+        self._class_ids, self.legend = _legend_of(path, values.dropna(), named)
         self._grid = grid
         # Geometries move to pixel coordinates (x = column, y = row): rotated grids need no special care.
         pixels = ~grid.transform
@@ -372,10 +372,8 @@ class RasterLabels(LabelSource):
                 f"Label raster {path} holds class numbers {values[0]} to {values[-1]}, not 1 to 255",
                 "0 and nodata count as unlabelled",
             )
-        names = self._names()
-        self.named = names is not None and all(v in names for v in values)
-        known = names if self.named and names is not None else {v: f"class {v}" for v in values}
-        self.legend = Legend.from_names([known[v] for v in values], values)
+        names = self._names() or {}
+        self.legend = Legend.from_names([names.get(v, f"class {v}") for v in values], values)
 
     def _refinement(self, left: float, right: float, top: float, bottom: float) -> int:
         """Positions looked at along a pixel's side."""
@@ -386,11 +384,7 @@ class RasterLabels(LabelSource):
 
     def _names(self) -> dict[int, str] | None:
         """Class names the raster carries, by value."""
-        try:
-            from das2f_map.products.class_raster import read_legend
-        except ImportError:
-            return None
-        legend = read_legend(Path(self._path))
+        legend = read_legend(self._path)
         return None if legend is None else {c.id: c.name for c in legend.each()}
 
     def _distinct(self) -> list[int]:

@@ -217,11 +217,16 @@ def test_training_is_quiet(scene: Scene, tmp_path: Path) -> None:
     """No banner, warning or stray folder from the libraries: only what the caller logs."""
     code = (
         "from das2f_map.training.fit import train\n"
-        f"train({str(scene.ms)!r}, {str(scene.pan)!r}, {str(scene.labels)!r}, 'model', epochs=1, batch_size=16,"
-        f" samples_per_class=16, device='cpu', network={TINY!r})\n"
+        f"train({str(scene.ms)!r}, {str(scene.pan)!r}, {str(scene.labels)!r}, 'model', epochs=1,"
+        f" batch_size=16, samples_per_class=16, device='cpu', network={TINY!r})\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ}
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ},
     )
     assert (done.stdout, done.stderr) == ("", "")
     assert [p.name for p in tmp_path.iterdir()] == ["model"]

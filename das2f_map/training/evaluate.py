@@ -1,0 +1,219 @@
+"""How far a class map agrees with reference polygons, points or another class raster.
+
+The reference is read on the map's own pixels by the rules of :mod:`das2f_map.training.labels`, block by
+block. Classes are the same if their names are (case, blanks and underscores aside); where one side
+has only numbers, if their numbers are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioIOError
+
+from das2f_map.accuracy import ConfusionMatrix
+from das2f_map.errors import InputError, LabelError
+from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.products.class_raster import read_legend
+from das2f_map.progress import Progress, silent
+from das2f_map.scene.grid import Grid, blocks_of
+from das2f_map.training.label_sources import LabelSource, open_labels
+
+_BLOCK = 1024
+_NUMBERED = re.compile(r"(class)?[ _]*\d+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a comparison found. Counts are map pixels."""
+
+    matrix: ConfusionMatrix
+    """Over the map's classes; one that the reference lacks has a column but an empty row."""
+    matched_by: str
+    """``name`` or ``id``."""
+    only_in_map: tuple[str, ...]
+    """Map classes the reference does not have; pixels mapped as them count as wrong."""
+    only_in_reference: dict[str, int]
+    """Reference classes the map does not have, with their pixels, which are not in the matrix."""
+    unmapped: int
+    """Reference pixels of common classes where the map has nodata; not in the matrix."""
+    contested: int
+    """Pixels the reference gives to several classes; not in the matrix."""
+
+    def notices(self) -> tuple[str, ...]:
+        """What a reader of the figures has to know, a sentence each."""
+        found = []
+        if self.only_in_reference:
+            listed = ", ".join(f"{name} ({n:,} pixels)" for name, n in self.only_in_reference.items())
+            found.append(f"Left out, since the map has no such class: {listed}")
+        if self.only_in_map:
+            found.append(f"Not tested, since the reference has no such class: {', '.join(self.only_in_map)}")
+        if self.unmapped:
+            found.append(f"Left out, since the map has no data there: {self.unmapped:,} reference pixels")
+        if self.contested:
+            found.append(
+                f"Left out, since the reference gives them several classes: {self.contested:,} pixels"
+            )
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the figures of :meth:`ConfusionMatrix.to_dict` and what was left out."""
+        return {
+            **self.matrix.to_dict(),
+            "matched_by": self.matched_by,
+            "only_in_map": list(self.only_in_map),
+            "only_in_reference": self.only_in_reference,
+            "reference_pixels_without_map": self.unmapped,
+            "contested_reference_pixels": self.contested,
+        }
+
+
+def evaluate_map(
+    map_path: str | Path,
+    reference_path: str | Path,
+    *,
+    class_field: str | None = None,
+    legend: Legend | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Compare a class raster with reference polygons, points (any CRS) or a label raster (any grid).
+
+    Parameters
+    ----------
+    map_path:
+        Raster of class numbers; 0 and nodata are unmapped.
+    class_field:
+        Attribute of the reference with the class; by default the only plausible one.
+    legend:
+        What the map's numbers mean; by default what the file says.
+
+    Raises
+    ------
+    InputError
+        The map is missing, no raster of class numbers, or has no CRS.
+    LabelError
+        The reference cannot be used, lies elsewhere, or shares no class with the map.
+    """
+    with _open_map(map_path) as (dataset, grid):
+        mapped_legend = legend or read_legend(map_path) or _numbered_legend(dataset, grid, str(map_path))
+        with open_labels(reference_path, grid, class_field=class_field) as reference:
+            pairs, matched_by = _match(mapped_legend, reference.legend)
+            if not pairs:
+                raise LabelError(
+                    f"Map {map_path} and reference {reference_path} have no class in common",
+                    f"the map has {', '.join(mapped_legend.names)}; "
+                    f"the reference has {', '.join(reference.legend.names)}",
+                )
+            return _compare(
+                dataset, grid, mapped_legend, reference, pairs, matched_by, str(reference_path), progress
+            )
+
+
+def _compare(
+    dataset: Any,
+    grid: Grid,
+    legend: Legend,
+    reference: LabelSource,
+    pairs: dict[int, int],
+    matched_by: str,
+    reference_path: str,
+    progress: Progress,
+) -> Evaluation:
+    to_map = np.zeros(256, np.uint8)
+    to_map[list(pairs)] = list(pairs.values())
+    matrix = ConfusionMatrix.empty(legend)
+    seen = np.zeros(256, np.int64)
+    unmapped = contested = 0
+    windows = list(reference.windows(blocks_of(grid.window, _BLOCK)))
+    with progress("Comparing", len(windows)) as advance:
+        for window in windows:
+            block = reference.read(window)
+            contested += block.contested
+            if block.classes.any():
+                where = ((window.row, window.row_stop), (window.col, window.col_stop))
+                mapped = _classes(dataset.read(1, window=where), dataset.nodata)
+                seen += np.bincount(block.classes.ravel(), minlength=256)
+                wanted = to_map[block.classes]
+                matrix += ConfusionMatrix.from_arrays(wanted, mapped, legend)
+                unmapped += int(((wanted != NODATA_CLASS) & ~np.isin(mapped, legend.ids)).sum())
+            advance(1)
+    present = {c.id: int(seen[c.id]) for c in reference.legend.each() if seen[c.id]}
+    if not present:
+        raise LabelError(
+            f"No label of {reference_path} falls on a pixel of the map",
+            "check that both show the same place and that the reference's CRS is right",
+        )
+    common = {pairs[i] for i in present if i in pairs}
+    if matrix.total == 0 and unmapped == 0:
+        raise LabelError(
+            f"Where the map lies, reference {reference_path} has only classes that the map does not have",
+            f"the map has {', '.join(legend.names)}",
+        )
+    return Evaluation(
+        matrix=matrix,
+        matched_by=matched_by,
+        only_in_map=tuple(c.name for c in legend.each() if c.id not in common),
+        only_in_reference={reference.legend[i].name: n for i, n in present.items() if i not in pairs},
+        unmapped=unmapped,
+        contested=contested,
+    )
+
+
+def _match(mapped: Legend, reference: Legend) -> tuple[dict[int, int], str]:
+    """Reference id → map id, and what they were matched by."""
+    if _is_named(mapped) and _is_named(reference):
+        ids = {_key(c.name): c.id for c in mapped.each()}
+        return {c.id: ids[_key(c.name)] for c in reference.each() if _key(c.name) in ids}, "name"
+    return {i: i for i in reference.ids if i in mapped.ids}, "id"
+
+
+def _is_named(legend: Legend) -> bool:
+    """Whether the names say more than the numbers."""
+    return not all(_NUMBERED.fullmatch(name) for name in legend.names)
+
+
+def _key(name: str) -> str:
+    return "".join(ch for ch in name.casefold() if ch.isalnum())
+
+
+@contextmanager
+def _open_map(path: str | Path) -> Iterator[tuple[Any, Grid]]:
+    try:
+        dataset = rasterio.open(path)
+    except RasterioIOError as error:
+        what = "does not exist" if not Path(path).exists() else "is not a raster that GDAL can read"
+        raise InputError(f"Map {path} {what}") from error
+    with dataset:
+        if dataset.crs is None:
+            raise InputError(
+                f"Map {path} has no coordinate reference system",
+                "assign one, e.g. gdal_edit.py -a_srs EPSG:32616 map.tif",
+            )
+        if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
+            raise InputError(f"Map {path} is of type {dataset.dtypes[0]}, not a raster of class numbers")
+        yield dataset, Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+
+
+def _classes(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
+    return values if nodata is None else np.where(values == nodata, NODATA_CLASS, values)
+
+
+def _numbered_legend(dataset: Any, grid: Grid, path: str) -> Legend:
+    found: set[int] = set()
+    for window in blocks_of(grid.window, _BLOCK):
+        where = ((window.row, window.row_stop), (window.col, window.col_stop))
+        found.update(int(v) for v in np.unique(_classes(dataset.read(1, window=where), dataset.nodata)))
+    values = sorted(found - {NODATA_CLASS})
+    if not values:
+        raise InputError(f"Map {path} has no pixel with a class")
+    if values[0] < 1 or values[-1] > 255:
+        raise InputError(f"Map {path} holds values {values[0]} to {values[-1]}, not class numbers 1 to 255")
+    return Legend.from_names([f"class {v}" for v in values], values)
