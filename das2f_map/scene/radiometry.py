@@ -77,7 +77,7 @@ def sample_statistics(
 
     Blocks spread over the scene are read until ``max_pixels`` valid MS pixels are together: all of
     a small scene, a sample of a large one, which is the same for the same scene, number and seed.
-    Memory is bounded by ``max_pixels`` and a block: about 4 × (bands + 16) bytes a pixel.
+    Memory is bounded by ``max_pixels`` and a block: about 8 × (bands + 16) bytes a pixel.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def sample_statistics(
     for part in spread_blocks(window, _BLOCK, strata=strata, seed=seed):
         block = pair.read_block(part, 0, 0)
         ms, pan = _valid_values(block)
-        if 0 < missing < ms.shape[1] and window.height * window.width > max_pixels:
+        if missing < ms.shape[1] and window.height * window.width > max_pixels:
             # The last block is thinned evenly, not cut off at some row.
             keep = np.linspace(0, ms.shape[1] - 1, missing).astype(np.int64)
             ms, pan = ms[:, keep], pan[keep]

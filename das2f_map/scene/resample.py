@@ -4,13 +4,12 @@ A pixel holds the average of the ground over its footprint, so what a resampled 
 is the average over *its* footprint. In one dimension that average is ``(F(hi) - F(lo)) / (hi - lo)``
 with F the running integral, which is known exactly at every source pixel edge. F is interpolated
 between the edges by cubic convolution with six nodes (the fourth-order kernel of Keys, 1981, doi
-10.1109/TASSP.1981.1163711, eq. 25). It follows that
+10.1109/TASSP.1981.1163711). It follows that
 
-* equal pixel sizes give plain cubic convolution; six nodes, because the usual four misplace
-  detail of 8 pixels' wavelength by up to 0.009 pixel, which MS at a quarter of PAN's resolution turns
-  into 0.036 PAN pixel; with six it is 0.0012 and 0.005;
-* finer pixels average exactly to the source pixel they came from, coarser ones are footprint
-  averages, with no aliasing;
+* equal pixel sizes give plain cubic convolution; with six nodes, because the usual four misplace
+  detail of 8 pixels' wavelength by up to 0.009 pixel, for MS 0.036 PAN pixel; with six it is 0.005;
+* finer pixels that tile a source pixel average to exactly that pixel; coarser ones are averages
+  over all of their footprint, not point samples;
 * weights are symmetric about the footprint's centre, so nothing moves.
 
 In two dimensions it is applied along rows and along columns; a footprint that is turned against the

@@ -197,9 +197,12 @@ def _check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
             f"{label} has no coordinate reference system", "if you know it: gdal_edit.py -a_srs EPSG:… file"
         )
     t = ds.transform
-    if not np.isfinite(t.determinant) or abs(t.determinant) < 1e-12 * max(abs(v) for v in t[:6]) ** 2 * 1e-12:
-        raise InputError(f"{label} has an unusable geotransform: its pixels have no area")
-    skew = abs(t.a * t.b + t.d * t.e) / (np.hypot(t.a, t.d) * np.hypot(t.b, t.e))
+    lengths = np.hypot(t.a, t.d) * np.hypot(t.b, t.e)
+    if not np.isfinite(t.determinant) or abs(t.determinant) <= 1e-6 * lengths:
+        raise InputError(
+            f"{label} has an unusable geotransform: its pixels have no area", "gdalinfo shows it; set it anew"
+        )
+    skew = abs(t.a * t.b + t.d * t.e) / lengths
     if skew > 0.01:
         raise InputError(
             f"{label} has a sheared geotransform: its rows and columns are not at right angles",
