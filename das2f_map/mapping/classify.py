@@ -23,6 +23,7 @@ from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.mapping.blocks import ClassifiedBlock, classify_blocks
 from das2f_map.mapping.models import SceneTraits, choose_model, misfits, require_bands
 from das2f_map.model import ModelBundle, find_model, load_bundle
+from das2f_map.products.areas import ClassArea, class_areas
 from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.polygons import check_vector_path, write_polygons
 from das2f_map.products.qgis import style_raster
@@ -30,7 +31,6 @@ from das2f_map.products.report import ClassReport, ModelReport, RunReport
 from das2f_map.products.staging import StagedOutputs
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.area import Area
-from das2f_map.scene.ellipsoid import pixel_areas
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import sample_statistics
@@ -130,32 +130,30 @@ def classify(
                 engine.name,
                 engine.device,
             )
-            scratch = paths["raster"].with_name("confidence-for-polygons.tif")
-            keep_confidence = paths.get("confidence", scratch if vector_path is not None else None)
+            # Reports and polygons need the confidence whether or not it is asked for.
+            scratch = paths["raster"].with_name("confidence-scratch.tif")
+            sure = paths.get("confidence", scratch)
             with timings.phase("classify"):
-                tally = _write_raster(
-                    pair, engine, bundle, area, window, paths["raster"], keep_confidence, progress
-                )
-            if not tally.pixels[1:].any():
-                raise InputError(
-                    f"area file {aoi} covers no pixel that is valid in both {ms} and {pan}"
-                ) if area is not None else pair.nothing_valid()
+                _write_raster(pair, engine, bundle, area, window, paths["raster"], sure, progress)
             legend = bundle.card.legend
+            areas, nodata_pixels = class_areas(paths["raster"], legend, confidence_raster=sure)
+            if not any(a.pixels for a in areas.values()):
+                if area is None:
+                    raise pair.nothing_valid()
+                raise InputError(f"area file {aoi} covers no pixel that is valid in both {ms} and {pan}")
             style_raster(paths["raster"], legend)
-            polygons: dict[int, int] = {}
+            polygons: dict[int, ClassArea] | None = None
             if vector_path is not None:
                 with timings.phase("polygons"):
-                    found = write_polygons(
+                    polygons = write_polygons(
                         paths["raster"],
                         paths["vectors"],
                         legend,
-                        confidence_raster=keep_confidence,
+                        confidence_raster=sure,
                         min_area_m2=min_area_m2,
                         progress=progress,
                     )
-                    polygons = {class_id: area_of.polygons for class_id, area_of in found.items()}
-                if keep_confidence == scratch:
-                    scratch.unlink()
+            scratch.unlink(missing_ok=True)
             report = RunReport(
                 software_version=das2f_map.__version__,
                 torch_version=torch.__version__,
@@ -169,8 +167,8 @@ def classify(
                 settings={"min_area_m2": min_area_m2, "batch_size": batch_size, "force": force},
                 warnings=[*pair.notices, *warnings],
                 grid=_grid_summary(pair.grids.ms.cropped(window)),
-                classes=tally.classes(legend, polygons),
-                nodata_pixels=int(tally.pixels[NODATA_CLASS]),
+                classes=class_reports(legend, areas, polygons),
+                nodata_pixels=nodata_pixels,
                 seconds=timings.seconds,
                 outputs={kind: str(final) for kind, final in finals.items()},
             )
@@ -204,12 +202,11 @@ def _write_raster(
     area: Area | None,
     window: Window,
     raster: Path,
-    confidence: Path | None,
+    confidence: Path,
     progress: Progress,
-) -> _Tally:
+) -> None:
     """Classify the window block by block into the raster files, which have the window's grid."""
     grid = pair.grids.ms.cropped(window)
-    tally = _Tally(grid)
     tags = {"model": bundle.card.name, "software": f"das2f-map {das2f_map.__version__}"}
     with (
         ClassRasterWriter(raster, grid, bundle.card.legend, confidence_path=confidence, tags=tags) as writer,
@@ -220,43 +217,7 @@ def _write_raster(
             part = block.window
             place = Window(part.row - window.row, part.col - window.col, part.height, part.width)
             writer.write(place, block.classes, block.confidence)
-            tally.add(place, block)
             advance(part.height * part.width)
-    return tally
-
-
-@dataclass
-class _Tally:
-    """Pixels, area and confidence per class id, summed up block by block."""
-
-    grid: Grid
-    pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
-    area_m2: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
-    confidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
-
-    def add(self, place: Window, block: ClassifiedBlock) -> None:
-        ids = block.classes.ravel()
-        areas = pixel_areas(self.grid, place).ravel()
-        sure = np.nan_to_num(block.confidence.astype(np.float64)).ravel()
-        self.pixels += np.bincount(ids, minlength=256)
-        self.area_m2 += np.bincount(ids, weights=areas, minlength=256)
-        self.confidence += np.bincount(ids, weights=sure, minlength=256)
-
-    def classes(self, legend: Legend, polygons: dict[int, int]) -> list[ClassReport]:
-        total = self.area_m2[1:].sum()
-        return [
-            ClassReport(
-                id=c.id,
-                name=c.name,
-                color=c.color,
-                pixels=int(self.pixels[c.id]),
-                area_m2=float(self.area_m2[c.id]),
-                share=float(self.area_m2[c.id] / total),
-                mean_confidence=float(self.confidence[c.id] / self.pixels[c.id]) if self.pixels[c.id] else None,
-                polygons=polygons.get(c.id, 0) if polygons else None,
-            )
-            for c in legend.each()
-        ]
 
 
 class _Timings:
