@@ -1,0 +1,89 @@
+"""The run report: what was classified with what, and what came out, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from das2f_map.legend import Legend
+from das2f_map.products.areas import ClassArea
+
+REPORT_VERSION = 1
+
+
+class ModelReport(BaseModel):
+    """Which model made the map."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    path: str | None = Field(description="bundle it was read from; null for one given in memory")
+
+
+class ClassReport(BaseModel):
+    """What a class takes of the map."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: int
+    name: str
+    color: str
+    pixels: int
+    area_m2: float = Field(description="on the ellipsoid, of the raster's pixels")
+    share: float = Field(description="of the classified area, 0..1")
+    mean_confidence: float | None = Field(description="mean probability of the class over its pixels")
+    polygons: int | None = Field(description="polygons written; null when none were asked for")
+
+
+class RunReport(BaseModel):
+    """Everything about one run of `classify`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    report_version: Literal[1] = REPORT_VERSION
+    software_version: str
+    torch_version: str
+    scene: dict[str, Any] = Field(description="input files and their common grid, see ScenePair.describe")
+    aoi: str | None
+    model: ModelReport
+    engine: str
+    device: str
+    settings: dict[str, Any]
+    warnings: list[str] = Field(description="what a user of the map should know, a sentence each")
+    grid: dict[str, Any] = Field(description="of the map: size, transform, CRS, pixel size in CRS units")
+    classes: list[ClassReport]
+    nodata_pixels: int
+    seconds: dict[str, float] = Field(description="wall time per phase")
+    outputs: dict[str, str] = Field(description="kind of output → path")
+
+
+def class_reports(
+    legend: Legend, areas: Mapping[int, ClassArea], polygons: Mapping[int, ClassArea] | None
+) -> list[ClassReport]:
+    """A report for each class of a legend.
+
+    Parameters
+    ----------
+    legend:
+        Of the map.
+    areas:
+        Class id → what it takes of the raster.
+    polygons:
+        Class id → what it takes of the polygons, where there are any.
+    """
+    total = sum(a.area_m2 for a in areas.values()) or 1.0
+    return [
+        ClassReport(
+            id=c.id,
+            name=c.name,
+            color=c.color,
+            pixels=areas[c.id].pixels,
+            area_m2=areas[c.id].area_m2,
+            share=areas[c.id].area_m2 / total,
+            mean_confidence=areas[c.id].mean_confidence,
+            polygons=None if polygons is None else polygons[c.id].polygons,
+        )
+        for c in legend.each()
+    ]
