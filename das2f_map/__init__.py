@@ -12,10 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from das2f_map.accuracy import evaluate_map as evaluate
+    from das2f_map.mapping.models import load_model
     from das2f_map.mapping.classify import classify
-    from das2f_map.model import load_bundle as load_model
     from das2f_map.products.preview import preview
+    from das2f_map.training.evaluate import evaluate_map as evaluate
     from das2f_map.training.fit import train
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ __all__ = ["__version__", "classify", "evaluate", "load_model", "preview", "trai
 
 _HOMES = {
     "classify": ("das2f_map.mapping.classify", "classify"),
-    "evaluate": ("das2f_map.accuracy", "evaluate_map"),
+    "evaluate": ("das2f_map.training.evaluate", "evaluate_map"),
     "load_model": ("das2f_map.mapping.models", "load_model"),
     "preview": ("das2f_map.products.preview", "preview"),
     "train": ("das2f_map.training.fit", "train"),

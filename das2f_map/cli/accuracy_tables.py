@@ -29,6 +29,8 @@ def print_accuracy(matrix: ConfusionMatrix, title: str) -> None:
     _print("Pixels", matrix.matrix_table(), swatches=colours)
 
 
-def _print(title: str, table: list[list[str]], *, text_columns: int = 1, swatches: list[str] | None = None) -> None:
+def _print(
+    title: str, table: list[list[str]], *, text_columns: int = 1, swatches: list[str] | None = None
+) -> None:
     columns = {name: "left" if i < text_columns else "right" for i, name in enumerate(table[0])}
     print_table(title, columns, table[1:], swatches=swatches or ())

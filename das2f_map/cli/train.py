@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from das2f_map.cli.console import print_json, print_table, progress_for
+from das2f_map.cli.console import print_json, progress_for
 from das2f_map.cli.options import (
     ClassFieldOption,
     DeviceOption,
@@ -25,7 +25,7 @@ def train_command(
     pan: PanArgument,
     labels: Annotated[
         str,
-        typer.Option("--labels", metavar="FILE", help="Polygons or points of any vector format, or a raster."),
+        typer.Option("--labels", metavar="FILE", help="Polygons or points of any format, or a raster."),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="MODEL_DIR", help="Folder of the model bundle to make.")
@@ -46,20 +46,28 @@ def train_command(
             help="Patches of each class in an epoch; by default the median class's pixels, 100 to 1000.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Patches a step, on each device.")] = 64,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0, help="Highest learning rate.")] = 5e-4,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Patches a step, on each device.")
+    ] = 64,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", min=0.0, help="Highest learning rate.")
+    ] = 5e-4,
     label_smoothing: Annotated[
         float, typer.Option("--label-smoothing", min=0.0, max=0.5, help="Share of the target spread evenly.")
     ] = 0.0,
     device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option("--devices", min=1, help="CUDA devices that share the work.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Fixes split, weights and order.")] = 0,
-    name: Annotated[str | None, typer.Option("--name", help="The model's name; by default the folder's.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The model's name; by default the folder's.")
+    ] = None,
     description: Annotated[str, typer.Option("--description", help="For the model card.")] = "",
     data: Annotated[
         str | None, typer.Option("--data", help="Where images and labels come from, for the model card.")
     ] = None,
-    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the model card.")] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", help="Licence of the weights, for the model card.")
+    ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,

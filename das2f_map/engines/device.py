@@ -22,7 +22,9 @@ def resolve_device(name: str) -> torch.device:
     if kind != "cuda" or (number and not number.isdecimal()) or name.endswith(":"):
         raise DeviceError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
-        built = "this torch is built without CUDA" if torch.version.cuda is None else "no CUDA device was found"
+        built = (
+            "this torch is built without CUDA" if torch.version.cuda is None else "no CUDA device was found"
+        )
         raise DeviceError(f"device {name!r} is not available: {built}", "use --device cpu or --device auto")
     index = int(number or 0)
     if index >= torch.cuda.device_count():

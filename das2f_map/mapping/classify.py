@@ -6,12 +6,9 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 import das2f_map
@@ -19,15 +16,14 @@ from das2f_map.engines import Engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import InputError, OutputError
-from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.mapping.blocks import ClassifiedBlock, classify_blocks
+from das2f_map.mapping.blocks import classify_blocks
 from das2f_map.mapping.models import SceneTraits, choose_model, misfits, require_bands
 from das2f_map.model import ModelBundle, find_model, load_bundle
 from das2f_map.products.areas import ClassArea, class_areas
 from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.polygons import check_vector_path, write_polygons
 from das2f_map.products.qgis import style_raster
-from das2f_map.products.report import ClassReport, ModelReport, RunReport
+from das2f_map.products.report import ModelReport, RunReport, class_reports
 from das2f_map.products.staging import StagedOutputs
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.area import Area
@@ -118,9 +114,7 @@ def classify(
             window = area.window if area is not None else pair.grids.ms.window
             with timings.phase("model"):
                 bundle, warnings = _model_for(pair, model)
-                engine: Engine = PerPatchEngine(
-                    bundle.network(), device=torch_device, batch_size=batch_size
-                )
+                engine: Engine = PerPatchEngine(bundle.network(), device=torch_device, batch_size=batch_size)
             log.info(
                 "%s pixels (%d × %d) with %s, engine %s on %s",
                 f"{window.height * window.width:,}",
@@ -189,7 +183,9 @@ def _model_for(pair: ScenePair, model: str | Path | ModelBundle | None) -> tuple
         bundle = load_bundle(choose_model(scene, pair.ms_path, pair.pan_path))
         log.info("model %s chosen: its card fits the scene", bundle.card.name)
         return bundle, []
-    warnings = [f"model {bundle.card.name} is out of its range here: {m}" for m in misfits(bundle.card, scene)]
+    warnings = [
+        f"model {bundle.card.name} is out of its range here: {m}" for m in misfits(bundle.card, scene)
+    ]
     for warning in warnings:
         log.warning("%s", warning)
     return bundle, warnings
