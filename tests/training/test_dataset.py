@@ -1,0 +1,123 @@
+"""Patches against plain slicing; turns keep the target at its place; sampling is balanced and repeatable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from small_scene import Scene
+
+from das2f_map.legend import Legend
+from das2f_map.model import PatchGeometry
+from das2f_map.scene.pair import open_pair
+from das2f_map.scene.radiometry import BandStatistics
+from das2f_map.training.dataset import TURNS, BalancedBatches, PatchReader, PlainBatches, turned
+from das2f_map.training.labels import LabelTable
+
+RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
+
+
+def images(scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    with rasterio.open(scene.ms) as ms, rasterio.open(scene.pan) as pan:
+        return ms.read().astype(np.float32), pan.read().astype(np.float32)
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 0], ids=["in memory", "on disk"])
+def test_patches_are_slices_of_the_reflected_scene(scene: Scene, memory: int) -> None:
+    ms, pan = images(scene)
+    ms = np.pad(ms, ((0, 0), (7, 8), (7, 8)), mode="reflect")
+    pan = np.pad(pan, ((0, 0), (28, 32), (28, 32)), mode="reflect")
+    # Corners, the seam between cached blocks of 64, and the middle.
+    rows = np.array([0, 0, 95, 95, 63, 64, 40])
+    cols = np.array([0, 95, 0, 95, 64, 63, 17])
+    with open_pair(scene.ms, scene.pan) as pair:
+        reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry(), memory=memory)
+        assert reader.load(rows, cols).all()
+        got_ms, got_pan = reader.patches(rows, cols)
+        for k, (r, c) in enumerate(zip(rows, cols, strict=True)):
+            assert np.array_equal(got_ms[k], ms[:, r : r + 16, c : c + 16])
+            assert np.array_equal(got_pan[k], pan[:, 4 * r : 4 * r + 64, 4 * c : 4 * c + 64])
+        reader.close()
+
+
+@pytest.mark.parametrize("turn", range(TURNS))
+def test_turned_patch_is_the_patch_of_the_turned_scene(scene: Scene, turn: int) -> None:
+    """Turn the whole scene, find the target there, cut as always: the target stays at index 7."""
+    ms, pan = images(scene)
+    row, col = 41, 58
+    marker = np.zeros((1, 96, 96), np.float32)
+    marker[0, row, col] = 1
+    (r, c) = np.argwhere(turned(marker, turn)[0])[0]
+    with open_pair(scene.ms, scene.pan) as pair:
+        reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry())
+        got_ms, got_pan = reader.patches(np.array([row]), np.array([col]), np.array([turn]))
+    assert np.array_equal(got_ms[0], turned(ms, turn)[:, r - 7 : r + 9, c - 7 : c + 9])
+    top, left = 4 * (r - 7), 4 * (c - 7)
+    assert np.array_equal(got_pan[0], turned(pan, turn)[:, top : top + 64, left : left + 64])
+    assert np.array_equal(got_ms[0, :, 7, 7], ms[:, row, col])
+
+
+def test_the_eight_turns_differ() -> None:
+    image = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
+    assert len({turned(image, t).tobytes() for t in range(TURNS)}) == 8
+
+
+def test_only_blocks_with_labels_are_read_once_each(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_pair(scene.ms, scene.pan) as pair:
+        windows = []
+        read = pair.read_block
+        monkeypatch.setattr(pair, "read_block", lambda w, b, a: (windows.append(w), read(w, b, a))[1])
+        reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry())
+        rows, cols = np.array([1, 5, 70, 63]), np.array([2, 60, 90, 0])
+        reader.load(rows, cols)
+        for _ in range(3):
+            reader.patches(rows, cols)
+    assert sorted((w.row, w.col, w.height, w.width) for w in windows) == [(0, 0, 64, 64), (64, 64, 32, 32)]
+
+
+def table(counts: list[int]) -> LabelTable:
+    n = sum(counts)
+    classes = np.repeat(np.arange(1, len(counts) + 1), counts).astype(np.uint8)
+    at = np.arange(n, dtype=np.int32)
+    return LabelTable(at, at, classes, Legend.from_names([f"c{k}" for k in range(len(counts))]))
+
+
+def drawn(batches: BalancedBatches) -> NDArray[np.int64]:
+    return np.concatenate([b.positions for b in batches])
+
+
+def test_every_class_equally_often_however_rare() -> None:
+    labels = table([1000, 37, 4])
+    batches = BalancedBatches(labels, per_class=40, batch_size=8, seed=0)
+    positions = drawn(batches)
+    assert np.bincount(labels.classes[positions]).tolist() == [0, 40, 40, 40]
+    # No pixel more often than needed: 40 of 1000, 37 + 3 of 37, ten times 4.
+    assert np.unique(positions[labels.classes[positions] == 1]).size == 40
+    assert np.bincount(positions)[1000:1037].max() == 2
+    assert np.bincount(positions)[1037:].tolist() == [10] * 4
+    assert len(batches) == len(list(batches)) == 15
+
+
+def test_epochs_differ_and_repeat_with_the_seed() -> None:
+    labels = table([300, 300])
+    batches = BalancedBatches(labels, per_class=50, batch_size=10, seed=3)
+    first = drawn(batches)
+    batches.set_epoch(1)
+    second = drawn(batches)
+    assert not np.array_equal(first, second)
+    again = BalancedBatches(labels, per_class=50, batch_size=10, seed=3)
+    again.set_epoch(1)
+    assert np.array_equal(second, drawn(again))
+
+
+def test_processes_share_an_epoch_without_overlap() -> None:
+    labels = table([300, 300])
+    whole = drawn(BalancedBatches(labels, per_class=60, batch_size=20, seed=0))
+    shares = [
+        drawn(BalancedBatches(labels, per_class=60, batch_size=10, seed=0, rank=r, world_size=2))
+        for r in (0, 1)
+    ]
+    assert sorted(np.concatenate(shares)) == sorted(whole)
+    plain = [np.concatenate([b.positions for b in PlainBatches(95, 10, r, 3)]) for r in range(3)]
+    assert sorted(np.concatenate(plain)) == list(range(95))
