@@ -352,7 +352,6 @@ class RasterLabels(LabelSource):
             raise _outside(path)
         self._factor = self._refinement(left, right, top, bottom)
         fine = grid.refined(self._factor)
-        # GDAL may not touch the values: no nodata handling of its own, everything else is 0 anyway.
         self._vrt = WarpedVRT(
             dataset,
             crs=grid.crs,
@@ -361,6 +360,8 @@ class RasterLabels(LabelSource):
             width=fine.width,
             resampling=Resampling.nearest,
             nodata=self._nodata,
+            # Exact positions: the default interpolates them to an eighth of a pixel.
+            tolerance=0.0,
         )
         values = self._distinct()
         if not values:
