@@ -29,7 +29,7 @@ GEOGRAPHIC = Grid(97, 130, Affine(0.004, 0, 8.0, 0, -0.003, 52.0), CRS.from_epsg
 ROTATED = Grid(
     97,
     130,
-    Affine.translation(500_000.3, 5_600_000.7) @ Affine.rotation(23.7) @ Affine.scale(30.1, -29.7),
+    Affine.translation(500_000.3, 5_600_000.7) * Affine.rotation(23.7) * Affine.scale(30.1, -29.7),
     UTM.crs,
 )
 

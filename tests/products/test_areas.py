@@ -18,7 +18,7 @@ POLAR = Grid(97, 130, Affine(1000.0, 0, -2_000_000, 0, -1000.0, -500_000), CRS.f
 TURNED_DEGREES = Grid(
     97,
     130,
-    Affine.translation(8, 52) @ Affine.rotation(31) @ Affine.scale(0.001, -0.001),
+    Affine.translation(8, 52) * Affine.rotation(31) * Affine.scale(0.001, -0.001),
     CRS.from_epsg(4326),
 )
 FULL_GLOBE = Grid(180, 360, Affine(1, 0, -180, 0, -1, 90), CRS.from_epsg(4326))

@@ -1,0 +1,257 @@
+"""The class map as polygons: outlines of 4-connected regions that tile the classified area exactly.
+
+The raster is read, outlined (:mod:`das2f_map.products.tracing`) and written strip by strip. A
+GeoPackage gets one layer for each class; other formats hold a single layer, and because most of them
+cannot be appended to, they are collected in a temporary GeoPackage and streamed over at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.errors
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+
+from das2f_map.errors import InputError, MissingDependencyError, OutputError
+from das2f_map.legend import Legend
+from das2f_map.products.areas import ClassArea, check_ids, grid_of, read_strips
+from das2f_map.products.qgis import style_vectors
+from das2f_map.products.sieve import sieved
+from das2f_map.products.staging import siblings, writing
+from das2f_map.products.tracing import Regions, RegionTracer
+from das2f_map.products.vector_files import DRIVERS, FeatureBatch, LayerFile, convert
+from das2f_map.progress import Progress, silent
+
+_BATCH_FEATURES = 50_000
+_BATCH_VERTICES = 1_000_000
+_HINT = "known: " + ", ".join(f"{extension} ({name})" for extension, name in DRIVERS.items())
+
+
+def check_vector_path(destination: Path, crs: CRS | None = None) -> None:
+    """Make sure, before any work is done, that polygons can be written to a path.
+
+    Raises
+    ------
+    OutputError
+        The extension is unknown, or the format cannot name the CRS.
+    MissingDependencyError
+        GeoParquet is asked for and pyarrow is not installed.
+    """
+    extension = destination.suffix.lower()
+    if extension not in DRIVERS:
+        raise OutputError(f"unknown vector format {extension or 'without extension'!r}: {destination}", _HINT)
+    if extension == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"writing {destination.name} needs pyarrow", "pip install das2f-map[parquet]"
+            ) from error
+    if extension == ".geojson" and crs is not None and crs.to_epsg() is None:
+        raise OutputError(
+            f"{destination.name}: GeoJSON can only name a CRS by its EPSG code, and this one has none",
+            "write a .gpkg, .fgb or .shp instead",
+        )
+
+
+def write_polygons(
+    class_raster: Path,
+    destination: Path,
+    legend: Legend,
+    *,
+    confidence_raster: Path | None = None,
+    min_area_m2: float | None = None,
+    progress: Progress = silent,
+    strip_rows: int | None = None,
+) -> dict[int, ClassArea]:
+    """Write the polygons of a class map, with QGIS styles.
+
+    Fields are ``class_id``, ``class_name``, ``area_m2`` (on the ellipsoid) and ``confidence`` (mean
+    over the polygon's pixels, null where it is not known). All polygons are valid and neighbours
+    share their edges vertex by vertex. The order of features is by lowest row.
+
+    Parameters
+    ----------
+    class_raster:
+        uint8, 0 is nodata.
+    destination:
+        New file; the extension chooses the format. ``.gpkg`` gets a layer for each class of the
+        legend, present or not, others a single layer.
+    legend:
+        Of the map.
+    confidence_raster:
+        Of the same size as the map.
+    min_area_m2:
+        Regions smaller than this (at the map's mean pixel area) are merged into their largest
+        neighbour, as by GDAL's sieve filter, again and again until nothing changes; the raster stays
+        as it is. Nodata takes no part, and a region keeps its class where no neighbour is large enough.
+    progress:
+        Told about rows.
+    strip_rows:
+        Rows in memory at once; the result does not depend on it.
+
+    Returns
+    -------
+    dict
+        For each class id of the legend what its polygons hold.
+
+    Raises
+    ------
+    OutputError
+        Unknown extension, or the file cannot be written.
+    InputError
+        A raster cannot be read or does not fit the legend.
+    MissingDependencyError
+        See :func:`check_vector_path`.
+    """
+    try:
+        with rasterio.open(class_raster) as dataset:
+            grid = grid_of(dataset)
+    except rasterio.errors.RasterioIOError as error:
+        raise InputError(f"cannot read {class_raster}: {error}") from error
+    check_vector_path(destination, grid.crs)
+    by_layer = destination.suffix.lower() == ".gpkg"
+    collected = destination if by_layer else destination.with_name(f".{destination.name}.collect.gpkg")
+    complete = False
+    try:
+        with sieved(class_raster, min_area_m2, destination, progress) as source, writing(destination):
+            names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
+            file = LayerFile(collected, list(dict.fromkeys(names.values())), grid.crs)
+            collector = _Collector(file, legend, names, grid.transform)
+            values = 1 if confidence_raster is None else 3
+            tracer = RegionTracer(grid.width, values)
+            for strip in read_strips(source, confidence_raster, progress, "Outlining", strip_rows):
+                check_ids(np.flatnonzero(np.bincount(strip.classes.ravel())), legend, class_raster)
+                measured = [strip.areas]
+                if strip.confidence is not None:
+                    known = np.isfinite(strip.confidence)
+                    measured += [
+                        np.where(known, strip.confidence, 0).astype(np.float64),
+                        known.astype(np.float64),
+                    ]
+                collector.add(tracer.push(strip.classes, measured))
+            collector.add(tracer.finish())
+            collector.flush()
+            if not by_layer:
+                convert(collected, destination.stem, destination, grid.crs)
+            style_vectors(destination, legend, names)
+        complete = True
+    finally:
+        if not by_layer:
+            _remove(collected)
+        if not complete:
+            _remove(destination)
+    return collector.totals()
+
+
+def layer_names(legend: Legend) -> dict[int, str]:
+    """Layer name for each class id: its name, made safe for GeoPackage and QGIS, and unique."""
+    used: set[str] = {"layer_styles"}
+    names: dict[int, str] = {}
+    for c in legend.each():
+        # QGIS ends a layer's name at "|"; SQLite keeps its own tables under these prefixes.
+        base = "".join("_" if ch in "|\"'`;" or not ch.isprintable() else ch for ch in c.name).strip()
+        if not base or base.lower().startswith(("gpkg_", "sqlite_", "rtree_", "ogr_")):
+            base = f"class_{base}" if base else f"class_{c.id}"
+        # SQLite does not tell upper from lower case in names of tables.
+        name = base if base.casefold() not in used else f"{base} ({c.id})"
+        used.add(name.casefold())
+        names[c.id] = name
+    return names
+
+
+@dataclass
+class _Total:
+    pixels: int = 0
+    area: float = 0.0
+    polygons: int = 0
+    confidence: float = 0.0
+    known: float = 0.0
+
+
+class _Collector:
+    """Turns regions into features and writes them in batches."""
+
+    def __init__(self, file: LayerFile, legend: Legend, names: dict[int, str], transform: Affine) -> None:
+        self._file, self._legend, self._names, self._transform = file, legend, names, transform
+        self._pending: list[FeatureBatch] = []
+        self._features = self._vertices = 0
+        self._totals = {i: _Total() for i in legend.ids}
+
+    def add(self, regions: Regions) -> None:
+        if len(regions) == 0:
+            return
+        pixels, area = regions.sums[:, 0], regions.sums[:, 1]
+        confidence = np.full(len(regions), np.nan)
+        if regions.sums.shape[1] > 2:
+            total, known = regions.sums[:, 2], np.rint(regions.sums[:, 3])
+            np.divide(total, known, out=confidence, where=known > 0)
+        self._pending.append(
+            FeatureBatch(
+                regions.class_ids, area, confidence, shapely.to_wkb(to_polygons(regions, self._transform))
+            )
+        )
+        for i in np.unique(regions.class_ids).tolist():
+            mine = regions.class_ids == i
+            t = self._totals[i]
+            t.pixels += int(np.rint(pixels[mine].sum()))
+            t.area += float(area[mine].sum())
+            t.polygons += int(mine.sum())
+            if regions.sums.shape[1] > 2:
+                t.confidence += float(total[mine].sum())
+                t.known += float(known[mine].sum())
+        self._features += len(regions)
+        self._vertices += len(regions.rows)
+        if self._features > _BATCH_FEATURES or self._vertices > _BATCH_VERTICES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending, in one go for each layer."""
+        if self._pending:
+            batch = FeatureBatch.joined(self._pending)
+            for layer in dict.fromkeys(self._names.values()):
+                ids = [i for i, name in self._names.items() if name == layer]
+                part = batch.taken(np.isin(batch.class_ids, ids))
+                if len(part.class_ids):
+                    self._file.append(layer, part, self._legend)
+        self._pending, self._features, self._vertices = [], 0, 0
+
+    def totals(self) -> dict[int, ClassArea]:
+        return {
+            i: ClassArea(t.pixels, t.area, t.polygons, t.confidence / t.known if t.known else None)
+            for i, t in self._totals.items()
+        }
+
+
+def to_polygons(regions: Regions, transform: Affine) -> npt.NDArray[np.object_]:
+    """Regions as shapely polygons in map coordinates, outlines counterclockwise there."""
+    starts = regions.ring_starts
+    lengths = np.diff(starts)
+    # Close each ring: one more vertex, the first again.
+    closed = np.arange(int(lengths.sum()) + len(lengths))
+    new_starts = starts + np.arange(len(starts))
+    ring = np.repeat(np.arange(len(lengths)), lengths + 1)
+    offset = closed - new_starts[ring]
+    if transform.determinant < 0:
+        # Clockwise in the image is clockwise on a map with north up; outlines go the other way round.
+        offset = lengths[ring] - offset
+    take = starts[ring] + offset % lengths[ring]
+    rows, cols = regions.rows[take], regions.cols[take]
+    t = transform
+    # The same corner gives bit by bit the same coordinates in every polygon.
+    xy = np.stack([t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f], axis=1)
+    polygons: npt.NDArray[np.object_] = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, xy, (new_starts, regions.region_starts)
+    )
+    return polygons
+
+
+def _remove(path: Path) -> None:
+    for part in (path, *siblings(path)):
+        part.unlink(missing_ok=True)

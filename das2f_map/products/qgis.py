@@ -1,0 +1,199 @@
+"""Styles that QGIS (3.22 and later) applies by itself when it opens a product.
+
+A ``.qml`` beside a file is its default style. A raster and a vector file of the same name share that
+``.qml``, so it always holds both a raster and a vector part; QGIS reads the part that fits the layer.
+In a GeoPackage, default styles are rows of the table ``layer_styles``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
+from das2f_map.products.vector_files import GEOMETRY_COLUMN
+
+_VERSION = "3.22.0-Białowieża"
+_DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+_SE = "http://www.opengis.net/se"
+_SLD = "http://www.opengis.net/sld"
+
+_LAYER_STYLES = """
+CREATE TABLE IF NOT EXISTS layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    f_table_catalog TEXT(256),
+    f_table_schema TEXT(256),
+    f_table_name TEXT(256),
+    f_geometry_column TEXT(256),
+    styleName TEXT(30),
+    styleQML TEXT,
+    styleSLD TEXT,
+    useAsDefault BOOLEAN,
+    description TEXT,
+    owner TEXT(30),
+    ui TEXT(30),
+    update_time DATETIME DEFAULT CURRENT_TIMESTAMP
+)
+"""
+
+
+def style_raster(raster: Path, legend: Legend) -> Path:
+    """Write ``<name>.qml`` beside a class raster: each class named and in its colour, nodata transparent.
+
+    Returns its path. Raises ``OSError`` when it cannot be written.
+    """
+    return _write_qml(raster, legend)
+
+
+def style_vectors(vectors: Path, legend: Legend, layers: Mapping[int, str]) -> Path:
+    """Give polygons their default style.
+
+    Parameters
+    ----------
+    vectors:
+        A GeoPackage with a layer for each class gets a table ``layer_styles``; beside any other file a
+        ``<name>.qml`` that tells classes apart by ``class_id``.
+    legend:
+        Of the map.
+    layers:
+        Layer name of each class id, for a GeoPackage.
+
+    Returns
+    -------
+    Path
+        The file written to.
+    """
+    if vectors.suffix.lower() != ".gpkg":
+        return _write_qml(vectors, legend)
+    # sqlite3's own context manager ends the transaction but does not close.
+    with closing(sqlite3.connect(vectors)) as database, database:
+        database.execute(_LAYER_STYLES)
+        for c in legend.each():
+            database.execute(
+                "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, "
+                "styleName, styleQML, styleSLD, useAsDefault, description, owner) "
+                "VALUES ('', '', ?, ?, ?, ?, ?, 1, ?, '')",
+                (
+                    layers[c.id],
+                    GEOMETRY_COLUMN,
+                    c.name[:30],
+                    layer_qml(c),
+                    layer_sld(c),
+                    f"Land cover: {c.name}",
+                ),
+            )
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', "
+            "strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
+        )
+    return vectors
+
+
+def layer_qml(c: LegendClass) -> str:
+    """Style of one class's polygon layer: a plain fill."""
+    root = _root()
+    renderer = ET.SubElement(
+        root, "renderer-v2", type="singleSymbol", symbollevels="0", enableorderby="0", forceraster="0"
+    )
+    symbols = ET.SubElement(renderer, "symbols")
+    _fill(symbols, "0", c)
+    ET.SubElement(root, "layerGeometryType").text = "2"
+    return _text(root)
+
+
+def both_qml(legend: Legend) -> str:
+    """Style with a paletted raster part and a categorised polygon part."""
+    root = _root()
+    pipe = ET.SubElement(root, "pipe")
+    renderer = ET.SubElement(
+        pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
+    )
+    ET.SubElement(renderer, "rasterTransparency")
+    palette = ET.SubElement(renderer, "colorPalette")
+    for c in legend.each():
+        ET.SubElement(palette, "paletteEntry", value=str(c.id), label=c.name, color=c.color, alpha="255")
+    ET.SubElement(pipe, "rasterresampler", maxOversampling="2")
+    # Nodata is said by the raster itself; a user's value of 0 keeps it transparent when that is lost.
+    data = ET.SubElement(root, "noData")
+    ranges = ET.SubElement(data, "noDataList", bandNo="1", useSrcNoData="1")
+    ET.SubElement(ranges, "noDataRange", min=str(NODATA_CLASS), max=str(NODATA_CLASS))
+
+    vector = ET.SubElement(
+        root, "renderer-v2", type="categorizedSymbol", attr="class_id", symbollevels="0", enableorderby="0"
+    )
+    categories = ET.SubElement(vector, "categories")
+    symbols = ET.SubElement(vector, "symbols")
+    for index, c in enumerate(legend.each()):
+        ET.SubElement(
+            categories,
+            "category",
+            value=str(c.id),
+            symbol=str(index),
+            label=c.name,
+            render="true",
+            type="long",
+        )
+        _fill(symbols, str(index), c)
+    ET.SubElement(root, "layerGeometryType").text = "2"
+    ET.SubElement(root, "blendMode").text = "0"
+    return _text(root)
+
+
+def layer_sld(c: LegendClass) -> str:
+    """The same plain fill as OGC SLD 1.1, for other programs that read ``layer_styles``."""
+    ET.register_namespace("sld", _SLD)
+    ET.register_namespace("se", _SE)
+    root = ET.Element(f"{{{_SLD}}}StyledLayerDescriptor", version="1.1.0")
+    layer = ET.SubElement(root, f"{{{_SLD}}}NamedLayer")
+    ET.SubElement(layer, f"{{{_SE}}}Name").text = c.name
+    style = ET.SubElement(layer, f"{{{_SLD}}}UserStyle")
+    feature = ET.SubElement(style, f"{{{_SE}}}FeatureTypeStyle")
+    rule = ET.SubElement(feature, f"{{{_SE}}}Rule")
+    ET.SubElement(rule, f"{{{_SE}}}Name").text = c.name
+    symbolizer = ET.SubElement(rule, f"{{{_SE}}}PolygonSymbolizer")
+    fill = ET.SubElement(symbolizer, f"{{{_SE}}}Fill")
+    ET.SubElement(fill, f"{{{_SE}}}SvgParameter", name="fill").text = c.color
+    return ET.tostring(root, encoding="unicode")
+
+
+def _root() -> ET.Element:
+    return ET.Element("qgis", version=_VERSION, styleCategories="Symbology")
+
+
+def _fill(symbols: ET.Element, name: str, c: LegendClass) -> None:
+    """A fill without outline: outlines of neighbours, each over the other, would thicken every edge."""
+    symbol = ET.SubElement(
+        symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0"
+    )
+    layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill"}, enabled="1", locked="0")
+    colour = ",".join(map(str, (*c.rgb, 255)))
+    properties = {
+        "color": colour,
+        "style": "solid",
+        "outline_color": colour,
+        "outline_style": "solid",
+        # A hairline in the fill's own colour closes the gaps that antialiasing leaves between neighbours.
+        "outline_width": "0",
+        "outline_width_unit": "MM",
+        "joinstyle": "miter",
+    }
+    options = ET.SubElement(layer, "Option", type="Map")
+    for key, value in properties.items():
+        ET.SubElement(options, "Option", type="QString", name=key, value=value)
+    for key, value in properties.items():
+        ET.SubElement(layer, "prop", k=key, v=value)
+
+
+def _text(root: ET.Element) -> str:
+    ET.indent(root)
+    return _DOCTYPE + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _write_qml(beside: Path, legend: Legend) -> Path:
+    path = beside.with_suffix(".qml")
+    path.write_text(both_qml(legend), encoding="utf-8")
+    return path
