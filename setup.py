@@ -1,8 +1,15 @@
-"""Builds the compiled selective scan. It is optional: without a C++ compiler the install still succeeds."""
+"""The parts of the build that pyproject.toml cannot say.
 
-from setuptools import Extension, setup
+The compiled selective scan is optional: without a C++ compiler the install still succeeds. The bundled
+models lie in models/ of a checkout and inside the package, as das2f_map/models, of a wheel.
+"""
+
+from setuptools import Extension, find_packages, setup
 
 setup(
+    packages=[*find_packages(include=["das2f_map*"]), "das2f_map.models"],
+    package_dir={"das2f_map.models": "models"},
+    package_data={"das2f_map": ["py.typed", "**/*.cpp"], "das2f_map.models": ["*/*"]},
     ext_modules=[
         Extension(
             "das2f_map.network.selective_scan._scan",
