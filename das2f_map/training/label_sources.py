@@ -360,8 +360,8 @@ class RasterLabels(LabelSource):
             width=fine.width,
             resampling=Resampling.nearest,
             nodata=self._nodata,
-            # Exact positions: the default interpolates them to an eighth of a pixel.
-            tolerance=0.0,
+            # The default interpolates positions to an eighth of a pixel; rasterio cannot take 0.
+            tolerance=0.001,
         )
         values = self._distinct()
         if not values:
