@@ -74,8 +74,8 @@ def style_vectors(vectors: Path, legend: Legend, layers: Mapping[int, str]) -> P
         for c in legend.each():
             database.execute(
                 "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, "
-                "styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-                "VALUES ('', '', ?, ?, ?, ?, ?, 1, ?, '')",
+                "styleName, styleQML, styleSLD, useAsDefault, description, owner, update_time) "
+                "VALUES ('', '', ?, ?, ?, ?, ?, 1, ?, '', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
                 (
                     layers[c.id],
                     GEOMETRY_COLUMN,
