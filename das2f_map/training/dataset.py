@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,6 +142,14 @@ class PatchReader:
         if self._spool is not None:
             self._spool.cleanup()
             self._spool = None
+
+    def __enter__(self) -> PatchReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def patches(
         self, rows: NDArray[Any], cols: NDArray[Any], turns: NDArray[Any] | None = None

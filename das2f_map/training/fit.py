@@ -10,21 +10,27 @@ when training is complete, and is what ``resume`` continues from.
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 
+import das2f_map
 from das2f_map.accuracy import ConfusionMatrix, percent
 from das2f_map.engines.device import resolve_device
-from das2f_map.errors import DeviceError, MissingDependencyError
+from das2f_map.errors import DeviceError, InputError, MissingDependencyError, OutputError
 from das2f_map.model import (
     Domain,
     ModelBundle,
@@ -34,15 +40,26 @@ from das2f_map.model import (
     load_bundle,
 )
 from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.products.staging import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import sample_statistics
-from das2f_map.training.dataset import BalancedBatches, PatchDataset, PatchReader
-from das2f_map.training.labels import LabelTable, read_labels, require_trainable
-from das2f_map.training.run_files import BEST_NAME, begin, working_folder, write_bundle
+from das2f_map.training.dataset import BLOCK, BalancedBatches, PatchDataset, PatchReader
+from das2f_map.training.labels import LabelTable, limit_blocks, read_labels, require_trainable
+from das2f_map.training.run_files import (
+    BEST_NAME,
+    begin,
+    discard_empty,
+    working_folder,
+    working_path,
+    write_bundle,
+)
 from das2f_map.training.split import split_labels
 
 logger = logging.getLogger("das2f_map")
+
+MAX_BLOCKS = 4000
+"""Blocks of the scene to cut patches from, about half a megabyte each."""
 
 MAX_TEST_PER_CLASS = 5000
 """More test pixels than these are thinned at random: the figures would not change, the waiting would."""
@@ -145,97 +162,99 @@ def train(
     ModelError
         The training diverged.
     """
-    try:
-        from das2f_map.training import loop
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "lightning":
-            raise
-        raise MissingDependencyError(
-            "Training needs the package lightning, which is not installed", "pip install 'das2f-map[train]'"
-        ) from error
-
+    loop = _loop_module()
+    # Of several processes on one machine, Lightning starts all but the first by running the program again.
+    helper = int(os.environ.get("LOCAL_RANK", "0")) > 0
     folder = Path(output)
     chosen = _device(loop, device, devices)
     on_cpu = chosen.accelerator == "cpu"
-    work = working_folder(folder, resume=resume, overwrite=overwrite)
+    work = working_path(folder) if helper else working_folder(folder, resume=resume, overwrite=overwrite)
+    if helper:
+        progress = silent
+    patch = PatchGeometry()
     with open_pair(ms, pan, force=force) as pair:
         for notice in pair.notices:
             logger.info("%s", notice)
         bands, pan_band = sample_statistics(pair)
-        patch = PatchGeometry()
-        reader = PatchReader(pair, bands, pan_band, patch)
-        try:
-            table = _usable_labels(pair, reader, labels, class_field, skip_classes, progress)
-            split = split_labels(table, pair.grids.ms, gap=reader.reach, seed=seed)
+        with PatchReader(pair, bands, pan_band, patch) as reader:
+            labelled = _usable_labels(pair, reader, labels, class_field, skip_classes, seed, progress)
+            split = split_labels(labelled, pair.grids.ms, gap=reader.reach, seed=seed)
             for part, pixels in split.parts.items():
                 logger.info("%s: %s", part, ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
-            config = NetworkConfig(
-                **{
-                    "classes": len(table.legend),
-                    "stages": stages,
-                    "ms_bands": len(bands),
-                    "patch_size": patch.size,
-                    **(network or {}),
-                }
-            )
-            settings = loop.LoopSettings(
-                epochs=epochs,
-                batch_size=batch_size,
-                samples_per_class=samples_per_class or _default_samples(split.train, on_cpu),
-                learning_rate=learning_rate,
-                weight_decay=weight_decay,
-                label_smoothing=label_smoothing,
-                seed=seed,
-            )
-            run = {
-                "network": config.model_dump(),
-                "settings": settings.model_dump(),
-                "split": split.summary(),
-                "legend": table.legend.model_dump(mode="json"),
-            }
-            begin(work, run, resume=resume)
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                net = Das2fNet(config)
-            validation = _thinned(split.validation, 100 if on_cpu else 500, seed)
-            test = _thinned(split.test, MAX_TEST_PER_CLASS, seed)
             try:
+                config = NetworkConfig(
+                    **{
+                        "classes": len(labelled.legend),
+                        "stages": stages,
+                        "ms_bands": len(bands),
+                        "patch_size": patch.size,
+                        **(network or {}),
+                    }
+                )
+                settings = loop.LoopSettings(
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    samples_per_class=samples_per_class or _default_samples(split.train, on_cpu),
+                    learning_rate=learning_rate,
+                    weight_decay=weight_decay,
+                    label_smoothing=label_smoothing,
+                    seed=seed,
+                )
+            except ValidationError as error:
+                first = error.errors()[0]
+                name_of_setting = ".".join(map(str, first["loc"])) or "network"
+                raise InputError(
+                    f"Training cannot run with {name_of_setting} {first.get('input')!r}: {first['msg']}"
+                ) from error
+            if not helper:
+                begin(
+                    work,
+                    {
+                        "network": config.model_dump(),
+                        "settings": settings.model_dump(),
+                        "split": split.summary(),
+                        "legend": labelled.legend.model_dump(mode="json"),
+                    },
+                    resume=resume,
+                )
+            test = _thinned(split.test, MAX_TEST_PER_CLASS, seed)
+            validation = _thinned(split.validation, 100 if on_cpu else 500, seed)
+            data_of_run = loop.RunData(
+                train=PatchDataset(reader, split.train),
+                batches=functools.partial(
+                    BalancedBatches,
+                    split.train,
+                    per_class=settings.samples_per_class,
+                    batch_size=batch_size,
+                    seed=seed,
+                ),
+                validation=PatchDataset(reader, validation),
+            )
+            with _explained(work, device, batch_size):
                 outcome = loop.run_loop(
-                    net,
-                    PatchDataset(reader, split.train),
-                    lambda rank, world: BalancedBatches(
-                        split.train,
-                        per_class=settings.samples_per_class,
-                        batch_size=batch_size,
-                        seed=seed,
-                        rank=rank,
-                        world_size=world,
-                    ),
-                    PatchDataset(reader, validation),
+                    _new_network(config, seed),
+                    data_of_run,
                     settings,
-                    table.legend,
+                    labelled.legend,
                     chosen,
                     work,
                     resume=resume,
-                    start_bar=lambda total: progress("Training", total),
+                    progress=progress,
                 )
+                if helper:
+                    sys.exit(0)
                 net = Das2fNet(config)
                 net.load_state_dict(safetensors.torch.load_file(work / BEST_NAME))
                 where = torch.device("cpu" if on_cpu else _cuda_name(chosen))
                 with progress("Testing", len(test)) as advance:
                     found = loop.predict(net, PatchDataset(reader, test), 2 * batch_size, where, advance)
-            except torch.OutOfMemoryError as error:
-                raise DeviceError(
-                    f"{device} ran out of memory with batches of {batch_size}",
-                    "train with a smaller --batch-size",
-                ) from error
-            ids = np.array(table.legend.ids)
-            matrix = ConfusionMatrix.from_arrays(test.classes, ids[found], table.legend)
+            ids = np.array(labelled.legend.ids)
+            matrix = ConfusionMatrix.from_arrays(test.classes, ids[found], labelled.legend)
             card = ModelCard(
                 name=name or folder.name,
                 description=description,
                 network=config,
-                legend=table.legend,
+                legend=labelled.legend,
                 ms_bands=bands,
                 pan_band=pan_band,
                 patch=patch,
@@ -250,15 +269,14 @@ def train(
                         "epochs_done": len(outcome.history),
                         "precision": chosen.precision,
                         "device": chosen.accelerator,
+                        "devices": devices,
                     },
                     notes="stopped early on request" if outcome.interrupted else "",
                 ),
                 metrics={"test": matrix.to_dict()},
-                software_version=_version(),
+                software_version=das2f_map.__version__,
                 licence=licence,
             )
-        finally:
-            reader.close()
         write_bundle(folder, card, net, outcome.history, matrix, split, pair.grids.ms)
     if not outcome.interrupted:
         shutil.rmtree(work)
@@ -268,9 +286,45 @@ def train(
         percent(matrix.average_accuracy),
         "–" if matrix.kappa is None else f"{matrix.kappa:.3f}",
     )
-    return TrainingResult(
-        folder, load_bundle(folder), matrix, outcome.best_epoch, outcome.history, outcome.interrupted
-    )
+    bundle = load_bundle(folder)
+    return TrainingResult(folder, bundle, matrix, outcome.best_epoch, outcome.history, outcome.interrupted)
+
+
+def _loop_module() -> Any:
+    try:
+        from das2f_map.training import loop
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "lightning":
+            raise
+        raise MissingDependencyError(
+            "Training needs the package lightning, which is not installed", "pip install 'das2f-map[train]'"
+        ) from error
+    return loop
+
+
+def _new_network(config: NetworkConfig, seed: int) -> Das2fNet:
+    """Fresh weights that depend on the seed; the caller's random state stays as it is."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Das2fNet(config)
+
+
+@contextmanager
+def _explained(work: Path, device: str, batch_size: int) -> Iterator[None]:
+    """Turns what a user can mend into errors that say how; a state without a whole epoch is removed."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{device} ran out of memory with batches of {batch_size}", "train with a smaller --batch-size"
+        ) from error
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        # torch and safetensors report a failed write in their own ways.
+        if not disk_is_full(error, work):
+            raise
+        raise OutputError(f"No space left for the training's state in {work}") from error
+    finally:
+        discard_empty(work)
 
 
 def _usable_labels(
@@ -279,12 +333,14 @@ def _usable_labels(
     path: str | Path,
     class_field: str | None,
     skip_classes: Sequence[str],
+    seed: int,
     progress: Progress,
 ) -> LabelTable:
     """Labels on pixels that both sensors see."""
     table = read_labels(
         path, pair.grids.ms, class_field=class_field, skip_classes=skip_classes, progress=progress
     )
+    table = limit_blocks(table, BLOCK, MAX_BLOCKS, seed)
     valid = reader.load(table.rows, table.cols, progress)
     if not valid.all():
         logger.warning("%d labelled pixels left out: no valid data there", int((~valid).sum()))
@@ -333,10 +389,3 @@ def _device(loop: Any, device: str, devices: int) -> Any:
 
 def _cuda_name(chosen: Any) -> str:
     return f"cuda:{chosen.devices[0]}" if isinstance(chosen.devices, list) else "cuda:0"
-
-
-def _version() -> str:
-    try:
-        return version("das2f-map")
-    except PackageNotFoundError:
-        return ""

@@ -138,6 +138,33 @@ def gather(
     return LabelTable(rows[keep], cols[keep], classes[keep], legend, contested)
 
 
+def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> LabelTable:
+    """Keep the pixels of at most ``limit`` blocks of ``block`` × ``block`` MS pixels.
+
+    Training reads the blocks its labels lie in; a label raster of a whole satellite scene would make it read
+    the scene. Blocks are chosen at random, rare classes first, so that every class keeps as many as it can.
+    """
+    keys = labels.rows.astype(np.int64) // block * (1 << 32) + labels.cols // block
+    blocks, of_pixel = np.unique(keys, return_inverse=True)
+    if blocks.size <= limit:
+        return labels
+    rng = np.random.default_rng([seed, 2])
+    chosen = np.zeros(blocks.size, bool)
+    by_rarity = sorted(labels.legend.ids, key=lambda i: int((labels.classes == i).sum()))
+    for k, class_id in enumerate(by_rarity):
+        mine = rng.permutation(np.unique(of_pixel[labels.classes == class_id]))
+        quota = (limit - int(chosen.sum())) // (len(by_rarity) - k)
+        fresh = mine[~chosen[mine]]
+        chosen[fresh[:quota]] = True
+    logger.warning(
+        "The labels spread over %d blocks of %d MS pixels; %d of them, drawn at random, are used",
+        blocks.size,
+        block,
+        int(chosen.sum()),
+    )
+    return labels.select(chosen[of_pixel])
+
+
 def require_trainable(labels: LabelTable, name: str) -> None:
     """Raise :class:`LabelError` unless there are two classes with enough pixels each."""
     if len(labels.legend) < 2:

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +31,7 @@ from torch.utils.data import DataLoader
 from das2f_map.accuracy import ConfusionMatrix, percent
 from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
+from das2f_map.progress import Progress
 from das2f_map.training.dataset import BalancedBatches, PatchDataset, PlainBatches
 from das2f_map.training.run_files import BEST_NAME, LAST_NAME
 
@@ -74,6 +76,16 @@ class LoopOutcome(BaseModel):
     history: list[dict[str, Any]]
     best_epoch: int
     interrupted: bool
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What is trained and chosen on."""
+
+    train: PatchDataset
+    batches: Callable[..., BalancedBatches]
+    """``batches(rank=…, world_size=…)`` makes the training sampler of one process."""
+    validation: PatchDataset
 
 
 class _Learner(pl.LightningModule):
@@ -246,30 +258,23 @@ class _Keeper(pl.Callback):
 
 def run_loop(
     network: nn.Module,
-    train: PatchDataset,
-    train_table_batches: Callable[[int, int], BalancedBatches],
-    validation: PatchDataset,
+    data: RunData,
     settings: LoopSettings,
     legend: Legend,
     device: Device,
     folder: Path,
     *,
     resume: bool,
-    start_bar: Callable[[int], Any],
+    progress: Progress,
 ) -> LoopOutcome:
     """Train ``network`` in place; the best weights lie in ``folder / BEST_NAME`` afterwards.
 
     Parameters
     ----------
-    train_table_batches:
-        Makes the training sampler for ``(rank, world_size)``.
     folder:
         Working folder for the last state and the best weights.
     resume:
         Continue from ``folder / LAST_NAME``.
-    start_bar:
-        ``start_bar(total steps)`` gives the context manager that yields ``advance(n)``.
-
     Raises
     ------
     ModelError
@@ -278,11 +283,10 @@ def run_loop(
         Interrupted before the first epoch was complete, or a second time.
     """
     stop = threading.Event()
-    data = _Data(train, train_table_batches, validation, settings.batch_size)
     processes = device.devices if isinstance(device.devices, int) else len(device.devices)
-    per_epoch = len(train_table_batches(0, processes))
-    learner = _Learner(network, settings, legend, settings.epochs * per_epoch)
-    with _quiet(), _graceful(stop), start_bar(settings.epochs * per_epoch) as advance:
+    steps = settings.epochs * len(data.batches(rank=0, world_size=processes))
+    learner = _Learner(network, settings, legend, steps)
+    with _quiet(), _graceful(stop), progress("Training", steps) as advance:
         trainer = pl.Trainer(
             accelerator=device.accelerator,
             devices=device.devices,
@@ -290,7 +294,7 @@ def run_loop(
             precision=device.precision,  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             gradient_clip_val=settings.gradient_clip,
-            sync_batchnorm=processes > 1,
+            sync_batchnorm=processes > 1 and device.accelerator == "cuda",
             callbacks=[_Keeper(folder, advance, stop)],
             default_root_dir=folder,
             logger=False,
@@ -303,7 +307,10 @@ def run_loop(
         try:
             # weights_only: a checkpoint is data, never code to run.
             trainer.fit(
-                learner, datamodule=data, ckpt_path=folder / LAST_NAME if resume else None, weights_only=True
+                learner,
+                datamodule=_Data(data, settings.batch_size),
+                ckpt_path=folder / LAST_NAME if resume else None,
+                weights_only=True,
             )
         except SystemExit:
             # Lightning turns KeyboardInterrupt into this.
@@ -317,28 +324,21 @@ def run_loop(
 class _Data(pl.LightningDataModule):
     """Loaders, made when rank and world size are known."""
 
-    def __init__(
-        self,
-        train: PatchDataset,
-        batches: Callable[[int, int], BalancedBatches],
-        validation: PatchDataset,
-        batch_size: int,
-    ) -> None:
+    def __init__(self, data: RunData, batch_size: int) -> None:
         super().__init__()
-        self._train, self._batches, self._validation = train, batches, validation
+        self._run = data
         self._batch_size = batch_size
 
-    def _place(self) -> tuple[int, int]:
+    def _place(self) -> dict[str, int]:
         assert self.trainer is not None
-        return self.trainer.global_rank, self.trainer.world_size
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return _loader(self._train, self._batches(*self._place()))
+        return _loader(self._run.train, self._run.batches(**self._place()))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return _loader(
-            self._validation, PlainBatches(len(self._validation), 2 * self._batch_size, *self._place())
-        )
+        dataset = self._run.validation
+        return _loader(dataset, PlainBatches(len(dataset), 2 * self._batch_size, **self._place()))
 
 
 def _loader(dataset: PatchDataset, batches: Any) -> DataLoader[Batch]:

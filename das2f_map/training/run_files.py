@@ -25,13 +25,24 @@ BEST_NAME = "best.safetensors"
 _RUN_NAME = "run.json"
 
 
+def working_path(folder: Path) -> Path:
+    """Where the state of a training lies while it runs."""
+    return folder.with_name(folder.name + ".training")
+
+
+def discard_empty(work: Path) -> None:
+    """Remove a working folder that holds no complete epoch."""
+    if not (work / LAST_NAME).exists():
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """Where the training's state goes; made, and emptied unless resuming."""
+    """Where the training's state goes, if ``output`` may be written; nothing is touched yet."""
     if folder.suffix == ".zip":
         raise OutputError(
             f"{folder} is a zip file's name; training writes a folder", f"-o {folder.with_suffix('')}"
         )
-    work = folder.with_name(folder.name + ".training")
+    work = working_path(folder)
     if folder.exists():
         if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD_NAME).exists()):
             raise OutputError(f"{folder} exists and is not a model bundle", "choose another name with -o")
@@ -46,7 +57,7 @@ def working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
         if not (work / LAST_NAME).exists():
             raise OutputError(f"There is no interrupted training of {folder} to resume", "leave out --resume")
         return work
-    if work.exists() and not overwrite:
+    if (work / LAST_NAME).exists() and not overwrite:
         raise OutputError(
             f"{work} holds an unfinished training", "--resume continues it, --overwrite starts anew"
         )

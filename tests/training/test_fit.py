@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,14 @@ import rasterio
 import torch
 from small_scene import NAMES, TINY, Scene
 
-from das2f_map.errors import DeviceError, LabelError, MissingDependencyError, ModelError, OutputError
+from das2f_map.errors import (
+    DeviceError,
+    InputError,
+    LabelError,
+    MissingDependencyError,
+    ModelError,
+    OutputError,
+)
 from das2f_map.model import load_bundle
 from das2f_map.training.fit import TrainingResult, train
 
@@ -153,10 +161,18 @@ def test_ctrl_c_keeps_the_best_and_resuming_gives_the_same_model(
     assert not (tmp_path / "model.training").exists()
 
 
+def test_an_interrupted_training_is_not_started_over_by_accident(scene: Scene, tmp_path: Path) -> None:
+    run(scene, tmp_path / "model", progress=interrupting(5))
+    shutil.rmtree(tmp_path / "model")  # as after a crash: the state is there, the bundle is not
+    with pytest.raises(OutputError, match="unfinished training") as caught:
+        run(scene, tmp_path / "model")
+    assert "--resume" in str(caught.value)
+
+
 def test_ctrl_c_before_the_first_epoch_leaves_no_bundle(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(scene, tmp_path / "model", progress=interrupting(1))
-    assert not (tmp_path / "model").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resuming_with_other_settings_is_refused(scene: Scene, tmp_path: Path) -> None:
@@ -191,8 +207,22 @@ def test_bad_labels_leave_nothing_behind(scene: Scene, tmp_path: Path) -> None:
 
 
 def test_diverged_training_says_so(scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="diverged"):
+    with pytest.raises(ModelError, match="diverged") as caught:
         run(scene, tmp_path / "model", learning_rate=1e30)
+    assert "lower learning rate" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"learning_rate": 0.0}, "learning_rate"), ({"epochs": 0}, "epochs"), ({"stages": 3}, "stages")],
+)
+def test_impossible_settings_are_named(
+    options: dict[str, Any], says: str, scene: Scene, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        run(scene, tmp_path / "model", **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
@@ -211,6 +241,32 @@ def test_without_lightning_the_extra_is_named(
     with pytest.raises(MissingDependencyError, match="lightning") as caught:
         run(scene, tmp_path / "model")
     assert "das2f-map[train]" in str(caught.value)
+
+
+def test_two_processes_make_one_bundle(scene: Scene, tmp_path: Path) -> None:
+    """Two CPU processes stand in for two GPUs."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from das2f_map.training.fit import train\n"
+        f"train({str(scene.ms)!r}, {str(scene.pan)!r}, {str(scene.labels)!r}, 'model', epochs=2,\n"
+        f"      batch_size=8, samples_per_class=16, device='cpu', devices=2, network={TINY!r})\n"
+        "print('done')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program.name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "program.py"]
+    card = load_bundle(tmp_path / "model").card
+    assert card.training.settings["devices"] == 2
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert [e["epoch"] for e in record["epochs"]] == [1, 2]
 
 
 def test_training_is_quiet(scene: Scene, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from das2f_map.errors import LabelError
+from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.training import labels as labels_module
 from das2f_map.training.label_sources import open_labels
-from das2f_map.training.labels import LabelTable, read_labels, require_trainable
+from das2f_map.training.labels import LabelTable, limit_blocks, read_labels, require_trainable
 
 UTM = CRS.from_epsg(32631)
 NORTH_UP = Grid(60, 80, Affine(10, 0, 500_000, 0, -10, 5_600_000), UTM)
@@ -315,3 +316,20 @@ def test_very_large_classes_are_thinned_evenly_and_rare_ones_kept(
     # Every quarter of the scene keeps about its share.
     quarters, _, _ = np.histogram2d(rows, cols, bins=2, range=((0, 60), (0, 80)))
     assert quarters.min() > 0.7 * quarters.mean()
+
+
+def test_labels_of_many_blocks_are_limited_with_rare_classes_first() -> None:
+    values = np.ones((400, 400), np.uint8)
+    values[::40, ::40] = 2
+    values[5, 5] = values[395, 395] = 3
+    rows, cols = (a.astype(np.int32) for a in np.nonzero(values))
+    legend = Legend.from_names(["grass", "tree", "pond"])
+    table = LabelTable(rows, cols, values[rows, cols], legend)
+    kept = limit_blocks(table, 10, 100, seed=0)
+    blocks = {(r // 10, c // 10) for r, c in zip(kept.rows.tolist(), kept.cols.tolist(), strict=True)}
+    assert 90 <= len(blocks) <= 100
+    # Whole blocks stay, both ponds among them, and a third of the blocks or so is spent on trees.
+    assert len(kept) == 100 * len(blocks)
+    assert kept.counts()["pond"] == 2
+    assert kept.counts()["tree"] >= 30
+    assert limit_blocks(table, 10, 1600, seed=0) is table
