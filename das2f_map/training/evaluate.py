@@ -25,7 +25,8 @@ from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.products.class_raster import read_legend
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid, blocks_of
-from das2f_map.training.label_sources import LabelSource, open_labels
+from das2f_map.training.label_files import open_labels
+from das2f_map.training.label_source import LabelSource
 
 _BLOCK = 1024
 _NUMBERED = re.compile(r"(class)?[ _]*\d+", re.IGNORECASE)

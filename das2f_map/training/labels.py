@@ -23,7 +23,8 @@ from das2f_map.errors import LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.training.label_sources import LabelSource, open_labels
+from das2f_map.training.label_files import open_labels
+from das2f_map.training.label_source import LabelSource
 
 logger = logging.getLogger("das2f_map")
 

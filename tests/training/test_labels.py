@@ -18,7 +18,7 @@ from das2f_map.errors import LabelError
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.training import labels as labels_module
-from das2f_map.training.label_sources import open_labels
+from das2f_map.training.label_files import open_labels
 from das2f_map.training.labels import LabelTable, limit_blocks, read_labels, require_trainable
 
 UTM = CRS.from_epsg(32631)

@@ -1,12 +1,8 @@
-"""Label files as sources of class windows on a given grid."""
+"""Polygons and points as labels."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import geopandas as gpd
@@ -17,18 +13,14 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import RasterioError
 from rasterio.features import rasterize
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from das2f_map.errors import LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.products.class_raster import read_legend
-from das2f_map.scene.grid import Grid, Window, blocks_of
-
-MAX_CLASSES = 255
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.training.label_source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 
 # Field names people give to classes, compared in lower case without separators.
 _PLAUSIBLE_FIELDS = frozenset(
@@ -38,87 +30,13 @@ _PLAUSIBLE_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class LabelBlock:
-    """Classes of a window.
-
-    ``classes`` is uint8 ``(height, width)``, 0 where unlabelled; ``contested`` counts the pixels
-    that are 0 because different classes claim them.
-    """
-
-    classes: NDArray[np.uint8]
-    contested: int
-
-
-class LabelSource(ABC):
-    """An open label file, read as windows of the grid it was opened for."""
-
-    legend: Legend
-    """Classes in the file; those it only numbers are called ``class 1`` and so on."""
-
-    @abstractmethod
-    def read(self, window: Window) -> LabelBlock:
-        """Classes of a window of the grid."""
-
-    @abstractmethod
-    def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
-        """The windows among ``candidates`` that can hold labels."""
-
-    def close(self) -> None:  # noqa: B027 - most sources hold nothing open
-        """Release the file."""
-
-    def __enter__(self) -> LabelSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None) -> LabelSource:
-    """Open a vector file or label raster for reading on ``grid``.
-
-    Raises
-    ------
-    LabelError
-        Missing, neither vector nor raster, no CRS, no overlap with the grid, unknown field, lines…
-    """
-    text = str(path)
-    if "://" not in text and not text.startswith("/vsi") and not Path(text).exists():
-        raise LabelError(f"Label file {text} does not exist")
-    layers = _vector_layers(text)
-    if layers:
-        return VectorLabels(text, layers, grid, class_field)
-    try:
-        dataset = rasterio.open(text)
-    except RasterioIOError:
-        raise LabelError(
-            f"{text} is neither a vector file nor a raster that GDAL can read",
-            "labels can be a Shapefile, GeoPackage, GeoJSON… or a GeoTIFF of class numbers",
-        ) from None
-    if class_field is not None:
-        dataset.close()
-        raise LabelError(
-            f"{text} is a label raster; --class-field is for vector files", "leave the option out"
-        )
-    try:
-        return RasterLabels(text, dataset, grid)
-    except BaseException:
-        dataset.close()
-        raise
-
-
-def _vector_layers(path: str) -> list[str]:
+def vector_layers(path: str) -> list[str]:
     """Names of the layers with geometries; none if it is not a vector file."""
     try:
         layers = pyogrio.list_layers(path)
     except (DataSourceError, DataLayerError):
         return []
     return [str(name) for name, kind in layers if kind is not None]
-
-
-# ---------------------------------------------------------------------------------------- vector
 
 
 class VectorLabels(LabelSource):
@@ -146,7 +64,7 @@ class VectorLabels(LabelSource):
         self._tree = shapely.STRtree(shapes)
         scene = shapely.box(0, 0, grid.width, grid.height)
         if not self._tree.query(scene, predicate="intersects").size:
-            raise _outside(path)
+            raise outside_scene(path)
 
     def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
         for window in candidates:
@@ -223,7 +141,7 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
         frame = frame.rename(columns={field: "value"})[["value", "geometry"]]
         frames.append(frame[frame.geometry.notna() & ~frame.geometry.is_empty].to_crs(grid.crs))
     if not any(len(f) for f in frames):
-        raise _outside(path) if total else LabelError(f"Labels {path} hold no features")
+        raise outside_scene(path) if total else LabelError(f"Labels {path} hold no features")
     merged = gpd.GeoDataFrame(
         pd.concat([f for f in frames if len(f)], ignore_index=True), geometry="geometry", crs=grid.crs
     ).explode(ignore_index=True)
@@ -316,144 +234,6 @@ def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[NDArray[
     return np.array([lookup[v] for v in values.tolist()], np.uint8), legend
 
 
-# ---------------------------------------------------------------------------------------- raster
-
-
-class RasterLabels(LabelSource):
-    """A raster of class numbers: 0 and nodata are unlabelled.
-
-    Each pixel of the grid is looked at on a sub-grid about as fine as the raster (up to 8 × 8
-    positions) and gets the class most positions have, if that is at least as many as have none.
-    Two classes with equally many contest the pixel.
-    """
-
-    def __init__(self, path: str, dataset: Any, grid: Grid) -> None:
-        if dataset.crs is None:
-            raise LabelError(
-                f"Label raster {path} has no coordinate reference system",
-                "assign one, e.g. gdal_edit.py -a_srs EPSG:32616 labels.tif",
-            )
-        if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer) and dataset.dtypes[0] not in (
-            "float32",
-            "float64",
-        ):
-            raise LabelError(
-                f"Label raster {path} is of type {dataset.dtypes[0]}, not a raster of class numbers"
-            )
-        self._path = path
-        self._dataset = dataset
-        self._grid = grid
-        self._nodata = dataset.nodata
-        left, bottom, right, top = transform_bounds(dataset.crs, grid.crs, *_dataset_bounds(dataset))
-        footprint = shapely.box(left, bottom, right, top)
-        self._footprint = footprint
-        scene = shapely.Polygon(grid.corners())
-        if not footprint.intersects(scene):
-            raise _outside(path)
-        self._factor = self._refinement(left, right, top, bottom)
-        fine = grid.refined(self._factor)
-        self._vrt = WarpedVRT(
-            dataset,
-            crs=grid.crs,
-            transform=fine.transform,
-            height=fine.height,
-            width=fine.width,
-            resampling=Resampling.nearest,
-            nodata=self._nodata,
-            # The default interpolates positions to an eighth of a pixel; rasterio cannot take 0.
-            tolerance=0.001,
-        )
-        values = self._distinct()
-        if not values:
-            raise LabelError(
-                f"Label raster {path} has no labelled pixel in the scene", "0 and nodata count as unlabelled"
-            )
-        if values[0] < 1 or values[-1] > MAX_CLASSES:
-            raise LabelError(
-                f"Label raster {path} holds class numbers {values[0]} to {values[-1]}, not 1 to 255",
-                "0 and nodata count as unlabelled",
-            )
-        names = self._names() or {}
-        self.legend = Legend.from_names([names.get(v, f"class {v}") for v in values], values)
-
-    def _refinement(self, left: float, right: float, top: float, bottom: float) -> int:
-        """Positions looked at along a pixel's side."""
-        along_rows = (top - bottom) / self._dataset.height
-        along_cols = (right - left) / self._dataset.width
-        size = min(self._grid.pixel_size)
-        return int(np.clip(round(size / max(min(along_rows, along_cols), 1e-300)), 1, 8))
-
-    def _names(self) -> dict[int, str] | None:
-        """Class names the raster carries, by value."""
-        legend = read_legend(self._path)
-        return None if legend is None else {c.id: c.name for c in legend.each()}
-
-    def _distinct(self) -> list[int]:
-        found: set[int] = set()
-        for window in self.windows(blocks_of(self._grid.window, 512)):
-            found.update(int(v) for v in np.unique(self._values(window)))
-            if len(found) > MAX_CLASSES + 1:
-                raise LabelError(
-                    f"Label raster {self._path} has more than {MAX_CLASSES} different values",
-                    "it should hold class numbers; is it an image?",
-                )
-        return sorted(found - {NODATA_CLASS})
-
-    def _values(self, window: Window) -> NDArray[np.int64]:
-        """Class numbers on the refined grid, 0 where unlabelled."""
-        fine = window.refined(self._factor)
-        raw = self._vrt.read(1, window=((fine.row, fine.row_stop), (fine.col, fine.col_stop)))
-        inside = self._vrt.dataset_mask(window=((fine.row, fine.row_stop), (fine.col, fine.col_stop))) > 0
-        if raw.dtype.kind == "f":
-            inside &= np.isfinite(raw)
-            raw = np.where(inside, raw, 0)
-            if not np.array_equal(raw, np.round(raw)):
-                raise LabelError(f"Label raster {self._path} holds fractions, not class numbers")
-        return np.where(inside, raw, NODATA_CLASS).astype(np.int64)
-
-    def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
-        for window in candidates:
-            if shapely.Polygon(self._grid.cropped(window).corners()).intersects(self._footprint):
-                yield window
-
-    def read(self, window: Window) -> LabelBlock:
-        k = self._factor
-        fine = self._values(window)
-        cells = fine.reshape(window.height, k, window.width, k)
-        best = np.zeros((window.height, window.width), np.int64)
-        classes = np.zeros(best.shape, np.uint8)
-        tied = np.zeros(best.shape, bool)
-        for value in np.unique(fine):
-            if value == NODATA_CLASS:
-                continue
-            count = (cells == value).sum(axis=(1, 3))
-            more = count > best
-            tied = np.where(more, False, tied | ((count == best) & (count > 0)))
-            classes[more] = value
-            best = np.maximum(best, count)
-        enough = best >= (cells == NODATA_CLASS).sum(axis=(1, 3))
-        contested = tied & enough
-        classes[contested | ~enough] = NODATA_CLASS
-        return LabelBlock(classes, int(contested.sum()))
-
-    def close(self) -> None:
-        self._vrt.close()
-        self._dataset.close()
-
-
-def _dataset_bounds(dataset: Any) -> tuple[float, float, float, float]:
-    corners = [dataset.transform * (c, r) for c in (0, dataset.width) for r in (0, dataset.height)]
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
 def _map_bounds(grid: Grid) -> tuple[float, float, float, float]:
     xs, ys = zip(*grid.corners(), strict=True)
     return min(xs), min(ys), max(xs), max(ys)
-
-
-def _outside(path: str) -> LabelError:
-    return LabelError(
-        f"Labels {path} lie outside the scene",
-        "check that labels and images show the same place and that the label file's CRS is right",
-    )

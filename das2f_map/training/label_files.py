@@ -1,0 +1,47 @@
+"""Opening a label file of whatever kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import RasterioIOError
+
+from das2f_map.errors import LabelError
+from das2f_map.scene.grid import Grid
+from das2f_map.training.label_raster import RasterLabels
+from das2f_map.training.label_source import LabelSource
+from das2f_map.training.label_vector import VectorLabels, vector_layers
+
+
+def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None) -> LabelSource:
+    """Open a vector file or label raster for reading on ``grid``.
+
+    Raises
+    ------
+    LabelError
+        Missing, neither vector nor raster, no CRS, no overlap with the grid, unknown field, lines…
+    """
+    text = str(path)
+    if "://" not in text and not text.startswith("/vsi") and not Path(text).exists():
+        raise LabelError(f"Label file {text} does not exist")
+    layers = vector_layers(text)
+    if layers:
+        return VectorLabels(text, layers, grid, class_field)
+    try:
+        dataset = rasterio.open(text)
+    except RasterioIOError:
+        raise LabelError(
+            f"{text} is neither a vector file nor a raster that GDAL can read",
+            "labels can be a Shapefile, GeoPackage, GeoJSON… or a GeoTIFF of class numbers",
+        ) from None
+    if class_field is not None:
+        dataset.close()
+        raise LabelError(
+            f"{text} is a label raster; --class-field is for vector files", "leave the option out"
+        )
+    try:
+        return RasterLabels(text, dataset, grid)
+    except BaseException:
+        dataset.close()
+        raise
