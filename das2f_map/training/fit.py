@@ -181,6 +181,11 @@ def train(
             split = split_labels(labelled, pair.grids.ms, gap=reader.reach, seed=seed)
             for part, pixels in split.parts.items():
                 logger.info("%s: %s", part, ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
+            unseen = [n for n, k in split.validation.counts().items() if not k]
+            if unseen:
+                logger.warning(
+                    "No validation pixels for %s: the choice of the epoch ignores it", ", ".join(unseen)
+                )
             try:
                 config = NetworkConfig(
                     **{
