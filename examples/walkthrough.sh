@@ -1,0 +1,50 @@
+#!/bin/sh
+# Train on the example scene, map a part of it, measure the map, draw it. A few minutes on two CPU cores.
+#
+#     BIN=.venv/bin sh examples/walkthrough.sh out/walkthrough
+#
+# BIN: folder of the das2f-map command; looked up in PATH if not given. Outputs are replaced.
+set -eu
+
+case $# in
+0) out=out/walkthrough ;;
+1) out=$1 ;;
+*)
+    echo "usage: [BIN=FOLDER] sh examples/walkthrough.sh [OUTPUT_FOLDER]" >&2
+    exit 2
+    ;;
+esac
+scene=$(dirname "$0")/gulf
+das2f_map=${BIN:+$BIN/}das2f-map
+
+if ! command -v "$das2f_map" >/dev/null; then
+    echo "$das2f_map not found: install with pip install '.[train]' and set BIN to its folder" >&2
+    exit 1
+fi
+
+step() {
+    printf '\n== %s\n' "$1"
+}
+
+mkdir -p "$out"
+
+step "1/4  Train a small model on the labels of the example scene, 4 epochs"
+"$das2f_map" train "$scene/ms.tif" "$scene/pan.tif" --labels "$scene/labels.gpkg" -o "$out/model" \
+    --epochs 4 --samples-per-class 150 --device cpu \
+    --data "examples/gulf: Landsat-8 (USGS, CC0), labels by the das2f-map authors" --overwrite
+
+step "2/4  Map the window of examples/gulf/window.geojson with it"
+"$das2f_map" classify "$scene/ms.tif" "$scene/pan.tif" --model "$out/model" \
+    --aoi "$scene/window.geojson" -o "$out/landcover.tif" --device cpu --overwrite
+
+step "3/4  Compare the map with all labels in the window"
+echo "Many of these pixels were trained on, so this flatters. The held-out figures are those of step 1."
+"$das2f_map" evaluate "$out/landcover.tif" --reference "$scene/labels.gpkg"
+
+step "4/4  Draw the map"
+"$das2f_map" preview "$out/landcover.tif" -o "$out/landcover.png" \
+    --title "Gulf coast, 4 epochs of training" --overwrite
+
+step "Done"
+echo "Look at $out/landcover.png and $out/model/training.png,"
+echo "and open $out/landcover.tif and $out/landcover.gpkg in QGIS."
