@@ -116,7 +116,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise ModelError(
-            f"{path} is not a checkpoint that can be read safely: {str(error).splitlines()[0]}",
+            f"{path} is not a checkpoint that can be read safely: damaged, or more in it than weights",
             "save the weights alone: torch.save(network.state_dict(), path)",
         ) from error
     for key in _WRAPPERS:

@@ -321,7 +321,7 @@ def _refuse_bad_ratio(ratios: tuple[float, float], force: bool) -> None:
         apart = f"{ratio:.3g}" if max(ratios) < 1.05 * min(ratios) else f"{ratios[0]:.3g} × {ratios[1]:.3g}"
         raise InputError(
             f"the MS : PAN pixel size ratio is {apart}, too far from 4 ({lowest} to {highest} are taken)",
-            "check that both files belong to one sensor",
+            "check that both files belong to one sensor; --force takes them all the same",
         )
 
 
