@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,6 +13,10 @@ from das2f_map import __version__
 from das2f_map.cli import classify, evaluate, models, preview, train
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError
+
+
+_INTERRUPTED = 130
+"""Exit code of typer after Ctrl-C."""
 
 
 @dataclass
@@ -62,28 +67,40 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Entry point of the ``das2f-map`` command."""
+    # What batch systems send when time is up: an exception, so that nothing half-written stays behind.
+    signal.signal(signal.SIGTERM, _terminate)
+    _settings.debug = False
     try:
-        app()
+        app(prog_name="das2f-map")
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            _say("interrupted")
+        raise
     except Das2fMapError as error:
         if _settings.debug:
             raise
-        print(f"error: {error.message}", file=sys.stderr)
+        _say(f"error: {error.message}")
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            _say(f"hint: {error.hint}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        if _settings.debug:
-            raise
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
     except MemoryError as error:
         if _settings.debug:
             raise
-        print(f"error: out of memory: {error}", file=sys.stderr)
+        _say(f"error: out of memory: {error}")
         sys.exit(1)
     except Exception as error:  # the last resort: a user gets a line, not a traceback
         if _settings.debug:
             raise
-        print(f"error: unexpected {type(error).__name__}: {error}", file=sys.stderr)
-        print("hint: this is a bug; run again with `das2f-map --debug …` and report it", file=sys.stderr)
+        _say(f"error: unexpected {type(error).__name__}: {error}")
+        _say("hint: this is a bug; run again with `das2f-map --debug …` and report it")
         sys.exit(70)
+
+
+def _say(text: str) -> None:
+    """One line on stderr, even where a library's message inside it has several."""
+    print(" ".join(text.split()), file=sys.stderr)
+
+
+def _terminate(number: int, _frame: object) -> None:
+    _say("terminated")
+    sys.exit(128 + number)

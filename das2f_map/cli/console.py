@@ -115,7 +115,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     for heading, justify in columns.items():
         table.add_column(heading, justify="right" if justify == "right" else "left")
     for i, row in enumerate(rows):
@@ -124,4 +124,7 @@ def print_table(
             cells[0] = Text.assemble(("■ ", swatches[i]), row[0])
         table.add_row(*cells)
     # Not a terminal: as wide as the table needs, so that nothing is cut off in a file.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    # Of its own: a table breaks its title at its width, and paths are long.
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(table)
