@@ -43,7 +43,8 @@ def train_command(
             "--samples-per-class",
             metavar="N",
             min=1,
-            help="Patches of each class in an epoch; by default the median class's pixels, 100 to 1000.",
+            help="Patches of each class in an epoch; by default as many as the median class has pixels, "
+            "at least 50, at most 1000 on a GPU and 200 on the CPU.",
         ),
     ] = None,
     batch_size: Annotated[

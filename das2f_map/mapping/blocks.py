@@ -15,7 +15,7 @@ from das2f_map.scene.grid import Window, blocks_of
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import normalise
 
-BLOCK_SIZE = 128
+BLOCK_SIZE = 64
 """MS pixels a side of what is read, computed and written at once."""
 
 Mask = Callable[[Window], npt.NDArray[np.bool_]]

@@ -9,12 +9,12 @@ from das2f_map.network.config import NetworkConfig
 
 
 class Classifier(nn.Module):
-    """Features ``(B, width·L)`` → logits ``(B, C)``."""
+    """Features ``(B, width·L)`` → logits ``(B, C)``, through ``hidden`` inner values."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, hidden: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(config.flat_features, config.classifier_hidden)
-        self.out = nn.Linear(config.classifier_hidden, config.classes)
+        self.hidden = nn.Linear(config.flat_features, hidden)
+        self.out = nn.Linear(hidden, config.classes)
 
     def forward(self, features: Tensor) -> Tensor:
         logits: Tensor = self.out(self.hidden(features))
@@ -34,3 +34,10 @@ class Classifier(nn.Module):
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
         return layer
+
+
+def make_classifier(config: NetworkConfig) -> nn.Module:
+    """The classifier of a configuration: two layers as published, or the equal single one."""
+    if config.classifier_hidden is None:
+        return nn.Linear(config.flat_features, config.classes)
+    return Classifier(config, config.classifier_hidden)

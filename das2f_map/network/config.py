@@ -22,7 +22,9 @@ class NetworkConfig(BaseModel):
     state_size: int = Field(default=24, ge=1, description="N, states per channel of the scan")
     dt_rank: int = Field(default=24, ge=1, description="rank of the step-size projection")
     mlp_ratio: int = Field(default=4, ge=1, description="hidden width of the MLPs over `width`")
-    classifier_hidden: int = Field(default=1024, ge=1, description="inner width of the linear classifier")
+    classifier_hidden: int | None = Field(
+        default=1024, ge=1, description="inner width of the classifier; null for the equal single layer"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> NetworkConfig:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
-from das2f_map.network.classifier import Classifier
+from das2f_map.network.classifier import Classifier, make_classifier
 from das2f_map.network.cmda import Cmda
 from das2f_map.network.config import NetworkConfig
 from das2f_map.network.spvm import Spvm
@@ -60,7 +60,7 @@ class Das2fNet(nn.Module):
         self.stages = nn.ModuleList(Stage(config) for _ in range(config.stages))
         # fusions[0] takes the last stage's specifics, the next one those of the stage before it.
         self.fusions = nn.ModuleList(Aalf(config) for _ in range(config.stages))
-        self.classifier: nn.Module = Classifier(config)
+        self.classifier = make_classifier(config)
 
     def features(self, ms: Tensor, pan: Tensor) -> Tensor:
         """Fused sub-tokens, flattened: ``(B, width·L)``."""
@@ -86,3 +86,4 @@ class Das2fNet(nn.Module):
         """Replace the classifier by its single-layer equivalent, for inference. Logits stay the same."""
         if isinstance(self.classifier, Classifier):
             self.classifier = self.classifier.folded()
+            self.config = self.config.model_copy(update={"classifier_hidden": None})

@@ -57,7 +57,9 @@ def test_logits_agree_in_float32(case, backend: str) -> None:
     if reason := BACKENDS[backend].unavailable(torch.device("cpu"), torch.float32):
         pytest.skip(f"{backend}: {reason}")
     single = Das2fNet(network.config).eval()
-    single.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in network.state_dict().items()})
+    single.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    )
     with torch.no_grad(), use_backend(backend):
         logits = single(*_inputs(vectors, torch.float32)).numpy()
     truth = vectors["output/logits"]
@@ -71,10 +73,8 @@ def test_intermediates_agree(case) -> None:
     names = [n.removeprefix("intermediate/") for n in vectors.files if n.startswith("intermediate/")]
     assert len(names) == (7 if network.config.stages == 1 else 12)
     hooks = [
-        modules[_TOKENS[n.split(".")[0]]].register_forward_hook(
-            lambda _m, _i, out, key=n.split(".")[0]: seen.__setitem__(key, out)
-        )
-        for n in names
+        modules[_TOKENS[key]].register_forward_hook(lambda _m, _i, out, key=key: seen.__setitem__(key, out))
+        for key in {n.split(".")[0] for n in names}
     ]
     ms, pan = _inputs(vectors, torch.float64)
     with torch.no_grad():
@@ -87,7 +87,9 @@ def test_intermediates_agree(case) -> None:
         truth = vectors[f"intermediate/{name}"]
         # The published fusion keeps its sub-tokens in another shape, in the same order.
         # The vectors keep intermediates in float32: half a unit in its last place is the best there is.
-        np.testing.assert_allclose(value.numpy().reshape(truth.shape), truth, rtol=6e-8, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(
+            value.numpy().reshape(truth.shape), truth, rtol=6e-8, atol=1e-9, err_msg=name
+        )
 
 
 def test_folded_classifier_changes_nothing(case) -> None:

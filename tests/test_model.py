@@ -1,0 +1,126 @@
+"""Model bundles on disk: what is written is read back, and what is damaged is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from tiny import tiny_bundle, tiny_card, tiny_network
+
+from das2f_map.errors import ModelError
+from das2f_map.model import (
+    Domain,
+    ModelCard,
+    PatchGeometry,
+    bundled_models,
+    find_model,
+    load_bundle,
+    read_card,
+    save_bundle,
+)
+
+
+@pytest.mark.parametrize("name", ["model", "model.zip"])
+def test_round_trip(name: str, tmp_path: Path) -> None:
+    card = tiny_card()
+    network = tiny_network(card)
+    save_bundle(tmp_path / name, card, network.state_dict())
+    bundle = load_bundle(tmp_path / name)
+    assert bundle.card == card == read_card(tmp_path / name)
+    patch = torch.randn(2, 4, 16, 16), torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(bundle.network()(*patch), network(*patch))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_files_are_what_other_tools_read(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path)
+    card = json.loads((tmp_path / "tiny" / "model.json").read_text())
+    assert card["format_version"] == 1
+    assert [c["name"] for c in card["legend"]["classes"]] == ["water", "forest", "bare soil"]
+    assert "stages.0.cmda.ms.scan.A_log" in load_file(tmp_path / "tiny" / "model.safetensors")
+
+
+def test_damaged_bundles_are_told_apart(tmp_path: Path) -> None:
+    def damaged(name: str) -> Path:
+        tiny_bundle(tmp_path, name)
+        return tmp_path / name
+
+    with pytest.raises(ModelError, match="model not found"):
+        load_bundle(tmp_path / "nothing")
+    folder = damaged("no-card")
+    (folder / "model.json").unlink()
+    with pytest.raises(ModelError, match=r"not a model bundle: it has no model\.json"):
+        load_bundle(folder)
+    folder = damaged("bad-card")
+    (folder / "model.json").write_text('{"format_version": 1,')
+    with pytest.raises(ModelError, match="not a das2f-map model card"):
+        load_bundle(folder)
+    folder = damaged("newer")
+    card = json.loads((folder / "model.json").read_text()) | {"format_version": 2}
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="format_version"):
+        load_bundle(folder)
+    folder = damaged("truncated")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="damaged or not a safetensors file"):
+        load_bundle(folder)
+    (tmp_path / "file.zip").write_text("not a zip")
+    with pytest.raises(ModelError, match="neither a folder nor a sound zip"):
+        load_bundle(tmp_path / "file.zip")
+
+
+def test_weights_must_belong_to_the_card(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path)
+    path = tmp_path / "tiny" / "model.safetensors"
+    good = load_file(path)
+    name = "classifier.out.bias"
+    for change, phrase in (
+        ({k: v for k, v in good.items() if k != name}, f"1 missing \\({name}\\)"),
+        (good | {"more": torch.zeros(1)}, "1 unexpected \\(more\\)"),
+        (good | {name: torch.zeros(7)}, f"{name} is 7, should be 3"),
+        (good | {name: torch.full((3,), float("nan"))}, f"1 not finite \\({name}\\)"),
+    ):
+        save_file(change, path)
+        with pytest.raises(ModelError, match=phrase):
+            load_bundle(tmp_path / "tiny").network()
+
+
+def test_cards_must_agree_with_themselves() -> None:
+    card = tiny_card().model_dump()
+    for change in ({"ms_bands": card["ms_bands"][:2]}, {"patch": PatchGeometry(size=8).model_dump()}):
+        with pytest.raises(ValidationError):
+            ModelCard.model_validate(card | change)
+    with pytest.raises(ValidationError):
+        PatchGeometry(size=16, target_index=16)
+    assert (PatchGeometry().before, PatchGeometry().after) == (7, 8)
+    with pytest.raises(ValidationError):
+        Domain(ms_gsd_m=(1.0,), ratio=(1.0, 2.0))  # type: ignore[arg-type]
+
+
+def test_unknown_names_get_a_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_bundle(tmp_path, "landsat8-gulf")
+    monkeypatch.setattr(
+        "das2f_map.model.bundled_models", lambda: {"landsat8-gulf": tmp_path / "landsat8-gulf"}
+    )
+    assert find_model("landsat8-gulf") == tmp_path / "landsat8-gulf"
+    with pytest.raises(ModelError) as caught:
+        find_model("landsat-gulf")
+    assert caught.value.hint == "did you mean 'landsat8-gulf'?"
+
+
+def test_bundled_models_are_sound() -> None:
+    """What ships must load, say what it is, and carry its own accuracy."""
+    assert bundled_models(), "at least one model ships with the package"
+    for path in bundled_models().values():
+        bundle = load_bundle(path)
+        bundle.network()
+        assert bundle.card.licence
+        assert bundle.card.training.data
+        assert bundle.card.domain is not None
+        assert 0 < bundle.card.metrics["test"]["overall_accuracy"] <= 1
