@@ -85,7 +85,9 @@ class Legend(BaseModel):
             free = [c for c in (*fitting, *_SPARE_COLOURS) if c not in chosen]
             # More classes than colours: spread further ones evenly over the blue and red channels.
             n = len(chosen)
-            chosen.append(free[0] if free else f"#{(n * 67) % 256:02x}{(n * 29) % 256:02x}{(n * 151) % 256:02x}")
+            chosen.append(
+                free[0] if free else f"#{(n * 67) % 256:02x}{(n * 29) % 256:02x}{(n * 151) % 256:02x}"
+            )
         numbers = range(1, len(names) + 1) if ids is None else ids
         return cls(
             classes=tuple(

@@ -109,7 +109,7 @@ def classify(
         paths = {kind: staged.stage(final) for kind, final in finals.items()}
         with open_pair(ms, pan, force=force) as pair:
             for notice in pair.notices:
-                log.warning("%s", notice)
+                log.info("%s", notice)
             area = Area.from_file(aoi, pair.grids.ms) if aoi is not None else None
             window = area.window if area is not None else pair.grids.ms.window
             with timings.phase("model"):

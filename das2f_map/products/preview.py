@@ -22,7 +22,7 @@ from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
 from das2f_map.products.areas import grid_of
 from das2f_map.products.class_raster import read_legend
-from das2f_map.products.staging import writing
+from das2f_map.products.staging import StagedOutputs, writing
 from das2f_map.scene.grid import Grid
 
 _MAP_INCHES = 6.4
@@ -36,7 +36,7 @@ _FAINT = "#6b7178"
 _PAPER = "#ffffff"
 _HATCH, _HATCH_INK = "/////", "#c3c9cf"
 """No data is hatched: any plain colour could be taken for a class (clouds are nearly white)."""
-_LONGEST_NAME = 22
+_LONGEST_NAME = 18
 
 
 def preview(
@@ -46,12 +46,13 @@ def preview(
     title: str | None = None,
     max_pixels: int = 2_000_000,
     dpi: int = 200,
+    overwrite: bool = False,
 ) -> Path:
     """Draw a class map, of this package or a foreign one, as PNG.
 
     The map is read from its overviews, or decimated to the most frequent class, to at most
     ``max_pixels``; shares in the legend are those of the pixels read. North is up: a rotated grid is
-    turned. A file that exists is replaced.
+    turned.
 
     Parameters
     ----------
@@ -66,6 +67,8 @@ def preview(
         Read at most this many.
     dpi:
         Dots per inch of the picture, which is about 9 inches wide.
+    overwrite:
+        Replace an existing picture.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def preview(
     InputError
         The map cannot be read, or is no class map.
     OutputError
-        The picture cannot be written.
+        The picture cannot be written, or exists already.
     """
     map_path, png_path = Path(map_path), Path(png_path)
     classes, grid, full = _read(map_path, max_pixels)
@@ -85,13 +88,12 @@ def preview(
     shares = dict(zip(present.tolist(), (counts / max(1, counts.sum())).tolist(), strict=True))
     legend = _complete(read_legend(map_path), present.tolist())
     figure = _draw(classes, grid, full, legend, shares, title)
-    temporary = png_path.with_name(f".{png_path.name}.part.png")
-    try:
-        with writing(png_path):
-            figure.savefig(temporary, dpi=dpi, facecolor=_PAPER, metadata={"Software": "das2f-map"})
-            temporary.replace(png_path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with StagedOutputs(inputs=[map_path], overwrite=overwrite) as staged:
+        picture = staged.stage(png_path)
+        with writing(picture):
+            figure.savefig(
+                picture, format="png", dpi=dpi, facecolor=_PAPER, metadata={"Software": "das2f-map"}
+            )
     return png_path
 
 
@@ -269,7 +271,6 @@ def _north_arrow(paper: Axes, x: float, y: float, north: float) -> None:
         color=_INK,
         ha="center",
         va="center",
-        rotation=-math.degrees(north),
     )
 
 

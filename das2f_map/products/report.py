@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.legend import Legend
 from das2f_map.products.areas import ClassArea
 
-REPORT_VERSION = 1
+REPORT_VERSION: Final = 1
 
 
 class ModelReport(BaseModel):

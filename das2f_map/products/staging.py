@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 
 import rasterio.errors
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError
+from rasterio._err import CPLE_BaseError
 
 from das2f_map.errors import OutputError
 
@@ -25,7 +27,17 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_NOTHING = 256 * 1024
 """Bytes left on a disk below which a failed write is put down to a full disk."""
 
-_WRITE_ERRORS = (OSError, rasterio.errors.RasterioError, DataSourceError, DataLayerError, FeatureError)
+# GDAL's errors reach the caller in several wrappings; CPLE_BaseError is the bare one.
+_WRITE_ERRORS = (
+    OSError,
+    CPLE_BaseError,
+    rasterio.errors.RasterioError,
+    DataSourceError,
+    DataLayerError,
+    FeatureError,
+    FieldError,
+    sqlite3.Error,
+)
 
 # Files that belong to an output because readers pick them up by name. An old one beside a new
 # output would lie: a colour table, a style or a spatial index of other data.
