@@ -11,7 +11,7 @@ import difflib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import safetensors
 import safetensors.torch
@@ -24,7 +24,7 @@ from das2f_map.legend import Legend
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.scene.radiometry import BandStatistics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
 

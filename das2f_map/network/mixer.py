@@ -98,7 +98,7 @@ class ScanParameters(nn.Module):
         k, r, n = DIRECTIONS, self.dt_rank, self.state_size
         projected = F.linear(x, self.x_proj.reshape(-1, width))  # (B, L, K·(r + 2N))
         projected = projected.view(batch, tokens, k, r + 2 * n).transpose(1, 2)  # (B, K, L, r + 2N)
-        dt_raw, b, c = projected.split([r, n, n], dim=-1)
+        dt_raw, b, c = torch.split(projected, [r, n, n], dim=-1)
         dt = torch.matmul(dt_raw, self.dt_proj.transpose(1, 2)) + self.dt_bias[:, None]  # (B, K, L, D)
         return DynamicParameters(F.softplus(dt), b, c, -torch.exp(self.A_log), self.D)
 

@@ -74,14 +74,12 @@ def published_names(stages: int) -> dict[str, str]:
                 ),
             }
     # The two-stage network first fuses stage 2's specifics (FusionBlock2), then stage 1's (FusionBlock3).
-    for block, ours in [("FusionBlock", 0)] if stages == 1 else [("FusionBlock2", 0), ("FusionBlock3", 1)]:
+    blocks = ("FusionBlock",) if stages == 1 else ("FusionBlock2", "FusionBlock3")
+    for position, block in enumerate(blocks):
+        ours = f"fusions.{position}"
         names |= {
-            **_with_suffixes(f"{block}.norm", f"fusions.{ours}.norm", "weight bias"),
-            **_with_suffixes(
-                f"{block}.fusion_1.get_G.mlp", f"fusions.{ours}.fuse_specific.gate", "weight bias"
-            ),
-            **_with_suffixes(
-                f"{block}.fusion_2.get_G.mlp", f"fusions.{ours}.fuse_common.gate", "weight bias"
-            ),
+            **_with_suffixes(f"{block}.norm", f"{ours}.norm", "weight bias"),
+            **_with_suffixes(f"{block}.fusion_1.get_G.mlp", f"{ours}.fuse_specific.gate", "weight bias"),
+            **_with_suffixes(f"{block}.fusion_2.get_G.mlp", f"{ours}.fuse_common.gate", "weight bias"),
         }
     return names

@@ -56,7 +56,8 @@ def _scan_group(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
 
     def by_step(v: Tensor) -> Tensor:
         """(B, K, L, F) → (length, B, K, chunks, F), so that a step of all chunks is contiguous."""
-        return v.unflatten(2, (steps // length, length)).movedim(3, 0).contiguous()
+        v = v.reshape(*v.shape[:2], steps // length, length, v.shape[3])
+        return v.movedim(3, 0).contiguous()
 
     dt_s, b_s, c_s = by_step(dt), by_step(B), by_step(C)
     decay = torch.exp(dt_s[..., None] * A[None, None, :, None])  # (length, B, K, chunks, D, N)

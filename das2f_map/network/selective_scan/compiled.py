@@ -101,7 +101,7 @@ class _CompiledScan(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         _x, dt, a, b, c, d, _order = ctx.saved_tensors
         batch, k, steps, width = dt.shape
