@@ -24,8 +24,9 @@ from rasterio._err import CPLE_BaseError
 from das2f_map.errors import OutputError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NEARLY_NOTHING = 256 * 1024
-"""Bytes left on a disk below which a failed write is put down to a full disk."""
+_NEARLY_NOTHING = 64 * 1024 * 1024
+"""Bytes left on a disk below which a failed write is put down to a full disk; as much as a batch of
+polygons takes, which SQLite gives back when it fails."""
 
 # GDAL's errors reach the caller in several wrappings; CPLE_BaseError is the bare one.
 _WRITE_ERRORS = (
