@@ -29,7 +29,7 @@ step() {
 mkdir -p "$out"
 
 step "1/4  Train a small model on the labels of the example scene, 4 epochs"
-"$das2f_map" train "$scene/ms.tif" "$scene/pan.tif" --labels "$scene/labels.gpkg" -o "$out/model" \
+"$das2f_map" train "$scene/ms.tif" "$scene/pan.tif" --labels "$scene/labels.gpkg" -o "$out/model" --name walkthrough \
     --epochs 4 --samples-per-class 150 --device cpu \
     --data "examples/gulf: Landsat-8 (USGS, CC0), labels by the das2f-map authors" --overwrite
 
