@@ -1,0 +1,77 @@
+"""Runs the command line, in this process or as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from das2f_map.cli.app import main
+
+ENVIRONMENT = {
+    **{k: v for k, v in os.environ.items() if k not in ("COLUMNS", "FORCE_COLOR")},
+    "OMP_NUM_THREADS": "1",
+    "NO_COLOR": "1",
+}
+COMMAND = (sys.executable, "-m", "das2f_map.cli")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The `error: …` lines."""
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+    @property
+    def hints(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("hint: ")]
+
+
+Run = Callable[..., Outcome]
+
+
+def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A function that runs the command's entry point here, which saves importing torch anew."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["das2f-map", *map(str, arguments)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        assert isinstance(code, int)
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+def subprocess_run(*arguments: str | Path, **options: object) -> Outcome:
+    """The command in a process of its own."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def listing(*folders: Path) -> set[str]:
+    """Everything under some folders, hidden or not, with sizes."""
+    return {f"{p} {p.stat().st_size if p.is_file() else ''}" for f in folders for p in f.rglob("*")}
