@@ -7,7 +7,7 @@ OUT := out
 .PHONY: map test check walkthrough clean
 
 # The stamp's name carries the extras, so that a change of dependencies installs again.
-$(VENV)/.core: pyproject.toml setup.py constraints.txt das2f_map/network/selective_scan/scan.cpp
+$(VENV)/.core: pyproject.toml setup.py constraints.txt $(wildcard das2f_map/network/selective_scan/scan*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

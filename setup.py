@@ -9,11 +9,12 @@ from setuptools import Extension, find_packages, setup
 setup(
     packages=[*find_packages(include=["das2f_map*"]), "das2f_map.models"],
     package_dir={"das2f_map.models": "models"},
-    package_data={"das2f_map": ["py.typed", "**/*.cpp"], "das2f_map.models": ["*/*"]},
+    package_data={"das2f_map": ["py.typed", "**/*.cpp", "**/*.h"], "das2f_map.models": ["*/*"]},
     ext_modules=[
         Extension(
             "das2f_map.network.selective_scan._scan",
             sources=["das2f_map/network/selective_scan/scan.cpp"],
+            depends=["das2f_map/network/selective_scan/scan_body.h"],
             # No -ffast-math: it folds away the rounding trick in exp. Contraction to fma is wanted.
             extra_compile_args=[
                 "-O3",
@@ -28,5 +29,5 @@ setup(
             language="c++",
             optional=True,
         )
-    ]
+    ],
 )

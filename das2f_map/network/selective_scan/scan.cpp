@@ -2,7 +2,7 @@
 //
 //     h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t        y_t = C_t . h_t + D x_t
 //
-// Lanes are 16 neighbouring channels: every product is vertical, the N states of 16 channels stay in
+// Lanes are neighbouring channels: every product is vertical, the N states of a group of channels stay in
 // registers (AVX-512) or first-level cache, and no state is written to memory in the forward pass.
 // The backward pass keeps one state in kChunk and recomputes the rest.
 //
@@ -46,240 +46,35 @@ struct Das2fScan {
 
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int kMaxStates = 64;
 constexpr int kStateStep = 8;  // the caller pads the states with zeros to a multiple of this
 constexpr int kChunk = 8;
-
-typedef float Vec __attribute__((vector_size(kLanes * 4)));
-typedef int32_t VecInt __attribute__((vector_size(kLanes * 4)));
-
-ALWAYS_INLINE Vec load(const float *p) {
-    Vec v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-
-ALWAYS_INLINE void store(float *p, const Vec &v) { std::memcpy(p, &v, sizeof v); }
-
-// 2^v to within 2 units in the last place; 0 below 2^-126, and finite above 2^127.
-ALWAYS_INLINE Vec exp2_lanes(Vec v) {
-    const Vec low = Vec{} - 126.0f, high = Vec{} + 127.0f;
-    const VecInt tiny = v < low;
-    v = (tiny) ? low : v;
-    v = (v > high) ? high : v;
-    // Adding 1.5 * 2^23 rounds to a whole number, which then stands in the low bits.
-    const Vec magic = Vec{} + 12582912.0f;
-    const Vec shifted = v + magic;
-    const Vec f = v - (shifted - magic);  // in [-0.5, 0.5]
-    Vec p = Vec{} + 1.535336188319500e-4f;
-    p = p * f + 1.339887440266574e-3f;
-    p = p * f + 9.618437357674640e-3f;
-    p = p * f + 5.550332471162809e-2f;
-    p = p * f + 2.402264791363012e-1f;
-    p = p * f + 6.931472028550421e-1f;
-    p = p * f + 1.0f;
-    VecInt bits;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits - 0x4B400000 + 127) << 23;
-    Vec scale;
-    std::memcpy(&scale, &bits, sizeof scale);
-    p = p * scale;
-    return tiny ? Vec{} : p;
-}
-
+constexpr int kWidthStep = 16;
 constexpr float kLog2e = 1.4426950408889634f;
 
-// N > 0 fixes the number of states at compile time; N == 0 takes it from the arguments.
-template <int N>
-ALWAYS_INLINE void forward_item(const Das2fScan &s, int64_t item) {
-    const int n_states = N ? N : static_cast<int>(s.states);
-    const int64_t k = item % s.directions, batch = item / s.directions;
-    const int64_t *order = s.order + k * s.steps;
-    const float *dt = s.dt + item * s.steps * s.width;
-    const float *b = s.b + item * s.steps * n_states;
-    const float *c = s.c + item * s.steps * n_states;
-    const float *x = s.x + batch * s.steps * s.width;
-    float *y = s.y + item * s.steps * s.width;
-    for (int64_t first = 0; first < s.width; first += kLanes) {
-        Vec h[N ? N : kMaxStates], a[N ? N : kMaxStates];
-        for (int n = 0; n < n_states; ++n) {
-            h[n] = Vec{};
-            a[n] = load(s.a + (k * n_states + n) * s.width + first) * kLog2e;
-        }
-        const Vec skip = load(s.d + k * s.width + first);
-        for (int64_t t = 0; t < s.steps; ++t) {
-            const int64_t token = order[t];
-            const Vec step = load(dt + token * s.width + first);
-            const Vec input = load(x + token * s.width + first);
-            const Vec drive = step * input;
-            const float *bt = b + token * n_states, *ct = c + token * n_states;
-            Vec sum[4] = {skip * input, Vec{}, Vec{}, Vec{}};
-#pragma GCC unroll 3
-            for (int eight = 0; eight < n_states; eight += kStateStep)
-#pragma GCC unroll 8
-                for (int n = eight; n < eight + kStateStep; ++n) {
-                    h[n] = exp2_lanes(step * a[n]) * h[n] + drive * bt[n];
-                    sum[n & 3] += h[n] * ct[n];
-                }
-            store(y + token * s.width + first, (sum[0] + sum[1]) + (sum[2] + sum[3]));
-        }
-    }
-}
-
-template <int N>
-ALWAYS_INLINE void backward_item(const Das2fScan &s, int64_t item, Vec *scratch) {
-    const int n_states = N ? N : static_cast<int>(s.states);
-    constexpr int kCap = N ? N : kMaxStates;
-    const int64_t k = item % s.directions, batch = item / s.directions;
-    const int64_t *order = s.order + k * s.steps;
-    const int64_t groups = s.width / kLanes, chunks = (s.steps + kChunk - 1) / kChunk;
-    const float *dt = s.dt + item * s.steps * s.width;
-    const float *b = s.b + item * s.steps * n_states;
-    const float *c = s.c + item * s.steps * n_states;
-    const float *x = s.x + batch * s.steps * s.width;
-    const float *grad_y = s.grad_y + item * s.steps * s.width;
-    float *grad_x = s.grad_x + item * s.steps * s.width;
-    float *grad_dt = s.grad_dt + item * s.steps * s.width;
-    float *grad_a = s.grad_a + item * n_states * s.width;
-    float *grad_d = s.grad_d + item * s.width;
-
-    // scratch: states at chunk starts (chunks, groups, N), then grad_h (groups, N), then grad_a.
-    Vec *starts = scratch;
-    Vec *grad_h = starts + chunks * groups * n_states;
-    Vec *sum_a = grad_h + groups * n_states;
-    for (int64_t i = 0; i < groups * n_states; ++i) grad_h[i] = sum_a[i] = Vec{};
-    for (int64_t i = 0; i < s.width; ++i) grad_d[i] = 0.0f;
-
-    for (int64_t g = 0; g < groups; ++g) {
-        const int64_t first = g * kLanes;
-        Vec h[kCap], a[kCap];
-        for (int n = 0; n < n_states; ++n) {
-            h[n] = Vec{};
-            a[n] = load(s.a + (k * n_states + n) * s.width + first) * kLog2e;
-        }
-        for (int64_t t = 0; t < s.steps; ++t) {
-            if (t % kChunk == 0)
-                for (int n = 0; n < n_states; ++n) starts[((t / kChunk) * groups + g) * n_states + n] = h[n];
-            const int64_t token = order[t];
-            const Vec step = load(dt + token * s.width + first);
-            const Vec drive = step * load(x + token * s.width + first);
-            const float *bt = b + token * n_states;
-#pragma GCC unroll 3
-            for (int eight = 0; eight < n_states; eight += kStateStep)
-#pragma GCC unroll 8
-                for (int n = eight; n < eight + kStateStep; ++n)
-                    h[n] = exp2_lanes(step * a[n]) * h[n] + drive * bt[n];
-        }
-    }
-
-    Vec decay[kChunk][kCap], state[kChunk + 1][kCap];
-    Vec sum_b[kChunk][kCap], sum_c[kChunk][kCap];
-    for (int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
-        const int64_t begin = chunk * kChunk;
-        const int length = static_cast<int>(s.steps - begin < kChunk ? s.steps - begin : kChunk);
-        for (int64_t g = 0; g < groups; ++g) {
-            const int64_t first = g * kLanes;
-            Vec *gh = grad_h + g * n_states, *ga = sum_a + g * n_states;
-            Vec a[kCap];
-            for (int n = 0; n < n_states; ++n) {
-                a[n] = load(s.a + (k * n_states + n) * s.width + first);
-                state[0][n] = starts[(chunk * groups + g) * n_states + n];
-            }
-            for (int i = 0; i < length; ++i) {
-                const int64_t token = order[begin + i];
-                const Vec step = load(dt + token * s.width + first);
-                const Vec scaled = step * kLog2e;
-                const Vec drive = step * load(x + token * s.width + first);
-                const float *bt = b + token * n_states;
-#pragma GCC unroll 4
-                for (int n = 0; n < n_states; ++n) {
-                    decay[i][n] = exp2_lanes(scaled * a[n]);
-                    state[i + 1][n] = decay[i][n] * state[i][n] + drive * bt[n];
-                }
-            }
-            const Vec skip = load(s.d + k * s.width + first);
-            Vec gd = load(grad_d + first);
-            for (int i = length - 1; i >= 0; --i) {
-                const int64_t token = order[begin + i];
-                const Vec step = load(dt + token * s.width + first);
-                const Vec input = load(x + token * s.width + first);
-                const Vec drive = step * input;
-                const Vec gy = load(grad_y + token * s.width + first);
-                const float *bt = b + token * n_states, *ct = c + token * n_states;
-                Vec grad_drive = Vec{}, grad_step = Vec{};
-#pragma GCC unroll 4
-                for (int n = 0; n < n_states; ++n) {
-                    const Vec into = gh[n] + gy * ct[n];
-                    const Vec back = into * decay[i][n];
-                    const Vec moved = back * state[i][n];
-                    grad_step += moved * a[n];
-                    ga[n] += moved * step;
-                    grad_drive += into * bt[n];
-                    gh[n] = back;
-                    const Vec pb = into * drive, pc = gy * state[i + 1][n];
-                    sum_b[i][n] = g ? sum_b[i][n] + pb : pb;
-                    sum_c[i][n] = g ? sum_c[i][n] + pc : pc;
-                }
-                store(grad_x + token * s.width + first, grad_drive * step + skip * gy);
-                store(grad_dt + token * s.width + first, grad_step + grad_drive * input);
-                gd += gy * input;
-            }
-            store(grad_d + first, gd);
-        }
-        for (int i = 0; i < length; ++i) {
-            const int64_t token = order[begin + i];
-            float *gb = s.grad_b + (item * s.steps + token) * n_states;
-            float *gc = s.grad_c + (item * s.steps + token) * n_states;
-            for (int n = 0; n < n_states; ++n) {
-                float total_b = 0.0f, total_c = 0.0f;
-                for (int lane = 0; lane < kLanes; ++lane) {
-                    total_b += sum_b[i][n][lane];
-                    total_c += sum_c[i][n][lane];
-                }
-                gb[n] = total_b;
-                gc[n] = total_c;
-            }
-        }
-    }
-    for (int64_t g = 0; g < groups; ++g)
-        for (int n = 0; n < n_states; ++n) store(grad_a + n * s.width + g * kLanes, sum_a[g * n_states + n]);
-}
-
-ALWAYS_INLINE void run_range(const Das2fScan &s, bool backward, std::atomic<int64_t> &next) {
-    const int64_t items = s.batch * s.directions;
-    std::vector<char> memory;
-    Vec *scratch = nullptr;
-    if (backward) {
-        const int64_t groups = s.width / kLanes, chunks = (s.steps + kChunk - 1) / kChunk;
-        size_t bytes = static_cast<size_t>((chunks + 2) * groups * s.states) * sizeof(Vec);
-        size_t room = bytes + sizeof(Vec);
-        memory.resize(room);
-        void *start = memory.data();
-        scratch = static_cast<Vec *>(std::align(sizeof(Vec), bytes, start, room));
-    }
-    for (int64_t item = next++; item < items; item = next++) {
-        if (backward) {
-            if (s.states == 24) backward_item<24>(s, item, scratch);
-            else backward_item<0>(s, item, scratch);
-        } else {
-            if (s.states == 24) forward_item<24>(s, item);
-            else forward_item<0>(s, item);
-        }
-    }
-}
+// 16 lanes fill a register of AVX-512; elsewhere 8 keep the compiler from spilling most of what it holds.
+namespace lanes16 {
+constexpr int kLanes = 16;
+#include "scan_body.h"
+}  // namespace lanes16
+namespace lanes8 {
+constexpr int kLanes = 8;
+#include "scan_body.h"
+}  // namespace lanes8
 
 #ifdef DAS2F_X86
 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma"))) void run_avx512(
     const Das2fScan &s, bool backward, std::atomic<int64_t> &next) {
-    run_range(s, backward, next);
+    lanes16::run_range(s, backward, next);
 }
 __attribute__((target("avx2,fma"))) void run_avx2(
     const Das2fScan &s, bool backward, std::atomic<int64_t> &next) {
-    run_range(s, backward, next);
+    lanes8::run_range(s, backward, next);
 }
 #endif
-void run_plain(const Das2fScan &s, bool backward, std::atomic<int64_t> &next) { run_range(s, backward, next); }
+void run_plain(const Das2fScan &s, bool backward, std::atomic<int64_t> &next) {
+    lanes8::run_range(s, backward, next);
+}
 
 typedef void (*Runner)(const Das2fScan &, bool, std::atomic<int64_t> &);
 
@@ -319,7 +114,7 @@ DAS2F_EXPORT int das2f_scan_level(void) {
 
 // 0 when done; 1 when the sizes are not supported.
 DAS2F_EXPORT int das2f_scan_run(const Das2fScan *s, int backward, int threads, int level) {
-    if (s->width % kLanes || s->states < 1 || s->states % kStateStep || s->states > kMaxStates) return 1;
+    if (s->width % kWidthStep || s->states < 1 || s->states % kStateStep || s->states > kMaxStates) return 1;
     Runner run = runner_for(level);
     std::atomic<int64_t> next{0};
     std::vector<std::thread> pool;
