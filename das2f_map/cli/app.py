@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from das2f_map import __version__
 from das2f_map.cli import classify, evaluate, models, preview, train
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError
-
 
 _INTERRUPTED = 130
 """Exit code of typer after Ctrl-C."""
@@ -70,6 +70,10 @@ def main() -> None:
     # What batch systems send when time is up: an exception, so that nothing half-written stays behind.
     signal.signal(signal.SIGTERM, _terminate)
     _settings.debug = False
+    # A terminal that lacks a character shows a question mark; the work is done, the table should not fail.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="das2f-map")
     except SystemExit as end:

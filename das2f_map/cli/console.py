@@ -91,7 +91,9 @@ def _plain(description: str, total: int | None) -> Iterator[Callable[[int], None
 
 def print_json(data: Any) -> None:
     """A JSON document on stdout."""
-    json.dump(data, sys.stdout, indent=2, ensure_ascii=False)
+    # Escapes where stdout cannot take every character.
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    json.dump(data, sys.stdout, indent=2, ensure_ascii=not unicode)
     sys.stdout.write("\n")
 
 
@@ -105,7 +107,7 @@ def print_table(
     title:
         Above the table.
     columns:
-        Heading → ``left`` or ``right``.
+        Heading → ``left`` or ``right``; blank headings are left out.
     rows:
         Cells, as text.
     swatches:
@@ -115,7 +117,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table()
+    table = Table(show_header=any(heading.strip() for heading in columns))
     for heading, justify in columns.items():
         table.add_column(heading, justify="right" if justify == "right" else "left")
     for i, row in enumerate(rows):
