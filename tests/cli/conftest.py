@@ -12,6 +12,8 @@ from synthetic import make_pair
 from tiny import tiny_bundle
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "network"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
 from command import Run, in_process
 

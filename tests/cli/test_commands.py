@@ -1,0 +1,323 @@
+"""Every command from its arguments to its files and what it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas
+import matplotlib.image
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from command import COMMAND, ENVIRONMENT, Run, subprocess_run
+from parity import DATA, published_state_dict
+from small_scene import make_scene
+from tiny import NAMES
+
+import das2f_map
+
+COMMANDS = (
+    (),
+    ("classify",),
+    ("train",),
+    ("evaluate",),
+    ("preview",),
+    ("models",),
+    ("models", "list"),
+    ("models", "show"),
+    ("models", "import"),
+)
+PIXELS = 24 * 28 - 3 * 4
+"""Valid pixels of the scene."""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help(command: tuple[str, ...], run: Run) -> None:
+    outcome = run(*command, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "das2f-map" in outcome.out
+    if command and command != ("models",):
+        assert "Example: das2f-map " + " ".join(command) in outcome.out
+
+
+def test_version_and_no_arguments(run: Run) -> None:
+    outcome = run("--version")
+    assert (outcome.code, outcome.out) == (0, f"das2f-map {das2f_map.__version__}\n")
+    assert subprocess_run("--version").out == outcome.out
+    assert "classify" in (run().out + run().err)
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    heavy = {
+        "torch",
+        "rasterio",
+        "geopandas",
+        "matplotlib",
+        "numpy",
+        "pandas",
+        "lightning",
+        "pydantic",
+        "scipy",
+    }
+    code = "import sys, das2f_map.cli.app; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+def _classify(run: Run, scene: tuple[Path, Path], model: Path, out: Path, *more: str | Path) -> dict:
+    outcome = run("-q", "classify", *scene, "-o", out / "map.tif", "--model", model, "--json", *more)
+    assert (outcome.code, outcome.err) == (0, "")
+    report: dict = json.loads(outcome.out)
+    return report
+
+
+def test_classify_shows_a_table_and_its_files(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    outcome = run("classify", *scene, "-o", tmp_path / "map.tif", "--model", model, "--device", "cpu")
+    assert outcome.code == 0
+    with rasterio.open(tmp_path / "map.tif") as src:
+        ids, counts = np.unique(src.read(1), return_counts=True)
+        assert src.shape == (24, 28)
+    names = dict(zip((2, 5, 9), NAMES, strict=True))
+    found = {names[i]: n for i, n in zip(ids.tolist(), counts.tolist(), strict=True) if i}
+    assert len(found) > 1
+    assert sum(found.values()) == PIXELS
+    lines = outcome.out.splitlines()
+    assert lines[0] == f"{tmp_path / 'map.tif'}, by tiny"
+    for name, pixels in found.items():
+        (row,) = (line for line in lines if f"■ {name} " in line)
+        cells = [cell.strip() for cell in row.strip("│").split("│")]
+        # 64 m² a pixel on the grid, within UTM's scale of the ground.
+        assert (cells[0], cells[1]) == (f"■ {name}", f"{pixels:,}")
+        assert float(cells[2].replace(",", "")) == pytest.approx(pixels * 64 / 1e4, abs=0.01)
+        assert cells[3] == f"{100 * pixels / PIXELS:.1f} %"
+        assert 1 / 3 <= float(cells[4]) <= 1
+    shown = {Path(line) for line in lines if line.startswith(str(tmp_path))} - {Path(lines[0])}
+    assert shown == {tmp_path / f"map.{e}" for e in ("tif", "gpkg", "json")}
+    assert all(path.is_file() for path in shown)
+    # Notes on how it goes are for the terminal, not for a pipe.
+    assert "672 pixels (24 × 28) with tiny" in outcome.err
+    assert "672 pixels" not in outcome.out
+
+
+def test_json_is_the_report(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    report = _classify(run, scene, model, tmp_path)
+    assert report == json.loads((tmp_path / "map.json").read_text())
+    assert report["model"]["name"] == "tiny"
+    assert sum(c["pixels"] for c in report["classes"]) == PIXELS
+
+
+def test_quiet_says_nothing_but_the_result(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    outcome = run("-q", "classify", *scene, "-o", tmp_path / "map.tif", "--model", model, "--no-vectors")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"{tmp_path / 'map.tif'}" in outcome.out.splitlines()
+
+
+@pytest.mark.parametrize("extension", ["gpkg", "shp", "geojson", "fgb", "parquet"])
+def test_polygons_by_extension(extension: str, run: Run, scene, model: Path, tmp_path: Path) -> None:
+    if extension == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / f"polygons.{extension}"
+    report = _classify(run, scene, model, tmp_path, "--vectors", path)
+    assert report["outputs"]["vectors"] == str(path)
+    assert not (tmp_path / "map.gpkg").exists()
+    read = geopandas.read_parquet if extension == "parquet" else geopandas.read_file
+    present = [c for c in report["classes"] if c["pixels"]]
+    if extension == "gpkg":
+        layers = [read(path, layer=c["name"]) for c in present]
+    else:
+        frame = read(path)
+        name = next(n for n in frame.columns if n.startswith("class_n"))  # Shapefile: ten letters
+        layers = [frame[frame[name] == c["name"]] for c in present]
+    for layer, c in zip(layers, present, strict=True):
+        assert layer.crs.to_epsg() == 32632
+        assert layer.geometry.is_valid.all()
+        assert layer.area.sum() == pytest.approx(64 * c["pixels"])
+        assert layer["area_m2"].sum() == pytest.approx(c["area_m2"], rel=1e-6)
+
+
+def test_without_polygons(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    report = _classify(run, scene, model, tmp_path, "--no-vectors")
+    assert "vectors" not in report["outputs"]
+    assert not list(tmp_path.glob("*.gpkg"))
+
+
+def test_confidence(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    report = _classify(run, scene, model, tmp_path, "--confidence", tmp_path / "sure.tif", "--no-vectors")
+    with rasterio.open(tmp_path / "map.tif") as a, rasterio.open(tmp_path / "sure.tif") as b:
+        assert (a.transform, a.crs, a.shape) == (b.transform, b.crs, b.shape)
+        classes, sure = a.read(1), b.read(1, masked=True).filled(np.nan)
+    np.testing.assert_array_equal(np.isnan(sure), classes == 0)
+    assert np.nanmin(sure) >= 1 / 3 - 1e-6  # the best of three
+    assert np.nanmax(sure) <= 1
+    for c in report["classes"]:
+        if c["pixels"]:
+            assert c["mean_confidence"] == pytest.approx(sure[classes == c["id"]].mean(), rel=1e-4)
+
+
+def test_area_of_interest(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    with rasterio.open(scene[0]) as src:
+        x, y = src.transform * (10, 6)
+        crs = src.crs
+    box = shapely.box(x, y - 5 * 8, x + 7 * 8, y)
+    geopandas.GeoDataFrame(geometry=[box], crs=crs).to_file(tmp_path / "aoi.geojson")
+    report = _classify(run, scene, model, tmp_path, "--aoi", tmp_path / "aoi.geojson")
+    assert sum(c["pixels"] for c in report["classes"]) == 35
+    with rasterio.open(tmp_path / "map.tif") as src:
+        assert src.shape == (5, 7)
+        assert src.transform * (0, 0) == pytest.approx((x, y))
+
+
+def test_small_polygons_are_merged(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    def smallest(report: dict) -> tuple[int, float]:
+        layers = [geopandas.read_file(tmp_path / "map.gpkg", layer=c["name"]) for c in report["classes"]]
+        areas = np.concatenate([layer.area for layer in layers])
+        assert areas.sum() == pytest.approx(64 * PIXELS)
+        return len(areas), float(areas.min())
+
+    before = smallest(_classify(run, scene, model, tmp_path))
+    with rasterio.open(tmp_path / "map.tif") as src:
+        raster = src.read(1)
+    after = smallest(_classify(run, scene, model, tmp_path, "--overwrite", "--min-area", "320"))
+    assert before[1] == 64
+    assert after[1] >= 320
+    assert after[0] < before[0]
+    with rasterio.open(tmp_path / "map.tif") as src:
+        np.testing.assert_array_equal(src.read(1), raster)
+
+
+def test_overwrite_replaces_everything(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    for name in ("map.tif", "map.gpkg", "map.json", "map.qml"):
+        (tmp_path / name).write_text("old")
+    _classify(run, scene, model, tmp_path, "--overwrite")
+    assert all(
+        (tmp_path / name).read_bytes() != b"old" for name in ("map.tif", "map.gpkg", "map.json", "map.qml")
+    )
+
+
+def test_evaluate(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    """Against a box of 40 pixels, the figures follow from the map's own pixels."""
+    _classify(run, scene, model, tmp_path, "--no-vectors")
+    with rasterio.open(tmp_path / "map.tif") as src:
+        classes, transform, crs = src.read(1), src.transform, src.crs
+    best = int(np.bincount(classes[classes > 0]).argmax())
+    name = dict(zip((2, 5, 9), NAMES, strict=True))[best]
+    (x, y) = transform * (8, 10)
+    box = shapely.box(x, y - 5 * 8, x + 8 * 8, y)
+    geopandas.GeoDataFrame({"class": [name]}, geometry=[box], crs=crs).to_file(tmp_path / "truth.gpkg")
+    right = int((classes[10:15, 8:16] == best).sum())
+
+    outcome = run("evaluate", tmp_path / "map.tif", "--reference", tmp_path / "truth.gpkg", "--json")
+    assert outcome.code == 0
+    figures = json.loads(outcome.out)
+    assert figures["overall_accuracy"] == pytest.approx(right / 40)
+    assert figures["matched_by"] == "name"
+
+    outcome = run("evaluate", tmp_path / "map.tif", "--reference", tmp_path / "truth.gpkg")
+    assert outcome.code == 0
+    assert f"{100 * right / 40:.1f} %" in outcome.out
+    others = [n for n in NAMES if n != name]
+    assert f"no such class: {', '.join(others)}" in outcome.out
+
+
+def test_preview(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    _classify(run, scene, model, tmp_path, "--no-vectors")
+    picture = tmp_path / "map.png"
+    outcome = run("preview", tmp_path / "map.tif", "-o", picture, "--title", "Test")
+    assert (outcome.code, outcome.out) == (0, f"{picture}\n")
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    colours = {tuple(c) for c in (pixels.reshape(-1, 3) * 255).round().astype(int).tolist()}
+    with rasterio.open(tmp_path / "map.tif") as src:
+        table, present = src.colormap(1), [int(i) for i in np.unique(src.read(1)) if i]
+    assert {table[i][:3] for i in present} <= colours
+    assert run("preview", tmp_path / "map.tif", "-o", picture).code == 6
+    assert run("preview", tmp_path / "map.tif", "-o", picture, "--overwrite").code == 0
+
+
+def test_models_list_and_show(run: Run, model: Path) -> None:
+    listed = json.loads(run("models", "list", "--json").out)
+    bundled = {p.parent.name for p in (Path(das2f_map.__file__).parents[1] / "models").glob("*/model.json")}
+    assert {m["name"] for m in listed} == bundled
+    table = run("models", "list")
+    assert table.code == 0
+    for entry in listed:
+        assert entry["name"] in table.out
+        assert run("models", "show", entry["name"]).code == 0
+    shown = run("models", "show", model)
+    assert shown.code == 0
+    for word in ("tiny", *NAMES, "blue", "nir", "pan", "6 to 10 m", "not measured"):
+        assert word in shown.out
+    card = json.loads(run("models", "show", model, "--json").out)
+    assert card == json.loads((model / "model.json").read_text())
+
+
+@pytest.mark.parametrize("bundle", ["net", "net.zip"])
+def test_models_import(bundle: str, run: Run, scene, tmp_path: Path) -> None:
+    torch.save(published_state_dict(1), tmp_path / "net.pth")
+    names = [f"kind {i}" for i in range(11)]
+    outcome = run(
+        *("models", "import", tmp_path / "net.pth", "-o", tmp_path / bundle, "--name", "published"),
+        *("--ms", scene[0], "--pan", scene[1], "--classes", ", ".join(names), "--licence", "none"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(f"{tmp_path / bundle}: 1-stage network of 11 classes (kind 0, kind 1,")
+    loaded = das2f_map.load_model(tmp_path / bundle)
+    assert (loaded.card.name, loaded.card.legend.names) == ("published", tuple(names))
+    vectors = np.load(DATA / "parity_1stage.npz")
+    with torch.no_grad():
+        logits = loaded.network()(*(torch.as_tensor(vectors[f"input/{k}"]).float() for k in ("ms", "pan")))
+    truth = vectors["output/logits"]
+    assert np.abs(logits.numpy() - truth).max() <= 1e-4 * np.abs(truth).max()
+    # The class count must agree.
+    outcome = run(
+        *("models", "import", tmp_path / "net.pth", "-o", tmp_path / "two", "--classes", "a,b"),
+        *("--ms", scene[0], "--pan", scene[1]),
+    )
+    assert outcome.code == 5
+    assert "has 11 classes, --classes names 2" in outcome.err
+    assert not (tmp_path / "two").exists()
+
+
+def test_train(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    scene = make_scene(tmp_path)
+    outcome = run(
+        *("train", scene.ms, scene.pan, "--labels", scene.labels, "-o", tmp_path / "model"),
+        *("--epochs", "1", "--samples-per-class", "16", "--seed", "3", "--licence", "CC0", "--json"),
+    )
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["model"] == str(tmp_path / "model")
+    assert result["best_epoch"] == 1
+    assert not result["interrupted"]
+    assert "train: " in outcome.err
+    card = json.loads(run("models", "show", tmp_path / "model", "--json").out)
+    assert card["licence"] == "CC0"
+    assert card["metrics"]["test"] == result["test"]
+    assert {"model.json", "model.safetensors", "training.json", "training.png"} <= {
+        p.name for p in (tmp_path / "model").iterdir()
+    }
+    assert not list(tmp_path.glob("*.training"))
+
+
+def test_terminals_without_unicode(scene, model: Path, tmp_path: Path) -> None:
+    """What cannot be shown is replaced in tables, and escaped in JSON."""
+    ascii_only = ENVIRONMENT | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = ["classify", *map(str, scene), "--model", str(model), "--no-vectors"]
+    for name, more in (("table", ()), ("json-é", ("--json",))):
+        done = subprocess.run(
+            [*COMMAND, *command, "-o", str(tmp_path / f"{name}.tif"), *more],
+            env=ascii_only,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        out = done.stdout.decode("ascii")
+        if more:
+            assert json.loads(out)["outputs"]["raster"] == str(tmp_path / f"{name}.tif")
+        else:
+            assert all(n in out for n in ("table.tif, by tiny", "Confidence", "forest"))
