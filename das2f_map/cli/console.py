@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ def setup_logging(verbosity: int) -> None:
     logging.getLogger("das2f_map").setLevel(level)
     if verbosity < 2:  # rasterio reports GDAL's own chatter here; what matters is raised as an error
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+        if not sys.warnoptions:  # libraries' advice to programmers; `python -W` still shows it
+            warnings.simplefilter("ignore")
 
 
 class _LevelFormatter(logging.Formatter):

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from rasterio.enums import Resampling
 
-from das2f_map.errors import InputError
+from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
 from das2f_map.products.areas import grid_of
 from das2f_map.products.class_raster import read_legend
@@ -83,6 +83,8 @@ def preview(
         The picture cannot be written, or exists already.
     """
     map_path, png_path = Path(map_path), Path(png_path)
+    if png_path.suffix.lower() != ".png":
+        raise OutputError(f"output {png_path} is not a PNG", "give it the extension .png")
     classes, grid, full = _read(map_path, max_pixels)
     present, counts = np.unique(classes[classes != NODATA_CLASS], return_counts=True)
     shares = dict(zip(present.tolist(), (counts / max(1, counts.sum())).tolist(), strict=True))
@@ -116,7 +118,7 @@ def _read(path: Path, max_pixels: int) -> tuple[npt.NDArray[np.uint8], Grid, Gri
             values = dataset.read(1, out_shape=(height, width), resampling=method)
             nodata = dataset.nodata
     except rasterio.errors.RasterioIOError as error:
-        raise InputError(f"cannot read {path} as a raster: {error}") from error
+        raise InputError(f"cannot read {path} as a raster: {error.__cause__ or error}") from error
     classes = np.where((values >= 1) & (values <= 255), values, NODATA_CLASS).astype(np.uint8)
     if nodata is not None:
         classes[values == nodata] = NODATA_CLASS
