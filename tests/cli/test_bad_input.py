@@ -23,6 +23,7 @@ import rasterio.shutil
 import shapely
 import torch
 from command import COMMAND, ENVIRONMENT, Outcome, Run, listing, subprocess_run
+from parity import published_state_dict
 from safetensors.torch import load_file, save_file
 from synthetic import make_pair
 from tiny import NAMES, tiny_bundle
@@ -70,6 +71,19 @@ class Files:
             whole = self.inputs / "whole.tif"
             with rasterio.open(self.pan) as src:
                 rasterio.shutil.copy(src, whole, driver="COG", BLOCKSIZE=128)
+        data = whole.read_bytes()
+        path.write_bytes(data[: 2 * len(data) // 3])
+        return path
+
+    def cut_map(self) -> Path:
+        """A map whose directory and position are there, but not its last blocks."""
+        path = self.inputs / "cut.tif"
+        with rasterio.open(self.ms) as src:
+            profile = {**src.profile, "count": 1, "dtype": "uint8", "width": 640, "height": 640}
+        classes = np.random.default_rng(0).integers(1, 4, (1, 640, 640), dtype=np.uint8)
+        whole = self.inputs / "whole.tif"
+        with rasterio.open(whole, "w", **{**profile, "driver": "COG", "blocksize": 128}) as dst:
+            dst.write(classes)
         data = whole.read_bytes()
         path.write_bytes(data[: 2 * len(data) // 3])
         return path
@@ -308,7 +322,9 @@ CASES = (
         MODEL,
         ("other", "model.json is not a das2f-map model card"),
     ),
-    Case("newer card", lambda f: load(f, f.bundle("new", _newer)), MODEL, ("new", "format")),
+    Case(
+        "newer card", lambda f: load(f, f.bundle("new", _newer)), MODEL, ("new", "format"), "update das2f-map"
+    ),
     Case(
         "weights of another network",
         lambda f: load(f, f.weights("odd", classifier__out__bias=torch.zeros(7))),
@@ -493,6 +509,18 @@ CASES = (
     ),
     Case(
         "evaluate: no reference", lambda f: evaluate(f, f.class_raster(), Path("r.shp")), LABELS, ("r.shp",)
+    ),
+    Case(
+        "preview: map cut short",
+        lambda f: ["preview", f.cut_map(), "-o", f.out / "p.png"],
+        INPUT,
+        ("cannot read", "cut.tif"),
+    ),
+    Case(
+        "preview: not a PNG",
+        lambda f: ["preview", f.class_raster(), "-o", f.out / "p.jpg"],
+        OUTPUT,
+        ("p.jpg is not a PNG",),
     ),
     Case("preview: no map", lambda f: ["preview", "no.tif", "-o", f.out / "p.png"], INPUT, ("no.tif",)),
     Case(
@@ -790,6 +818,16 @@ def test_full_disk_for_a_picture(files: Files, run: Run, tiny_disk: Callable[[in
     assert list(disk.iterdir()) == []
 
 
+def test_full_disk_for_a_model(files: Files, run: Run, tiny_disk: Callable[[int], Path]) -> None:
+    checkpoint = _checkpoint(files, published_state_dict(1))
+    disk = tiny_disk(1024)
+    for name in ("bundle", "bundle.zip"):
+        check(
+            run(*imported(files, checkpoint), "-o", disk / name), OUTPUT, (str(disk / name), "No space left")
+        )
+        assert list(disk.iterdir()) == []
+
+
 def test_full_disk_at_the_report(
     files: Files, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -868,3 +906,13 @@ def test_existing_bundles_are_kept(files: Files, run: Run, tmp_path: Path) -> No
     check(run(*train(files, labels)), OUTPUT, ("out/model exists already",), "--overwrite")
     check(run(*imported(files, checkpoint)), OUTPUT, ("out/bundle exists",), "--overwrite")
     assert listing(tmp_path) == before
+
+
+def test_overwrite_is_for_bundles_only(files: Files, run: Run, tmp_path: Path) -> None:
+    """A folder of something else stays, whatever is said."""
+    checkpoint = _checkpoint(files, published_state_dict(1))
+    before = listing(tmp_path)
+    for command in (imported(files, checkpoint), train(files, files.ms)):
+        outcome = run(*command, "-o", files.inputs, "--overwrite")
+        check(outcome, OUTPUT, ("inputs exists and is not a model bundle",))
+        assert listing(tmp_path) == before
