@@ -12,8 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from das2f_map.mapping.models import load_model
     from das2f_map.mapping.classify import classify
+    from das2f_map.mapping.models import load_model
     from das2f_map.products.preview import preview
     from das2f_map.training.evaluate import evaluate_map as evaluate
     from das2f_map.training.fit import train

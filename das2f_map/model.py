@@ -8,8 +8,10 @@ model is. Weights are safetensors only; nothing in a bundle is ever evaluated.
 from __future__ import annotations
 
 import difflib
+import json
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -69,6 +71,11 @@ class Domain(BaseModel):
     ms_gsd_m: tuple[float, float] = Field(description="smallest and largest MS pixel size, metres")
     ratio: tuple[float, float] = Field(description="smallest and largest MS : PAN pixel size ratio")
     sensor: str = Field(default="", description="free text, e.g. 'Landsat-8 OLI, digital numbers'")
+
+
+def domain_around(ms_gsd_m: float, ratio: float) -> Domain:
+    """The domain of a model trained on one scene: a fifth finer to a quarter coarser, and so its ratio."""
+    return Domain(ms_gsd_m=(0.8 * ms_gsd_m, 1.25 * ms_gsd_m), ratio=(0.8 * ratio, 1.25 * ratio))
 
 
 class TrainingRecord(BaseModel):
@@ -165,36 +172,88 @@ def _shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "scalar"
 
 
-def save_bundle(folder: Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> None:
-    """Write a bundle into ``folder`` (made if missing); a path ending in ``.zip`` is written as one file.
+def require_replaceable(path: Path, *, overwrite: bool) -> None:
+    """Raise :class:`~das2f_map.errors.OutputError` unless a bundle may be written at ``path``.
 
-    The bundle appears at its path only when complete; of an existing folder other files are kept.
+    A bundle that exists is replaced only with ``overwrite``; a folder or file that is none, never.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not ((path / CARD_NAME).is_file() if path.is_dir() else zipfile.is_zipfile(path)):
+        raise OutputError(f"{path} exists and is not a model bundle", "choose another name with -o")
+    if not overwrite:
+        raise OutputError(f"{path} exists already", "use --overwrite to replace it")
+
+
+def save_bundle(
+    path: Path,
+    card: ModelCard,
+    state_dict: Mapping[str, Tensor],
+    *,
+    add_files: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a bundle: a folder, or one file when the path ends in ``.zip``.
+
+    It is made beside its place and renamed when complete; one that exists is replaced as a whole.
+
+    Parameters
+    ----------
+    path:
+        Of the bundle; its parent folders are made.
+    card, state_dict:
+        What it holds.
+    add_files:
+        Writes further files into the unfinished folder that it is given.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in state_dict.items()}
-    weights = safetensors.torch.save(tensors, metadata={"format": "pt", "model": card.name})
-    text = card.model_dump_json(indent=2) + "\n"
+    partial = path.with_name(f".{path.name}.partial")
+    replaced = path.with_name(f".{path.name}.replaced")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.suffix == ".zip":
-            partial = folder.with_name(f".{folder.name}.partial")
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(CARD_NAME, text)
-                archive.writestr(WEIGHTS_NAME, weights)
-            partial.replace(folder)
+        _remove_folder(partial)
+        partial.mkdir(parents=True)
+        metadata = {"format": "pt", "model": card.name}
+        (partial / WEIGHTS_NAME).write_bytes(safetensors.torch.save(tensors, metadata=metadata))
+        (partial / CARD_NAME).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if add_files is not None:
+            add_files(partial)
+        if path.suffix == ".zip":
+            archive_path = partial / path.name
+            members = [p for p in partial.iterdir() if p.is_file()]
+            with zipfile.ZipFile(archive_path, "w", zipfile.ZIP_STORED) as archive:
+                for member in members:
+                    archive.write(member, member.name)
+            archive_path.replace(path)
             return
-        folder.mkdir(exist_ok=True)
-        for name, data in ((WEIGHTS_NAME, weights), (CARD_NAME, text.encode())):
-            partial = folder / f".{name}.partial"
-            partial.write_bytes(data)
-            partial.replace(folder / name)
+        if path.exists():
+            _remove_folder(replaced)
+            path.rename(replaced)
+        partial.rename(path)
+        _remove_folder(replaced)
     except OSError as error:
-        raise OutputError(f"cannot write the model bundle {folder}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write the model bundle {path}: {error.strerror or error}") from error
+    finally:
+        _remove_folder(partial)
+
+
+def _remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_card(path: Path) -> ModelCard:
     """The card of a bundle, without touching its weights. Errors as :func:`load_bundle`."""
+    text = _read_member(path, CARD_NAME)
+    if (version := _format_version(text)) > FORMAT_VERSION:
+        raise ModelError(
+            f"{path} has bundle format {version}, this das2f-map reads up to {FORMAT_VERSION}",
+            "update das2f-map",
+        )
     try:
-        return ModelCard.model_validate_json(_read_member(path, CARD_NAME))
+        return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"{part}: " for part in first["loc"])
@@ -218,6 +277,15 @@ def load_bundle(path: str | Path) -> ModelBundle:
     except safetensors.SafetensorError as error:
         raise ModelError(f"{path}: {WEIGHTS_NAME} is damaged or not a safetensors file: {error}") from error
     return ModelBundle(card, state_dict, path)
+
+
+def _format_version(card: bytes) -> int:
+    """Of a card that may be of a later version or no card at all: 0 where it does not say."""
+    try:
+        version = json.loads(card)["format_version"]
+    except (ValueError, TypeError, KeyError):
+        return 0
+    return version if isinstance(version, int) else 0
 
 
 def _read_member(path: Path, name: str) -> bytes:

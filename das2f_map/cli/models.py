@@ -21,9 +21,10 @@ def list_command(as_json: JsonOption = False) -> None:
     """
     from das2f_map.model import bundled_models, read_card
 
-    cards = {path: read_card(path) for path in bundled_models().values()}
+    paths = bundled_models()
+    cards = {name: read_card(path) for name, path in paths.items()}
     if as_json:
-        print_json([_summary(card) | {"path": str(path)} for path, card in cards.items()])
+        print_json([_summary(card) | {"name": n, "path": str(paths[n])} for n, card in cards.items()])
         return
     print_table(
         "Bundled models",
@@ -37,14 +38,14 @@ def list_command(as_json: JsonOption = False) -> None:
         },
         [
             (
-                card.name,
+                name,
                 ", ".join(card.legend.names),
                 _range(card.domain.ms_gsd_m, " m") if card.domain else "any",
                 _range(card.domain.ratio) if card.domain else "any",
                 _overall(card),
                 card.description,
             )
-            for card in cards.values()
+            for name, card in cards.items()
         ],
     )
 

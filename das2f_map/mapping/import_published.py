@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,14 +11,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 import das2f_map
-from das2f_map.errors import ModelError, OutputError
+from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
 from das2f_map.model import (
-    Domain,
     ModelBundle,
     ModelCard,
     TrainingRecord,
+    domain_around,
     load_bundle,
+    require_replaceable,
     save_bundle,
     state_dict_problems,
 )
@@ -70,8 +70,7 @@ def import_checkpoint(
         The image pair cannot be used.
     """
     output = Path(output)
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists", "use --overwrite to replace it")
+    require_replaceable(output, overwrite=overwrite)
     given = read_checkpoint(checkpoint)
     config, state_dict = convert(given, str(checkpoint))
     names = list(classes) if classes else [f"class {i + 1}" for i in range(config.classes)]
@@ -81,10 +80,7 @@ def import_checkpoint(
         if pair.ms_band_count != config.ms_bands:
             raise ModelError(f"{checkpoint} is for {config.ms_bands} MS bands, {ms} has {pair.ms_band_count}")
         ms_bands, pan_band = sample_statistics(pair)
-        domain = Domain(
-            ms_gsd_m=(0.8 * pair.ms_gsd_m, 1.25 * pair.ms_gsd_m),
-            ratio=(0.9 * pair.ratio, 1.1 * pair.ratio),
-        )
+        domain = domain_around(pair.ms_gsd_m, pair.ratio)
     try:
         legend = Legend.from_names(names)
     except ValidationError as error:
@@ -101,8 +97,6 @@ def import_checkpoint(
         software_version=das2f_map.__version__,
         licence=licence,
     )
-    if output.is_dir():
-        shutil.rmtree(output)
     save_bundle(output, card, state_dict)
     return load_bundle(output)
 

@@ -128,8 +128,9 @@ class RasterSource:
             if self._alpha:
                 valid &= (self._dataset.read(self._alpha, window=on_file) != 0).all(axis=0)
         except RasterioError as error:
+            cause = error.__cause__ or error
             raise InputError(
-                f"{self.role} file {self.path} cannot be read at row {row}, column {col}: {error.__cause__ or error}",
+                f"{self.role} file {self.path} cannot be read at row {row}, column {col}: {cause}",
                 "the file seems to be damaged or cut short",
             ) from error
         if np.any(self._scales != 1.0) or np.any(self._offsets != 0.0):

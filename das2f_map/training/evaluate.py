@@ -56,7 +56,8 @@ class Evaluation:
             listed = ", ".join(f"{name} ({n:,} pixels)" for name, n in self.only_in_reference.items())
             found.append(f"Left out, since the map has no such class: {listed}")
         if self.only_in_map:
-            found.append(f"Not tested, since the reference has no such class: {', '.join(self.only_in_map)}")
+            listed = ", ".join(self.only_in_map)
+            found.append(f"Not tested, since the reference shows no such class on the map: {listed}")
         if self.unmapped:
             found.append(f"Left out, since the map has no data there: {self.unmapped:,} reference pixels")
         if self.contested:
@@ -109,7 +110,7 @@ def evaluate_map(
             pairs, matched_by = _match(mapped_legend, reference.legend)
             if not pairs:
                 raise LabelError(
-                    f"Map {map_path} and reference {reference_path} have no class in common",
+                    f"map {map_path} and reference {reference_path} have no class in common",
                     f"the map has {', '.join(mapped_legend.names)}; "
                     f"the reference has {', '.join(reference.legend.names)}",
                 )
@@ -191,15 +192,15 @@ def _open_map(path: str | Path) -> Iterator[tuple[Any, Grid]]:
         dataset = rasterio.open(path)
     except RasterioIOError as error:
         what = "does not exist" if not Path(path).exists() else "is not a raster that GDAL can read"
-        raise InputError(f"Map {path} {what}") from error
+        raise InputError(f"map {path} {what}") from error
     with dataset:
         if dataset.crs is None:
             raise InputError(
-                f"Map {path} has no coordinate reference system",
+                f"map {path} has no coordinate reference system",
                 "assign one, e.g. gdal_edit.py -a_srs EPSG:32616 map.tif",
             )
         if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
-            raise InputError(f"Map {path} is of type {dataset.dtypes[0]}, not a raster of class numbers")
+            raise InputError(f"map {path} is of type {dataset.dtypes[0]}, not a raster of class numbers")
         yield dataset, Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
 
 
@@ -214,7 +215,7 @@ def _numbered_legend(dataset: Any, grid: Grid, path: str) -> Legend:
         found.update(int(v) for v in np.unique(_classes(dataset.read(1, window=where), dataset.nodata)))
     values = sorted(found - {NODATA_CLASS})
     if not values:
-        raise InputError(f"Map {path} has no pixel with a class")
+        raise InputError(f"map {path} has no pixel with a class")
     if values[0] < 1 or values[-1] > 255:
-        raise InputError(f"Map {path} holds values {values[0]} to {values[-1]}, not class numbers 1 to 255")
+        raise InputError(f"map {path} holds values {values[0]} to {values[-1]}, not class numbers 1 to 255")
     return Legend.from_names([f"class {v}" for v in values], values)

@@ -32,11 +32,11 @@ from das2f_map.accuracy import ConfusionMatrix, percent
 from das2f_map.engines.device import resolve_device
 from das2f_map.errors import DeviceError, InputError, MissingDependencyError, OutputError
 from das2f_map.model import (
-    Domain,
     ModelBundle,
     ModelCard,
     PatchGeometry,
     TrainingRecord,
+    domain_around,
     load_bundle,
 )
 from das2f_map.network import Das2fNet, NetworkConfig
@@ -265,7 +265,7 @@ def train(
                 ms_bands=bands,
                 pan_band=pan_band,
                 patch=patch,
-                domain=_domain(pair),
+                domain=domain_around(pair.ms_gsd_m, pair.ratio),
                 training=TrainingRecord(
                     data=data
                     or f"{Path(str(ms)).name} + {Path(str(pan)).name}, labels {Path(str(labels)).name}",
@@ -304,7 +304,7 @@ def _loop_module() -> Any:
         if (error.name or "").split(".")[0] != "lightning":
             raise
         raise MissingDependencyError(
-            "Training needs the package lightning, which is not installed", "pip install 'das2f-map[train]'"
+            "training needs the package lightning, which is not installed", "pip install 'das2f-map[train]'"
         ) from error
     return loop
 
@@ -367,16 +367,6 @@ def _thinned(table: LabelTable, per_class: int, seed: int) -> LabelTable:
         members = np.flatnonzero(table.classes == c.id)
         keep.append(rng.permutation(members)[:per_class])
     return table.select(np.sort(np.concatenate(keep)))
-
-
-def _domain(pair: ScenePair) -> Domain:
-    """Scenes about as fine as this one."""
-    low, high = 0.8, 1.25
-    gsd, ratio = pair.ms_gsd_m, pair.ratio
-    return Domain(
-        ms_gsd_m=(round(low * gsd, 3), round(high * gsd, 3)),
-        ratio=(round(low * ratio, 3), round(high * ratio, 3)),
-    )
 
 
 def _device(loop: Any, device: str, devices: int) -> Any:

@@ -24,7 +24,7 @@ def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None)
     """
     text = str(path)
     if "://" not in text and not text.startswith("/vsi") and not Path(text).exists():
-        raise LabelError(f"Label file {text} does not exist")
+        raise LabelError(f"label file {text} does not exist")
     layers = vector_layers(text)
     if layers:
         return VectorLabels(text, layers, grid, class_field)

@@ -30,7 +30,7 @@ class RasterLabels(LabelSource):
     def __init__(self, path: str, dataset: Any, grid: Grid) -> None:
         if dataset.crs is None:
             raise LabelError(
-                f"Label raster {path} has no coordinate reference system",
+                f"label raster {path} has no coordinate reference system",
                 "assign one, e.g. gdal_edit.py -a_srs EPSG:32616 labels.tif",
             )
         if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer) and dataset.dtypes[0] not in (
@@ -38,7 +38,7 @@ class RasterLabels(LabelSource):
             "float64",
         ):
             raise LabelError(
-                f"Label raster {path} is of type {dataset.dtypes[0]}, not a raster of class numbers"
+                f"label raster {path} is of type {dataset.dtypes[0]}, not a raster of class numbers"
             )
         self._path = path
         self._dataset = dataset
@@ -66,11 +66,11 @@ class RasterLabels(LabelSource):
         values = self._distinct()
         if not values:
             raise LabelError(
-                f"Label raster {path} has no labelled pixel in the scene", "0 and nodata count as unlabelled"
+                f"label raster {path} has no labelled pixel in the scene", "0 and nodata count as unlabelled"
             )
         if values[0] < 1 or values[-1] > MAX_CLASSES:
             raise LabelError(
-                f"Label raster {path} holds class numbers {values[0]} to {values[-1]}, not 1 to 255",
+                f"label raster {path} holds class numbers {values[0]} to {values[-1]}, not 1 to 255",
                 "0 and nodata count as unlabelled",
             )
         names = self._names() or {}
@@ -94,7 +94,7 @@ class RasterLabels(LabelSource):
             found.update(int(v) for v in np.unique(self._values(window)))
             if len(found) > MAX_CLASSES + 1:
                 raise LabelError(
-                    f"Label raster {self._path} has more than {MAX_CLASSES} different values",
+                    f"label raster {self._path} has more than {MAX_CLASSES} different values",
                     "it should hold class numbers; is it an image?",
                 )
         return sorted(found - {NODATA_CLASS})
@@ -108,7 +108,7 @@ class RasterLabels(LabelSource):
             inside &= np.isfinite(raw)
             raw = np.where(inside, raw, 0)
             if not np.array_equal(raw, np.round(raw)):
-                raise LabelError(f"Label raster {self._path} holds fractions, not class numbers")
+                raise LabelError(f"label raster {self._path} holds fractions, not class numbers")
         return np.where(inside, raw, NODATA_CLASS).astype(np.int64)
 
     def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:

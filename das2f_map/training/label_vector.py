@@ -121,10 +121,10 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
         try:
             info = pyogrio.read_info(path, layer=layer)
         except (DataSourceError, DataLayerError) as error:
-            raise LabelError(f"Labels {path} cannot be read: {error}") from error
+            raise LabelError(f"labels {path} cannot be read: {error}") from error
         if info["crs"] is None:
             raise LabelError(
-                f"Labels {path} have no coordinate reference system",
+                f"labels {path} have no coordinate reference system",
                 "assign one, e.g. ogr2ogr -a_srs EPSG:32616 out.gpkg in.shp",
             )
         field = _choose_field(path, info, class_field)
@@ -137,11 +137,11 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
             bbox = near if near[0] <= near[2] and np.isfinite(near).all() else None
             frame = pyogrio.read_dataframe(path, layer=layer, columns=[field], bbox=bbox, fid_as_index=True)
         except (DataSourceError, DataLayerError, RasterioError) as error:
-            raise LabelError(f"Labels {path} cannot be read: {error}") from error
+            raise LabelError(f"labels {path} cannot be read: {error}") from error
         frame = frame.rename(columns={field: "value"})[["value", "geometry"]]
         frames.append(frame[frame.geometry.notna() & ~frame.geometry.is_empty].to_crs(grid.crs))
     if not any(len(f) for f in frames):
-        raise outside_scene(path) if total else LabelError(f"Labels {path} hold no features")
+        raise outside_scene(path) if total else LabelError(f"labels {path} hold no features")
     merged = gpd.GeoDataFrame(
         pd.concat([f for f in frames if len(f)], ignore_index=True), geometry="geometry", crs=grid.crs
     ).explode(ignore_index=True)
@@ -149,7 +149,7 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
     strange = kinds - {"Polygon", "Point"}
     if strange:
         raise LabelError(
-            f"Labels {path} hold {', '.join(sorted(strange))} geometries; only polygons and points will do",
+            f"labels {path} hold {', '.join(sorted(strange))} geometries; only polygons and points will do",
             "draw areas as polygons, or buffer the lines",
         )
     broken = ~merged.geometry.is_valid
@@ -170,9 +170,9 @@ def _choose_field(path: str, info: dict[str, Any], wanted: str | None) -> str:
         alike = [f for f in fields if f.lower() == wanted.lower()]
         if len(alike) == 1:
             return alike[0]
-        raise LabelError(f"Labels {path} have no field {wanted!r}", f"the fields are: {listed}")
+        raise LabelError(f"labels {path} have no field {wanted!r}", f"the fields are: {listed}")
     if not fields:
-        raise LabelError(f"Labels {path} have no attribute that could hold the class")
+        raise LabelError(f"labels {path} have no attribute that could hold the class")
     plausible = [f for f in fields if f.lower().replace("_", "").replace(" ", "") in _PLAUSIBLE_FIELDS]
     if len(plausible) > 1:
         # A number and a name for the same thing: the name says more.
@@ -201,7 +201,7 @@ def _class_values(path: str, raw: pd.Series[Any]) -> tuple[pd.Series[Any], bool]
         given = numbers.dropna()
         if not np.array_equal(given, np.round(given)):
             raise LabelError(
-                f"The class field of {path} holds fractions, such as {given[given != given.round()].iloc[0]}",
+                f"the class field of {path} holds fractions, such as {given[given != given.round()].iloc[0]}",
                 "it should hold class numbers or class names",
             )
         # 0 is "unlabelled" in label rasters; the same habit is met in vector files.
@@ -217,7 +217,7 @@ def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[NDArray[
         raise LabelError(f"No feature of {path} that lies in the scene has a class")
     if len(distinct) > MAX_CLASSES:
         raise LabelError(
-            f"The class field of {path} has {len(distinct)} values; a map has at most {MAX_CLASSES} classes",
+            f"the class field of {path} has {len(distinct)} values; a map has at most {MAX_CLASSES} classes",
             "is it the right field? Choose with --class-field",
         )
     if named:

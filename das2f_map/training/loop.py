@@ -37,6 +37,9 @@ from das2f_map.training.run_files import BEST_NAME, LAST_NAME
 
 logger = logging.getLogger("das2f_map")
 
+_TERMINATED = 128 + signal.SIGTERM
+"""Exit status that the command line gives a run that was told to end."""
+
 Batch = tuple[Tensor, Tensor, Tensor]
 """MS patches, PAN patches, class positions."""
 
@@ -312,7 +315,9 @@ def run_loop(
                 ckpt_path=folder / LAST_NAME if resume else None,
                 weights_only=True,
             )
-        except SystemExit:
+        except SystemExit as end:
+            if end.code == _TERMINATED:
+                raise
             # Lightning turns KeyboardInterrupt into this.
             raise KeyboardInterrupt from None
     interrupted = stop.is_set() and len(learner.history) < settings.epochs

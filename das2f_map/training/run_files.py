@@ -11,7 +11,7 @@ from rasterio.errors import RasterioError
 
 from das2f_map.accuracy import ConfusionMatrix
 from das2f_map.errors import OutputError
-from das2f_map.model import CARD_NAME, ModelCard, save_bundle
+from das2f_map.model import ModelCard, require_replaceable, save_bundle
 from das2f_map.network import Das2fNet
 from das2f_map.scene.grid import Grid
 from das2f_map.training.report import draw_training
@@ -43,19 +43,14 @@ def working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
             f"{folder} is a zip file's name; training writes a folder", f"-o {folder.with_suffix('')}"
         )
     work = working_path(folder)
-    if folder.exists():
-        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD_NAME).exists()):
-            raise OutputError(f"{folder} exists and is not a model bundle", "choose another name with -o")
-        if resume and not work.exists():
-            raise OutputError(
-                f"The training of {folder} is complete; there is nothing to resume",
-                "--overwrite trains anew",
-            )
-        if any(folder.iterdir()) and not (resume or overwrite):
-            raise OutputError(f"{folder} exists already", "--overwrite replaces it")
+    require_replaceable(folder, overwrite=resume or overwrite)
+    if resume and folder.exists() and not work.exists():
+        raise OutputError(
+            f"the training of {folder} is complete; there is nothing to resume", "--overwrite trains anew"
+        )
     if resume:
         if not (work / LAST_NAME).exists():
-            raise OutputError(f"There is no interrupted training of {folder} to resume", "leave out --resume")
+            raise OutputError(f"there is no interrupted training of {folder} to resume", "leave out --resume")
         return work
     if (work / LAST_NAME).exists() and not overwrite:
         raise OutputError(
@@ -84,7 +79,7 @@ def begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
     )
     if changed:
         raise OutputError(
-            f"The training in {work} cannot be resumed with other settings: {', '.join(changed)}",
+            f"the training in {work} cannot be resumed with other settings: {', '.join(changed)}",
             "give the settings it was started with, or start anew with --overwrite",
         )
 
@@ -98,12 +93,9 @@ def write_bundle(
     split: Split,
     grid: Grid,
 ) -> None:
-    """Complete in a folder beside, then renamed."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        save_bundle(partial, card, net.state_dict())
+    """The bundle with what is told about its training."""
+
+    def add_files(partial: Path) -> None:
         record = {
             "epochs": history,
             "best_epoch": card.training.settings["best_epoch"],
@@ -114,12 +106,8 @@ def write_bundle(
         (partial / TRAINING_NAME).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
         draw_training(partial / CURVES_NAME, history, matrix, split, title=card.name)
         split.write_raster(partial / SPLIT_NAME, grid)
-        if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-            folder.rename(replaced)
-        partial.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except (OSError, RasterioError) as error:
-        raise OutputError(f"The model bundle {folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    try:
+        save_bundle(folder, card, net.state_dict(), add_files=add_files)
+    except RasterioError as error:
+        raise OutputError(f"cannot write the model bundle {folder}: {error}") from error

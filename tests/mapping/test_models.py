@@ -116,7 +116,19 @@ def test_a_checkpoint_never_runs_code(pair, tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
-def test_existing_output_is_kept(pair, tmp_path: Path) -> None:
-    (tmp_path / "m").mkdir()
-    with pytest.raises(OutputError, match="exists"):
-        import_checkpoint(tmp_path / "none.pth", tmp_path / "m", ms=pair[0], pan=pair[1])
+def test_only_bundles_are_replaced(pair, tmp_path: Path) -> None:
+    torch.save({k: v for k, v in published_state_dict(1).items()}, tmp_path / "net.pth")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="exists and is not a model bundle"):
+            import_checkpoint(
+                tmp_path / "net.pth", tmp_path / "mine", ms=pair[0], pan=pair[1], overwrite=overwrite
+            )
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    tiny_bundle(tmp_path, "model")
+    with pytest.raises(OutputError, match="exists already"):
+        import_checkpoint(tmp_path / "net.pth", tmp_path / "model", ms=pair[0], pan=pair[1])
+    import_checkpoint(tmp_path / "net.pth", tmp_path / "model", ms=pair[0], pan=pair[1], overwrite=True)
+    assert len(das2f_map.load_model(tmp_path / "model").card.legend) == 11
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "model", "net.pth"]

@@ -138,7 +138,7 @@ def test_same_seed_same_weights(trained: TrainingResult, scene: Scene, tmp_path:
     assert_same_weights(trained.folder, again.folder)
     # …and another seed other ones, or the comparison would mean nothing.
     other = run(scene, tmp_path / "other", seed=6, epochs=1)
-    key = "classifier.hidden.weight"
+    key = "classifier.weight"
     assert not torch.equal(weights(trained.folder)[key], weights(other.folder)[key])
 
 
