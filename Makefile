@@ -23,7 +23,7 @@ map: $(VENV)/.core
 	$(BIN)/das2f-map preview $(OUT)/landcover.tif -o $(OUT)/landcover.png --overwrite
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
