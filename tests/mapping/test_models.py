@@ -117,7 +117,7 @@ def test_a_checkpoint_never_runs_code(pair, tmp_path: Path) -> None:
 
 
 def test_only_bundles_are_replaced(pair, tmp_path: Path) -> None:
-    torch.save({k: v for k, v in published_state_dict(1).items()}, tmp_path / "net.pth")
+    torch.save(published_state_dict(1), tmp_path / "net.pth")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
