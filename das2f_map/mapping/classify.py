@@ -93,8 +93,9 @@ def classify(
     """
     timings = _Timings()
     output = Path(output)
-    if output.suffix.lower() not in RASTER_SUFFIXES:
-        raise OutputError(f"output {output} is not a GeoTIFF", "give it the extension .tif")
+    for raster in (output, *([] if confidence is None else [Path(confidence)])):
+        if raster.suffix.lower() not in RASTER_SUFFIXES:
+            raise OutputError(f"output {raster} is not a GeoTIFF", "give it the extension .tif")
     vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
     if vector_path is not None:
         check_vector_path(vector_path)

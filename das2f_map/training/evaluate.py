@@ -141,7 +141,7 @@ def _compare(
             contested += block.contested
             if block.classes.any():
                 where = ((window.row, window.row_stop), (window.col, window.col_stop))
-                mapped = _classes(dataset.read(1, window=where), dataset.nodata)
+                mapped = _read_classes(dataset, where)
                 seen += np.bincount(block.classes.ravel(), minlength=256)
                 wanted = to_map[block.classes]
                 matrix += ConfusionMatrix.from_arrays(wanted, mapped, legend)
@@ -204,15 +204,23 @@ def _open_map(path: str | Path) -> Iterator[tuple[Any, Grid]]:
         yield dataset, Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
 
 
-def _classes(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
-    return values if nodata is None else np.where(values == nodata, NODATA_CLASS, values)
+def _read_classes(dataset: Any, window: tuple[tuple[int, int], tuple[int, int]]) -> NDArray[Any]:
+    """Class numbers (h, w) of a window, 0 where unmapped."""
+    try:
+        values: NDArray[Any] = dataset.read(1, window=window)
+    except RasterioIOError as error:
+        raise InputError(
+            f"map {dataset.name} cannot be read: {error.__cause__ or error}",
+            "the file seems to be damaged or cut short",
+        ) from error
+    return values if dataset.nodata is None else np.where(values == dataset.nodata, NODATA_CLASS, values)
 
 
 def _numbered_legend(dataset: Any, grid: Grid, path: str) -> Legend:
     found: set[int] = set()
     for window in blocks_of(grid.window, _BLOCK):
         where = ((window.row, window.row_stop), (window.col, window.col_stop))
-        found.update(int(v) for v in np.unique(_classes(dataset.read(1, window=where), dataset.nodata)))
+        found.update(int(v) for v in np.unique(_read_classes(dataset, where)))
     values = sorted(found - {NODATA_CLASS})
     if not values:
         raise InputError(f"map {path} has no pixel with a class")

@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
@@ -102,8 +103,15 @@ class RasterLabels(LabelSource):
     def _values(self, window: Window) -> NDArray[np.int64]:
         """Class numbers on the refined grid, 0 where unlabelled."""
         fine = window.refined(self._factor)
-        raw = self._vrt.read(1, window=((fine.row, fine.row_stop), (fine.col, fine.col_stop)))
-        inside = self._vrt.dataset_mask(window=((fine.row, fine.row_stop), (fine.col, fine.col_stop))) > 0
+        where = ((fine.row, fine.row_stop), (fine.col, fine.col_stop))
+        try:
+            raw = self._vrt.read(1, window=where)
+            inside = self._vrt.dataset_mask(window=where) > 0
+        except RasterioError as error:
+            raise LabelError(
+                f"label raster {self._path} cannot be read: {error.__cause__ or error}",
+                "the file seems to be damaged or cut short",
+            ) from error
         if raw.dtype.kind == "f":
             inside &= np.isfinite(raw)
             raw = np.where(inside, raw, 0)

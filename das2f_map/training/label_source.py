@@ -57,6 +57,6 @@ class LabelSource(ABC):
 
 def outside_scene(path: str) -> LabelError:
     return LabelError(
-        f"labels {path} lie outside the scene",
-        "check that labels and images show the same place and that the label file's CRS is right",
+        f"labels {path} lie outside the images",
+        "check that they show the same place and that the label file's CRS is right",
     )

@@ -126,13 +126,13 @@ class _Learner(pl.LightningModule):
         self._loss_n += 1
         # Looking at the loss makes the CPU wait for the GPU: not after every step.
         if index % 20 == 0:
-            self._require_finite()
+            self._require_finite(self._loss_sum)
         return loss
 
-    def _require_finite(self) -> None:
-        if not torch.isfinite(self._loss_sum):
+    def _require_finite(self, loss: Tensor | float) -> None:
+        if not math.isfinite(float(loss)):
             raise ModelError(
-                f"Training diverged: the loss is no longer a number in epoch {self.current_epoch + 1}",
+                f"training diverged: the loss is no longer a number in epoch {self.current_epoch + 1}",
                 f"train with a lower learning rate than {self.settings.learning_rate:g}",
             )
 
@@ -153,11 +153,12 @@ class _Learner(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         if self.cut_short:
             return
-        self._require_finite()
+        self._require_finite(self._loss_sum)
         strategy = self.trainer.strategy
         n = len(self.legend)
         counts = strategy.reduce(self._counts, reduce_op="sum").cpu().numpy().reshape(n, n)
         loss = float(strategy.reduce(self._validation_loss, reduce_op="sum")) / max(1, int(counts.sum()))
+        self._require_finite(loss)
         matrix = ConfusionMatrix(self.legend, counts.astype(np.int64))
         train_loss = float(strategy.reduce(self._loss_sum, reduce_op="mean")) / max(1, self._loss_n)
         quality = (matrix.average_accuracy or 0.0, -loss)

@@ -76,7 +76,7 @@ class Files:
         return path
 
     def cut_map(self) -> Path:
-        """A map whose directory and position are there, but not its last blocks."""
+        """A map whose directory and position are there, but not its pixels in full size."""
         path = self.inputs / "cut.tif"
         with rasterio.open(self.ms) as src:
             profile = {**src.profile, "count": 1, "dtype": "uint8", "width": 640, "height": 640}
@@ -85,7 +85,7 @@ class Files:
         with rasterio.open(whole, "w", **{**profile, "driver": "COG", "blocksize": 128}) as dst:
             dst.write(classes)
         data = whole.read_bytes()
-        path.write_bytes(data[: 2 * len(data) // 3])
+        path.write_bytes(data[: len(data) // 6])
         return path
 
     def pair(self, name: str, **how: object) -> tuple[Path, Path]:
@@ -415,6 +415,12 @@ CASES = (
         ("unknown vector format '.kmz'", "map.kmz"),
         ".gpkg",
     ),
+    Case(
+        "confidence no GeoTIFF",
+        lambda f: classify(f, "--confidence", f.out / "sure.png"),
+        OUTPUT,
+        ("sure.png is not a GeoTIFF",),
+    ),
     # devices
     Case(
         "unknown device",
@@ -430,7 +436,7 @@ CASES = (
         "labels elsewhere",
         lambda f: train(f, f.boxes(shift=1e5)),
         LABELS,
-        ("labels.gpkg lie outside the scene",),
+        ("labels.gpkg lie outside the images",),
     ),
     Case(
         "unknown class field",
@@ -509,6 +515,27 @@ CASES = (
     ),
     Case(
         "evaluate: no reference", lambda f: evaluate(f, f.class_raster(), Path("r.shp")), LABELS, ("r.shp",)
+    ),
+    Case(
+        "evaluate: map cut short",
+        lambda f: evaluate(f, f.cut_map(), f.class_raster()),
+        INPUT,
+        ("map", "cut.tif cannot be read"),
+        "damaged or cut short",
+    ),
+    Case(
+        "evaluate: reference cut short",
+        lambda f: evaluate(f, f.class_raster(), f.cut_map()),
+        LABELS,
+        ("label raster", "cut.tif cannot be read"),
+        "damaged or cut short",
+    ),
+    Case(
+        "label raster cut short",
+        lambda f: train(f, f.cut_map(), "--epochs", "1"),
+        LABELS,
+        ("label raster", "cut.tif cannot be read"),
+        "damaged or cut short",
     ),
     Case(
         "preview: map cut short",
