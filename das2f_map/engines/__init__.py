@@ -17,6 +17,10 @@ class Engine(Protocol):
     def device(self) -> str:
         """Where it computes: ``cpu``, ``cuda:0``…"""
 
+    @property
+    def scan(self) -> str:
+        """Selective-scan backend in use, as :mod:`das2f_map.network.selective_scan` names it."""
+
     def logits(
         self,
         ms: npt.NDArray[np.float32],

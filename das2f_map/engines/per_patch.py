@@ -12,6 +12,7 @@ from torch import Tensor
 
 from das2f_map.errors import DeviceError
 from das2f_map.network import Das2fNet
+from das2f_map.network.selective_scan import default_backend
 from das2f_map.scene.grid import PAN_PER_MS
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,11 @@ class PerPatchEngine:
     @property
     def device(self) -> str:
         return str(self._device)
+
+    @property
+    def scan(self) -> str:
+        """Name of the selective-scan backend in use."""
+        return default_backend(self._device, self._dtype).name
 
     @torch.inference_mode()
     def logits(

@@ -117,13 +117,14 @@ def classify(
                 bundle, warnings = _model_for(pair, model)
                 engine: Engine = PerPatchEngine(bundle.network(), device=torch_device, batch_size=batch_size)
             log.info(
-                "%s pixels (%d × %d) with %s, engine %s on %s",
+                "%s pixels (%d × %d) with %s, engine %s on %s, %s scan",
                 f"{window.height * window.width:,}",
                 window.height,
                 window.width,
                 bundle.card.name,
                 engine.name,
                 engine.device,
+                engine.scan,
             )
             # Reports and polygons need the confidence whether or not it is asked for.
             scratch = paths["raster"].with_name("confidence-scratch.tif")
@@ -159,6 +160,7 @@ def classify(
                 ),
                 engine=engine.name,
                 device=engine.device,
+                scan=engine.scan,
                 settings={"min_area_m2": min_area_m2, "batch_size": batch_size, "force": force},
                 warnings=[*pair.notices, *warnings],
                 grid=_grid_summary(pair.grids.ms.cropped(window)),

@@ -50,6 +50,7 @@ class RunReport(BaseModel):
     model: ModelReport
     engine: str
     device: str
+    scan: str = Field(description="selective-scan backend")
     settings: dict[str, Any]
     warnings: list[str] = Field(description="what a user of the map should know, a sentence each")
     grid: dict[str, Any] = Field(description="of the map: size, transform, CRS, pixel size in CRS units")
