@@ -11,6 +11,7 @@ import difflib
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,7 +19,15 @@ from typing import Any, Final, Literal
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor
 
 from das2f_map.errors import ModelError, OutputError
@@ -68,8 +77,12 @@ class Domain(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ms_gsd_m: tuple[float, float] = Field(description="smallest and largest MS pixel size, metres")
-    ratio: tuple[float, float] = Field(description="smallest and largest MS : PAN pixel size ratio")
+    ms_gsd_m: tuple[FiniteFloat, FiniteFloat] = Field(
+        description="smallest and largest MS pixel size, metres"
+    )
+    ratio: tuple[FiniteFloat, FiniteFloat] = Field(
+        description="smallest and largest MS : PAN pixel size ratio"
+    )
     sensor: str = Field(default="", description="free text, e.g. 'Landsat-8 OLI, digital numbers'")
 
 
@@ -108,6 +121,21 @@ class ModelCard(BaseModel):
     software_version: str = ""
     licence: str = ""
 
+    @field_validator("metrics")
+    @classmethod
+    def _readable_metrics(cls, metrics: dict[str, Any]) -> dict[str, Any]:
+        """What others rely on in the figures; whatever else a training notes is its own affair."""
+        for part, figures in metrics.items():
+            if not isinstance(figures, dict):
+                raise ValueError(f"{part} must be a table of figures")
+            for key in ("overall_accuracy", "average_accuracy", "kappa"):
+                if not isinstance(figures.get(key), (int, float, type(None))):
+                    raise ValueError(f"{part}.{key} must be a number or null")
+            classes = figures.get("classes", [])
+            if not isinstance(classes, list) or not all(isinstance(c, dict) and "name" in c for c in classes):
+                raise ValueError(f"{part}.classes must list the classes by name")
+        return metrics
+
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
         if len(self.ms_bands) != self.network.ms_bands:
@@ -120,10 +148,7 @@ class ModelCard(BaseModel):
 
 
 class ModelBundle:
-    """A card and the network's weights.
-
-    ``network()`` builds the torch module; until then no torch is needed to look at a bundle.
-    """
+    """A card and the network's weights; :meth:`network` builds the torch module of them."""
 
     def __init__(self, card: ModelCard, state_dict: Mapping[str, Tensor], path: Path | None = None) -> None:
         self.card = card
@@ -143,7 +168,8 @@ class ModelBundle:
                 f"the weights{where} do not fit the card's network: {problems}",
                 "the bundle is damaged; import or train it again",
             )
-        network.load_state_dict(self.state_dict, assign=True)
+        kinds = network.state_dict()
+        network.load_state_dict({n: t.to(kinds[n].dtype) for n, t in self.state_dict.items()}, assign=True)
         return network.eval()
 
 
@@ -211,10 +237,11 @@ def save_bundle(
         It cannot be written.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in state_dict.items()}
+    path = path.resolve()  # a link stays a link to the new bundle; `.` gets its name
     partial = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
     try:
-        _remove_folder(partial)
+        _remove(partial)
         partial.mkdir(parents=True)
         metadata = {"format": "pt", "model": card.name}
         (partial / WEIGHTS_NAME).write_bytes(safetensors.torch.save(tensors, metadata=metadata))
@@ -230,18 +257,26 @@ def save_bundle(
             archive_path.replace(path)
             return
         if path.exists():
-            _remove_folder(replaced)
+            _remove(replaced)
             path.rename(replaced)
         partial.rename(path)
-        _remove_folder(replaced)
+        _remove(replaced)
     except OSError as error:
         raise OutputError(f"cannot write the model bundle {path}: {error.strerror or error}") from error
     finally:
-        _remove_folder(partial)
+        _remove(partial)
 
 
-def _remove_folder(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def bundle_files(path: Path) -> list[Path]:
+    """All files of a bundle: the zip, or what is in the folder."""
+    return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
 
 
 def read_card(path: Path) -> ModelCard:
@@ -299,7 +334,8 @@ def _read_member(path: Path, name: str) -> bytes:
             return archive.read(name)
     except (FileNotFoundError, KeyError) as error:
         raise ModelError(f"{path} is not a model bundle: it has no {name}", hint) from error
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        # A damaged stream, a password, a compression that Python does not know.
         raise ModelError(
             f"{path} is not a model bundle: neither a folder nor a sound zip file",
             "a checkpoint of the published network is turned into a bundle by `das2f-map models import`",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,63 @@ def test_weights_must_belong_to_the_card(tmp_path: Path) -> None:
         save_file(change, path)
         with pytest.raises(ModelError, match=phrase):
             load_bundle(tmp_path / "tiny").network()
+
+
+def test_weights_of_another_precision_become_float32(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path)
+    path = tmp_path / "tiny" / "model.safetensors"
+    mixed = {n: t.half() if "mlp" in n else t for n, t in load_file(path).items()}
+    save_file(mixed, path)
+    network = load_bundle(tmp_path / "tiny").network()
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    with torch.no_grad():
+        assert network(torch.randn(1, 4, 16, 16), torch.randn(1, 1, 64, 64)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("pan_band", "mean"), float("nan")),
+        (("pan_band", "std"), float("inf")),
+        (("domain", "ratio"), [1.0, float("inf")]),
+        (("metrics",), {"test": None}),
+        (("metrics",), {"test": {"overall_accuracy": "good"}}),
+        (("metrics",), {"test": {"classes": [1, 2]}}),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(place: tuple[str, ...], value: object, tmp_path: Path) -> None:
+    tiny_bundle(tmp_path)
+    path = tmp_path / "tiny" / "model.json"
+    card = json.loads(path.read_text())
+    inner = card
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(card))
+    with pytest.raises(ModelError, match=f"not a das2f-map model card: {place[0]}"):
+        read_card(tmp_path / "tiny")
+
+
+def test_damaged_zip(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path)
+    path = tmp_path / "model.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("model.json", "model.safetensors"):
+            archive.write(tmp_path / "tiny" / name, name)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="neither a folder nor a sound zip"):
+        load_bundle(path)
+
+
+def test_a_linked_bundle_stays_a_link(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, "first")
+    (tmp_path / "current").symlink_to(tmp_path / "first")
+    save_bundle(tmp_path / "current", bundle.card, bundle.state_dict)
+    assert (tmp_path / "current").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["current", "first"]
 
 
 def test_cards_must_agree_with_themselves() -> None:

@@ -1,1 +1,1 @@
-"""cli"""
+"""The command line: a module for each command."""

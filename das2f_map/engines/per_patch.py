@@ -56,7 +56,8 @@ class PerPatchEngine:
     @property
     def scan(self) -> str:
         """Name of the selective-scan backend in use."""
-        return default_backend(self._device, self._dtype).name
+        config = self._network.config
+        return default_backend(self._device, self._dtype, config.width, config.state_size).name
 
     @torch.inference_mode()
     def logits(

@@ -1,1 +1,1 @@
-"""mapping"""
+"""From an open pair and a model to a finished map."""

@@ -57,10 +57,12 @@ def classify_blocks(
     """
     ids = np.array(card.legend.ids, dtype=np.uint8)
     for part in blocks_of(window, block_size):
-        block = pair.read_block(part, card.patch.before, card.patch.after)
-        targets = block.valid if wanted is None else block.valid & wanted(part)
+        targets = np.ones((part.height, part.width), dtype=np.bool_) if wanted is None else wanted(part)
         classes = np.full(targets.shape, NODATA_CLASS, dtype=np.uint8)
         confidence = np.full(targets.shape, np.nan, dtype=np.float32)
+        if targets.any():
+            block = pair.read_block(part, card.patch.before, card.patch.after)
+            targets = targets & block.valid
         if targets.any():
             ms, pan = normalise(block, card.ms_bands, card.pan_band)
             logits = engine.logits(ms, pan, targets)

@@ -18,7 +18,7 @@ from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import InputError, OutputError
 from das2f_map.mapping.blocks import classify_blocks
 from das2f_map.mapping.models import SceneTraits, choose_model, misfits, require_bands
-from das2f_map.model import ModelBundle, find_model, load_bundle
+from das2f_map.model import ModelBundle, bundle_files, find_model, load_bundle
 from das2f_map.products.areas import ClassArea, class_areas
 from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.polygons import check_vector_path, write_polygons
@@ -101,6 +101,8 @@ def classify(
         check_vector_path(vector_path)
     torch_device = resolve_device(device)
     inputs = [str(p) for p in (ms, pan, aoi) if p is not None]
+    if isinstance(model, (str, Path)):
+        inputs += [str(p) for p in bundle_files(find_model(model))]
     with StagedOutputs(inputs=inputs, overwrite=overwrite) as staged:
         finals = {"raster": output, "report": output.with_suffix(".json")}
         if vector_path is not None:
@@ -175,17 +177,14 @@ def classify(
 
 def _model_for(pair: ScenePair, model: str | Path | ModelBundle | None) -> tuple[ModelBundle, list[str]]:
     """The model to use, and in which ways it does not fit the scene."""
-    if isinstance(model, ModelBundle):
-        bundle = model
-    elif model is not None:
-        bundle = load_bundle(find_model(model))
-    if model is not None:  # the number of bands is checked before the scene is read for its statistics
-        require_bands(bundle.card, pair)
-    scene = SceneTraits.of(pair, *sample_statistics(pair))
     if model is None:
-        bundle = load_bundle(choose_model(scene, pair.ms_path, pair.pan_path))
-        log.info("model %s chosen: its card fits the scene", bundle.card.name)
-        return bundle, []
+        scene = SceneTraits.of(pair, *sample_statistics(pair))
+        chosen = load_bundle(choose_model(scene, pair.ms_path, pair.pan_path))
+        log.info("model %s chosen: its card fits the scene", chosen.card.name)
+        return chosen, []
+    bundle = model if isinstance(model, ModelBundle) else load_bundle(find_model(model))
+    require_bands(bundle.card, pair)  # before the scene is read for its statistics
+    scene = SceneTraits.of(pair, *sample_statistics(pair))
     warnings = [
         f"model {bundle.card.name} is out of its range here: {m}" for m in misfits(bundle.card, scene)
     ]

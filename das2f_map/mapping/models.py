@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def misfits(card: ModelCard, scene: SceneTraits) -> list[str]:
     if len(card.ms_bands) != len(scene.ms_bands):
         return [f"it needs {len(card.ms_bands)} MS bands, the scene has {len(scene.ms_bands)}"]
     found: list[str] = []
+    if phrase := _order_misfit(card, [b.name for b in scene.ms_bands]):
+        found.append(phrase)
     if card.domain is not None:
         low, high = card.domain.ms_gsd_m
         if not low <= scene.ms_gsd_m <= high:
@@ -58,6 +61,15 @@ def misfits(card: ModelCard, scene: SceneTraits) -> list[str]:
         if phrase := _radiometric_misfit(known, seen):
             found.append(phrase)
     return found
+
+
+def _order_misfit(card: ModelCard, names: Sequence[str]) -> str:
+    """Said when the file names the model's very bands, in another order. Other names say nothing."""
+    wanted = [b.name.casefold() for b in card.ms_bands]
+    given = [n.casefold() for n in names]
+    if given == wanted or sorted(given) != sorted(wanted):
+        return ""
+    return f"it takes the bands in the order {', '.join(wanted)}, the file has {', '.join(given)}"
 
 
 def _radiometric_misfit(known: BandStatistics, seen: BandStatistics) -> str:
@@ -76,13 +88,23 @@ def _radiometric_misfit(known: BandStatistics, seen: BandStatistics) -> str:
 
 
 def require_bands(card: ModelCard, pair: ScenePair) -> None:
-    """Raise :class:`~das2f_map.errors.ModelError` unless the scene has as many MS bands as the model."""
+    """Raise :class:`~das2f_map.errors.ModelError` unless the scene has the model's MS bands.
+
+    Their number must be the same, and so must their order where the file names them as the model does.
+    """
     needed, given = len(card.ms_bands), pair.ms_band_count
     if needed != given:
         names = ", ".join(b.name for b in card.ms_bands)
         raise ModelError(
             f"model {card.name!r} needs {needed} MS bands ({names}), {pair.ms_path} has {given}",
             "bring the file's bands to that number and order, e.g. with gdal_translate -b",
+        )
+    if phrase := _order_misfit(card, pair.ms_band_names):
+        places = [n.casefold() for n in pair.ms_band_names]
+        order = " ".join(f"-b {places.index(b.name.casefold()) + 1}" for b in card.ms_bands)
+        raise ModelError(
+            f"model {card.name!r} does not fit {pair.ms_path}: {phrase}",
+            f"bring them into its order: gdal_translate {order} in.tif out.tif",
         )
 
 

@@ -1,1 +1,1 @@
-"""products"""
+"""What a map is written as: rasters, polygons, styles, pictures, reports."""

@@ -1,1 +1,1 @@
-"""scene"""
+"""An image pair on its common grid, read block by block."""

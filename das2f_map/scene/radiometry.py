@@ -24,7 +24,7 @@ _BLOCK = 128
 class BandStatistics(BaseModel):
     """Values of one band over valid pixels, in the file's units after scale and offset."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     mean: float = Field(description="subtracted before the network")

@@ -179,6 +179,10 @@ def test_refusals(bundle, pair, tmp_path: Path) -> None:
         das2f_map.classify(*pair, tmp_path / "map.tif", model=tiny_bundle(tmp_path / "m", "three", bands=3))
     empty = tmp_path / "empty"
     empty.mkdir()
+    folder = tmp_path / "bundle"
+    tiny_bundle(folder, "b")
+    with pytest.raises(OutputError, match="also an input"):
+        das2f_map.classify(*pair, folder / "b" / "model.tif", model=folder / "b", overwrite=True)
     everywhere = [(slice(None), slice(None))]
     black = make_pair(empty, ms_shape=(20, 20), nodata=0, ms_invalid=everywhere)
     with pytest.raises(InputError, match="all nodata"):

@@ -42,6 +42,19 @@ def test_a_card_fits_its_own_scene_and_says_why_it_does_not_fit_others() -> None
     assert "standard deviation" in misfits(card, _traits(pan_band=flat))[0]
 
 
+def test_bands_in_another_order_do_not_fit(tmp_path: Path) -> None:
+    """A file that names its bands is taken at its word."""
+    bundle = tiny_bundle(tmp_path / "m")
+    reversed_bands = tuple(reversed(bundle.card.ms_bands))
+    assert "the file has nir, red, green, blue" in misfits(bundle.card, _traits(ms_bands=reversed_bands))[0]
+    unnamed = tuple(b.model_copy(update={"name": f"band {i}"}) for i, b in enumerate(bundle.card.ms_bands))
+    assert misfits(bundle.card, _traits(ms_bands=unnamed)) == []
+    ms, pan = make_pair(tmp_path, ms_shape=(20, 20), names=("red", "green", "blue", "nir"))
+    with pytest.raises(ModelError, match="order blue, green, red, nir") as caught:
+        das2f_map.classify(ms, pan, tmp_path / "map.tif", model=bundle)
+    assert "gdal_translate -b 3 -b 2 -b 1 -b 4 in.tif" in str(caught.value.hint)
+
+
 def test_choice_takes_the_fitting_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fine, coarse = (tiny_bundle(tmp_path, name) for name in ("fine", "coarse"))
     far = coarse.card.model_copy(

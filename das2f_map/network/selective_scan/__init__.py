@@ -29,19 +29,20 @@ __all__ = ["BACKENDS", "Backend", "default_backend", "selective_scan", "use_back
 class Backend:
     """A way to compute the scan.
 
-    ``unavailable(device, dtype)`` says why it cannot be used there, empty if it can.
+    ``unavailable(device, dtype, width, states)`` says why it cannot be used there, empty if it can;
+    the sizes default to the published ones.
     """
 
     name: str
     scan: Callable[..., Tensor]
-    unavailable: Callable[[torch.device, torch.dtype], str]
+    unavailable: Callable[..., str]
 
 
-def _anywhere(device: torch.device, dtype: torch.dtype) -> str:
+def _anywhere(device: torch.device, dtype: torch.dtype, width: int = 64, states: int = 24) -> str:
     return ""
 
 
-def _mamba_unavailable(device: torch.device, dtype: torch.dtype) -> str:
+def _mamba_unavailable(device: torch.device, dtype: torch.dtype, width: int = 64, states: int = 24) -> str:
     if device.type != "cuda":
         return "runs on CUDA tensors only"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
@@ -75,9 +76,9 @@ def use_backend(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def default_backend(device: torch.device, dtype: torch.dtype) -> Backend:
+def default_backend(device: torch.device, dtype: torch.dtype, width: int = 64, states: int = 24) -> Backend:
     """The fastest backend that works for such tensors."""
-    return next(b for b in BACKENDS.values() if not b.unavailable(device, dtype))
+    return next(b for b in BACKENDS.values() if not b.unavailable(device, dtype, width, states))
 
 
 def selective_scan(
@@ -120,11 +121,12 @@ def selective_scan(
         When the named backend does not exist or cannot handle these tensors.
     """
     name = backend if backend not in (None, "auto") else _forced.get()
+    kind = (x.device, x.dtype, x.shape[2], A.shape[2])
     if name is None:
-        return default_backend(x.device, x.dtype).scan(x, dt, A, B, C, D, order)
+        return default_backend(*kind).scan(x, dt, A, B, C, D, order)
     if name not in BACKENDS:
         raise ValueError(f"no selective-scan backend {name!r}; there are: {', '.join(BACKENDS)}")
     chosen = BACKENDS[name]
-    if reason := chosen.unavailable(x.device, x.dtype):
+    if reason := chosen.unavailable(*kind):
         raise ValueError(f"selective-scan backend {name!r} cannot be used: {reason}")
     return chosen.scan(x, dt, A, B, C, D, order)

@@ -65,17 +65,18 @@ def _level(library: ctypes.CDLL) -> int:
     return min(best, int(os.environ.get("DAS2F_MAP_SIMD_LEVEL", best)))
 
 
-def unavailable(device: torch.device, dtype: torch.dtype) -> str:
+def unavailable(device: torch.device, dtype: torch.dtype, width: int = 64, states: int = 24) -> str:
     """Why the compiled scan cannot handle tensors of this kind; empty if it can."""
     if device.type != "cpu":
         return "runs on CPU tensors only"
     if dtype is not torch.float32:
         return f"computes in float32, not {str(dtype).removeprefix('torch.')}"
+    if width % _LANES or states > _MAX_STATES:
+        return (
+            f"needs a width in multiples of {_LANES} and at most {_MAX_STATES} states, "
+            f"not {width} and {states}"
+        )
     return _library()[1]
-
-
-def _supports(width: int, states: int) -> bool:
-    return width % _LANES == 0 and states <= _MAX_STATES
 
 
 def _run(backward: bool, sizes: tuple[int, int, int, int, int], arrays: dict[str, Tensor]) -> None:
@@ -132,11 +133,6 @@ def compiled_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     missing = -B.shape[3] % _STATE_STEP
     if missing:  # a state whose B and C are zero stays zero and adds nothing
         A, B, C = (F.pad(v, (0, missing)) for v in (A, B, C))
-    if not _supports(x.shape[2], B.shape[3]):
-        raise ValueError(
-            f"compiled scan needs a width in multiples of {_LANES} and at most {_MAX_STATES} states, "
-            f"got {x.shape[2]} and {B.shape[3]}"
-        )
     tensors = (x, dt, A.transpose(1, 2), B, C, D, order)
     result: Tensor = _CompiledScan.apply(*(t.contiguous() for t in tensors))  # type: ignore[no-untyped-call]
     return result

@@ -21,9 +21,10 @@ def _kernel() -> tuple[Callable[..., Tensor] | None, str]:
     try:
         module: Any = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
         function: Callable[..., Tensor] = module.selective_scan_fn
-        u = torch.zeros(1, 8, 16, device="cuda")
+        u = torch.zeros(1, 8, 16, device="cuda", requires_grad=True)
         bc = torch.zeros(1, 1, 4, 16, device="cuda")
-        function(u, u, torch.zeros(8, 4, device="cuda"), bc, bc, torch.zeros(8, device="cuda"))
+        y = function(u, u, torch.zeros(8, 4, device="cuda"), bc, bc, torch.zeros(8, device="cuda"))
+        torch.autograd.grad(y.sum(), u)
         torch.cuda.synchronize()
     except Exception as error:  # whatever a foreign CUDA extension raises, the portable scan is the answer
         return None, f"mamba-ssm does not work here: {type(error).__name__}: {error}"
