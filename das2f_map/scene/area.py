@@ -9,7 +9,6 @@ import geopandas
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyogrio
 import shapely
 from affine import Affine
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -17,6 +16,7 @@ from rasterio.features import rasterize
 
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.vector import geometry_layers, in_pixels, read_layer, valid_parts
 
 _EDGE_PARTS = 64
 """Parts that an edge as long as the whole area is cut into before it is reprojected."""
@@ -93,12 +93,9 @@ def _polygons(path: str | Path, label: str) -> geopandas.GeoDataFrame:
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise InputError(f"{label} does not exist", "check the path")
     try:
-        # Layers without geometry (styles, attribute tables) have nothing to say about an area.
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        frames = [pyogrio.read_dataframe(path, layer=name, columns=[]) for name in layers]
+        frames = [read_layer(path, layer) for layer in geometry_layers(path)]
     except (DataSourceError, DataLayerError) as error:
         raise InputError(f"{label} cannot be read as a vector file: {error}") from error
-    frames = [f[f.geometry.notna() & ~f.geometry.is_empty] for f in frames]
     frames = [f for f in frames if len(f)]
     if not frames:
         raise InputError(f"{label} has no polygons: it is empty", "draw at least one polygon")
@@ -120,7 +117,7 @@ def _polygons(path: str | Path, label: str) -> geopandas.GeoDataFrame:
 
 
 def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArray[np.object_]:
-    """Valid polygons in pixels of the grid, x along columns."""
+    """Valid single polygons in pixels of the grid, x along columns."""
     shapes = frame.geometry
     crs = grid.crs.to_wkt()
     if shapes.crs != crs:
@@ -134,14 +131,10 @@ def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArr
             f"{label} reaches to where it cannot be converted to the scene's coordinate reference system",
             "clip it to the surroundings of the scene",
         )
-    inverse = ~grid.transform
-    pixels = shapely.transform(
-        geometries,
-        lambda xy: np.column_stack(
-            [
-                inverse.a * xy[:, 0] + inverse.b * xy[:, 1] + inverse.c,
-                inverse.d * xy[:, 0] + inverse.e * xy[:, 1] + inverse.f,
-            ]
-        ),
-    )
-    return np.asarray(shapely.make_valid(pixels), dtype=object)
+    areas, _ = valid_parts(in_pixels(geometries, grid))
+    if not areas.size:
+        raise InputError(
+            f"{label} has no polygons with an inside: their outlines enclose nothing",
+            "draw at least one polygon",
+        )
+    return areas

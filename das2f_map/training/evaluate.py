@@ -2,7 +2,7 @@
 
 The reference is read on the map's own pixels by the rules of :mod:`das2f_map.training.labels`, block by
 block. Classes are the same if their names are (case, blanks and underscores aside); where one side
-has only numbers, if their numbers are.
+has only numbers, if their numbers are: those in names such as ``class 111``, or a raster's values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from das2f_map.training.label_files import open_labels
 from das2f_map.training.label_source import LabelSource
 
 _BLOCK = 1024
-_NUMBERED = re.compile(r"(class)?[ _]*\d+", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?:class)?[ _]*([0-9]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Evaluation:
     matrix: ConfusionMatrix
     """Over the map's classes; one that the reference lacks has a column but an empty row."""
     matched_by: str
-    """``name`` or ``id``."""
+    """``name`` or ``id`` (the number in the name or in the file)."""
     only_in_map: tuple[str, ...]
     """Map classes the reference does not have; pixels mapped as them count as wrong."""
     only_in_reference: dict[str, int]
@@ -102,12 +102,13 @@ def evaluate_map(
     InputError
         The map is missing, no raster of class numbers, or has no CRS.
     LabelError
-        The reference cannot be used, lies elsewhere, or shares no class with the map.
+        The reference cannot be used, lies elsewhere, or shares no class with the map; or one of the two has
+        names and the other codes that are not the map's values.
     """
     with _open_map(map_path) as (dataset, grid):
         mapped_legend = legend or read_legend(map_path) or _numbered_legend(dataset, grid, str(map_path))
         with open_labels(reference_path, grid, class_field=class_field) as reference:
-            pairs, matched_by = _match(mapped_legend, reference.legend)
+            pairs, matched_by = _match(mapped_legend, reference, str(map_path), str(reference_path))
             if not pairs:
                 raise LabelError(
                     f"map {map_path} and reference {reference_path} have no class in common",
@@ -169,17 +170,41 @@ def _compare(
     )
 
 
-def _match(mapped: Legend, reference: Legend) -> tuple[dict[int, int], str]:
-    """Reference id → map id, and what they were matched by."""
-    if _is_named(mapped) and _is_named(reference):
+def _match(
+    mapped: Legend, reference: LabelSource, map_path: str, reference_path: str
+) -> tuple[dict[int, int], str]:
+    """Reference id → map id, and what they were matched by.
+
+    An id that was only counted up for a file (class names of a vector file in alphabetical order, codes
+    beyond 255) says nothing about another file and is never compared.
+    """
+    theirs = reference.legend
+    map_numbers, their_numbers = _numbers(mapped), _numbers(theirs)
+    if map_numbers is None and their_numbers is None:
         ids = {_key(c.name): c.id for c in mapped.each()}
-        return {c.id: ids[_key(c.name)] for c in reference.each() if _key(c.name) in ids}, "name"
-    return {i: i for i in reference.ids if i in mapped.ids}, "id"
+        return {c.id: ids[_key(c.name)] for c in theirs.each() if _key(c.name) in ids}, "name"
+    if map_numbers is None:
+        # The map's values stand for its classes; codes that fit into a byte are meant as such values.
+        map_numbers = {i: i for i in mapped.ids} if reference.ids_are_codes else None
+    elif their_numbers is None:
+        # A reference raster has values beside its names; comparable if the map's codes are values too.
+        same = reference.ids_are_codes and all(number == i for number, i in map_numbers.items())
+        their_numbers = {i: i for i in theirs.ids} if same else None
+    if map_numbers is None or their_numbers is None:
+        raise LabelError(
+            f"map {map_path} and reference {reference_path} cannot be compared: one has class names "
+            "where the other has codes",
+            f"the map has {', '.join(mapped.names)}; the reference has {', '.join(theirs.names)}; "
+            "give the reference a field with the map's names or values (--class-field)",
+        )
+    return {i: map_numbers[n] for n, i in their_numbers.items() if n in map_numbers}, "id"
 
 
-def _is_named(legend: Legend) -> bool:
-    """Whether the names say more than the numbers."""
-    return not all(_NUMBERED.fullmatch(name) for name in legend.names)
+def _numbers(legend: Legend) -> dict[int, int] | None:
+    """Number in the name → id, if the names are no more than different numbers, such as ``class 111``."""
+    found = [_NUMBERED.fullmatch(name) for name in legend.names]
+    numbers = {int(m[1]): c.id for m, c in zip(found, legend.each(), strict=True) if m is not None}
+    return numbers if len(numbers) == len(legend) else None
 
 
 def _key(name: str) -> str:

@@ -35,6 +35,9 @@ class LabelSource(ABC):
     legend: Legend
     """Classes in the file; those it only numbers are called ``class 1`` and so on."""
 
+    ids_are_codes: bool = True
+    """Whether the ids are numbers the file holds, not only counted up for names or large codes."""
+
     @abstractmethod
     def read(self, window: Window) -> LabelBlock:
         """Classes of a window of the grid."""

@@ -20,6 +20,7 @@ from rasterio.warp import transform_bounds
 from das2f_map.errors import LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.vector import geometry_layers, in_pixels, read_layer, valid_parts
 from das2f_map.training.label_source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 
 # Field names people give to classes, compared in lower case without separators.
@@ -33,10 +34,9 @@ _PLAUSIBLE_FIELDS = frozenset(
 def vector_layers(path: str) -> list[str]:
     """Names of the layers with geometries; none if it is not a vector file."""
     try:
-        layers = pyogrio.list_layers(path)
+        return geometry_layers(path)
     except (DataSourceError, DataLayerError):
         return []
-    return [str(name) for name, kind in layers if kind is not None]
 
 
 class VectorLabels(LabelSource):
@@ -46,20 +46,10 @@ class VectorLabels(LabelSource):
         frame = _read_features(path, layers, grid, class_field)
         values, named = _class_values(path, frame["value"])
         frame = frame[values.notna()]
-        self._class_ids, self.legend = _legend_of(path, values.dropna(), named)
+        class_ids, self.legend, self.ids_are_codes = _legend_of(path, values.dropna(), named)
         self._grid = grid
-        # Geometries move to pixel coordinates (x = column, y = row): rotated grids need no special care.
-        pixels = ~grid.transform
-        shapes = shapely.transform(
-            frame.geometry.to_numpy(),
-            lambda xy: np.column_stack(
-                (
-                    pixels.a * xy[:, 0] + pixels.b * xy[:, 1] + pixels.c,
-                    pixels.d * xy[:, 0] + pixels.e * xy[:, 1] + pixels.f,
-                )
-            ),
-        )
-        self._shapes: NDArray[Any] = shapes
+        shapes, of = valid_parts(in_pixels(frame.geometry.to_numpy(), grid))
+        self._shapes, self._class_ids = shapes, class_ids[of]
         self._is_point = shapely.get_type_id(shapes) == shapely.GeometryType.POINT
         self._tree = shapely.STRtree(shapes)
         scene = shapely.box(0, 0, grid.width, grid.height)
@@ -135,11 +125,11 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
             total += max(0, int(info["features"]))
             # A geographic box across the antimeridian comes back with left > right: read everything then.
             bbox = near if near[0] <= near[2] and np.isfinite(near).all() else None
-            frame = pyogrio.read_dataframe(path, layer=layer, columns=[field], bbox=bbox, fid_as_index=True)
+            frame = read_layer(path, layer, columns=[field], bbox=bbox)
         except (DataSourceError, DataLayerError, RasterioError) as error:
             raise LabelError(f"labels {path} cannot be read: {error}") from error
         frame = frame.rename(columns={field: "value"})[["value", "geometry"]]
-        frames.append(frame[frame.geometry.notna() & ~frame.geometry.is_empty].to_crs(grid.crs))
+        frames.append(frame.to_crs(grid.crs))
     if not any(len(f) for f in frames):
         raise outside_scene(path) if total else LabelError(f"labels {path} hold no features")
     merged = gpd.GeoDataFrame(
@@ -152,12 +142,6 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
             f"labels {path} hold {', '.join(sorted(strange))} geometries; only polygons and points will do",
             "draw areas as polygons, or buffer the lines",
         )
-    broken = ~merged.geometry.is_valid
-    if broken.any():
-        merged.loc[broken, "geometry"] = merged.geometry[broken].make_valid()
-        merged = merged.explode(ignore_index=True)
-        # What is left of a bow-tie besides its areas (lines, touching points) has no inside.
-        merged = merged[merged.geom_type.isin(["Polygon", "Point"])].reset_index(drop=True)
     return merged
 
 
@@ -207,11 +191,17 @@ def _class_values(path: str, raw: pd.Series[Any]) -> tuple[pd.Series[Any], bool]
         # 0 is "unlabelled" in label rasters; the same habit is met in vector files.
         return numbers.astype("Int64").where(numbers.notna() & (numbers != 0)), False
     text = raw.astype("string").str.strip()
-    return text.where(text.notna() & (text != "")), True
+    text = text.where(text.notna() & (text != ""))
+    given = text.dropna()
+    # Class codes are often kept as text; there 10 comes before 2, and 01 is not 1.
+    if len(given) and given.str.fullmatch(r"[0-9]{1,15}").all():
+        codes = pd.to_numeric(text).astype("Int64")
+        return codes.where(codes.notna() & (codes != 0)), False
+    return text, True
 
 
-def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[NDArray[np.uint8], Legend]:
-    """Class id of every feature, and the legend."""
+def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[NDArray[np.uint8], Legend, bool]:
+    """Class id of every feature, the legend, and whether its ids are what the file holds."""
     distinct = sorted(values.unique().tolist())
     if not distinct:
         raise LabelError(f"No feature of {path} that lies in the scene has a class")
@@ -220,18 +210,12 @@ def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[NDArray[
             f"the class field of {path} has {len(distinct)} values; a map has at most {MAX_CLASSES} classes",
             "is it the right field? Choose with --class-field",
         )
-    if named:
-        legend = Legend.from_names(distinct)
-        ids = list(legend.ids)
-    else:
-        ids = (
-            distinct
-            if distinct[0] >= 1 and distinct[-1] <= MAX_CLASSES
-            else list(range(1, len(distinct) + 1))
-        )
-        legend = Legend.from_names([f"class {v}" for v in distinct], ids)
+    ids_are_codes = not named and distinct[0] >= 1 and distinct[-1] <= MAX_CLASSES
+    ids = distinct if ids_are_codes else list(range(1, len(distinct) + 1))
+    # Codes that do not fit into a map's byte get other ids; their names keep the code.
+    legend = Legend.from_names([str(v) if named else f"class {v}" for v in distinct], ids)
     lookup = dict(zip(distinct, ids, strict=True))
-    return np.array([lookup[v] for v in values.tolist()], np.uint8), legend
+    return np.array([lookup[v] for v in values.tolist()], np.uint8), legend, ids_are_codes
 
 
 def _map_bounds(grid: Grid) -> tuple[float, float, float, float]:

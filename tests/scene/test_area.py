@@ -110,6 +110,21 @@ def test_bow_tie(tmp_path: Path, grid: Grid) -> None:
     assert not mask[12, 25]
 
 
+def test_spike_is_not_part_of_the_area(tmp_path: Path, grid: Grid) -> None:
+    """An outline that runs out and back along the same line: mended, it leaves a line without an inside."""
+    outline = [(10, 10), (10, 20), (15, 20), (15.5, 60), (15, 20), (20, 20), (20, 10)]
+    points = [grid.pixel_to_map(*p) for p in outline]
+    mask = Area.from_file(save(tmp_path / "a.gpkg", [Polygon(points)], grid.crs.to_wkt()), grid).mask(
+        grid.window
+    )
+    expected = np.zeros(mask.shape, bool)
+    expected[10:20, 10:20] = True
+    np.testing.assert_array_equal(mask, expected)
+    folded = Polygon([grid.pixel_to_map(*p) for p in ((10, 10), (10, 20), (10, 15))])
+    with pytest.raises(InputError, match="enclose nothing"):
+        Area.from_file(save(tmp_path / "b.gpkg", [folded], grid.crs.to_wkt()), grid)
+
+
 def test_outside_windows_are_empty(tmp_path: Path, grid: Grid) -> None:
     area = Area.from_file(save(tmp_path / "a.gpkg", polygons(grid), grid.crs.to_wkt()), grid)
     assert not area.mask(Window(0, 60, 10, 20)).any()

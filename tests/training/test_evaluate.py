@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 
 from das2f_map.errors import InputError, LabelError
 from das2f_map.legend import Legend
+from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.training import evaluate as evaluate_module
 from das2f_map.training.evaluate import evaluate_map
@@ -114,6 +115,62 @@ def test_two_named_legends_are_never_matched_by_number(class_map: Path, tmp_path
         evaluate_map(class_map, tmp_path / "reference.gpkg", legend=LEGEND)
     assert "low_vegetation" in str(caught.value)
     assert "roof" in str(caught.value)
+
+
+CODES = [111, 112, 311, 512]
+
+
+def quarters(tmp_path: Path, legend: Legend) -> Path:
+    """A map file that names its classes: four upright stripes of 40 × 10 pixels, then nodata."""
+    values = np.zeros((40, 50), np.uint8)
+    for k, class_id in enumerate(legend.ids):
+        values[:, 10 * k : 10 * k + 10] = class_id
+    with ClassRasterWriter(tmp_path / "map.tif", GRID, legend) as writer:
+        writer.write(GRID.window, values)
+    return tmp_path / "map.tif"
+
+
+def stripes(tmp_path: Path, field: str, values: dict[int, Any]) -> Path:
+    """Reference polygons of some of the stripes."""
+    boxes = [box(0, 10 * k, 40, 10) for k in values]
+    frame = gpd.GeoDataFrame({field: list(values.values())}, geometry=boxes, crs=GRID.crs)
+    frame.to_file(tmp_path / "reference.gpkg")
+    return tmp_path / "reference.gpkg"
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("name", ["class {}", "{}"])
+def test_large_codes_are_matched_by_the_code_not_by_position(
+    tmp_path: Path, name: str, as_text: bool
+) -> None:
+    """The reference lacks 112: counted up, its 311 would be the map's 112."""
+    class_map = quarters(tmp_path, Legend.from_names([name.format(c) for c in CODES]))
+    codes = {0: 111, 2: 311, 3: 512}
+    reference = stripes(tmp_path, "code", {k: str(v) if as_text else v for k, v in codes.items()})
+    found = evaluate_map(class_map, reference)
+    assert found.matrix.counts.tolist() == [[400, 0, 0, 0], [0] * 4, [0, 0, 400, 0], [0, 0, 0, 400]]
+    assert found.only_in_map == (name.format(112),)
+
+
+def test_small_codes_as_text_are_numbers(tmp_path: Path) -> None:
+    class_map = quarters(tmp_path, Legend.from_names(["class 1", "class 2", "class 10"], [1, 2, 10]))
+    found = evaluate_map(class_map, stripes(tmp_path, "class", {0: "1", 1: "02", 2: " 10"}))
+    assert found.matrix.counts.tolist() == np.diag([400] * 3).tolist()
+    named = quarters(tmp_path, LEGEND)
+    found = evaluate_map(named, stripes(tmp_path, "class", {0: "1", 1: "2", 2: "3"}))
+    assert found.matrix.counts.tolist() == np.diag([400] * 3).tolist()
+
+
+def test_counted_up_ids_are_never_compared(tmp_path: Path) -> None:
+    names = Legend.from_names(["bare", "built", "forest", "water"])
+    reference = stripes(tmp_path, "code", {0: 111, 2: 311, 3: 512})
+    with pytest.raises(LabelError, match="cannot be compared") as caught:
+        evaluate_map(quarters(tmp_path, names), reference)
+    assert "class 311" in str(caught.value)
+    assert "--class-field" in str(caught.value)
+    numbers = quarters(tmp_path, Legend.from_names(["class 1", "class 2", "class 3", "class 4"]))
+    with pytest.raises(LabelError, match="cannot be compared"):
+        evaluate_map(numbers, stripes(tmp_path, "class", {0: "bare", 2: "forest"}))
 
 
 def test_errors_are_clear(class_map: Path, tmp_path: Path) -> None:

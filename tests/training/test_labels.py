@@ -182,6 +182,9 @@ def test_windows_without_labels_are_skipped(tmp_path: Path) -> None:
         ({"class": [3, 8]}, ("class 3", "class 8")),
         ({"class": [0, 8]}, ("class 8",)),
         ({"class": [10, 3000]}, ("class 10", "class 3000")),
+        ({"class": ["10", "2"]}, ("class 2", "class 10")),
+        ({"class": ["0", "311"]}, ("class 311",)),
+        ({"class": ["10", "2a"]}, ("10", "2a")),
         ({"class": [" a", "b "], "note": ["", ""]}, ("a", "b")),
     ],
 )
