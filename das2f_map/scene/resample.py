@@ -371,7 +371,7 @@ _DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 def _filled(values: Float32) -> Float32:
     """Rings of invalid pixels around valid ones extrapolated, the rest 0."""
-    out = values.copy()
+    out: Float32 = values.copy()
     for plane in out:
         for _ in range(_RINGS):
             _fill_ring(plane)
