@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from das2f_map.errors import InputError
 from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.plan import PairPlan, Strategy, pixel_size_m, plan_pair
-from das2f_map.scene.resample import PixelMap, resample
+from das2f_map.scene.resample import PixelMap, resample, sharing_distance
 from das2f_map.scene.source import Float32, RasterSource
 
 
@@ -84,6 +85,20 @@ class ScenePair:
     def ms_band_count(self) -> int:
         """MS bands, alpha excluded."""
         return len(self.ms_band_names)
+
+    @property
+    def support_ms_pixels(self) -> int:
+        """MS pixels by which resampling lets neighbouring pixels of the common grid share source pixels.
+
+        Two squares of the common grid with at least so many MS pixels between them draw on no common pixel of
+        either file (but for what is extrapolated beside nodata). 0 where nothing is resampled.
+        """
+        apart = [
+            (sharing_distance(mapping) - 1.0) / scale
+            for mapping, scale in ((self._plan.ms_map, 1), (self._plan.pan_map, PAN_PER_MS))
+            if mapping is not None
+        ]
+        return max((math.ceil(a - 1e-6) for a in apart), default=0)
 
     def read_block(self, window: Window, before: int, after: int) -> SceneBlock:
         """Read a window with a halo; beyond the common grid the halo is its reflection.

@@ -43,6 +43,9 @@ Float64 = npt.NDArray[np.float64]
 MAX_INVALID_SHARE = 0.03
 """Largest part of a resampled pixel's footprint that may be invalid."""
 
+_KERNEL = 2
+"""Pixels that the kernel reaches beyond those that the ends of a footprint fall into."""
+
 _RINGS = 3
 """Invalid pixels beside valid ones that are filled: the kernel's reach and a sliver."""
 
@@ -72,6 +75,10 @@ class PixelMap(Protocol):
     @property
     def bounding(self) -> tuple[float, float]:
         """Height and width, in source pixels, of the upright box that holds a target's footprint."""
+
+    @property
+    def local(self) -> tuple[Affine, ...]:
+        """Target ``(col, row)`` to source ``(col, row)``, as affine maps that hold in parts of the grid."""
 
     def centres(self, window: Window) -> tuple[Float64, Float64]:
         """Source row and column, float64 (height, width), of the centres of target pixels."""
@@ -126,6 +133,10 @@ class AffineMap:
         m = self.matrix
         return abs(m.d) + abs(m.e), abs(m.a) + abs(m.b)
 
+    @property
+    def local(self) -> tuple[Affine, ...]:
+        return (self.matrix,)
+
     def centres(self, window: Window) -> tuple[Float64, Float64]:
         m = self.matrix
         row = np.arange(window.row, window.row_stop)[:, None] + 0.5
@@ -160,6 +171,13 @@ class ProjectedMap:
     @property
     def bounding(self) -> tuple[float, float]:
         return AffineMap(self._jacobian(), self.target, self.source).bounding
+
+    @property
+    def local(self) -> tuple[Affine, ...]:
+        corners = [(r, c) for r in (0, self.target.height) for c in (0, self.target.width)]
+        found = [self._jacobian(), *(local_affine(self, row, col) for row, col in corners)]
+        # A corner may lie where the projection is not defined.
+        return tuple(m for m in found if math.isfinite(m.determinant))
 
     def _jacobian(self) -> Affine:
         """Affine approximation about the middle of the target grid."""
@@ -203,6 +221,27 @@ def local_affine(mapping: ProjectedMap, row: float, col: float) -> Affine:
     b, e = float(u[3] - u[2]), float(v[3] - v[2])
     at_row, at_col = float(v[:2].mean()), float(u[:2].mean())
     return Affine(a, b, at_col - a * col - b * row, d, e, at_row - d * col - e * row)
+
+
+def sharing_distance(mapping: PixelMap) -> float:
+    """Target pixels (Chebyshev distance) from which on no two targets draw on the same source pixel.
+
+    Target pixels that are their own source pixels have distance 1. A target draws on the source pixels
+    that its footprint touches and ``_KERNEL`` more to either side; what is extrapolated beside nodata is
+    left aside.
+    """
+    height, width = mapping.footprint
+    # Two such spans of whole pixels are apart if the footprints between them leave this many free.
+    free = 2 * _KERNEL + 1
+    distance = 1.0
+    for m in mapping.local:
+        inverse = ~m
+        distance = max(
+            distance,
+            abs(inverse.a) * (width + free) + abs(inverse.b) * (height + free),
+            abs(inverse.d) * (width + free) + abs(inverse.e) * (height + free),
+        )
+    return distance
 
 
 def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Window) -> Float32:
@@ -329,10 +368,9 @@ def _weights(
     lo: Float64, hi: Float64, step: Callable[[Float64], Float64]
 ) -> tuple[npt.NDArray[np.int64], Float32]:
     """First source pixel and weights (taps, …) of the average over ``lo``..``hi``, summing to 1."""
-    first = np.floor(lo).astype(np.int64) - 2
+    first = np.floor(lo).astype(np.int64) - _KERNEL
     width = hi - lo
-    # The kernel reaches two pixels beyond the pixels that lo and hi fall into.
-    taps = math.ceil(float(width.max())) + 5
+    taps = math.ceil(float(width.max())) + 2 * _KERNEL + 1
     weights = np.stack([(step(hi - (first + t)) - step(lo - (first + t))) / width for t in range(taps)])
     return first, weights.astype(np.float32)
 

@@ -8,7 +8,8 @@ to index 8. Each patch is therefore cut out of the square around its target that
 (17 × 17 MS pixels, target at 8; 68 × 68 PAN pixels, whose centre is the corner of the target's
 middle): the square is turned first, and the patch cut from the result as always. Untouched, that is
 exactly the patch a map uses. A turned patch reaches at most 8 pixels to every side, so
-targets 17 apart share no pixel under any turn (:attr:`PatchReader.reach`).
+targets 17 apart share no pixel of the common grid under any turn. Where an image is resampled, pixels of the
+common grid share pixels of the file: targets keep so much more distance (:attr:`PatchReader.reach`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch.utils.data import Dataset, Sampler
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.radiometry import BandStatistics, normalise
-from das2f_map.training.labels import LabelTable
+from das2f_map.training.labels import LabelTable, by_block
 
 if TYPE_CHECKING:
     from das2f_map.model import PatchGeometry
@@ -86,19 +87,24 @@ class PatchReader:
 
     @property
     def reach(self) -> int:
-        """Side of the square a patch may come from, over all turns: the gap that keeps parts apart."""
+        """Distance from which on patches share no pixel of the files under any turn: the gap between parts.
+
+        MS pixels, Chebyshev: side of the square a patch may come from, and what resampling adds.
+        """
+        return self._side + self._pair.support_ms_pixels
+
+    @property
+    def _side(self) -> int:
+        """MS pixels a side of the square that a patch may come from, over all turns."""
         return 2 * self._radius + 1
 
     def load(self, rows: NDArray[Any], cols: NDArray[Any], progress: Progress = silent) -> NDArray[np.bool_]:
         """Read the blocks of some pixels; which of these pixels are valid in both sensors, bool ``(n,)``."""
-        keys = rows.astype(np.int64) // BLOCK * (1 << 32) + cols.astype(np.int64) // BLOCK
-        distinct, of_pixel = np.unique(keys, return_inverse=True)
         valid = np.zeros(rows.size, bool)
-        order = np.argsort(of_pixel, kind="stable")
-        starts = np.searchsorted(of_pixel[order], np.arange(distinct.size))
-        with progress("Reading the scene around the labels", int(distinct.size)) as advance:
-            for key, members in zip(distinct.tolist(), np.split(order, starts[1:]), strict=True):
-                block = self._block(key >> 32, key & 0xFFFFFFFF)
+        blocks = by_block(rows, cols, BLOCK)
+        with progress("Reading the scene around the labels", len(blocks)) as advance:
+            for block_row, block_col, members in blocks:
+                block = self._block(block_row, block_col)
                 valid[members] = block.valid[rows[members] % BLOCK, cols[members] % BLOCK]
                 advance(1)
         return valid
@@ -158,7 +164,7 @@ class PatchReader:
 
         ``turns`` (``(n,)``, 0..7, see :data:`TURNS`) flips and rotates; the target stays at its index.
         """
-        size, side = self._patch.size, self.reach
+        size, side = self._patch.size, self._side
         first = self._radius - self._patch.before
         ms_out = np.empty((rows.size, len(self._ms_bands), size, size), np.float32)
         pan_out = np.empty((rows.size, 1, PAN_PER_MS * size, PAN_PER_MS * size), np.float32)

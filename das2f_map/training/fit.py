@@ -13,13 +13,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -49,14 +48,19 @@ from das2f_map.training.labels import LabelTable, limit_blocks, read_labels, req
 from das2f_map.training.run_files import (
     BEST_NAME,
     begin,
+    discard,
     discard_empty,
+    named,
     working_folder,
     working_path,
     write_bundle,
 )
 from das2f_map.training.split import split_labels
 
-logger = logging.getLogger("das2f_map")
+if TYPE_CHECKING:
+    from das2f_map.training.loop import Device
+
+log = logging.getLogger(__name__)
 
 MAX_BLOCKS = 4000
 """Blocks of the scene to cut patches from, about half a megabyte each."""
@@ -162,11 +166,13 @@ def train(
     ModelError
         The training diverged.
     """
-    loop = _loop_module()
+    _require_lightning()
+    from das2f_map.training import loop
+
     # Of several processes on one machine, Lightning starts all but the first by running the program again.
     helper = int(os.environ.get("LOCAL_RANK", "0")) > 0
-    folder = Path(output)
-    chosen = _device(loop, device, devices)
+    folder = named(output)
+    chosen = _device(device, devices)
     on_cpu = chosen.accelerator == "cpu"
     work = working_path(folder) if helper else working_folder(folder, resume=resume, overwrite=overwrite)
     if helper:
@@ -174,16 +180,16 @@ def train(
     patch = PatchGeometry()
     with open_pair(ms, pan, force=force) as pair:
         for notice in pair.notices:
-            logger.info("%s", notice)
+            log.info("%s", notice)
         bands, pan_band = sample_statistics(pair)
         with PatchReader(pair, bands, pan_band, patch) as reader:
             labelled = _usable_labels(pair, reader, labels, class_field, skip_classes, seed, progress)
             split = split_labels(labelled, pair.grids.ms, gap=reader.reach, seed=seed)
             for part, pixels in split.parts.items():
-                logger.info("%s: %s", part, ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
+                log.info("%s: %s", part, ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
             unseen = [n for n, k in split.validation.counts().items() if not k]
             if unseen:
-                logger.warning(
+                log.warning(
                     "No validation pixels for %s: the choice of the epoch ignores it", ", ".join(unseen)
                 )
             try:
@@ -247,6 +253,8 @@ def train(
                     progress=progress,
                 )
                 if helper:
+                    # Lightning started this process by running the caller's program once more.
+                    # If this returned, the program would go on, and do all that follows a second time.
                     sys.exit(0)
                 net = Das2fNet(config)
                 net.load_state_dict(safetensors.torch.load_file(work / BEST_NAME))
@@ -286,8 +294,8 @@ def train(
             )
         write_bundle(folder, card, net, outcome.history, matrix, split, pair.grids.ms)
     if not outcome.interrupted:
-        shutil.rmtree(work)
-    logger.info(
+        discard(work)
+    log.info(
         "test: OA %s, AA %s, kappa %s",
         percent(matrix.overall_accuracy),
         percent(matrix.average_accuracy),
@@ -297,16 +305,15 @@ def train(
     return TrainingResult(folder, bundle, matrix, outcome.best_epoch, outcome.history, outcome.interrupted)
 
 
-def _loop_module() -> Any:
+def _require_lightning() -> None:
     try:
-        from das2f_map.training import loop
+        import das2f_map.training.loop  # noqa: F401
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "lightning":
             raise
         raise MissingDependencyError(
             "training needs the package lightning, which is not installed", "pip install 'das2f-map[train]'"
         ) from error
-    return loop
 
 
 def _new_network(config: NetworkConfig, seed: int) -> Das2fNet:
@@ -350,7 +357,7 @@ def _usable_labels(
     table = limit_blocks(table, BLOCK, MAX_BLOCKS, seed)
     valid = reader.load(table.rows, table.cols, progress)
     if not valid.all():
-        logger.warning("%d labelled pixels left out: no valid data there", int((~valid).sum()))
+        log.warning("%d labelled pixels left out: no valid data there", int((~valid).sum()))
         table = table.select(valid)
     require_trainable(table, str(path))
     return table
@@ -369,20 +376,22 @@ def _thinned(table: LabelTable, per_class: int, seed: int) -> LabelTable:
     return table.select(np.sort(np.concatenate(keep)))
 
 
-def _device(loop: Any, device: str, devices: int) -> Any:
+def _device(device: str, devices: int) -> Device:
+    from das2f_map.training.loop import Device
+
     first = resolve_device(device)
     if devices < 1:
         raise DeviceError(f"At least one device is needed, not {devices}")
     strategy = "auto" if devices == 1 else "ddp"
     if first.type == "cpu":
-        return loop.Device(accelerator="cpu", devices=devices, strategy=strategy, precision="32-true")
+        return Device(accelerator="cpu", devices=devices, strategy=strategy, precision="32-true")
     if devices > torch.cuda.device_count():
         raise DeviceError(f"{devices} GPUs were asked for, PyTorch sees {torch.cuda.device_count()}")
     # float16 would need loss scaling and overflows in the scan; bfloat16 has float32's range.
     precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     chosen: int | list[int] = devices if devices > 1 else [first.index or 0]
-    return loop.Device(accelerator="cuda", devices=chosen, strategy=strategy, precision=precision)
+    return Device(accelerator="cuda", devices=chosen, strategy=strategy, precision=precision)
 
 
-def _cuda_name(chosen: Any) -> str:
+def _cuda_name(chosen: Device) -> str:
     return f"cuda:{chosen.devices[0]}" if isinstance(chosen.devices, list) else "cuda:0"

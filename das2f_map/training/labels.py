@@ -26,7 +26,7 @@ from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.training.label_files import open_labels
 from das2f_map.training.label_source import LabelSource
 
-logger = logging.getLogger("das2f_map")
+log = logging.getLogger(__name__)
 
 MIN_CLASS_PIXELS = 12
 """Labelled pixels a class needs, so that each part of the split can hold a handful."""
@@ -135,8 +135,21 @@ def gather(
     legend = Legend(classes=tuple(source.legend[i] for i in kept_ids))
     keep = np.isin(classes, kept_ids)
     if contested:
-        logger.warning("%d pixels left out: %s gives them more than one class", contested, name)
+        log.warning("%d pixels left out: %s gives them more than one class", contested, name)
     return LabelTable(rows[keep], cols[keep], classes[keep], legend, contested)
+
+
+def by_block(rows: NDArray[Any], cols: NDArray[Any], block: int) -> list[tuple[int, int, NDArray[np.int64]]]:
+    """Pixels by the ``block`` × ``block`` square they lie in: its row, its column, positions ``(members,)``.
+
+    Blocks come in row-major order, empty ones not at all.
+    """
+    keys = rows.astype(np.int64) // block * (1 << 32) + cols.astype(np.int64) // block
+    order = np.argsort(keys, kind="stable")
+    distinct, starts = np.unique(keys[order], return_index=True)
+    # np.split makes one empty part of nothing: there the parts outnumber the blocks.
+    parts = np.split(order, starts[1:]) if distinct.size else []
+    return [(k >> 32, k & 0xFFFFFFFF, part) for k, part in zip(distinct.tolist(), parts, strict=True)]
 
 
 def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> LabelTable:
@@ -157,7 +170,7 @@ def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> Label
         quota = (limit - int(chosen.sum())) // (len(by_rarity) - k)
         fresh = mine[~chosen[mine]]
         chosen[fresh[:quota]] = True
-    logger.warning(
+    log.warning(
         "The labels spread over %d blocks of %d MS pixels; %d of them, drawn at random, are used",
         blocks.size,
         block,

@@ -23,6 +23,7 @@ import lightning.pytorch as pl
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,9 +34,9 @@ from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
 from das2f_map.progress import Progress
 from das2f_map.training.dataset import BalancedBatches, PatchDataset, PlainBatches
-from das2f_map.training.run_files import BEST_NAME, LAST_NAME
+from das2f_map.training.run_files import BEST_NAME, LAST_NAME, partial_name
 
-logger = logging.getLogger("das2f_map")
+log = logging.getLogger(__name__)
 
 _TERMINATED = 128 + signal.SIGTERM
 """Exit status that the command line gives a run that was told to end."""
@@ -179,7 +180,7 @@ class _Learner(pl.LightningModule):
             }
         )
         if self.trainer.is_global_zero:
-            logger.info(
+            log.info(
                 "epoch %d/%d: loss %.4f, validation loss %.4f, OA %s, AA %s%s (%.0f s)",
                 self.current_epoch + 1,
                 self.settings.epochs,
@@ -250,10 +251,10 @@ class _Keeper(pl.Callback):
             return
         if trainer.is_global_zero and module.best_epoch == trainer.current_epoch + 1:
             state = {k: v.detach().cpu().contiguous() for k, v in module.network.state_dict().items()}
-            partial = self._folder / f".{BEST_NAME}.partial"
+            partial = self._folder / partial_name(BEST_NAME)
             safetensors.torch.save_file(state, partial)
             partial.replace(self._folder / BEST_NAME)
-        partial = self._folder / f".{LAST_NAME}.partial"
+        partial = self._folder / partial_name(LAST_NAME)
         # Every process has to call this; one of them writes.
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
@@ -279,6 +280,7 @@ def run_loop(
         Working folder for the last state and the best weights.
     resume:
         Continue from ``folder / LAST_NAME``.
+
     Raises
     ------
     ModelError
@@ -322,7 +324,7 @@ def run_loop(
             # Lightning turns KeyboardInterrupt into this.
             raise KeyboardInterrupt from None
     interrupted = stop.is_set() and len(learner.history) < settings.epochs
-    if not (folder / BEST_NAME).exists():
+    if not learner.history:
         raise KeyboardInterrupt
     return LoopOutcome(history=learner.history, best_epoch=learner.best_epoch, interrupted=interrupted)
 
@@ -358,7 +360,7 @@ def predict(
     batch_size: int,
     device: torch.device,
     advance: Callable[[int], None],
-) -> NDArrayInt:
+) -> NDArray[np.int64]:
     """Position of the winning class for every patch of a dataset, int64 ``(n,)``."""
     network = network.to(device).eval()
     found = []
@@ -368,9 +370,6 @@ def predict(
             found.append(network(ms.to(device), pan.to(device)).argmax(1).cpu().numpy())
             advance(batch.positions.size)
     return np.concatenate(found) if found else np.zeros(0, np.int64)
-
-
-NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @contextmanager
@@ -403,7 +402,7 @@ def _graceful(stop: threading.Event) -> Iterator[None]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        logger.warning("Stopping after this step; the best epoch so far is kept (Ctrl-C again: stop at once)")
+        log.warning("Stopping after this step; the best epoch so far is kept (Ctrl-C again: stop at once)")
 
     before = signal.signal(signal.SIGINT, handle)
     try:

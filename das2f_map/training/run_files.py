@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ SPLIT_NAME = "split.tif"
 LAST_NAME = "last.ckpt"
 BEST_NAME = "best.safetensors"
 _RUN_NAME = "run.json"
+_RUN_PARTS = ("network", "settings", "split", "legend")
+
+
+def partial_name(name: str) -> str:
+    """What a file of the training's state is called until it is complete."""
+    return f".{name}.partial"
 
 
 def working_path(folder: Path) -> Path:
@@ -30,10 +36,31 @@ def working_path(folder: Path) -> Path:
     return folder.with_name(folder.name + ".training")
 
 
+def named(output: str | Path) -> Path:
+    """The output folder by a path that ends in its name, which ``.`` and ``..`` do not."""
+    folder = Path(output)
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    if not folder.name:
+        raise OutputError(f"a model bundle cannot be written to {folder}", "choose another folder with -o")
+    return folder
+
+
+def discard(work: Path) -> None:
+    """Remove the training's state, and its folder if there is nothing else in it."""
+    for name in (_RUN_NAME, LAST_NAME, BEST_NAME):
+        (work / partial_name(name)).unlink(missing_ok=True)
+        (work / name).unlink(missing_ok=True)
+    if work.is_dir() and not any(work.iterdir()):
+        work.rmdir()
+
+
 def discard_empty(work: Path) -> None:
-    """Remove a working folder that holds no complete epoch."""
+    """Remove a training's state without a complete epoch."""
     if not (work / LAST_NAME).exists():
-        shutil.rmtree(work, ignore_errors=True)
+        # It runs while another error is on its way to the user: that one counts.
+        with suppress(OSError):
+            discard(work)
 
 
 def working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
@@ -51,7 +78,14 @@ def working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
     if resume:
         if not (work / LAST_NAME).exists():
             raise OutputError(f"there is no interrupted training of {folder} to resume", "leave out --resume")
+        if _read_run(work) is None or not (work / BEST_NAME).exists():
+            raise OutputError(
+                f"the training in {work} cannot be resumed: "
+                f"its {_RUN_NAME if (work / BEST_NAME).exists() else BEST_NAME} is missing or damaged",
+                "remove that folder and train anew",
+            )
         return work
+    _require_ours(work)
     if (work / LAST_NAME).exists() and not overwrite:
         raise OutputError(
             f"{work} holds an unfinished training", "--resume continues it, --overwrite starts anew"
@@ -63,14 +97,19 @@ def begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
     """Note what is trained, or check that a resumed training is the same."""
     text = json.dumps(run, indent=1)
     if not resume:
+        _require_ours(work)
         try:
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            (work / _RUN_NAME).write_text(text)
+            discard(work)
+            work.mkdir(parents=True, exist_ok=True)
+            partial = work / partial_name(_RUN_NAME)
+            partial.write_text(text)
+            partial.replace(work / _RUN_NAME)
         except OSError as error:
             raise OutputError(f"{work} cannot be written: {error.strerror}") from error
         return
-    before = json.loads((work / _RUN_NAME).read_text())
+    before = _read_run(work)
+    if before is None:
+        raise OutputError(f"the training in {work} cannot be resumed: its {_RUN_NAME} is missing or damaged")
     changed = sorted(
         f"{key} ({before[part].get(key)} before, {value} now)" if part != "legend" else "the classes"
         for part in run
@@ -82,6 +121,31 @@ def begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
             f"the training in {work} cannot be resumed with other settings: {', '.join(changed)}",
             "give the settings it was started with, or start anew with --overwrite",
         )
+
+
+def _read_run(work: Path) -> dict[str, dict[str, Any]] | None:
+    """What is trained in a working folder; ``None`` if that is not told, or not by this package."""
+    try:
+        run = json.loads((work / _RUN_NAME).read_text())
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(run, dict) and all(isinstance(run.get(part), dict) for part in _RUN_PARTS)
+    return run if ours else None
+
+
+def _require_ours(work: Path) -> None:
+    """Raise :class:`OutputError` if something else than a training's state lies where it has to go."""
+    if not work.exists() and not work.is_symlink():
+        return
+    if work.is_dir():
+        # A run that ended before it was noted leaves nothing or half a note.
+        rest = {p.name for p in work.iterdir()} - {partial_name(_RUN_NAME)}
+        if not rest or _read_run(work) is not None:
+            return
+    raise OutputError(
+        f"{work} is in the way: the training's state has to go there, and it holds something else",
+        "move it, or choose another name with -o",
+    )
 
 
 def write_bundle(

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from das2f_map.errors import LabelError
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
-from das2f_map.training.labels import LabelTable
+from das2f_map.training.labels import LabelTable, by_block
 
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 
 MIN_PART_PIXELS = (8, 0, 4)
-"""Pixels a class must keep in training, validation and test."""
+"""Pixels a class must keep in training, validation and test; half of the classes need one for validation."""
 
 _UNUSED = -1
 _NEIGHBOURS = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0))
@@ -70,15 +70,12 @@ class Split:
         rows = np.concatenate([t.rows for t in tables])
         cols = np.concatenate([t.cols for t in tables])
         part = np.repeat(np.arange(1, 4, dtype=np.uint8), [len(t) for t in tables])
-        keys = rows.astype(np.int64) // tile * (1 << 32) + cols // tile
-        order = np.argsort(keys, kind="stable")
-        distinct, starts = np.unique(keys[order], return_index=True)
         with rasterio.open(
             path, "w", height=grid.height, width=grid.width, transform=grid.transform, crs=grid.crs, **profile
         ) as file:
             file.set_band_description(1, "1 train, 2 validation, 3 test")
-            for key, members in zip(distinct.tolist(), np.split(order, starts[1:]), strict=True):
-                top, left = (key >> 32) * tile, (key & 0xFFFFFFFF) * tile
+            for tile_row, tile_col, members in by_block(rows, cols, tile):
+                top, left = tile_row * tile, tile_col * tile
                 height, width = min(tile, grid.height - top), min(tile, grid.width - left)
                 block = np.zeros((height, width), np.uint8)
                 block[rows[members] - top, cols[members] - left] = part[members]
@@ -120,7 +117,7 @@ def split_labels(
     Raises
     ------
     LabelError
-        No assignment gives each class pixels in training and test.
+        No assignment gives each class pixels in training and test, and half of them pixels in validation.
     """
     rng = np.random.default_rng(seed)
     totals = np.array(list(labels.counts().values()), float)
@@ -139,12 +136,9 @@ def split_labels(
         )
     drawn = [found for layout in layouts for found in _draw(layout, goal, rng)]
     drawn.sort(key=lambda found: -found[0])
-    _, layout, parts = max(
-        (_improve(layout, parts, goal, rng) for _, layout, parts in drawn[:12]), key=lambda found: found[0]
-    )
-    of_pixel = layout.apply(parts, labels)
-    counts = _count(of_pixel, labels)
-    _require_all_classes(counts, labels.legend, gap)
+    improved = [_improve(layout, parts, goal, rng) for _, layout, parts in drawn[:12]]
+    improved.sort(key=lambda found: -found[0])
+    layout, of_pixel = _first_sufficient(improved, labels, gap)
     train, validation, test = (labels.select(of_pixel == part) for part in range(3))
     return Split(
         train,
@@ -155,6 +149,26 @@ def split_labels(
         seed=seed,
         dropped=int((of_pixel == _UNUSED).sum()),
     )
+
+
+def _first_sufficient(
+    found: list[tuple[float, _Layout, NDArray[np.int8]]], labels: LabelTable, gap: int
+) -> tuple[_Layout, NDArray[np.int8]]:
+    """The best assignment with enough pixels in every part, and the part of every pixel."""
+    first_problem: LabelError | None = None
+    for _, layout, parts in found:
+        of_pixel = layout.apply(parts, labels)
+        counts = _count(of_pixel, labels)
+        try:
+            _require_all_classes(counts, labels.legend, gap)
+            _require_validation(counts, labels.legend, gap)
+        except LabelError as problem:
+            # What the best one lacks is what the user is told.
+            first_problem = first_problem or problem
+            continue
+        return layout, of_pixel
+    assert first_problem is not None  # there is at least one assignment
+    raise first_problem
 
 
 def _block_sizes(grid: Grid, gap: int) -> list[int]:
@@ -184,6 +198,17 @@ def _require_all_classes(counts: NDArray[np.int64], legend: Legend, gap: int) ->
             f"enough of both (at least {MIN_PART_PIXELS[TRAIN]} and {MIN_PART_PIXELS[TEST]}); "
             f"the best one is short of {listed}",
             f"label these classes in more places, spread over the scene, or leave them out with {options}",
+        )
+
+
+def _require_validation(counts: NDArray[np.int64], legend: Legend, gap: int) -> None:
+    """Half of the classes; the rest are left to a warning, as the epoch can be chosen without them."""
+    without = [c.name for c, n in zip(legend.each(), counts, strict=True) if n[VALIDATION] == 0]
+    if 2 * len(without) > len(legend):
+        raise LabelError(
+            f"The labels lie in too few places for three parts {gap} MS pixels apart: "
+            f"there are no validation pixels to choose the best epoch by for {', '.join(map(repr, without))}",
+            "label these classes in more places, at least three for each, spread over the scene",
         )
 
 
@@ -387,13 +412,10 @@ def _tiles(
     """Tiles with a margin of ``reach``: memory follows the tile size, not the scene's."""
     tile = 512
     side = tile + 2 * reach
-    keys = rows // tile * (1 << 32) + cols // tile
-    order = np.argsort(keys, kind="stable")
-    distinct, starts = np.unique(keys[order], return_index=True)
     by_row = np.argsort(other_rows, kind="stable")
     sorted_rows = other_rows[by_row]
-    for key, members in zip(distinct.tolist(), np.split(order, starts[1:]), strict=True):
-        top, left = (key >> 32) * tile - reach, (key & 0xFFFFFFFF) * tile - reach
+    for tile_row, tile_col, members in by_block(rows, cols, tile):
+        top, left = tile_row * tile - reach, tile_col * tile - reach
         first, last = np.searchsorted(sorted_rows, (top, top + side))
         band = by_row[first:last]
         band = band[(other_cols[band] >= left) & (other_cols[band] < left + side)]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
 from small_scene import Scene
+from synthetic import make_pair
 
 from das2f_map.legend import Legend
 from das2f_map.model import PatchGeometry
+from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import BandStatistics
+from das2f_map.scene.source import RasterSource
 from das2f_map.training.dataset import TURNS, BalancedBatches, PatchReader, PlainBatches, turned
 from das2f_map.training.labels import LabelTable
 
@@ -74,6 +79,72 @@ def test_only_blocks_with_labels_are_read_once_each(scene: Scene, monkeypatch: p
         for _ in range(3):
             reader.patches(rows, cols)
     assert sorted((w.row, w.col, w.height, w.width) for w in windows) == [(0, 0, 64, 64), (64, 64, 32, 32)]
+
+
+def test_no_pixels_are_no_blocks(scene: Scene) -> None:
+    none = np.zeros(0, np.int32)
+    with open_pair(scene.ms, scene.pan) as pair, PatchReader(pair, [RAW] * 4, RAW, PatchGeometry()) as reader:
+        assert reader.load(none, none).size == 0
+
+
+RESAMPLED = {
+    "ms-to-pan-grid": {"offset": (0.4, -0.3)},
+    "pan-to-quarter-ms": {"ratio": 2, "offset": (0.5, 0.25)},
+    "pan-to-quarter-ms, ratio 6": {"ratio": 6},
+}
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+@pytest.mark.parametrize("kind", RESAMPLED)
+def test_patches_at_reach_share_no_pixel_of_the_files(
+    kind: str, axis: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines of the files are changed one by one: none may change what patches of two parts are cut from."""
+    with open_pair(*make_pair(tmp_path, ms_shape=(64, 64), **RESAMPLED[kind])) as pair:
+        assert kind.startswith(pair.strategy)
+        reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry())
+        name = "MS" if pair.strategy == "ms-to-pan-grid" else "PAN"
+        changed = -1
+        original = RasterSource.read
+
+        def read(self: RasterSource, window: Window) -> NDArray[np.float32]:
+            values = original(self, window)
+            first = (window.row, window.col)[axis]
+            if self.path.endswith(f"{name.lower()}.tif") and 0 <= changed - first < values.shape[axis + 1]:
+                values = np.moveaxis(values.copy(), axis + 1, 0)
+                values[changed - first] += 1e4
+                values = np.moveaxis(values, 0, axis + 1)
+            return values
+
+        monkeypatch.setattr(RasterSource, "read", read)
+
+        def squares(start: int) -> list[NDArray[np.float32]]:
+            """All that turned patches of a target can come from; the narrow side suffices across the axis."""
+            window = Window(start, 30, 17, 1) if axis == 0 else Window(30, start, 1, 17)
+            block = pair.read_block(window, 0, 0)
+            return [block.ms, block.pan]
+
+        def draws_on(start: int) -> set[int]:
+            nonlocal changed
+            changed = -1
+            before = squares(start)
+            found = set()
+            for changed in range((20 + 5) * (1 if name == "MS" else 2), 64 if name == "MS" else 64 * 6):
+                if any((a != b).any() for a, b in zip(squares(start), before, strict=True)):
+                    found.add(changed)
+            return found
+
+        here = draws_on(10)
+        assert here
+        assert not here & draws_on(10 + reader.reach)
+        # Without what resampling adds, they would share some.
+        assert here & draws_on(10 + 17)
+        assert here & draws_on(10 + reader.reach - 2)
+
+
+def test_reach_without_resampling_is_the_turned_patch(scene: Scene) -> None:
+    with open_pair(scene.ms, scene.pan) as pair:
+        assert PatchReader(pair, [RAW] * 4, RAW, PatchGeometry()).reach == 17
 
 
 def table(counts: list[int]) -> LabelTable:

@@ -200,6 +200,61 @@ def test_existing_bundles_and_foreign_folders_are_safe(
     assert not (tmp_path / "fresh").exists()
 
 
+def test_a_folder_in_the_way_of_the_state_is_left_alone(scene: Scene, tmp_path: Path) -> None:
+    work = tmp_path / "model.training"
+    work.mkdir()
+    # Names of other programs' files may well be the same.
+    for name in ("thesis.txt", "last.ckpt"):
+        (work / name).write_text("precious")
+        for options in ({}, {"overwrite": True}):
+            with pytest.raises(OutputError, match="in the way"):
+                run(scene, tmp_path / "model", **options)
+    assert {p.read_text() for p in work.iterdir()} == {"precious"}
+    assert len(list(work.iterdir())) == 2
+    (tmp_path / "other.training").write_text("a file")
+    with pytest.raises(OutputError, match="in the way"):
+        run(scene, tmp_path / "other")
+    assert not (tmp_path / "model").exists()
+
+
+def test_only_the_state_is_removed_from_the_working_folder(scene: Scene, tmp_path: Path) -> None:
+    run(scene, tmp_path / "model", progress=interrupting(5))
+    work = tmp_path / "model.training"
+    (work / "notes.txt").write_text("mine")
+    run(scene, tmp_path / "model", resume=True)
+    assert [p.name for p in work.iterdir()] == ["notes.txt"]
+    with pytest.raises(OutputError, match="in the way"):
+        run(scene, tmp_path / "model", overwrite=True)
+    assert (work / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("damage", [None, "", "{}", '{"network": 1}'])
+def test_resuming_without_the_note_of_the_run_says_so(
+    damage: str | None, scene: Scene, tmp_path: Path
+) -> None:
+    work = tmp_path / "model.training"
+    work.mkdir()
+    for name in ("last.ckpt", "best.safetensors"):
+        (work / name).write_bytes(b"x")
+    if damage is not None:
+        (work / "run.json").write_text(damage)
+    with pytest.raises(OutputError, match=r"run\.json is missing or damaged") as caught:
+        run(scene, tmp_path / "model", resume=True)
+    assert "\n" not in caught.value.message
+
+
+def test_output_folder_without_a_name_in_its_path(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    done = run(scene, Path(), epochs=1)
+    assert done.card.name == "model"
+    assert (tmp_path / "model" / "model.json").is_file()
+    with pytest.raises(OutputError, match="cannot be written"):
+        run(scene, Path("/"))
+
+
 def test_bad_labels_leave_nothing_behind(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(LabelError):
         train(scene.ms, scene.pan, tmp_path / "none.gpkg", tmp_path / "model", device="cpu")

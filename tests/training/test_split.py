@@ -122,6 +122,23 @@ def test_class_in_one_place_cannot_be_split() -> None:
     assert "--skip-class c2" in str(caught.value)
 
 
+def test_two_places_leave_nothing_to_validate_on() -> None:
+    """5 × 5 pixels of each class, side by side, in two corners: enough for training and test, no more."""
+    classes = np.zeros((300, 300), int)
+    for row, col in ((10, 10), (250, 250)):
+        classes[row : row + 5, col : col + 5] = 1
+        classes[row : row + 5, col + 5 : col + 10] = 2
+    for seed in range(3):
+        with pytest.raises(LabelError, match=r"no validation pixels.*'c0', 'c1'") as caught:
+            split_labels(table(classes), grid(300, 300), gap=GAP, seed=seed)
+        assert "more places" in str(caught.value)
+    # A third place of one class is enough: the other is only warned about.
+    classes[10:14, 250:254] = 1
+    split = split_labels(table(classes), grid(300, 300), gap=GAP)
+    assert split.validation.counts()["c0"] > 0
+    assert smallest_distance(split) >= GAP
+
+
 def test_scene_smaller_than_the_gap() -> None:
     classes = np.ones((18, 18), int)
     classes[9:] = 2
@@ -138,6 +155,7 @@ def test_near_agrees_with_all_pairs_across_tile_borders() -> None:
         expected = (np.abs(a[:, None] - b[None]).max(-1) < distance).any(1)
         assert near(a[:, 0], a[:, 1], b[:, 0], b[:, 1], distance).tolist() == expected.tolist()
     assert not near(a[:, 0], a[:, 1], b[:0, 0], b[:0, 1], 17).any()
+    assert near(a[:0, 0], a[:0, 1], b[:, 0], b[:, 1], 17).size == 0
 
 
 def test_raster_of_the_parts(tmp_path: Path) -> None:
