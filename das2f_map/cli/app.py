@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ def main() -> None:
     """Entry point of the ``das2f-map`` command."""
     # What batch systems send when time is up: an exception, so that nothing half-written stays behind.
     signal.signal(signal.SIGTERM, _terminate)
+    # Threads that wait sleep: spinning ones, OpenMP's default, slow a shared machine down several times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _settings.debug = False
     # A terminal that lacks a character shows a question mark; the work is done, the table should not fail.
     for stream in (sys.stdout, sys.stderr):

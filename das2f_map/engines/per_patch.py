@@ -57,7 +57,8 @@ class PerPatchEngine:
     def scan(self) -> str:
         """Name of the selective-scan backend in use."""
         config = self._network.config
-        return default_backend(self._device, self._dtype, config.width, config.state_size).name
+        kind = (self._device, self._dtype, config.width, config.state_size)
+        return default_backend(*kind, gradients=False).name
 
     @torch.inference_mode()
     def logits(

@@ -153,7 +153,9 @@ def test_auto_falls_back_where_sizes_do_not_suit() -> None:
     arguments = _arguments(torch.float32, batch=1, width=16, states=70, size=2)
     expected = selective_scan(*arguments, backend="sequential")
     torch.testing.assert_close(selective_scan(*arguments), expected)
-    assert default_backend(torch.device("cpu"), torch.float32, 16, 70).name == "chunked"
+    kind = (torch.device("cpu"), torch.float32, 16, 70)
+    assert default_backend(*kind).name == "chunked"
+    assert default_backend(*kind, gradients=False).name == "sequential"
 
 
 def test_dispatcher_uses_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

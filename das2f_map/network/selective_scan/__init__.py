@@ -76,9 +76,21 @@ def use_backend(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def default_backend(device: torch.device, dtype: torch.dtype, width: int = 64, states: int = 24) -> Backend:
-    """The fastest backend that works for such tensors."""
-    return next(b for b in BACKENDS.values() if not b.unavailable(device, dtype, width, states))
+def default_backend(
+    device: torch.device,
+    dtype: torch.dtype,
+    width: int = 64,
+    states: int = 24,
+    *,
+    gradients: bool = True,
+) -> Backend:
+    """The fastest backend that works for such tensors, with or without gradients to follow."""
+    usable = [b for b in BACKENDS.values() if not b.unavailable(device, dtype, width, states)]
+    if device.type == "cpu" and not gradients:
+        # One step of many patches stays in a processor's cache, which counts for more there than the
+        # number of steps. With gradients every step's states would have to be kept.
+        usable.sort(key=lambda b: b.name == "chunked")
+    return usable[0]
 
 
 def selective_scan(
@@ -123,7 +135,8 @@ def selective_scan(
     name = backend if backend not in (None, "auto") else _forced.get()
     kind = (x.device, x.dtype, x.shape[2], A.shape[2])
     if name is None:
-        return default_backend(*kind).scan(x, dt, A, B, C, D, order)
+        follow = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, A, B, C, D))
+        return default_backend(*kind, gradients=follow).scan(x, dt, A, B, C, D, order)
     if name not in BACKENDS:
         raise ValueError(f"no selective-scan backend {name!r}; there are: {', '.join(BACKENDS)}")
     chosen = BACKENDS[name]
