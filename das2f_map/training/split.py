@@ -292,7 +292,7 @@ class _Layout:
     def apply(self, parts: NDArray[np.int8], labels: LabelTable) -> NDArray[np.int8]:
         """Part of every pixel, ``_UNUSED`` in the gap."""
         rows, cols = labels.rows.astype(np.int64), labels.cols.astype(np.int64)
-        result = parts[self.pixel_block].copy()
+        result: NDArray[np.int8] = parts[self.pixel_block].copy()
         for part in (VALIDATION, TRAIN):
             mine, others = np.flatnonzero(result == part), result > part
             close = near(rows[mine], cols[mine], rows[others], cols[others], self.gap)
