@@ -213,11 +213,27 @@ class StagedOutputs:
                 for path in sorted(produced, key=lambda p: (p.name in mains, p.name)):
                     _move(path, parent / path.name, done)
         except BaseException as error:
-            for source, target in reversed(done):
-                target.replace(source)
+            self._undo(done, error)
             if isinstance(error, OSError):
                 raise write_error(error, self._finals[0]) from error
             raise
+
+    def _undo(self, done: list[tuple[Path, Path]], error: BaseException) -> None:
+        """Move everything back; an old file that cannot go back stays in the private folder, which is kept."""
+        stranded: set[Path] = set()
+        for source, target in reversed(done):
+            try:
+                target.replace(source)
+            except OSError:
+                if target.parent.name == "replaced":
+                    stranded.add(target.parent.parent)
+        if stranded:
+            self._folders = {p: f for p, f in self._folders.items() if f not in stranded}
+            kept = ", ".join(str(f / "replaced") for f in sorted(stranded))
+            raise OutputError(
+                f"cannot put outputs into place ({_one_line(error)}) nor old ones back: they are in {kept}",
+                "move them back yourself",
+            ) from error
 
 
 def _move(source: Path, target: Path, done: list[tuple[Path, Path]]) -> None:

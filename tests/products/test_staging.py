@@ -106,6 +106,28 @@ def test_failing_rename_brings_the_old_files_back(tmp_path: Path, monkeypatch: p
     assert {p.read_text() for p in tmp_path.iterdir()} == {"old"}
 
 
+def test_old_files_that_cannot_go_back_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "map.tif"
+    old.write_text("old")
+    real = Path.replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.parent.name == "replaced" or (self.name == "map.tif" and Path(target) == old):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, target)
+
+    def run() -> None:
+        with StagedOutputs(overwrite=True) as out:
+            out.stage(old).write_text("new")
+            monkeypatch.setattr(Path, "replace", failing)
+
+    with pytest.raises(OutputError, match="nor old ones back") as caught:
+        run()
+    kept = list(tmp_path.rglob("replaced/map.tif"))
+    assert [p.read_text() for p in kept] == ["old"]
+    assert str(kept[0].parent) in caught.value.message
+
+
 def test_impossible_outputs(tmp_path: Path) -> None:
     (tmp_path / "folder.tif").mkdir()
     (tmp_path / "in.tif").write_text("input")
