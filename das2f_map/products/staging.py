@@ -219,7 +219,7 @@ class StagedOutputs:
             raise
 
     def _undo(self, done: list[tuple[Path, Path]], error: BaseException) -> None:
-        """Move everything back; an old file that cannot go back stays in the private folder, which is kept."""
+        """Move everything back; the private folder of an old file that cannot go back is kept."""
         stranded: set[Path] = set()
         for source, target in reversed(done):
             try:
