@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -156,6 +157,13 @@ def test_auto_falls_back_where_sizes_do_not_suit() -> None:
     kind = (torch.device("cpu"), torch.float32, 16, 70)
     assert default_backend(*kind).name == "chunked"
     assert default_backend(*kind, gradients=False).name == "sequential"
+
+
+def test_where_there_is_a_compiler_the_compiled_scan_was_built() -> None:
+    """Its other tests are skipped without it, so a build that breaks would go unseen."""
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        pytest.skip("no C++ compiler here")
+    assert BACKENDS["compiled"].unavailable(torch.device("cpu"), torch.float32) == ""
 
 
 def test_dispatcher_uses_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
