@@ -64,13 +64,14 @@ class Das2fNet(nn.Module):
 
     def features(self, ms: Tensor, pan: Tensor) -> Tensor:
         """Fused sub-tokens, flattened: ``(B, width·L)``."""
-        ms_tokens, pan_tokens = self.ms_stem(ms), self.pan_stem(pan)
-        outputs: list[StageOutput] = []
-        for stage in self.stages:
-            output: StageOutput = stage(ms_tokens, pan_tokens)
-            outputs.append(output)
-            ms_tokens, pan_tokens = output.ms_common, output.pan_common
-        fused = tokens_to_subtokens((ms_tokens + pan_tokens) / 2)
+        return self.features_after(self.stages[0](self.ms_stem(ms), self.pan_stem(pan)))
+
+    def features_after(self, first: StageOutput) -> Tensor:
+        """The same from what the first stage made: the other stages, and the fusions."""
+        outputs = [first]
+        for stage in self.stages[1:]:
+            outputs.append(stage(outputs[-1].ms_common, outputs[-1].pan_common))
+        fused = tokens_to_subtokens((outputs[-1].ms_common + outputs[-1].pan_common) / 2)
         for fusion, output in zip(self.fusions, reversed(outputs), strict=True):
             fused = fusion(
                 tokens_to_subtokens(output.ms_specific), tokens_to_subtokens(output.pan_specific), fused

@@ -1,0 +1,74 @@
+"""Position classes: which tokens of which patches are the same.
+
+What a token becomes before the scan depends on the token and on how near it is to the border of the patch
+it is seen in, not on the patch. Along one axis the positions 0..e-1 and P-e..P-1 are classes of their own
+and those between are one class, where ``e`` is how far the border reaches: 0 for a PAN token, 1 for an MS
+token (its bilinear enlargement clamps at the border) and for what PAN's 3x3 convolution makes of its
+neighbourhood, 2 for the same of MS.
+
+For T neighbouring outputs an axis is laid out as one *run* of tokens a class, so that everything after is a
+look-up in a table:
+
+    class 0: tokens 0..T-1 | … | the middle class: tokens e..T+P-2-e | … | the last class: P-1..T+P-2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AxisRuns:
+    """One axis of a block, laid out by position class.
+
+    Attributes
+    ----------
+    outputs:
+        T, neighbouring patches along the axis; the block has ``T + patch - 1`` tokens.
+    patch:
+        P, tokens of a patch along the axis.
+    edge:
+        e, positions at each end that are classes of their own.
+    """
+
+    outputs: int
+    patch: int
+    edge: int
+
+    def __post_init__(self) -> None:
+        if self.outputs < 1 or self.patch <= 2 * self.edge:
+            raise ValueError(f"no middle class in {self}")
+
+    @property
+    def middle(self) -> int:
+        """Tokens of the middle class."""
+        return self.outputs + self.patch - 1 - 2 * self.edge
+
+    @property
+    def entries(self) -> int:
+        """Length of all runs together, (2e + 1) T + P - 1 - 2e."""
+        return 2 * self.edge * self.outputs + self.middle
+
+    def entry(self, start: int | Indices, position: int | Indices) -> Indices:
+        """Where the token at ``position`` of the patch at ``start`` stands in the runs."""
+        start, position = np.broadcast_arrays(np.asarray(start), np.asarray(position))
+        t, e, p = self.outputs, self.edge, self.patch
+        first = position * t + start
+        between = e * t + start + position - e
+        last = e * t + self.middle + (position - (p - e)) * t + start
+        return np.where(position < e, first, np.where(position >= p - e, last, between)).astype(np.int64)
+
+    def table(self) -> Indices:
+        """int64 (T, P): the entry of every position of every patch."""
+        return self.entry(np.arange(self.outputs)[:, None], np.arange(self.patch)[None, :])
+
+    def representatives(self) -> tuple[Indices, Indices]:
+        """For every entry the start and the position of one patch that sees it, int64 (entries,) each."""
+        table = self.table().ravel()
+        _, where = np.unique(table, return_index=True)
+        return where // self.patch, where % self.patch
