@@ -10,11 +10,13 @@ import typer
 from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import (
     DeviceOption,
+    EngineOption,
     ForceOption,
     JsonOption,
     MsArgument,
     OverwriteOption,
     PanArgument,
+    PrecisionOption,
 )
 
 
@@ -55,10 +57,12 @@ def classify_command(
             "--min-area", metavar="M2", min=0.0, help="Merge smaller polygons into their neighbours."
         ),
     ] = None,
+    engine: EngineOption = "auto",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Patches at a time; by default 32 on the CPU, 512 on CUDA."),
+        typer.Option("--batch-size", min=1, help="Patches at a time; by default what suits the engine."),
     ] = None,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,
@@ -83,7 +87,9 @@ def classify_command(
         confidence=confidence,
         aoi=aoi,
         min_area_m2=min_area,
+        engine=engine,
         device=device,
+        precision=precision,
         batch_size=batch_size,
         force=force,
         overwrite=overwrite,

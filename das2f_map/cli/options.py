@@ -19,6 +19,20 @@ MapArgument = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="ENGINE", help="auto, shared, patch or onnx; auto takes the fastest that works."
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="PRECISION",
+        help="auto, fp32, bf16 or fp16; auto is bf16 for shared on CUDA, else fp32.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ForceOption = Annotated[

@@ -12,10 +12,15 @@ class Engine(Protocol):
     """What every engine offers."""
 
     name: str
+    """As ``--engine`` takes it: ``shared``, ``patch`` or ``onnx``."""
 
     @property
     def device(self) -> str:
         """Where it computes: ``cpu``, ``cuda:0``…"""
+
+    @property
+    def precision(self) -> str:
+        """What it multiplies in: ``fp32``, ``bf16`` or ``fp16``. States and sums are float32 at least."""
 
     @property
     def scan(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _CPU_BATCH = 32
 _CUDA_BATCH = 512
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PerPatchEngine:
@@ -30,17 +32,28 @@ class PerPatchEngine:
         Used through a copy; its classifier is folded to the equivalent single layer.
     device:
         Where to compute.
+    precision:
+        ``fp32`` computes as the network's weights are; ``bf16`` and ``fp16`` through autocast, with the
+        scan, normalisations and sums in float32.
     batch_size:
         Patches at a time; by default 32 on the CPU and 512 on CUDA. On CUDA it is halved, for good, when
         memory runs out.
     """
 
-    name = "per-patch"
+    name = "patch"
 
     def __init__(
-        self, network: Das2fNet, *, device: torch.device | str = "cpu", batch_size: int | None = None
+        self,
+        network: Das2fNet,
+        *,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        batch_size: int | None = None,
     ) -> None:
         self._device = torch.device(device)
+        if precision != "fp32" and precision not in _HALVES:
+            raise ValueError(f"no precision {precision!r}; there are: fp32, {', '.join(_HALVES)}")
+        self.precision = precision
         network = copy.deepcopy(network).eval()
         network.fold_classifier()
         self._network = network.to(self._device).requires_grad_(False)
@@ -57,7 +70,8 @@ class PerPatchEngine:
     def scan(self) -> str:
         """Name of the selective-scan backend in use."""
         config = self._network.config
-        kind = (self._device, self._dtype, config.width, config.state_size)
+        dtype = self._dtype if self.precision == "fp32" else torch.float32
+        kind = (self._device, dtype, config.width, config.state_size)
         return default_backend(*kind, gradients=False).name
 
     @torch.inference_mode()
@@ -81,7 +95,8 @@ class PerPatchEngine:
             part = slice(done, done + self.batch_size)
             r, c = rows[part], cols[part]
             try:
-                result = self._network(ms_patches[r, c], pan_patches[r, c])
+                with self._arithmetic():
+                    result = self._network(ms_patches[r, c], pan_patches[r, c])
                 out[part] = result.float().cpu().numpy()
             except torch.cuda.OutOfMemoryError as error:
                 if self.batch_size == 1:
@@ -95,6 +110,11 @@ class PerPatchEngine:
                 continue
             done += self.batch_size
         return out
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=_HALVES[self.precision])
 
     def _to_device(self, values: npt.NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(values).to(self._device, self._dtype)

@@ -13,8 +13,8 @@ import torch
 
 import das2f_map
 from das2f_map.engines import Engine
+from das2f_map.engines.choose import check_choice, make_engine
 from das2f_map.engines.device import resolve_device
-from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import InputError, OutputError
 from das2f_map.mapping.blocks import classify_blocks
 from das2f_map.mapping.models import SceneTraits, choose_model, misfits, require_bands
@@ -46,7 +46,9 @@ def classify(
     confidence: str | Path | None = None,
     aoi: str | Path | None = None,
     min_area_m2: float | None = None,
+    engine: str = "auto",
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int | None = None,
     force: bool = False,
     overwrite: bool = False,
@@ -73,8 +75,11 @@ def classify(
         to their bounding box.
     min_area_m2:
         Polygons smaller than this, in m², are merged into their neighbours (the raster is left alone).
-    device, batch_size:
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; patches at a time.
+    engine, device, precision:
+        ``auto``, ``shared``, ``patch`` or ``onnx``; ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto``,
+        ``fp32``, ``bf16`` or ``fp16``. What ``auto`` came to stands in the report.
+    batch_size:
+        Patches at a time; by default what suits the engine.
     force:
         Take MS : PAN ratios under 1.5 or over 8.
     overwrite:
@@ -99,6 +104,7 @@ def classify(
     vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
     if vector_path is not None:
         check_vector_path(vector_path)
+    check_choice(engine, precision)
     torch_device = resolve_device(device)
     inputs = [str(p) for p in (ms, pan, aoi) if p is not None]
     if isinstance(model, (str, Path)):
@@ -117,22 +123,25 @@ def classify(
             window = area.window if area is not None else pair.grids.ms.window
             with timings.phase("model"):
                 bundle, warnings = _model_for(pair, model)
-                engine: Engine = PerPatchEngine(bundle.network(), device=torch_device, batch_size=batch_size)
+                runner = make_engine(
+                    bundle, engine=engine, device=torch_device, precision=precision, batch_size=batch_size
+                )
             log.info(
-                "%s pixels (%d × %d) with %s, engine %s on %s, %s scan",
+                "%s pixels (%d × %d) with %s, engine %s on %s in %s, %s scan",
                 f"{window.height * window.width:,}",
                 window.height,
                 window.width,
                 bundle.card.name,
-                engine.name,
-                engine.device,
-                engine.scan,
+                runner.name,
+                runner.device,
+                runner.precision,
+                runner.scan,
             )
             # Reports and polygons need the confidence whether or not it is asked for.
             scratch = paths["raster"].with_name("confidence-scratch.tif")
             sure = paths.get("confidence", scratch)
             with timings.phase("classify"):
-                _write_raster(pair, engine, bundle, area, window, paths["raster"], sure, progress)
+                _write_raster(pair, runner, bundle, area, window, paths["raster"], sure, progress)
             legend = bundle.card.legend
             areas, nodata_pixels = class_areas(paths["raster"], legend, confidence_raster=sure)
             if not any(a.pixels for a in areas.values()):
@@ -160,10 +169,18 @@ def classify(
                 model=ModelReport(
                     name=bundle.card.name, path=None if bundle.path is None else str(bundle.path)
                 ),
-                engine=engine.name,
-                device=engine.device,
-                scan=engine.scan,
-                settings={"min_area_m2": min_area_m2, "batch_size": batch_size, "force": force},
+                engine=runner.name,
+                device=runner.device,
+                precision=runner.precision,
+                scan=runner.scan,
+                settings={
+                    "engine": engine,
+                    "device": device,
+                    "precision": precision,
+                    "batch_size": batch_size,
+                    "min_area_m2": min_area_m2,
+                    "force": force,
+                },
                 warnings=[*pair.notices, *warnings],
                 grid=_grid_summary(pair.grids.ms.cropped(window)),
                 classes=class_reports(legend, areas, polygons),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
@@ -80,7 +81,13 @@ class Das2fNet(nn.Module):
 
     def forward(self, ms: Tensor, pan: Tensor) -> Tensor:
         """Logits ``(B, C)`` of MS patches ``(B, bands, P, P)`` and PAN patches ``(B, 1, 4P, 4P)``."""
-        logits: Tensor = self.classifier(self.features(ms, pan))
+        features = self.features(ms, pan)
+        if torch.is_autocast_enabled(ms.device.type) and not self.training:
+            # Logits that are near each other shall not be rounded to the same: little work, so in float32.
+            with torch.autocast(ms.device.type, enabled=False):
+                exact: Tensor = self.classifier(features.float())
+            return exact
+        logits: Tensor = self.classifier(features)
         return logits
 
     def fold_classifier(self) -> None:

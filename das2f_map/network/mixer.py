@@ -107,7 +107,12 @@ def scan_tokens(x: Tensor, parameters: DynamicParameters, size: int) -> Tensor:
     """Scan ``x`` ``(B, L, D)`` in the four directions and sum: ``(B, L, D)``, row-major tokens."""
     p = parameters
     order = scan_order(size, x.device)
-    return selective_scan(x, p.dt, p.A, p.B, p.C, p.D, order).sum(dim=1)
+    if not torch.is_autocast_enabled(x.device.type):
+        return selective_scan(x, p.dt, p.A, p.B, p.C, p.D, order).sum(dim=1)
+    # Rounding errors of a state live on for as many steps as the state: mixed precision ends here.
+    x, dt, a, b, c, d = (t.float() for t in (x, p.dt, p.A, p.B, p.C, p.D))
+    with torch.autocast(x.device.type, enabled=False):
+        return selective_scan(x, dt, a, b, c, d, order).sum(dim=1)
 
 
 class Mlp(nn.Sequential):

@@ -50,6 +50,7 @@ class RunReport(BaseModel):
     model: ModelReport
     engine: str
     device: str
+    precision: str = Field(description="fp32, bf16 or fp16")
     scan: str = Field(description="selective-scan backend")
     settings: dict[str, Any]
     warnings: list[str] = Field(description="what a user of the map should know, a sentence each")

@@ -109,7 +109,7 @@ def test_outputs_and_report(bundle, pair, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "map.json").read_text())
     assert written == report.model_dump(mode="json")
     assert written["model"]["name"] == "tiny"
-    assert written["engine"] == "per-patch"
+    assert written["engine"] == "patch"
     assert written["scene"]["strategy"] == "native"
     shares = [c["share"] for c in written["classes"]]
     assert sum(shares) == pytest.approx(1)

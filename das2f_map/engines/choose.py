@@ -1,0 +1,183 @@
+"""Which engine computes a map, and in which precision.
+
+``auto`` takes the fastest engine that works for the model and the device. Every engine says why it
+cannot be used, so that a refusal can name what can.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from das2f_map.engines import Engine
+from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.errors import DeviceError, ModelError
+from das2f_map.model import ModelBundle
+from das2f_map.network import NetworkConfig
+
+ENGINES: Final = ("auto", "shared", "patch", "onnx")
+PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine as a choice.
+
+    Attributes
+    ----------
+    name:
+        In :data:`ENGINES`.
+    make:
+        Of a bundle; keywords ``device``, ``precision`` and ``batch_size``.
+    unavailable:
+        Why it cannot be used for a network's sizes, a device and a precision; empty if it can.
+    by_itself:
+        Whether ``auto`` may take it.
+    """
+
+    name: str
+    make: Callable[..., Engine]
+    unavailable: Callable[[NetworkConfig, torch.device, str], str]
+    by_itself: bool = True
+
+    def automatic_precision(self, config: NetworkConfig, device: torch.device) -> str:
+        """bf16 for ``shared`` on CUDA where that works, fp32 for everything else."""
+        fast = self.name == "shared" and device.type == "cuda"
+        return "bf16" if fast and not self.unavailable(config, device, "bf16") else "fp32"
+
+
+def _shared() -> Any:
+    """The module of the shared scan, ``None`` where it is not there."""
+    name = "das2f_map.engines.shared_scan"
+    module = importlib.import_module(name) if importlib.util.find_spec(name) else None
+    return module if hasattr(module, "unavailable") else None
+
+
+def _make_shared(bundle: ModelBundle, **options: Any) -> Engine:
+    engine: Engine = _shared().SharedScanEngine(bundle.network(), **options)
+    return engine
+
+
+def _shared_unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
+    module = _shared()
+    return (
+        "not part of this version" if module is None else str(module.unavailable(config, device, precision))
+    )
+
+
+def _make_patch(bundle: ModelBundle, **options: Any) -> Engine:
+    return PerPatchEngine(bundle.network(), **options)
+
+
+def _patch_unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
+    if precision == "fp32":
+        return ""
+    if device.type == "cpu":
+        return "computes in fp32 only on the CPU"
+    # What the card only emulates is slower than fp32.
+    if precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} has no bf16 arithmetic"
+    return ""
+
+
+def _make_onnx(bundle: ModelBundle, **options: Any) -> Engine:
+    raise NotImplementedError
+
+
+def _onnx_unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
+    return "not part of this version"
+
+
+KINDS: dict[str, EngineKind] = {
+    k.name: k
+    for k in (
+        # Fastest first.
+        EngineKind("shared", _make_shared, _shared_unavailable),
+        EngineKind("patch", _make_patch, _patch_unavailable),
+        EngineKind("onnx", _make_onnx, _onnx_unavailable, by_itself=False),
+    )
+}
+
+
+def check_choice(engine: str, precision: str) -> None:
+    """Raise :class:`~das2f_map.errors.DeviceError` for a name that is not in the lists."""
+    for what, name, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if name not in known:
+            raise DeviceError(f"unknown {what} {name!r}", f"use {', '.join(known[:-1])} or {known[-1]}")
+
+
+def choose(
+    config: NetworkConfig, device: torch.device, *, engine: str = "auto", precision: str = "auto"
+) -> tuple[EngineKind, str]:
+    """The engine and the precision that a choice comes to, neither of them ``auto``.
+
+    Raises
+    ------
+    DeviceError
+        A name is unknown, or what was asked for does not work on the device.
+    ModelError
+        The engine works there, but not for a network of these sizes.
+    """
+    check_choice(engine, precision)
+    if engine != "auto":
+        kind = KINDS[engine]
+        taken = kind.automatic_precision(config, device) if precision == "auto" else precision
+        if reason := kind.unavailable(config, device, taken):
+            published = NetworkConfig(classes=config.classes, ms_bands=config.ms_bands)
+            error = DeviceError if kind.unavailable(published, device, taken) else ModelError
+            raise error(
+                f"engine {engine} cannot be used on {device} in {taken}: {reason}", _works(config, device)
+            )
+        return kind, taken
+    for kind in KINDS.values():
+        taken = kind.automatic_precision(config, device) if precision == "auto" else precision
+        if kind.by_itself and not kind.unavailable(config, device, taken):
+            return kind, taken
+    raise DeviceError(f"no engine computes in {precision} on {device}", _works(config, device))
+
+
+def make_engine(
+    bundle: ModelBundle,
+    *,
+    engine: str = "auto",
+    device: torch.device,
+    precision: str = "auto",
+    batch_size: int | None = None,
+) -> Engine:
+    """An engine for a model.
+
+    Parameters
+    ----------
+    bundle:
+        The model.
+    engine:
+        In :data:`ENGINES`; ``auto`` is the fastest that works.
+    device:
+        Where to compute.
+    precision:
+        In :data:`PRECISIONS`; ``auto`` is bf16 for the shared scan on CUDA, else fp32.
+    batch_size:
+        Patches at a time; by default what suits the engine.
+
+    Raises
+    ------
+    DeviceError, ModelError
+        As :func:`choose`.
+    """
+    kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision)
+    return kind.make(bundle, device=device, precision=taken, batch_size=batch_size)
+
+
+def _works(config: NetworkConfig, device: torch.device) -> str:
+    """A hint: what can be used on a device."""
+    found = []
+    for kind in KINDS.values():
+        usable = [p for p in PRECISIONS[1:] if not kind.unavailable(config, device, p)]
+        if usable:
+            found.append(f"--engine {kind.name} with --precision {' or '.join(usable)}")
+    return f"on {device} there is {', '.join(found)}"
