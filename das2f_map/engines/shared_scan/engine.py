@@ -7,105 +7,13 @@ import copy
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from das2f_map.engines.shared_scan import torch_path
-from das2f_map.engines.shared_scan.maps import (
-    MS_EDGE,
-    PAN_EDGE,
-    BlockRuns,
-    MixerMaps,
-    MixerWeights,
-    TokenMap,
-    mixer_maps,
-    ms_tokens,
-    pan_tokens,
-)
+from das2f_map.engines.shared_scan import compiled
+from das2f_map.engines.shared_scan.first_stage import FirstStage
 from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet
-from das2f_map.network.das2f import Stage, StageOutput
 from das2f_map.scene.grid import PAN_PER_MS
-
-
-class Tail(nn.Module):
-    """What follows the scan of one branch: norm, gate, projection, residual, norm, MLP, residual."""
-
-    def __init__(self, norm: nn.LayerNorm, out_norm: nn.LayerNorm, out_proj: nn.Linear, mlp: nn.Module) -> None:
-        super().__init__()
-        self.norm, self.out_norm, self.out_proj, self.mlp = norm, out_norm, out_proj, mlp
-
-    def forward(self, y: Tensor, gate: Tensor, tokens: Tensor) -> Tensor:
-        """All ``(…, D)``."""
-        residual: Tensor = tokens + self.out_proj(self.out_norm(y) * gate)
-        out: Tensor = residual + self.mlp(self.norm(residual))
-        return out
-
-
-class FirstStage:
-    """The first stage of a network over blocks, in torch operations.
-
-    Branches in the order SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN.
-    """
-
-    def __init__(self, network: Das2fNet) -> None:
-        self.network = network
-        stage = network.stages[0]
-        assert isinstance(stage, Stage)
-        ms, pan, cross = stage.spvm_ms, stage.spvm_pan, stage.cmda
-        self.mixers = (
-            MixerWeights.of(ms.norm, ms.mixer),
-            MixerWeights.of(pan.norm, pan.mixer),
-            MixerWeights.of(cross.norm, cross.ms),
-            MixerWeights.of(cross.norm, cross.pan),
-        )
-        self.tails = (
-            Tail(ms.norm, ms.mixer.out_norm, ms.mixer.out_proj, ms.mlp),
-            Tail(pan.norm, pan.mixer.out_norm, pan.mixer.out_proj, pan.mlp),
-            Tail(cross.norm, cross.out_norm, cross.ms.out_proj, cross.ms.mlp),
-            Tail(cross.norm, cross.out_norm, cross.pan.out_proj, cross.pan.mlp),
-        )
-        # CMDA scans each modality with the other one's parameters.
-        self.parameters_of = (0, 1, 3, 2)
-        scans = (ms.mixer.scan, pan.mixer.scan, cross.ms.scan, cross.pan.scan)
-        self.decays = tuple(-torch.exp(scans[i].A_log) for i in self.parameters_of)
-        self.skips = tuple(scans[i].D for i in self.parameters_of)
-
-    def maps(self, ms: Tensor, pan: Tensor) -> tuple[tuple[TokenMap, ...], tuple[MixerMaps, ...]]:
-        """Tokens (MS, PAN) and the four branches' maps of a block with its halo."""
-        p = self.network.config.patch_size
-        height, width = ms.shape[1] - p + 1, ms.shape[2] - p + 1
-        runs = [BlockRuns.of(height, width, p, edge) for edge in (MS_EDGE, PAN_EDGE)]
-        tokens = (
-            ms_tokens(self.network.ms_stem, ms, runs[0]),
-            pan_tokens(self.network.pan_stem, pan, runs[1]),
-        )
-        return tokens, tuple(mixer_maps(w, tokens[i % 2]) for i, w in enumerate(self.mixers))
-
-    def scans(self, maps: tuple[MixerMaps, ...]) -> list[Tensor]:
-        """Scanned tokens of every patch, ``(h, w, P, P, D)`` a branch."""
-        return [
-            torch_path.scan_block(maps[i], maps[self.parameters_of[i]], self.decays[i], self.skips[i])
-            for i in range(4)
-        ]
-
-    def output(
-        self,
-        scanned: list[Tensor],
-        tokens: tuple[TokenMap, ...],
-        maps: tuple[MixerMaps, ...],
-        rows: Indices,
-        cols: Indices,
-    ) -> StageOutput:
-        """The stage's output for the patches that start at ``rows``, ``cols`` (n,): ``(n, P, P, D)`` each."""
-        at = tuple(torch.from_numpy(i).to(scanned[0].device) for i in (rows, cols))
-        out = []
-        for i, tail in enumerate(self.tails):
-            source = tokens[i % 2]
-            gate, own = (
-                torch_path.gather_tokens(v, source.runs, rows, cols) for v in (maps[i].gate, source.tokens)
-            )
-            out.append(tail(scanned[i][at], gate, own))
-        return StageOutput(out[0] - out[2], out[1] - out[3], out[2], out[3])
 
 
 class SharedScanEngine:

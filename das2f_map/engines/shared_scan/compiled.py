@@ -1,0 +1,250 @@
+"""The compiled kernels of the shared scan (``kernels/``): loading, packing weights, calling.
+
+The library is built with the package; where no compiler was found it is absent and torch operations serve
+(:mod:`.torch_path`), which are also its plain twin.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from das2f_map.engines.shared_scan.first_stage import FirstStage
+from das2f_map.engines.shared_scan.maps import MixerMaps, TokenMap
+from das2f_map.engines.shared_scan.runs import Indices
+from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.network.aalf import Aalf, tokens_to_subtokens
+from das2f_map.network.das2f import StageOutput
+
+_ABI = 1
+LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16")
+_BF16_LEVEL = 3
+_LOG2E = 1.4426950408889634
+_HIDDEN_STEP = 64
+
+_int64, _pointer = ctypes.c_int64, ctypes.c_void_p
+_four = _pointer * 4
+_two = _pointer * 2
+
+
+class _Block(ctypes.Structure):
+    """``Das2fSharedBlock`` of shared_scan.cpp."""
+
+    _fields_ = (
+        ("rows", _int64),
+        ("cols", _int64),
+        ("scan", _four),
+        ("gate", _four),
+        ("tokens", _two),
+        ("y", _pointer),
+        ("patches", _int64),
+        ("wanted", _pointer),
+        ("logits", _pointer),
+        ("stage", _pointer),
+    )
+
+
+class _Weights(ctypes.Structure):
+    """``Das2fSharedWeights`` of shared_scan.cpp."""
+
+    _fields_ = (
+        ("classes", _int64),
+        ("hidden", _int64),
+        ("bf16", _int64),
+        *[
+            (name, _four)
+            for name in (
+                "decay",
+                "skip",
+                "norm",
+                "out_norm",
+                "project",
+                "mlp_in",
+                "mlp_in_bias",
+                "mlp_out",
+                "mlp_out_bias",
+            )
+        ],
+        ("fusion_norm", _pointer),
+        ("fusion_gate", _two),
+        ("fusion_bias", _two),
+        ("classifier", _pointer),
+        ("classifier_bias", _pointer),
+    )
+
+
+@lru_cache(maxsize=1)
+def _library() -> tuple[ctypes.CDLL | None, str]:
+    """The loaded library, or why there is none."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).parent / f"_kernels{suffix}"
+        if not path.exists():
+            continue
+        try:
+            library = ctypes.CDLL(str(path))
+            abi = library.das2f_shared_abi()
+        except (OSError, AttributeError) as error:
+            return None, f"{path.name} cannot be loaded: {error}"
+        if abi != _ABI:
+            return None, f"{path.name} belongs to another version of das2f-map; reinstall it"
+        library.das2f_shared_scratch.restype = _int64
+        library.das2f_shared_scratch.argtypes = (_int64, _int64, ctypes.c_int)
+        return library, ""
+    return None, "not built (no C++ compiler was found when das2f-map was installed)"
+
+
+def _level() -> int:
+    library = _library()[0]
+    assert library is not None
+    best = int(library.das2f_shared_level())
+    # For tests and bug reports: run the code of a lesser processor.
+    return min(best, int(os.environ.get("DAS2F_MAP_SIMD_LEVEL", best)))
+
+
+def instruction_set() -> str | None:
+    """Name of the instruction set in use, ``None`` without the library."""
+    return None if _library()[0] is None else LEVELS[_level()]
+
+
+def unavailable(config: NetworkConfig, dtype: torch.dtype, precision: str = "fp32") -> str:
+    """Why the kernels cannot run a network of this kind; empty if they can."""
+    if reason := _library()[1]:
+        return reason
+    if dtype is not torch.float32:
+        return f"they compute in float32, not {str(dtype).removeprefix('torch.')}"
+    if precision == "fp16" or (precision == "bf16" and _level() < _BF16_LEVEL):
+        return f"this processor ({LEVELS[_level()]}) has no {precision} products"
+    sizes = (config.patch_size, config.width, config.state_size)
+    if sizes != (16, 64, 24) or config.mlp_ratio * config.width % _HIDDEN_STEP:
+        return "they are made for the published sizes (patch 16, width 64, 24 states)"
+    return ""
+
+
+class CompiledFirstStage:
+    """The kernels with a network's weights.
+
+    Parameters
+    ----------
+    first:
+        The network's first stage; makes the maps.
+    precision:
+        ``fp32``, or ``bf16`` for the products of projection and MLP.
+    """
+
+    def __init__(self, first: FirstStage, precision: str) -> None:
+        library = _library()[0]
+        assert library is not None
+        self._library, self._level = library, _level()
+        packing = (_int64 * 3)()
+        library.das2f_shared_packing(self._level, packing)
+        self._tile, self._outputs = int(packing[1]), int(packing[2])
+        network = first.network
+        self.classes = network.config.classes
+        self.folds_all = network.config.stages == 1
+        self._kept: list[Tensor] = []
+        w = _Weights()
+        w.classes, w.hidden = self.classes, network.config.mlp_ratio * network.config.width
+        w.bf16 = int(precision == "bf16")
+        for i, tail in enumerate(first.tails):
+            w.decay[i] = self._keep((first.decays[i] * _LOG2E).transpose(1, 2))
+            w.skip[i] = self._keep(first.skips[i].sum(dim=0))
+            w.norm[i] = self._keep(torch.stack([tail.norm.weight, tail.norm.bias]))
+            w.out_norm[i] = self._keep(torch.stack([tail.out_norm.weight, tail.out_norm.bias]))
+            inner, outer = tail.mlp[0], tail.mlp[2]
+            w.project[i] = self._packed(tail.out_proj.weight, w.bf16)
+            w.mlp_in[i] = self._packed(inner.weight, w.bf16)
+            w.mlp_in_bias[i] = self._keep(inner.bias)
+            w.mlp_out[i] = self._packed(outer.weight, w.bf16)
+            w.mlp_out_bias[i] = self._keep(outer.bias)
+        if self.folds_all:
+            self._fusion(network, w)
+        self._weights = w
+
+    def _fusion(self, network: Das2fNet, w: _Weights) -> None:
+        fusion = network.fusions[0]
+        assert isinstance(fusion, Aalf)
+        w.fusion_norm = self._keep(torch.stack([fusion.norm.weight, fusion.norm.bias]))
+        for i, gated in enumerate((fusion.fuse_specific, fusion.fuse_common)):
+            w.fusion_gate[i] = self._packed(gated.gate.weight, False)
+            w.fusion_bias[i] = self._keep(gated.gate.bias)
+        config, classifier = network.config, network.classifier
+        # Features in the order in which the kernel has them: tiles of tokens, channels, tokens.
+        order = torch.arange(config.flat_features).view(1, config.patch_size, config.patch_size, config.width)
+        place = tokens_to_subtokens(order).flatten()
+        by_token = torch.empty_like(classifier.weight)
+        by_token[:, place] = classifier.weight
+        tiles = by_token.view(config.classes, -1, self._tile, config.width).permute(1, 0, 3, 2)
+        w.classifier = self._keep(tiles)
+        w.classifier_bias = self._keep(classifier.bias)
+
+    def _keep(self, values: Tensor) -> int:
+        self._kept.append(values.detach().clone(memory_format=torch.contiguous_format))
+        return self._kept[-1].data_ptr()
+
+    def _packed(self, weight: Tensor, bf16: int | bool) -> int:
+        """(outputs, inputs) → (outputs / n, inputs, n); in bfloat16 (outputs / n, inputs / 2, n, 2)."""
+        outputs, inputs = weight.shape
+        n = self._outputs
+        if bf16:
+            blocks = weight.to(torch.bfloat16).view(outputs // n, n, inputs // 2, 2).transpose(1, 2)
+        else:
+            blocks = weight.view(outputs // n, n, inputs).transpose(1, 2)
+        return self._keep(blocks)
+
+    def run(
+        self,
+        tokens: tuple[TokenMap, ...],
+        maps: tuple[MixerMaps, ...],
+        rows: Indices,
+        cols: Indices,
+        scratch: Tensor | None = None,
+    ) -> Tensor:
+        """Logits ``(n, C)`` of a one-stage network, else the first stage's tokens ``(n, 4, P, P, D)``.
+
+        Parameters
+        ----------
+        tokens, maps:
+            Of the block.
+        rows, cols:
+            The wanted outputs, (n,) each.
+        scratch:
+            From :meth:`scratch`, to use again; made if not given.
+        """
+        height, width = (axis.outputs for axis in maps[0].runs)
+        need = int(self._library.das2f_shared_scratch(height, width, self._level))
+        if scratch is None or scratch.numel() < need:
+            scratch = torch.empty(need)
+        wanted = torch.from_numpy(rows * width + cols).to(torch.int32)
+        block = _Block(rows=height, cols=width, y=scratch.data_ptr(), patches=len(rows))
+        block.wanted = wanted.data_ptr()
+        kept = [m.scan.contiguous() for m in maps], [m.gate.contiguous() for m in maps]
+        own = [t.tokens.contiguous() for t in tokens]
+        block.scan[:] = [t.data_ptr() for t in kept[0]]
+        block.gate[:] = [t.data_ptr() for t in kept[1]]
+        block.tokens[:] = [t.data_ptr() for t in own]
+        if self.folds_all:
+            out = torch.empty(len(rows), self.classes)
+            block.logits = out.data_ptr()
+        else:
+            out = torch.empty(len(rows), 4, *tokens[0].tokens.shape[:0], 16, 16, 64)
+            block.stage = out.data_ptr()
+        threads = torch.get_num_threads()
+        arguments = ctypes.byref(block), ctypes.byref(self._weights), threads, self._level
+        self._library.das2f_shared_scan(*arguments)
+        self._library.das2f_shared_tail(*arguments)
+        return out
+
+    def scratch(self, height: int, width: int) -> Tensor:
+        """Working memory for blocks of up to ``height`` × ``width`` outputs, float32."""
+        return torch.empty(int(self._library.das2f_shared_scratch(height, width, self._level)))
+
+
+def stage_output(tokens: Tensor) -> StageOutput:
+    """The kernels' ``(n, 4, P, P, D)`` as the network names it."""
+    return StageOutput(*tokens.unbind(dim=1))

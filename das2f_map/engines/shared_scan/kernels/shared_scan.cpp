@@ -1,0 +1,264 @@
+// The shared scan and the patch's tail, float32 (the tail's products also bfloat16), for the CPU.
+//
+// What is computed is described in ../torch_path.py, whose operations these kernels repeat; ../maps.py makes
+// their inputs. Two entry points: das2f_shared_scan scans every patch of a block in one pair of directions,
+// das2f_shared_tail turns the scanned tokens into logits, or into the first stage's output tokens.
+//
+// In the scan, lanes are neighbouring channels: all products are vertical and what a row does to the state
+// stays in first-level cache while the patches that share the row use it. In the tail, lanes are neighbouring
+// tokens, so that norms over channels need no sums across lanes.
+//
+// Plain C interface, no dependency but the C++ library. The bodies are compiled once per instruction
+// set (x86-64) and chosen at run time; elsewhere the compiler's target decides (NEON on Arm).
+
+#include <atomic>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define DAS2F_X86 1
+#endif
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+extern "C" {
+// Branches: SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN. All arrays are contiguous float32 but where said.
+struct Das2fSharedBlock {
+    int64_t rows, cols;       // outputs
+    const float *scan[4];     // (row entries, column entries, 512): x, then for each direction dt raw, B, C
+    const float *gate[4];     // (row entries, column entries, 64), one class narrower
+    const float *tokens[2];   // MS and PAN, laid out as the gates
+    float *y;                 // scratch of das2f_shared_scratch() floats: the scanned tokens
+    int64_t patches;          // wanted outputs
+    const int32_t *wanted;    // (patches,) row * cols + column
+    float *logits;            // (patches, classes), or null
+    float *stage;             // (patches, 4, 256, 64): specifics of MS and PAN, commons of MS and PAN; or null
+};
+struct Das2fSharedWeights {
+    int64_t classes, hidden, bf16;
+    const float *decay[4];          // (4, 24, 64): A log2(e) of the parameters that the branch is scanned with
+    const float *skip[4];           // (64): D, summed over the directions
+    const float *norm[4];           // (2, 64): weight and bias
+    const float *out_norm[4];       // (2, 64)
+    const void *project[4];         // packed (64 outputs, 64 inputs)
+    const void *mlp_in[4];          // packed (hidden, 64)
+    const float *mlp_in_bias[4];    // (hidden)
+    const void *mlp_out[4];         // packed (64, hidden)
+    const float *mlp_out_bias[4];   // (64)
+    const float *fusion_norm;       // (2, 16)
+    const float *fusion_gate[2];    // packed (16, 32)
+    const float *fusion_bias[2];    // (16)
+    const float *classifier;        // (tiles of tokens, classes, 64, tokens of a tile)
+    const float *classifier_bias;   // (classes)
+};
+}
+
+namespace {
+
+constexpr int kPatch = 16;
+constexpr int kTokens = kPatch * kPatch;
+constexpr int kWidth = 64;
+constexpr int kStates = 24;
+constexpr int kDirections = 4;
+constexpr int kDirection = kWidth + 2 * kStates;               // floats of a direction in a scan map
+constexpr int kScanMap = kWidth + kDirections * kDirection;    // floats of an entry
+constexpr int kStrip = 16;  // neighbouring starts whose exponentials are kept
+constexpr float kLog2e = 1.4426950408889634f;
+constexpr float kEps = 1e-5f;
+
+// Distance in floats between the patches' tokens in y: odd multiples of a cache line, so that what
+// neighbouring patches meet at the same time does not fall into the same cache set.
+struct Layout {
+    int64_t patch, row, group, branch;
+    Layout(int64_t rows, int64_t cols, int lanes) {
+        patch = kTokens * lanes + lanes;
+        row = cols * patch + lanes;
+        group = rows * row;
+        branch = group * (kWidth / lanes);
+    }
+};
+
+// The classes of one modality's scan maps reach further into the patch for MS than for PAN.
+constexpr int scan_edge(int modality) { return modality == 0 ? 2 : 1; }
+
+// Phi(u) - 1/2 on 16 intervals of [0, 16 kPhiStep], a polynomial of degree 4 each, through the Chebyshev nodes.
+constexpr float kPhiStep = 0.36f;
+struct PhiTable {
+    alignas(64) float coefficient[5][16];
+    PhiTable() {
+        for (int i = 0; i < 16; ++i) {
+            double node[5], value[5];
+            for (int j = 0; j < 5; ++j) {
+                node[j] = 0.5 * std::cos((2 * j + 1) * 3.14159265358979323846 / 10.0);
+                value[j] = 0.5 * std::erf((i + 0.5 + node[j]) * double(kPhiStep) / std::sqrt(2.0));
+            }
+            // Newton's divided differences, then expanded.
+            for (int k = 1; k < 5; ++k)
+                for (int j = 4; j >= k; --j) value[j] = (value[j] - value[j - 1]) / (node[j] - node[j - k]);
+            double c[5] = {value[4], 0, 0, 0, 0};
+            for (int k = 3; k >= 0; --k) {
+                for (int j = 4; j > 0; --j) c[j] = c[j - 1] - node[k] * c[j];
+                c[0] = value[k] - node[k] * c[0];
+            }
+            for (int k = 0; k < 5; ++k) coefficient[k][i] = static_cast<float>(c[k]);
+        }
+    }
+};
+const PhiTable kPhi;
+
+}  // namespace
+
+#define DAS2F_BF16 0
+namespace {
+#define DAS2F_FN ALWAYS_INLINE
+namespace lanes16 {
+constexpr int kLanes = 16;
+#include "../../../network/selective_scan/lanes.h"
+#include "scan_rows.h"
+#include "tail.h"
+}  // namespace lanes16
+namespace lanes8 {
+constexpr int kLanes = 8;
+#include "../../../network/selective_scan/lanes.h"
+#include "scan_rows.h"
+#include "tail.h"
+}  // namespace lanes8
+#undef DAS2F_FN
+}  // namespace
+
+#if defined(DAS2F_X86) && (defined(__clang__) || __GNUC__ >= 10)
+#define DAS2F_HAS_BF16 1
+#undef DAS2F_BF16
+#define DAS2F_BF16 1
+#include <immintrin.h>
+namespace {
+#define DAS2F_FN \
+    inline __attribute__((always_inline, target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma")))
+namespace bf16 {
+constexpr int kLanes = 16;
+#include "../../../network/selective_scan/lanes.h"
+#include "tail.h"
+}  // namespace bf16
+#undef DAS2F_FN
+}  // namespace
+#endif
+
+namespace {
+
+typedef std::atomic<int64_t> Counter;
+
+#ifdef DAS2F_X86
+#define DAS2F_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
+#define DAS2F_AVX2 __attribute__((target("avx2,fma")))
+DAS2F_AVX512 void scan_avx512(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int columns, Counter &next) {
+    lanes16::scan_items(b, w, columns, next);
+}
+DAS2F_AVX2 void scan_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int columns, Counter &next) {
+    lanes8::scan_items(b, w, columns, next);
+}
+DAS2F_AVX512 void tail_avx512(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int, Counter &next) {
+    lanes16::tail_items(b, w, next);
+}
+DAS2F_AVX2 void tail_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int, Counter &next) {
+    lanes8::tail_items(b, w, next);
+}
+#ifdef DAS2F_HAS_BF16
+__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma"))) void tail_bf16(
+    const Das2fSharedBlock &b, const Das2fSharedWeights &w, int, Counter &next) {
+    bf16::tail_items(b, w, next);
+}
+#endif
+#endif
+void scan_plain(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int columns, Counter &next) {
+    lanes8::scan_items(b, w, columns, next);
+}
+void tail_plain(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int, Counter &next) {
+    lanes8::tail_items(b, w, next);
+}
+
+typedef void (*Worker)(const Das2fSharedBlock &, const Das2fSharedWeights &, int, Counter &);
+
+void run(Worker worker, const Das2fSharedBlock &b, const Das2fSharedWeights &w, int argument, int threads) {
+    Counter next{0};
+    std::vector<std::thread> pool;
+    for (int i = 1; i < threads; ++i)
+        pool.emplace_back(worker, std::cref(b), std::cref(w), argument, std::ref(next));
+    worker(b, w, argument, next);
+    for (std::thread &t : pool) t.join();
+}
+
+}  // namespace
+
+extern "C" {
+
+#if defined(_WIN32)
+#define DAS2F_EXPORT __declspec(dllexport)
+#else
+#define DAS2F_EXPORT __attribute__((visibility("default")))
+#endif
+
+// Changes whenever a structure or the meaning of an argument does.
+DAS2F_EXPORT int das2f_shared_abi(void) { return 1; }
+
+// The best instruction set of this processor that the library has code for:
+// 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16 products.
+DAS2F_EXPORT int das2f_shared_level(void) {
+#ifdef DAS2F_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
+#ifdef DAS2F_HAS_BF16
+        if (__builtin_cpu_supports("avx512bf16")) return 3;
+#endif
+        return 2;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+// What the packed weights of a level look like: lanes, tokens of a tile, outputs of a tile.
+DAS2F_EXPORT void das2f_shared_packing(int level, int64_t *packing) {
+    const bool wide = level >= 2;
+    packing[0] = wide ? lanes16::kLanes : lanes8::kLanes;
+    packing[1] = wide ? lanes16::kTile : lanes8::kTile;
+    packing[2] = wide ? lanes16::kOut : lanes8::kOut;
+}
+
+// Floats of the scratch `y` of a block.
+DAS2F_EXPORT int64_t das2f_shared_scratch(int64_t rows, int64_t cols, int level) {
+    return 4 * Layout(rows, cols, level >= 2 ? 16 : 8).branch;
+}
+
+// All four directions into y.
+DAS2F_EXPORT void das2f_shared_scan(
+    const Das2fSharedBlock *b, const Das2fSharedWeights *w, int threads, int level) {
+    Worker worker = scan_plain;
+#ifdef DAS2F_X86
+    if (level >= 2) worker = scan_avx512;
+    else if (level == 1) worker = scan_avx2;
+#endif
+    (void)level;
+    run(worker, *b, *w, 0, threads);  // along rows: stores
+    run(worker, *b, *w, 1, threads);  // along columns: adds
+}
+
+DAS2F_EXPORT void das2f_shared_tail(
+    const Das2fSharedBlock *b, const Das2fSharedWeights *w, int threads, int level) {
+    Worker worker = tail_plain;
+#ifdef DAS2F_X86
+    if (level >= 2) worker = tail_avx512;
+    else if (level == 1) worker = tail_avx2;
+#ifdef DAS2F_HAS_BF16
+    if (w->bf16) worker = tail_bf16;
+#endif
+#endif
+    (void)level;
+    run(worker, *b, *w, 0, threads);
+}
+}

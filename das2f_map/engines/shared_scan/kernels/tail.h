@@ -1,0 +1,359 @@
+// From scanned tokens to logits, for kTile tokens of one patch at a time; lanes are neighbouring tokens.
+// Included by shared_scan.cpp once for each kLanes, inside a namespace of its own, after lanes.h.
+
+constexpr int kVectors = 2;               // vectors of tokens in a tile
+constexpr int kTile = kVectors * kLanes;  // tokens of a tile
+constexpr int kOut = kLanes == 16 ? 8 : 4;  // outputs of a product held in registers together
+constexpr int kTiles = kTokens / kTile;
+constexpr int kHiddenStep = 64;
+
+typedef float Plane[kTile];  // one channel of a tile's tokens
+
+struct TailScratch {
+    Plane out[4][kTiles][kWidth];  // of the four branches
+    Plane gated[kWidth], residual[kWidth], normed[kWidth], hidden[kHiddenStep];
+    uint32_t packed[kWidth / 2][kTile], packed_hidden[kHiddenStep / 2][kTile];
+    const float *token[kTile];
+    Plane a[2 * 16], gate[16], features[kWidth];
+};
+
+DAS2F_FN Vec sqrt_lanes(Vec v) {
+    for (int i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
+    return v;
+}
+
+DAS2F_FN Vec sigmoid_lanes(const Vec &v) { return 1.0f / (1.0f + exp2_lanes(v * -kLog2e)); }
+
+// x Phi(x), Phi from its table; within 2e-7 of |x| (and of 1) everywhere.
+DAS2F_FN Vec gelu_lanes(const Vec &x) {
+    const Vec u = x < Vec{} ? -x : x;
+    Vec scaled = u * (1.0f / kPhiStep);
+    const Vec most = Vec{} + 15.99999f;
+    scaled = scaled > most ? most : scaled;
+    const VecInt index = __builtin_convertvector(scaled, VecInt);
+    const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
+    Vec c[5] = {};
+    if (kLanes == 16) {
+#pragma GCC unroll 5
+        for (int k = 0; k < 5; ++k) {
+            Vec table;
+            std::memcpy(&table, kPhi.coefficient[k], sizeof table);
+#if defined(__clang__)
+            for (int i = 0; i < kLanes; ++i) c[k][i] = kPhi.coefficient[k][index[i]];
+#else
+            c[k] = __builtin_shuffle(table, index);
+#endif
+        }
+    } else {
+        for (int k = 0; k < 5; ++k)
+            for (int i = 0; i < kLanes; ++i) c[k][i] = kPhi.coefficient[k][index[i]];
+    }
+    const Vec q = (((c[4] * f + c[3]) * f + c[2]) * f + c[1]) * f + c[0];
+    return 0.5f * x + u * q;
+}
+
+// Rows of kLanes values to columns, in place.
+DAS2F_FN void transpose_lanes(Vec (&v)[kLanes]) {
+#if defined(__clang__)
+    Vec t[kLanes];
+    for (int i = 0; i < kLanes; ++i)
+        for (int j = 0; j < kLanes; ++j) t[j][i] = v[i][j];
+    for (int i = 0; i < kLanes; ++i) v[i] = t[i];
+#else
+    // Swaps the off-diagonal halves of ever smaller squares.
+#pragma GCC unroll 4
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+        VecInt low, high;
+        for (int i = 0; i < kLanes; ++i) {
+            const bool second = i & half;
+            low[i] = second ? kLanes + i - half : i;
+            high[i] = second ? kLanes + i : i + half;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) {
+            if (i & half) continue;
+            const Vec a = v[i], b = v[i + half];
+            v[i] = __builtin_shuffle(a, b, low);
+            v[i + half] = __builtin_shuffle(a, b, high);
+        }
+    }
+#endif
+}
+
+// kLanes tokens' channels first .. first + kLanes - 1 to planes.
+DAS2F_FN void load_planes(const float *const *token, int first, Plane *planes, int vector) {
+    Vec v[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) v[i] = load(token[i] + first);
+    transpose_lanes(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(planes[first + i] + vector * kLanes, v[i]);
+}
+
+// (v - mean) / sqrt(var + eps) * weight + bias over kChannels planes kStride apart.
+template <int kChannels>
+DAS2F_FN void layer_norm(const Plane *in, int stride, const float *weight, Plane *out) {
+    for (int v = 0; v < kVectors; ++v) {
+        Vec sum[4] = {}, squares[4] = {};
+        for (int c = 0; c < kChannels; c += 4)
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) sum[k] += load(in[(c + k) * stride] + v * kLanes);
+        const Vec mean = ((sum[0] + sum[1]) + (sum[2] + sum[3])) * (1.0f / kChannels);
+        for (int c = 0; c < kChannels; c += 4)
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) {
+                const Vec d = load(in[(c + k) * stride] + v * kLanes) - mean;
+                squares[k] += d * d;
+            }
+        const Vec variance = ((squares[0] + squares[1]) + (squares[2] + squares[3])) * (1.0f / kChannels);
+        const Vec scale = 1.0f / sqrt_lanes(variance + kEps);
+        for (int c = 0; c < kChannels; ++c) {
+            const Vec d = (load(in[c * stride] + v * kLanes) - mean) * scale;
+            store(out[c] + v * kLanes, d * weight[c] + weight[kChannels + c]);
+        }
+    }
+}
+
+#if DAS2F_BF16
+// Neighbouring planes side by side, rounded to bfloat16, as the dot product of pairs takes them.
+DAS2F_FN void pack_planes(const Plane *in, int channels, uint32_t (*out)[kTile]) {
+    for (int c = 0; c < channels; c += 2)
+        for (int v = 0; v < kVectors; ++v) {
+            VecInt a, b;
+            std::memcpy(&a, in[c] + v * kLanes, sizeof a);
+            std::memcpy(&b, in[c + 1] + v * kLanes, sizeof b);
+            const VecInt low = ((a + 0x8000) >> 16) & 0xFFFF, high = (b + 0x8000) & static_cast<int32_t>(0xFFFF0000);
+            const VecInt both = low | high;
+            std::memcpy(out[c / 2] + v * kLanes, &both, sizeof both);
+        }
+}
+#endif
+
+// sum += W in, for kOut outputs; `w` is packed (inputs, kOut), in pairs of inputs for bfloat16.
+DAS2F_FN void multiply(
+    const Plane *in, const uint32_t (*packed)[kTile], const void *w, int inputs, Vec (&sum)[kOut][kVectors]) {
+#if DAS2F_BF16
+    (void)in;
+    const int32_t *weight = static_cast<const int32_t *>(w);
+    for (int k = 0; k < inputs / 2; ++k, weight += kOut) {
+        __m512i x[kVectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) x[v] = _mm512_loadu_si512(packed[k] + v * kLanes);
+#pragma GCC unroll 8
+        for (int o = 0; o < kOut; ++o) {
+            const __m512i pair = _mm512_set1_epi32(weight[o]);
+#pragma GCC unroll 2
+            for (int v = 0; v < kVectors; ++v)
+                sum[o][v] = (Vec)_mm512_dpbf16_ps((__m512)sum[o][v], (__m512bh)x[v], (__m512bh)pair);
+        }
+    }
+#else
+    (void)packed;
+    const float *weight = static_cast<const float *>(w);
+#pragma GCC unroll 2
+    for (int k = 0; k < inputs; ++k, weight += kOut) {
+        Vec x[kVectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) x[v] = load(in[k] + v * kLanes);
+#pragma GCC unroll 8
+        for (int o = 0; o < kOut; ++o)
+#pragma GCC unroll 2
+            for (int v = 0; v < kVectors; ++v) sum[o][v] += x[v] * weight[o];
+    }
+#endif
+}
+
+#if DAS2F_BF16
+constexpr int64_t kWeightBytes = 2;
+#else
+constexpr int64_t kWeightBytes = 4;
+#endif
+
+DAS2F_FN const void *packed_at(const void *weights, int64_t element) {
+    return static_cast<const char *>(weights) + element * kWeightBytes;
+}
+
+// What follows the scan of one branch; `gated` holds the scanned tokens, normalised and gated.
+DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, TailScratch &s, Plane *out) {
+#if DAS2F_BF16
+    pack_planes(s.gated, kWidth, s.packed);
+#endif
+    for (int o = 0; o < kWidth; o += kOut) {
+        Vec sum[kOut][kVectors];
+        for (int i = 0; i < kOut; ++i)
+            for (int v = 0; v < kVectors; ++v) sum[i][v] = load(s.residual[o + i] + v * kLanes);
+        multiply(s.gated, s.packed, packed_at(w.project[branch], o * kWidth), kWidth, sum);
+        for (int i = 0; i < kOut; ++i)
+            for (int v = 0; v < kVectors; ++v) store(s.residual[o + i] + v * kLanes, sum[i][v]);
+    }
+    layer_norm<kWidth>(s.residual, 1, w.norm[branch], s.normed);
+    for (int o = 0; o < kWidth; ++o)
+        for (int v = 0; v < kVectors; ++v)
+            store(out[o] + v * kLanes, load(s.residual[o] + v * kLanes) + w.mlp_out_bias[branch][o]);
+#if DAS2F_BF16
+    pack_planes(s.normed, kWidth, s.packed);
+#endif
+    for (int64_t first = 0; first < w.hidden; first += kHiddenStep) {
+        for (int o = 0; o < kHiddenStep; o += kOut) {
+            Vec sum[kOut][kVectors];
+            for (int i = 0; i < kOut; ++i)
+                for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec{} + w.mlp_in_bias[branch][first + o + i];
+            multiply(s.normed, s.packed, packed_at(w.mlp_in[branch], (first + o) * kWidth), kWidth, sum);
+            for (int i = 0; i < kOut; ++i)
+                for (int v = 0; v < kVectors; ++v) store(s.hidden[o + i] + v * kLanes, gelu_lanes(sum[i][v]));
+        }
+#if DAS2F_BF16
+        pack_planes(s.hidden, kHiddenStep, s.packed_hidden);
+#endif
+        for (int o = 0; o < kWidth; o += kOut) {
+            Vec sum[kOut][kVectors];
+            for (int i = 0; i < kOut; ++i)
+                for (int v = 0; v < kVectors; ++v) sum[i][v] = load(out[o + i] + v * kLanes);
+            // Packed (64 / kOut, hidden, kOut).
+            const void *weight = packed_at(w.mlp_out[branch], o * w.hidden + first * kOut);
+            multiply(s.hidden, s.packed_hidden, weight, kHiddenStep, sum);
+            for (int i = 0; i < kOut; ++i)
+                for (int v = 0; v < kVectors; ++v) store(out[o + i] + v * kLanes, sum[i][v]);
+        }
+    }
+}
+
+// mean_c(A_c G_c) B with G = sigmoid(W [A; B] + bias); A is in a[0..15], B in a[16..31]; result over a[0..15].
+DAS2F_FN void gated_fusion(const float *weight, const float *bias, TailScratch &s, Plane *out, int stride) {
+    const Vec none{};
+    Vec mean[kVectors] = {};
+    for (int o = 0; o < 16; o += kOut) {
+        Vec sum[kOut][kVectors];
+        for (int i = 0; i < kOut; ++i)
+            for (int v = 0; v < kVectors; ++v) sum[i][v] = none + bias[o + i];
+        const float *w = weight + o * 32;
+        for (int k = 0; k < 32; ++k, w += kOut) {
+            Vec x[kVectors];
+            for (int v = 0; v < kVectors; ++v) x[v] = load(s.a[k] + v * kLanes);
+#pragma GCC unroll 8
+            for (int i = 0; i < kOut; ++i)
+                for (int v = 0; v < kVectors; ++v) sum[i][v] += x[v] * w[i];
+        }
+        for (int i = 0; i < kOut; ++i)
+            for (int v = 0; v < kVectors; ++v)
+                mean[v] += sigmoid_lanes(sum[i][v]) * load(s.a[o + i] + v * kLanes);
+    }
+    for (int c = 0; c < 16; ++c)
+        for (int v = 0; v < kVectors; ++v)
+            store(out[c * stride] + v * kLanes, mean[v] * (1.0f / 16) * load(s.a[16 + c] + v * kLanes));
+}
+
+DAS2F_FN void load_entries(
+    const float *map, int edge, int64_t rows, int64_t cols, int64_t row, int64_t col, int tile, TailScratch &s,
+    Plane *out) {
+    // The map's entries: as Axis::entry of scan_rows.h, for an edge of 0 or 1.
+    const int64_t row_entries = 2 * edge * cols + cols + kPatch - 1 - 2 * edge;
+    for (int i = 0; i < kTile; ++i) {
+        const int token = tile * kTile + i, pr = token / kPatch, pc = token % kPatch;
+        int64_t r = row + pr, c = col + pc;
+        if (edge) {
+            r = pr == 0 ? row : pr == kPatch - 1 ? 2 * rows + kPatch - 3 + row : rows + r - 1;
+            c = pc == 0 ? col : pc == kPatch - 1 ? 2 * cols + kPatch - 3 + col : cols + c - 1;
+        }
+        s.token[i] = map + (r * row_entries + c) * kWidth;
+    }
+    for (int v = 0; v < kVectors; ++v)
+        for (int g = 0; g < kWidth; g += kLanes) load_planes(s.token + v * kLanes, g, out, v);
+}
+
+DAS2F_FN void branch_tile(
+    const Das2fSharedBlock &b, const Das2fSharedWeights &w, const Layout &layout, int branch, int64_t row, int64_t col,
+    int tile, TailScratch &s) {
+    const float *y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
+    for (int g = 0; g < kWidth / kLanes; ++g)
+        for (int v = 0; v < kVectors; ++v) {
+            Vec t[kLanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) t[i] = load(y + g * layout.group + (v * kLanes + i) * kLanes);
+            transpose_lanes(t);
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) store(s.residual[g * kLanes + i] + v * kLanes, t[i]);
+        }
+    layer_norm<kWidth>(s.residual, 1, w.out_norm[branch], s.gated);
+    const int edge = branch % 2 ? 0 : 1;
+    load_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, s, s.normed);
+    for (int c = 0; c < kWidth; ++c)
+        for (int v = 0; v < kVectors; ++v)
+            store(s.gated[c] + v * kLanes, load(s.gated[c] + v * kLanes) * load(s.normed[c] + v * kLanes));
+    load_entries(b.tokens[branch % 2], edge, b.rows, b.cols, row, col, tile, s, s.residual);
+    project_and_mlp(w, branch, s, s.out[branch][tile]);
+}
+
+// Specifics and commons of a tile in place: branches 0, 1 minus 2, 3.
+DAS2F_FN void take_specifics(int tile, TailScratch &s) {
+    for (int m = 0; m < 2; ++m)
+        for (int c = 0; c < kWidth; ++c)
+            for (int v = 0; v < kVectors; ++v) {
+                float *p = s.out[m][tile][c] + v * kLanes;
+                store(p, load(p) - load(s.out[2 + m][tile][c] + v * kLanes));
+            }
+}
+
+DAS2F_FN void classify_tile(const Das2fSharedWeights &w, int tile, TailScratch &s, float *logits) {
+    const Plane *ms = s.out[0][tile], *pan = s.out[1][tile], *ms_common = s.out[2][tile], *pan_common = s.out[3][tile];
+    Plane common[16];
+    for (int sub = 0; sub < 4; ++sub) {  // sub-token: channels c * 4 + sub
+        layer_norm<16>(ms + sub, 4, w.fusion_norm, s.a);
+        layer_norm<16>(pan + sub, 4, w.fusion_norm, s.a + 16);
+        gated_fusion(w.fusion_gate[0], w.fusion_bias[0], s, s.gate, 1);
+        for (int c = 0; c < 16; ++c)
+            for (int v = 0; v < kVectors; ++v)
+                store(
+                    common[c] + v * kLanes, (load(ms_common[c * 4 + sub] + v * kLanes) +
+                                             load(pan_common[c * 4 + sub] + v * kLanes)) * 0.5f);
+        layer_norm<16>(s.gate, 1, w.fusion_norm, s.a);
+        layer_norm<16>(common, 1, w.fusion_norm, s.a + 16);
+        gated_fusion(w.fusion_gate[1], w.fusion_bias[1], s, s.features + sub, 4);
+    }
+    const float *weight = w.classifier + tile * w.classes * kWidth * kTile;
+    for (int64_t k = 0; k < w.classes; ++k, weight += kWidth * kTile) {
+        Vec sum[4] = {};
+        for (int i = 0; i < kWidth * kTile; i += 4 * kLanes)
+#pragma GCC unroll 4
+            for (int u = 0; u < 4; ++u)
+                sum[u] += load(s.features[0] + i + u * kLanes) * load(weight + i + u * kLanes);
+        const Vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+        float total = 0.0f;
+        for (int i = 0; i < kLanes; ++i) total += all[i];
+        logits[k] += total;
+    }
+}
+
+DAS2F_FN void write_tokens(int tile, TailScratch &s, float *stage) {
+    for (int o = 0; o < 4; ++o)
+        for (int g = 0; g < kWidth; g += kLanes)
+            for (int v = 0; v < kVectors; ++v) {
+                Vec t[kLanes];
+                for (int i = 0; i < kLanes; ++i) t[i] = load(s.out[o][tile][g + i] + v * kLanes);
+                transpose_lanes(t);
+                for (int i = 0; i < kLanes; ++i)
+                    store(stage + (o * kTokens + tile * kTile + v * kLanes + i) * kWidth + g, t[i]);
+            }
+}
+
+DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w, std::atomic<int64_t> &next) {
+    const Layout layout(b.rows, b.cols, kLanes);
+    std::vector<char> memory(sizeof(TailScratch) + 64);
+    void *place = memory.data();
+    size_t room = memory.size();
+    TailScratch &s = *static_cast<TailScratch *>(std::align(64, sizeof(TailScratch), place, room));
+    for (int64_t item = next++; item < b.patches; item = next++) {
+        const int64_t row = b.wanted[item] / b.cols, col = b.wanted[item] % b.cols;
+        // Branch by branch: its weights then stay in second-level cache for the whole patch.
+        for (int branch = 0; branch < 4; ++branch)
+            for (int tile = 0; tile < kTiles; ++tile) branch_tile(b, w, layout, branch, row, col, tile, s);
+        for (int tile = 0; tile < kTiles; ++tile) take_specifics(tile, s);
+        if (b.stage)
+            for (int tile = 0; tile < kTiles; ++tile) write_tokens(tile, s, b.stage + item * 4 * kTokens * kWidth);
+        if (b.logits) {
+            float *logits = b.logits + item * w.classes;
+            for (int64_t k = 0; k < w.classes; ++k) logits[k] = w.classifier_bias[k];
+            for (int tile = 0; tile < kTiles; ++tile) classify_tile(w, tile, s, logits);
+        }
+    }
+}
