@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import (
+    BandsOption,
     DeviceOption,
     EngineOption,
     ForceOption,
@@ -17,6 +18,7 @@ from das2f_map.cli.options import (
     OverwriteOption,
     PanArgument,
     PrecisionOption,
+    bands_of,
 )
 
 
@@ -57,6 +59,15 @@ def classify_command(
             "--min-area", metavar="M2", min=0.0, help="Merge smaller polygons into their neighbours."
         ),
     ] = None,
+    bands: BandsOption = None,
+    radiometry: Annotated[
+        Literal["model", "scene"],
+        typer.Option(
+            "--radiometry",
+            metavar="MODEL|SCENE",
+            help="Normalise with the statistics of the model's card, or of a sample of the whole scene.",
+        ),
+    ] = "model",
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -87,6 +98,8 @@ def classify_command(
         confidence=confidence,
         aoi=aoi,
         min_area_m2=min_area,
+        bands=bands_of(bands),
+        radiometry=radiometry,
         engine=engine,
         device=device,
         precision=precision,

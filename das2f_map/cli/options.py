@@ -33,6 +33,14 @@ PrecisionOption = Annotated[
         help="auto, fp32, bf16 or fp16; auto is bf16 for shared on CUDA, else fp32.",
     ),
 ]
+BandsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bands",
+        metavar="NAME=BAND,…",
+        help="Which MS band is which, by number from 1 or by name: blue=3,green=2,red=1,nir=B8.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ForceOption = Annotated[
@@ -44,3 +52,15 @@ ClassFieldOption = Annotated[
         "--class-field", metavar="FIELD", help="Attribute with the class; found by itself if plain."
     ),
 ]
+
+
+def bands_of(text: str | None) -> dict[str, int | str] | None:
+    """The value of ``--bands``."""
+    if text is None:
+        return None
+    from das2f_map.scene.bands import parse_bands
+
+    try:
+        return parse_bands(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--bands") from error

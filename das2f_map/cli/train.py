@@ -9,6 +9,7 @@ import typer
 
 from das2f_map.cli.console import print_json, progress_for
 from das2f_map.cli.options import (
+    BandsOption,
     ClassFieldOption,
     DeviceOption,
     ForceOption,
@@ -16,6 +17,7 @@ from das2f_map.cli.options import (
     MsArgument,
     OverwriteOption,
     PanArgument,
+    bands_of,
 )
 
 
@@ -35,6 +37,7 @@ def train_command(
         list[str] | None,
         typer.Option("--skip-class", metavar="NAME", help="Leave this class out; may be repeated."),
     ] = None,
+    bands: BandsOption = None,
     stages: Annotated[int, typer.Option("--stages", min=1, max=2, help="Fusion stages of the network.")] = 1,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the samples.")] = 30,
     samples_per_class: Annotated[
@@ -90,6 +93,7 @@ def train_command(
         output,
         class_field=class_field,
         skip_classes=tuple(skip_classes or ()),
+        bands=bands_of(bands),
         stages=stages,
         epochs=epochs,
         samples_per_class=samples_per_class,

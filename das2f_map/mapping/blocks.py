@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from das2f_map.legend import NODATA_CLASS
 from das2f_map.model import ModelCard
 from das2f_map.scene.grid import Window, blocks_of
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.radiometry import normalise
+from das2f_map.scene.radiometry import BandStatistics, normalise
 
 BLOCK_SIZE = 64
 """MS pixels a side of what is read, computed and written at once."""
@@ -47,14 +47,16 @@ def classify_blocks(
     card: ModelCard,
     window: Window,
     *,
+    statistics: tuple[Sequence[BandStatistics], BandStatistics] | None = None,
     wanted: Mask | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> Iterator[ClassifiedBlock]:
     """Classify a window of a scene, a block at a time, row by row.
 
     A pixel gets nodata where either sensor is invalid at it; invalid neighbours in its patch count as
-    the band's mean.
+    the band's mean. Values are normalised with ``statistics`` (MS bands, PAN) instead of the card's if given.
     """
+    ms_bands, pan_band = statistics or (card.ms_bands, card.pan_band)
     ids = np.array(card.legend.ids, dtype=np.uint8)
     for part in blocks_of(window, block_size):
         targets = np.ones((part.height, part.width), dtype=np.bool_) if wanted is None else wanted(part)
@@ -64,7 +66,7 @@ def classify_blocks(
             block = pair.read_block(part, card.patch.before, card.patch.after)
             targets = targets & block.valid
         if targets.any():
-            ms, pan = normalise(block, card.ms_bands, card.pan_band)
+            ms, pan = normalise(block, ms_bands, pan_band)
             logits = engine.logits(ms, pan, targets)
             best = logits.argmax(axis=1)
             classes[targets] = ids[best]

@@ -17,8 +17,8 @@ from das2f_map.engines.choose import check_choice, make_engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.errors import InputError, OutputError
 from das2f_map.mapping.blocks import classify_blocks
-from das2f_map.mapping.models import SceneTraits, choose_model, misfits, require_bands
-from das2f_map.model import ModelBundle, bundle_files, find_model, load_bundle
+from das2f_map.mapping.models import FittedModel, Radiometry, fit_model
+from das2f_map.model import ModelBundle, bundle_files, find_model
 from das2f_map.products.areas import ClassArea, class_areas
 from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.polygons import check_vector_path, write_polygons
@@ -27,9 +27,9 @@ from das2f_map.products.report import ModelReport, RunReport, class_reports
 from das2f_map.products.staging import StagedOutputs
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.area import Area
+from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.pair import ScenePair, open_pair
-from das2f_map.scene.radiometry import sample_statistics
+from das2f_map.scene.pair import open_pair
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ def classify(
     confidence: str | Path | None = None,
     aoi: str | Path | None = None,
     min_area_m2: float | None = None,
+    bands: GivenBands | None = None,
+    radiometry: Radiometry = "model",
     engine: str = "auto",
     device: str = "auto",
     precision: str = "auto",
@@ -75,6 +77,12 @@ def classify(
         to their bounding box.
     min_area_m2:
         Polygons smaller than this, in m², are merged into their neighbours (the raster is left alone).
+    bands:
+        Which MS band is which: the model's name → number in the file, from 1, or name there. What is not
+        said is found by name and colour, see :mod:`das2f_map.scene.bands`.
+    radiometry:
+        Normalise with the statistics of the ``model``'s card, or with those of the ``scene``, taken once
+        from a sample of all of it.
     engine, device, precision:
         ``auto``, ``shared``, ``patch`` or ``onnx``; ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto``,
         ``fp32``, ``bf16`` or ``fp16``. What ``auto`` came to stands in the report.
@@ -122,7 +130,8 @@ def classify(
             area = Area.from_file(aoi, pair.grids.ms) if aoi is not None else None
             window = area.window if area is not None else pair.grids.ms.window
             with timings.phase("model"):
-                bundle, warnings = _model_for(pair, model)
+                fitted = fit_model(pair, model, bands=bands, radiometry=radiometry)
+                bundle = fitted.bundle
                 runner = make_engine(
                     bundle, engine=engine, device=torch_device, precision=precision, batch_size=batch_size
                 )
@@ -141,7 +150,7 @@ def classify(
             scratch = paths["raster"].with_name("confidence-scratch.tif")
             sure = paths.get("confidence", scratch)
             with timings.phase("classify"):
-                _write_raster(pair, runner, bundle, area, window, paths["raster"], sure, progress)
+                _write_raster(fitted, runner, area, window, paths["raster"], sure, progress)
             legend = bundle.card.legend
             areas, nodata_pixels = class_areas(paths["raster"], legend, confidence_raster=sure)
             if not any(a.pixels for a in areas.values()):
@@ -164,11 +173,16 @@ def classify(
             report = RunReport(
                 software_version=das2f_map.__version__,
                 torch_version=torch.__version__,
-                scene=pair.describe(),
+                scene=fitted.pair.describe(),
                 aoi=None if aoi is None else str(aoi),
                 model=ModelReport(
                     name=bundle.card.name, path=None if bundle.path is None else str(bundle.path)
                 ),
+                radiometry={
+                    "statistics": radiometry,
+                    "ms": [b.model_dump() for b in fitted.ms_bands],
+                    "pan": fitted.pan_band.model_dump(),
+                },
                 engine=runner.name,
                 device=runner.device,
                 precision=runner.precision,
@@ -181,7 +195,7 @@ def classify(
                     "min_area_m2": min_area_m2,
                     "force": force,
                 },
-                warnings=[*pair.notices, *warnings],
+                warnings=[*pair.notices, *fitted.warnings],
                 grid=_grid_summary(pair.grids.ms.cropped(window)),
                 classes=class_reports(legend, areas, polygons),
                 nodata_pixels=nodata_pixels,
@@ -192,28 +206,9 @@ def classify(
     return report
 
 
-def _model_for(pair: ScenePair, model: str | Path | ModelBundle | None) -> tuple[ModelBundle, list[str]]:
-    """The model to use, and in which ways it does not fit the scene."""
-    if model is None:
-        scene = SceneTraits.of(pair, *sample_statistics(pair))
-        chosen = load_bundle(choose_model(scene, pair.ms_path, pair.pan_path))
-        log.info("model %s chosen: its card fits the scene", chosen.card.name)
-        return chosen, []
-    bundle = model if isinstance(model, ModelBundle) else load_bundle(find_model(model))
-    require_bands(bundle.card, pair)  # before the scene is read for its statistics
-    scene = SceneTraits.of(pair, *sample_statistics(pair))
-    warnings = [
-        f"model {bundle.card.name} is out of its range here: {m}" for m in misfits(bundle.card, scene)
-    ]
-    for warning in warnings:
-        log.warning("%s", warning)
-    return bundle, warnings
-
-
 def _write_raster(
-    pair: ScenePair,
+    fitted: FittedModel,
     engine: Engine,
-    bundle: ModelBundle,
     area: Area | None,
     window: Window,
     raster: Path,
@@ -221,14 +216,17 @@ def _write_raster(
     progress: Progress,
 ) -> None:
     """Classify the window block by block into the raster files, which have the window's grid."""
+    pair, card = fitted.pair, fitted.bundle.card
     grid = pair.grids.ms.cropped(window)
-    tags = {"model": bundle.card.name, "software": f"das2f-map {das2f_map.__version__}"}
+    tags = {"model": card.name, "software": f"das2f-map {das2f_map.__version__}"}
     with (
-        ClassRasterWriter(raster, grid, bundle.card.legend, confidence_path=confidence, tags=tags) as writer,
+        ClassRasterWriter(raster, grid, card.legend, confidence_path=confidence, tags=tags) as writer,
         progress("Classifying", window.height * window.width) as advance,
     ):
         wanted = None if area is None else area.mask
-        for block in classify_blocks(pair, engine, bundle.card, window, wanted=wanted):
+        for block in classify_blocks(
+            pair, engine, card, window, statistics=(fitted.ms_bands, fitted.pan_band), wanted=wanted
+        ):
             part = block.window
             place = Window(part.row - window.row, part.col - window.col, part.height, part.width)
             writer.write(place, block.classes, block.confidence)

@@ -2,35 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from das2f_map.errors import ModelError
 from das2f_map.model import ModelBundle, ModelCard, bundled_models, find_model, load_bundle, read_card
+from das2f_map.scene.bands import GivenBands, UnmatchedBands, match_bands
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.radiometry import BandStatistics
+from das2f_map.scene.radiometry import BandStatistics, SceneSample, sample_scene
+
+log = logging.getLogger(__name__)
+
+Radiometry = Literal["model", "scene"]
+"""Whose statistics values are normalised with: those of the model's card, or the scene's own."""
 
 # How far a scene's mean may lie outside the range a model has seen, in that range's width,
 # and by which factor its contrast may differ, before the model counts as unsuitable.
 _MEAN_MARGIN = 0.25
 _CONTRAST_FACTOR = 4.0
 
+OUTSIDE_MARGIN = 0.1
+"""How far beyond the card's 1st and 99th percentile a value counts as known, in their distance."""
+
+OUTSIDE_WARNED, OUTSIDE_REFUSED = 0.1, 0.5
+"""Share of a band's values beyond that: from the first on a user is warned, from the second on the model
+counts as unsuitable. By definition the model's own training scene has at most 0.02."""
+
 
 @dataclass(frozen=True)
 class SceneTraits:
-    """What a model's card is held against."""
+    """What a model's card is held against.
+
+    ``ms_bands`` are in the order of the card; without ``sample`` only means and spreads are compared.
+    """
 
     ms_gsd_m: float
     ratio: float
     ms_bands: tuple[BandStatistics, ...]
     pan_band: BandStatistics
+    sample: SceneSample | None = None
 
-    @classmethod
-    def of(
-        cls, pair: ScenePair, ms_bands: tuple[BandStatistics, ...], pan_band: BandStatistics
-    ) -> SceneTraits:
-        return cls(pair.ms_gsd_m, pair.ratio, ms_bands, pan_band)
+
+class SceneViews:
+    """A pair as models see it, each with its own choice and order of bands.
+
+    Parameters
+    ----------
+    pair:
+        All of it.
+    bands:
+        Which band is which, as far as the user says; see :mod:`das2f_map.scene.bands`.
+    """
+
+    def __init__(self, pair: ScenePair, bands: GivenBands | None = None) -> None:
+        self.pair = pair
+        self._given = bands
+        self._traits: dict[tuple[int, ...], SceneTraits] = {}
+
+    def pair_for(self, card: ModelCard) -> ScenePair:
+        """The pair with the bands of a model, in its order. Raises ``UnmatchedBands`` or ``InputError``."""
+        wanted = [b.name for b in card.ms_bands]
+        return self.pair.with_bands(match_bands(wanted, self.pair.file_bands, self._given, self.pair.ms_path))
+
+    def traits_for(self, card: ModelCard) -> SceneTraits:
+        """What is compared with a card; a sample of the scene is read once for each choice of bands."""
+        pair = self.pair_for(card)
+        key = tuple(b.number for b in pair.bands)
+        if key not in self._traits:
+            sample = sample_scene(pair)
+            self._traits[key] = SceneTraits(pair.ms_gsd_m, pair.ratio, *sample.statistics(), sample)
+        return self._traits[key]
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A model and the scene as it takes it.
+
+    Attributes
+    ----------
+    bundle:
+        As loaded.
+    pair:
+        With the model's bands, in its order.
+    ms_bands, pan_band:
+        Statistics to normalise with.
+    warnings:
+        In which ways the scene is not what the model was made for.
+    """
+
+    bundle: ModelBundle
+    pair: ScenePair
+    ms_bands: tuple[BandStatistics, ...]
+    pan_band: BandStatistics
+    warnings: tuple[str, ...]
+
+
+def fit_model(
+    pair: ScenePair,
+    model: str | Path | ModelBundle | None,
+    *,
+    bands: GivenBands | None = None,
+    radiometry: Radiometry = "model",
+) -> FittedModel:
+    """The model to use, or the bundled one that fits, brought together with a scene.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, none fits, or the scene does not have its bands.
+    InputError
+        ``bands`` names bands that are not there, or the scene has no valid pixel.
+    """
+    views = SceneViews(pair, bands)
+    if model is None:
+        bundle = load_bundle(choose_model(views, radiometry))
+        log.info("model %s chosen: its card fits the scene", bundle.card.name)
+    else:
+        bundle = model if isinstance(model, ModelBundle) else load_model(model)
+    card = bundle.card
+    try:
+        fitted = views.pair_for(card)
+    except UnmatchedBands as error:
+        raise ModelError(f"model {card.name!r} does not fit: {error.message}", error.hint) from error
+    if [b.number for b in fitted.bands] != list(range(1, len(pair.file_bands) + 1)):
+        log.info("MS bands: %s", ", ".join(map(str, fitted.bands)))
+    traits = views.traits_for(card)
+    found = misfits(card, traits, radiometry) + (cautions(card, traits) if radiometry == "model" else [])
+    warnings = [f"model {card.name} is out of its range here: {'; '.join(found)}"] if found else []
+    for warning in warnings:
+        log.warning("%s", warning)
+    own = radiometry == "model"
+    ms_bands, pan_band = (card.ms_bands, card.pan_band) if own else (traits.ms_bands, traits.pan_band)
+    return FittedModel(bundle, fitted, ms_bands, pan_band, tuple(warnings))
 
 
 def load_model(name_or_path: str | Path) -> ModelBundle:
@@ -41,13 +146,12 @@ def load_model(name_or_path: str | Path) -> ModelBundle:
     return load_bundle(find_model(name_or_path))
 
 
-def misfits(card: ModelCard, scene: SceneTraits) -> list[str]:
-    """Why a model's card does not fit a scene, a phrase each; empty when it fits."""
-    if len(card.ms_bands) != len(scene.ms_bands):
-        return [f"it needs {len(card.ms_bands)} MS bands, the scene has {len(scene.ms_bands)}"]
+def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
+    """Why a model's card does not fit a scene, a phrase each; empty when it fits.
+
+    Where values are normalised with the scene's own statistics, they are not compared.
+    """
     found: list[str] = []
-    if phrase := _order_misfit(card, [b.name for b in scene.ms_bands]):
-        found.append(phrase)
     if card.domain is not None:
         low, high = card.domain.ms_gsd_m
         if not low <= scene.ms_gsd_m <= high:
@@ -57,19 +161,46 @@ def misfits(card: ModelCard, scene: SceneTraits) -> list[str]:
         low, high = card.domain.ratio
         if not low <= scene.ratio <= high:
             found.append(f"it is for ratios of {low:.3g} to {high:.3g}, the scene's is {scene.ratio:.3g}")
-    for known, seen in zip((*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band), strict=True):
+    if radiometry == "scene":
+        return found
+    shares = _shares_outside(card, scene)
+    for known, seen, share in zip(
+        (*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band), shares, strict=True
+    ):
         if phrase := _radiometric_misfit(known, seen):
             found.append(phrase)
+        elif share > OUTSIDE_REFUSED:
+            found.append(_outside(known, share))
     return found
 
 
-def _order_misfit(card: ModelCard, names: Sequence[str]) -> str:
-    """Said when the file names the model's very bands, in another order. Other names say nothing."""
-    wanted = [b.name.casefold() for b in card.ms_bands]
-    given = [n.casefold() for n in names]
-    if given == wanted or sorted(given) != sorted(wanted):
-        return ""
-    return f"it takes the bands in the order {', '.join(wanted)}, the file has {', '.join(given)}"
+def cautions(card: ModelCard, scene: SceneTraits) -> list[str]:
+    """What a user should know of a scene that fits by and large, a phrase each."""
+    return [
+        _outside(known, share)
+        for known, share, seen in zip(
+            (*card.ms_bands, card.pan_band),
+            _shares_outside(card, scene),
+            (*scene.ms_bands, scene.pan_band),
+            strict=True,
+        )
+        if OUTSIDE_WARNED < share <= OUTSIDE_REFUSED and not _radiometric_misfit(known, seen)
+    ]
+
+
+def _shares_outside(card: ModelCard, scene: SceneTraits) -> tuple[float, ...]:
+    bands = (*card.ms_bands, card.pan_band)
+    if scene.sample is None:
+        return (0.0,) * len(bands)
+    margins = [OUTSIDE_MARGIN * (b.p99 - b.p01) for b in bands]
+    return scene.sample.shares_outside([(b.p01 - m, b.p99 + m) for b, m in zip(bands, margins, strict=True)])
+
+
+def _outside(known: BandStatistics, share: float) -> str:
+    return (
+        f"band {known.name}: {100 * share:.0f} % of the scene's values are well outside the "
+        f"{known.p01:.5g} to {known.p99:.5g} it was trained on"
+    )
 
 
 def _radiometric_misfit(known: BandStatistics, seen: BandStatistics) -> str:
@@ -87,46 +218,32 @@ def _radiometric_misfit(known: BandStatistics, seen: BandStatistics) -> str:
     return ""
 
 
-def require_bands(card: ModelCard, pair: ScenePair) -> None:
-    """Raise :class:`~das2f_map.errors.ModelError` unless the scene has the model's MS bands.
-
-    Their number must be the same, and so must their order where the file names them as the model does.
-    """
-    needed, given = len(card.ms_bands), pair.ms_band_count
-    if needed != given:
-        names = ", ".join(b.name for b in card.ms_bands)
-        raise ModelError(
-            f"model {card.name!r} needs {needed} MS bands ({names}), {pair.ms_path} has {given}",
-            "bring the file's bands to that number and order, e.g. with gdal_translate -b",
-        )
-    if phrase := _order_misfit(card, pair.ms_band_names):
-        places = [n.casefold() for n in pair.ms_band_names]
-        order = " ".join(f"-b {places.index(b.name.casefold()) + 1}" for b in card.ms_bands)
-        raise ModelError(
-            f"model {card.name!r} does not fit {pair.ms_path}: {phrase}",
-            f"bring them into its order: gdal_translate {order} in.tif out.tif",
-        )
-
-
-def choose_model(scene: SceneTraits, ms: str, pan: str) -> Path:
+def choose_model(views: SceneViews, radiometry: Radiometry = "model") -> Path:
     """The bundled model that fits a scene, nearest in ground sample distance if there are several.
 
     Raises :class:`~das2f_map.errors.ModelError` when none fits; the message says why for each.
     """
+    pair = views.pair
     fitting: list[tuple[float, Path]] = []
     refusals: list[str] = []
+    hint = (
+        f"train one: das2f-map train {pair.ms_path} {pair.pan_path} --labels labels.gpkg -o my-model, "
+        "or name one with --model to use it all the same"
+    )
     for name, path in bundled_models().items():
         card = read_card(path)
-        if reasons := misfits(card, scene):
+        try:
+            reasons = misfits(card, views.traits_for(card), radiometry)
+        except UnmatchedBands as error:
+            refusals.append(f"{name}: {error.message}")
+            hint = error.hint or hint
+            continue
+        if reasons:
             refusals.append(f"{name}: {reasons[0]}")
             continue
-        low, high = card.domain.ms_gsd_m if card.domain else (scene.ms_gsd_m, scene.ms_gsd_m)
-        fitting.append((abs(scene.ms_gsd_m / (low * high) ** 0.5 - 1), path))
+        low, high = card.domain.ms_gsd_m if card.domain else (pair.ms_gsd_m, pair.ms_gsd_m)
+        fitting.append((abs(pair.ms_gsd_m / (low * high) ** 0.5 - 1), path))
     if fitting:
         return min(fitting, key=lambda f: (f[0], f[1].name))[1]
     known = "; ".join(refusals) or "there are none"
-    raise ModelError(
-        f"no bundled model fits this scene ({known})",
-        f"train one: das2f-map train {ms} {pan} --labels labels.gpkg -o my-model, "
-        "or name one with --model to use it all the same",
-    )
+    raise ModelError(f"no bundled model fits this scene ({known})", hint)

@@ -48,6 +48,7 @@ class RunReport(BaseModel):
     scene: dict[str, Any] = Field(description="input files and their common grid, see ScenePair.describe")
     aoi: str | None
     model: ModelReport
+    radiometry: dict[str, Any] = Field(description="whose statistics values were normalised with, and these")
     engine: str
     device: str
     precision: str = Field(description="fp32, bf16 or fp16")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from das2f_map.errors import InputError
+from das2f_map.scene.bands import BandChoice, FileBand, own_bands
 from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.plan import PairPlan, Strategy, pixel_size_m, plan_pair
@@ -61,8 +63,10 @@ class ScenePair:
         MS over PAN pixel size, as the files have it.
     ms_gsd_m, pan_gsd_m:
         Ground sample distance of the files, metres, in geographic CRSs too.
-    ms_band_names:
-        One name a band, alpha excluded.
+    bands:
+        The MS bands that are read, in this order: by default all but alpha, see :meth:`with_bands`.
+    file_bands:
+        All bands of the MS file.
     ms_dtype, pan_dtype:
         As the files have it.
     notices:
@@ -77,14 +81,28 @@ class ScenePair:
         self.ratio: float = plan.ratio
         self.ms_gsd_m: float = pixel_size_m(ms.grid)
         self.pan_gsd_m: float = pixel_size_m(pan.grid)
-        self.ms_band_names: tuple[str, ...] = ms.band_names
+        self.file_bands: tuple[FileBand, ...] = ms.bands
+        self.bands: tuple[BandChoice, ...] = own_bands(ms.bands)
         self.ms_dtype, self.pan_dtype = ms.dtype, pan.dtype
         self.notices: tuple[str, ...] = plan.notices
 
     @property
+    def ms_band_names(self) -> tuple[str, ...]:
+        """What each band that is read serves as."""
+        return tuple(b.role for b in self.bands)
+
+    @property
     def ms_band_count(self) -> int:
-        """MS bands, alpha excluded."""
-        return len(self.ms_band_names)
+        """MS bands that are read."""
+        return len(self.bands)
+
+    def with_bands(self, bands: Sequence[BandChoice]) -> ScenePair:
+        """The same open pair, reading these MS bands in this order. Closing either closes both."""
+        other = copy.copy(self)
+        other._ms = self._ms.with_bands([b.number for b in bands])
+        other.bands = tuple(bands)
+        other.ms_dtype = other._ms.dtype
+        return other
 
     @property
     def support_ms_pixels(self) -> int:
@@ -170,11 +188,14 @@ class ScenePair:
                 "gsd_m": gsd,
                 "crs": _crs_text(source.grid),
                 "dtype": source.dtype,
-                "bands": list(source.band_names),
+                "bands": [b.name for b in source.bands],
             }
 
         return {
-            "ms": file(self._ms, self.ms_gsd_m),
+            "ms": {
+                **file(self._ms, self.ms_gsd_m),
+                "used": [{"as": b.role, "band": b.number, "name": b.name, "how": b.how} for b in self.bands],
+            },
             "pan": file(self._pan, self.pan_gsd_m),
             "ratio": self.ratio,
             "strategy": self.strategy,

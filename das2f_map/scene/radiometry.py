@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,10 +71,40 @@ def _normalised(values: Float32, bands: Sequence[BandStatistics]) -> Float32:
     return np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def sample_statistics(
-    pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0
-) -> tuple[tuple[BandStatistics, ...], BandStatistics]:
-    """Statistics of each MS band and of PAN over the valid pixels of a whole scene.
+@dataclass(frozen=True)
+class SceneSample:
+    """Values of valid pixels from all over a scene, see :func:`sample_scene`.
+
+    Attributes
+    ----------
+    names:
+        Of the MS bands.
+    ms:
+        float32 (bands, n), in the files' units after scale and offset.
+    pan:
+        float32 (16 n,), of the PAN pixels in them.
+    """
+
+    names: tuple[str, ...]
+    ms: Float32
+    pan: Float32
+
+    def statistics(self) -> tuple[tuple[BandStatistics, ...], BandStatistics]:
+        """Of the MS bands in their order, and of PAN. A constant band gets ``std`` 1, so that it becomes 0
+        when normalised."""
+        bands = tuple(_statistics(n, v) for n, v in zip(self.names, self.ms, strict=True))
+        return bands, _statistics("pan", self.pan)
+
+    def shares_outside(self, limits: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+        """Part of each MS band's values, and of PAN's, below or above its ``(low, high)``, 0..1."""
+        return tuple(
+            float(np.mean((v < low) | (v > high)))
+            for v, (low, high) in zip((*self.ms, self.pan), limits, strict=True)
+        )
+
+
+def sample_scene(pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0) -> SceneSample:
+    """Values of the valid pixels of a whole scene, or of a sample of them.
 
     Blocks spread over the scene are read until ``max_pixels`` valid MS pixels are together: all of
     a small scene, a sample of a large one, which is the same for the same scene, number and seed.
@@ -87,12 +118,6 @@ def sample_statistics(
         Valid MS pixels that are enough; each brings its 16 PAN pixels.
     seed:
         Decides which blocks of a large scene are taken.
-
-    Returns
-    -------
-    tuple
-        Statistics of the MS bands in their order, and of PAN. A constant band gets ``std`` 1, so
-        that it becomes 0 when normalised.
 
     Raises
     ------
@@ -120,12 +145,17 @@ def sample_statistics(
         missing -= ms.shape[1]
         if missing <= 0:
             break
-    ms_values = np.concatenate(ms_parts, axis=1)
-    pan_values = np.concatenate(pan_parts)
-    if pan_values.size == 0:
+    sample = SceneSample(pair.ms_band_names, np.concatenate(ms_parts, axis=1), np.concatenate(pan_parts))
+    if sample.pan.size == 0:
         raise pair.nothing_valid()
-    bands = tuple(_statistics(n, v) for n, v in zip(pair.ms_band_names, ms_values, strict=True))
-    return bands, _statistics("pan", pan_values)
+    return sample
+
+
+def sample_statistics(
+    pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0
+) -> tuple[tuple[BandStatistics, ...], BandStatistics]:
+    """Statistics of each MS band and of PAN over a :func:`sample_scene`; its parameters and errors."""
+    return sample_scene(pair, max_pixels=max_pixels, seed=seed).statistics()
 
 
 def _valid_values(block: SceneBlock) -> tuple[Float32, Float32]:

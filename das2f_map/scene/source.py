@@ -7,7 +7,9 @@ are turned while reading, so nothing above this module has to think of them.
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from das2f_map.errors import InputError
+from das2f_map.scene.bands import FileBand, roles_of
 from das2f_map.scene.grid import Grid, Window
 
 Float32 = npt.NDArray[np.float32]
@@ -43,11 +46,11 @@ class RasterSource:
         As given, as text.
     grid:
         The file's own grid, the usual way up (see the module's note).
-    band_names:
-        Name of each image band: the file's description, else its colour, else ``band_1``…
-        Alpha bands are not image bands.
+    bands:
+        All bands of the file, alpha bands too. An alpha band that is described as a colour is none:
+        many programs mark the fourth of four bands of bytes as alpha, whatever it holds.
     dtype:
-        Of the first image band, as the file has it.
+        Of the first band that is read, as the file has it.
 
     Raises
     ------
@@ -69,34 +72,53 @@ class RasterSource:
         ds = self._dataset
         label = f"{self.role} file {self.path}"
         _check_georeferencing(ds, label)
-        interpretation = ds.colorinterp
-        self._indexes = [i for i, c in zip(ds.indexes, interpretation, strict=True) if c != ColorInterp.alpha]
-        if not self._indexes:
+        self.bands: tuple[FileBand, ...] = tuple(
+            FileBand(i, _band_name(description, colour, i), _is_alpha(description, colour))
+            for i, description, colour in zip(ds.indexes, ds.descriptions, ds.colorinterp, strict=True)
+        )
+        # GDAL takes alpha for a mask only if it is the last of two or four bands and there is no nodata.
+        self._alpha = [b.number for b in self.bands if b.alpha]
+        images = [b.number for b in self.bands if not b.alpha]
+        if not images:
             raise InputError(
                 f"{label} has no image bands",
                 "if it is a container (HDF, netCDF, SAFE), name one of its subdatasets, see gdalinfo",
             )
-        # GDAL takes alpha for a mask only if it is the last of two or four bands and there is no nodata.
-        self._alpha = [i for i in ds.indexes if i not in self._indexes]
-        dtypes = [ds.dtypes[i - 1] for i in self._indexes]
-        if any("complex" in d or d.startswith("c") for d in dtypes):
-            raise InputError(
-                f"{label} has complex values ({dtypes[0]})", "give intensities or reflectances instead"
-            )
-        self.dtype: str = dtypes[0]
-        self.band_names: tuple[str, ...] = tuple(
-            _band_name(ds.descriptions[i - 1], interpretation[i - 1], n)
-            for n, i in enumerate(self._indexes, start=1)
-        )
-        self._scales = np.array([ds.scales[i - 1] for i in self._indexes])
-        self._offsets = np.array([ds.offsets[i - 1] for i in self._indexes])
-        self._has_mask = any(MaskFlags.all_valid not in ds.mask_flag_enums[i - 1] for i in self._indexes)
+        self._use(images)
         self._flip_rows, self._flip_cols, transform = _upright(ds.transform, ds.height, ds.width)
         self.grid = Grid(ds.height, ds.width, transform, ds.crs)
 
+    def _use(self, numbers: Sequence[int]) -> None:
+        """Read these bands, in this order."""
+        ds = self._dataset
+        self._indexes = list(numbers)
+        self._alpha = [i for i in self._alpha if i not in self._indexes]
+        dtypes = [ds.dtypes[i - 1] for i in self._indexes]
+        odd = [d for d in dtypes if "complex" in d or d.startswith("c")]
+        if odd:
+            raise InputError(
+                f"{self.role} file {self.path} has complex values ({odd[0]})",
+                "give intensities or reflectances instead",
+            )
+        self.dtype: str = dtypes[0]
+        self._scales = np.array([ds.scales[i - 1] for i in self._indexes])
+        self._offsets = np.array([ds.offsets[i - 1] for i in self._indexes])
+        # Alpha bands are read as such: GDAL would take one for a mask though it is read as an image band.
+        flags = [ds.mask_flag_enums[i - 1] for i in self._indexes]
+        self._has_mask = any(not {MaskFlags.all_valid, MaskFlags.alpha} & set(f) for f in flags)
+
+    def with_bands(self, numbers: Sequence[int]) -> RasterSource:
+        """The same open file, reading these bands of it (numbers in the file, from 1), in this order.
+
+        An alpha band among them is read as an image band and masks nothing. Closing either closes both.
+        """
+        other = copy.copy(self)
+        other._use(numbers)
+        return other
+
     @property
     def band_count(self) -> int:
-        """Image bands, alpha excluded."""
+        """Bands that are read; by default all but alpha."""
         return len(self._indexes)
 
     def read(self, window: Window) -> Float32:
@@ -221,6 +243,10 @@ def _upright(transform: Affine, height: int, width: int) -> tuple[bool, bool, Af
     if flip_rows:
         transform = transform * Affine(1, 0, 0, 0, -1, height)
     return flip_rows, flip_cols, transform
+
+
+def _is_alpha(description: str | None, colour: ColorInterp) -> bool:
+    return colour == ColorInterp.alpha and roles_of([description or ""]) == (None,)
 
 
 def _band_name(description: str | None, colour: ColorInterp, number: int) -> str:

@@ -41,6 +41,7 @@ from das2f_map.model import (
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.products.staging import disk_is_full
 from das2f_map.progress import Progress, silent
+from das2f_map.scene.bands import GivenBands, given_bands
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import sample_statistics
 from das2f_map.training.dataset import BLOCK, BalancedBatches, PatchDataset, PatchReader
@@ -98,6 +99,7 @@ def train(
     *,
     class_field: str | None = None,
     skip_classes: Sequence[str] = (),
+    bands: GivenBands | None = None,
     stages: int = 1,
     epochs: int = 30,
     batch_size: int = 64,
@@ -130,6 +132,9 @@ def train(
         Bundle folder to make.
     class_field, skip_classes:
         Attribute with the class; classes to leave out.
+    bands:
+        MS bands to use, in this order: name in the model card → number in the file, from 1, or name there.
+        By default all but alpha, under the file's names for them.
     stages:
         Fusion stages, 1 or 2.
     epochs, batch_size, learning_rate, weight_decay, label_smoothing:
@@ -178,11 +183,15 @@ def train(
     if helper:
         progress = silent
     patch = PatchGeometry()
-    with open_pair(ms, pan, force=force) as pair:
+    with open_pair(ms, pan, force=force) as opened:
+        pair = opened
         for notice in pair.notices:
             log.info("%s", notice)
-        bands, pan_band = sample_statistics(pair)
-        with PatchReader(pair, bands, pan_band, patch) as reader:
+        if bands is not None:
+            pair = pair.with_bands(given_bands(bands, pair.file_bands, pair.ms_path))
+        log.info("MS bands: %s", ", ".join(map(str, pair.bands)))
+        ms_bands, pan_band = sample_statistics(pair)
+        with PatchReader(pair, ms_bands, pan_band, patch) as reader:
             labelled = _usable_labels(pair, reader, labels, class_field, skip_classes, seed, progress)
             split = split_labels(labelled, pair.grids.ms, gap=reader.reach, seed=seed)
             for part, pixels in split.parts.items():
@@ -197,7 +206,7 @@ def train(
                     **{
                         "classes": len(labelled.legend),
                         "stages": stages,
-                        "ms_bands": len(bands),
+                        "ms_bands": len(ms_bands),
                         "patch_size": patch.size,
                         **(network or {}),
                     }
@@ -222,7 +231,7 @@ def train(
                     work,
                     {
                         "network": config.model_dump(),
-                        "settings": settings.model_dump(),
+                        "settings": {**settings.model_dump(), "bands": [b.number for b in pair.bands]},
                         "split": split.summary(),
                         "legend": labelled.legend.model_dump(mode="json"),
                     },
@@ -270,7 +279,7 @@ def train(
                 description=description,
                 network=net.config,
                 legend=labelled.legend,
-                ms_bands=bands,
+                ms_bands=ms_bands,
                 pan_band=pan_band,
                 patch=patch,
                 domain=domain_around(pair.ms_gsd_m, pair.ratio),

@@ -244,7 +244,19 @@ CASES = (
         "bands unlike the model's",
         lambda f: ["classify", *f.pair("three", bands=3), "-o", f.map, "--model", f.model],
         MODEL,
-        ("'tiny' needs 4 MS bands (blue, green, red, nir)", "three/ms.tif has 3"),
+        ("'tiny' does not fit", "needs 4 MS bands (blue, green, red, nir)", "three/ms.tif has 3"),
+    ),
+    Case(
+        "bands that are not there",
+        lambda f: [*classify(f), "--bands", "nir=9"],
+        INPUT,
+        ("ms.tif has no band 9 for nir: it has 4",),
+    ),
+    Case(
+        "bands the model does not know",
+        lambda f: [*classify(f), "--bands", "swir=4"],
+        MODEL,
+        ("'tiny' does not fit", "no band 'swir', it takes blue, green, red, nir"),
     ),
     Case(
         "ratio far from 4",
@@ -916,6 +928,8 @@ def test_options_that_contradict_each_other(files: Files, run: Run, tmp_path: Pa
         (("--no-vectors", "--vectors", "a.gpkg"), "contradict"),
         (("--no-vectors", "--min-area", "5"), "--min-area"),
         (("--batch-size", "0"), "--batch-size"),
+        (("--bands", "blue"), "--bands"),
+        (("--radiometry", "tile"), "--radiometry"),
         (("--min-area", "-1"), "--min-area"),
     ):
         outcome = run(*classify(files, *more))

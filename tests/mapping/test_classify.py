@@ -175,8 +175,8 @@ def test_refusals(bundle, pair, tmp_path: Path) -> None:
         das2f_map.classify(*pair, tmp_path / "map.png", model=bundle)
     with pytest.raises(OutputError, match="unknown vector format"):
         das2f_map.classify(*pair, tmp_path / "map.tif", model=bundle, vectors=tmp_path / "map.xyz")
-    with pytest.raises(ModelError, match="needs 3 MS bands"):
-        das2f_map.classify(*pair, tmp_path / "map.tif", model=tiny_bundle(tmp_path / "m", "three", bands=3))
+    with pytest.raises(ModelError, match="needs 5 MS bands"):
+        das2f_map.classify(*pair, tmp_path / "map.tif", model=tiny_bundle(tmp_path / "m", "five", bands=5))
     empty = tmp_path / "empty"
     empty.mkdir()
     folder = tmp_path / "bundle"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
+from rasterio.enums import ColorInterp
 from synthetic import make_pair
 from tiny import tiny_bundle, tiny_card
 
@@ -16,9 +18,11 @@ import das2f_map
 from das2f_map.errors import ModelError, OutputError
 from das2f_map.mapping import models
 from das2f_map.mapping.import_published import import_checkpoint
-from das2f_map.mapping.models import SceneTraits, choose_model, misfits
+from das2f_map.mapping.models import SceneTraits, SceneViews, cautions, choose_model, misfits
+from das2f_map.model import ModelBundle
+from das2f_map.scene.bands import given_bands
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.radiometry import BandStatistics, sample_statistics
+from das2f_map.scene.radiometry import BandStatistics, SceneSample, sample_statistics
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "network"))
 from parity import DATA, published_state_dict
@@ -35,24 +39,110 @@ def test_a_card_fits_its_own_scene_and_says_why_it_does_not_fit_others() -> None
     assert misfits(card, _traits()) == []
     assert "MS pixels of 6 to 10 m, these have 30 m" in misfits(card, _traits(ms_gsd_m=30.0))[0]
     assert "ratios of 1.5 to 5" in misfits(card, _traits(ratio=6.0))[0]
-    assert "needs 4 MS bands, the scene has 3" in misfits(card, _traits(ms_bands=card.ms_bands[:3]))[0]
     reflectance = BandStatistics(name="pan", mean=0.2, std=0.05, p01=0.1, p99=0.4)
     assert "band pan: the scene's mean 0.2 is outside" in misfits(card, _traits(pan_band=reflectance))[0]
     flat = BandStatistics(name="pan", mean=2500.0, std=20.0, p01=2400.0, p99=2600.0)
     assert "standard deviation" in misfits(card, _traits(pan_band=flat))[0]
 
 
-def test_bands_in_another_order_do_not_fit(tmp_path: Path) -> None:
-    """A file that names its bands is taken at its word."""
+def test_bands_in_another_order_give_the_same_map(tmp_path: Path) -> None:
+    """B, G, R, NIR; then the same bands in another order among others; byte for byte the same map."""
     bundle = tiny_bundle(tmp_path / "m")
-    reversed_bands = tuple(reversed(bundle.card.ms_bands))
-    assert "the file has nir, red, green, blue" in misfits(bundle.card, _traits(ms_bands=reversed_bands))[0]
-    unnamed = tuple(b.model_copy(update={"name": f"band {i}"}) for i, b in enumerate(bundle.card.ms_bands))
-    assert misfits(bundle.card, _traits(ms_bands=unnamed)) == []
-    ms, pan = make_pair(tmp_path, ms_shape=(20, 20), names=("red", "green", "blue", "nir"))
-    with pytest.raises(ModelError, match="order blue, green, red, nir") as caught:
-        das2f_map.classify(ms, pan, tmp_path / "map.tif", model=bundle)
-    assert "gdal_translate -b 3 -b 2 -b 1 -b 4 in.tif" in str(caught.value.hint)
+    plain, turned, marked = (tmp_path / n for n in ("plain", "turned", "marked"))
+    for folder in (plain, turned, marked):
+        folder.mkdir()
+    ms, pan = make_pair(plain, ms_shape=(20, 24))
+    with rasterio.open(ms) as src:
+        blue, green, red, nir = src.read()
+        profile = src.profile
+    junk = np.full_like(blue, 7)
+
+    def written(name: str, bands: list[np.ndarray], names: list[str], colours: list[ColorInterp]) -> Path:
+        profile["count"] = len(bands)
+        with rasterio.open(tmp_path / name, "w", **profile) as out:
+            out.write(np.stack(bands))
+            out.descriptions = names
+            if colours:
+                out.colorinterp = colours
+        return tmp_path / name
+
+    c = ColorInterp
+    by_name = ["Red", "junk", "Near Infrared", "B2 - Blue", "green (560 nm)"]
+    scenes = {
+        "named": (
+            written("named.tif", [red, junk, nir, blue, green], by_name, []),
+            None,
+            [(4, "name"), (5, "name"), (1, "name"), (3, "name")],
+        ),
+        "coloured": (
+            written("rgb.tif", [red, green, blue, nir], [""] * 4, [c.red, c.green, c.blue, c.undefined]),
+            None,
+            [(3, "name"), (2, "name"), (1, "name"), (4, "place")],
+        ),
+        "sentinel": (
+            written("s2.tif", [junk, blue, green, red, nir, junk], ["B1", "B2", "B3", "B4", "B8", "B8A"], []),
+            None,
+            [(2, "name"), (3, "name"), (4, "name"), (5, "name")],
+        ),
+        "numbered": (
+            written("five.tif", [red, junk, nir, blue, green], [""] * 5, []),
+            {"blue": 4, "green": 5, "red": 1, "NIR": 3},
+            [(4, "given"), (5, "given"), (1, "given"), (3, "given")],
+        ),
+        "by its own names": (
+            written("odd.tif", [red, junk, nir, blue, green], ["a", "b", "c", "d", "green"], []),
+            {"blue": "D", "red": 1, "nir": "c"},
+            [(4, "given"), (5, "name"), (1, "given"), (3, "given")],
+        ),
+    }
+    report = das2f_map.classify(ms, pan, plain / "map.tif", model=bundle, vectors=False)
+    assert [(b["band"], b["how"]) for b in report.scene["ms"]["used"]] == [(n, "name") for n in (1, 2, 3, 4)]
+    truth = (plain / "map.tif").read_bytes()
+    for name, (file, bands, expected) in scenes.items():
+        target = tmp_path / "map.tif"
+        report = das2f_map.classify(
+            file, pan, target, model=bundle, bands=bands, vectors=False, overwrite=True
+        )
+        assert target.read_bytes() == truth, name
+        used = report.scene["ms"]["used"]
+        assert [b["as"] for b in used] == ["blue", "green", "red", "nir"]
+        assert [(b["band"], b["how"]) for b in used] == expected, name
+
+
+def test_training_names_and_orders_bands(tmp_path: Path) -> None:
+    """What `train` calls its bands is what `classify` looks for."""
+    ms, pan = make_pair(tmp_path, ms_shape=(20, 24), names=("B4", "B3", "B2", "B8"))
+    with open_pair(ms, pan) as scene:
+        assert scene.ms_band_names == ("red", "green", "blue", "nir")
+        two = scene.with_bands(given_bands({"nir": "B8", "rouge": 1}, scene.file_bands, scene.ms_path))
+        whole = scene.read_block(scene.grids.ms.window, 0, 0).ms
+        np.testing.assert_array_equal(two.read_block(two.grids.ms.window, 0, 0).ms, whole[[3, 0]])
+        assert [b.name for b in sample_statistics(two)[0]] == ["nir", "rouge"]
+
+
+def test_choice_maps_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled model is held against the bands it would get, not against the first ones."""
+    bundle = tiny_bundle(tmp_path / "m", "fit")
+    card = bundle.card.model_copy(
+        update={
+            "ms_bands": tuple(
+                b.model_copy(update={"mean": m, "std": 300.0, "p01": m - 700, "p99": m + 700})
+                for b, m in zip(bundle.card.ms_bands, (2000.0, 2250.0, 2500.0, 2750.0), strict=True)
+            )
+        }
+    )
+    (tmp_path / "m" / "fit" / "model.json").write_text(card.model_dump_json())
+    monkeypatch.setattr(models, "bundled_models", lambda: {"fit": tmp_path / "m" / "fit"})
+    ms, pan = make_pair(tmp_path, ms_shape=(20, 24), bands=5, names=("blue", "green", "red", "nir", "x"))
+    with rasterio.open(ms, "r+") as out:
+        values = out.read()
+        values[4] = 60_000
+        out.write(values[[4, 3, 2, 1, 0]])
+        out.descriptions = ["x", "nir", "red", "green", "blue"]
+    with open_pair(ms, pan) as scene:
+        assert choose_model(SceneViews(scene)) == tmp_path / "m" / "fit"
+        with pytest.raises(ModelError, match="band blue: the scene's mean 60000 is outside"):
+            choose_model(SceneViews(scene, {"blue": 1}))
 
 
 def test_choice_takes_the_fitting_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,12 +152,131 @@ def test_choice_takes_the_fitting_bundled_model(tmp_path: Path, monkeypatch: pyt
     )
     (tmp_path / "coarse" / "model.json").write_text(far.model_dump_json())
     monkeypatch.setattr(models, "bundled_models", lambda: {n: tmp_path / n for n in ("coarse", "fine")})
-    assert choose_model(_traits(), "ms.tif", "pan.tif") == fine.path
-    with pytest.raises(ModelError) as caught:
-        choose_model(_traits(ms_gsd_m=1.0), "ms.tif", "pan.tif")
-    assert "coarse: it is for MS pixels of 20 to 40 m" in caught.value.message
-    assert "fine: it is for MS pixels of 6 to 10 m" in caught.value.message
-    assert "das2f-map train ms.tif pan.tif --labels" in str(caught.value.hint)
+    (tmp_path / "s").mkdir(), (tmp_path / "t").mkdir()
+    with open_pair(*make_pair(tmp_path / "s", ms_shape=(20, 20))) as scene:
+        assert choose_model(SceneViews(scene)) == fine.path
+    with open_pair(*make_pair(tmp_path / "t", ms_shape=(20, 20), ms_gsd=1.0)) as scene:
+        with pytest.raises(ModelError) as caught:
+            choose_model(SceneViews(scene))
+        assert "coarse: it is for MS pixels of 20 to 40 m" in caught.value.message
+        assert "fine: it is for MS pixels of 6 to 10 m" in caught.value.message
+        assert f"das2f-map train {scene.ms_path} {scene.pan_path} --labels" in str(caught.value.hint)
+
+
+def test_values_outside_what_the_model_has_seen(tmp_path: Path) -> None:
+    """A third of the scene far brighter than the card's range: told with the figure, not refused."""
+    card = tiny_card()
+    low, high = card.pan_band.p01, card.pan_band.p99
+    rng = np.random.default_rng(0)
+    ms, pan = rng.uniform(low, high, (4, 3000)), rng.uniform(low, high, 48_000)
+    ms[3, :1000] = 5000.0
+    sample = SceneSample(tuple(b.name for b in card.ms_bands), ms.astype("f4"), pan.astype("f4"))
+    scene = SceneTraits(8.0, 4.0, *sample.statistics(), sample)
+    assert misfits(card, scene) == []
+    assert cautions(card, scene) == [
+        "band nir: 33 % of the scene's values are well outside the 1000 to 4000 it was trained on"
+    ]
+    # Just beyond the 99th percentile is not worth a word: a tenth of the range is margin.
+    ms[3, :1000] = high + 0.09 * (high - low)
+    sample = SceneSample(sample.names, ms.astype("f4"), sample.pan)
+    assert cautions(card, SceneTraits(8.0, 4.0, *sample.statistics(), sample)) == []
+    ms[3, :1600] = 4700.0
+    sample = SceneSample(sample.names, ms.astype("f4"), sample.pan)
+    scene = SceneTraits(8.0, 4.0, *sample.statistics(), sample)
+    assert "band nir: 53 %" in misfits(card, scene)[0]
+    assert misfits(card, scene, "scene") == []
+
+
+RADIOMETRY = {
+    "uint8": ("uint8", 0.05, 0.0),
+    "uint16": ("uint16", 10.0, 5000.0),
+    "int16": ("int16", 4.0, -9000.0),
+    "float32 reflectance": ("float32", 1e-4, 0.0),
+}
+
+
+@pytest.mark.parametrize("kind", RADIOMETRY)
+def test_values_of_any_type_and_unit(kind: str, tmp_path: Path) -> None:
+    """A scene in other units, with the card in these units or with the scene's own statistics: the same map.
+
+    Values are rounded in some types, so all but a few pixels on the border between two classes.
+    """
+    dtype, gain, offset = RADIOMETRY[kind]
+    bundle = tiny_bundle(tmp_path / "m")
+    ms, pan = make_pair(tmp_path, ms_shape=(20, 24), dtype="float32")
+    other = []
+    for path in (ms, pan):
+        with rasterio.open(path) as src:
+            values, profile, names = src.read().astype(float) * gain + offset, src.profile, src.descriptions
+        profile["dtype"] = dtype
+        profile["photometric"] = "minisblack"
+        other.append(tmp_path / f"{kind} {path.name}")
+        values = values if dtype == "float32" else np.rint(values)
+        with rasterio.open(other[-1], "w", **profile) as out:
+            assert values.min() >= (np.iinfo(dtype).min if dtype != "float32" else 0)
+            out.write(values.astype(dtype))
+            out.descriptions = names
+
+    def scaled(b: BandStatistics) -> BandStatistics:
+        moved = {k: getattr(b, k) * gain + offset for k in ("mean", "p01", "p99")}
+        return b.model_copy(update={**moved, "std": b.std * gain})
+
+    card = bundle.card.model_copy(
+        update={
+            "ms_bands": tuple(map(scaled, bundle.card.ms_bands)),
+            "pan_band": scaled(bundle.card.pan_band),
+        }
+    )
+    maps = {}
+    for name, files, model, radiometry in (
+        ("plain", (ms, pan), bundle, "model"),
+        ("units", other, ModelBundle(card, bundle.state_dict), "model"),
+        ("scene", (ms, pan), bundle, "scene"),
+        ("scene, units", other, bundle, "scene"),
+    ):
+        report = das2f_map.classify(
+            *files, tmp_path / f"{name}.tif", model=model, radiometry=radiometry, vectors=False
+        )
+        assert report.warnings == []
+        with rasterio.open(tmp_path / f"{name}.tif") as src:
+            maps[name] = src.read(1)
+    assert len(np.unique(maps["plain"])) == 3
+    limit = 0.9 if dtype == "uint8" else 0.995
+    assert (maps["units"] == maps["plain"]).mean() >= limit
+    assert (maps["scene, units"] == maps["scene"]).mean() >= limit
+    assert report.radiometry["statistics"] == "scene"
+    assert report.radiometry["ms"][0]["mean"] == pytest.approx(values_mean(other[0]), rel=1e-6)
+
+
+def values_mean(path: Path) -> float:
+    with rasterio.open(path) as src:
+        return float(src.read(1).astype(float).mean())
+
+
+def test_scale_and_offset_of_the_file_are_applied(tmp_path: Path) -> None:
+    """Digital numbers with metadata, and the same reflectance written out: the same map."""
+    bundle = tiny_bundle(tmp_path / "m")
+    ms, pan = make_pair(tmp_path, ms_shape=(20, 24))
+
+    def scaled(b: BandStatistics) -> BandStatistics:
+        moved = {k: getattr(b, k) * 1e-4 - 0.1 for k in ("mean", "p01", "p99")}
+        return b.model_copy(update={**moved, "std": b.std * 1e-4})
+
+    card = bundle.card.model_copy(
+        update={
+            "ms_bands": tuple(map(scaled, bundle.card.ms_bands)),
+            "pan_band": scaled(bundle.card.pan_band),
+        }
+    )
+    plain = das2f_map.classify(ms, pan, tmp_path / "plain.tif", model=bundle, vectors=False)
+    for path in (ms, pan):
+        with rasterio.open(path, "r+") as out:
+            out.scales, out.offsets = (1e-4,) * out.count, (-0.1,) * out.count
+    model = ModelBundle(card, bundle.state_dict)
+    report = das2f_map.classify(ms, pan, tmp_path / "scaled.tif", model=model, vectors=False)
+    assert [c.pixels for c in report.classes] == pytest.approx([c.pixels for c in plain.classes], abs=2)
+    with rasterio.open(tmp_path / "plain.tif") as a, rasterio.open(tmp_path / "scaled.tif") as b:
+        assert (a.read(1) == b.read(1)).mean() > 0.995
 
 
 @pytest.fixture(scope="module")

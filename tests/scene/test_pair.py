@@ -15,7 +15,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
-from synthetic import make_pair, pair_grids, write_raster
+from synthetic import make_pair, pair_grids
 
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Grid, Window
@@ -126,15 +126,6 @@ def test_what_a_pair_tells(tmp_path: Path) -> None:
 def test_feet_are_metres(tmp_path: Path) -> None:
     with open_pair(*make_pair(tmp_path, crs="EPSG:2263", ms_gsd=20.0, origin=(1e6, 2e5))) as pair:
         assert pair.ms_gsd_m == pytest.approx(20 * 1200 / 3937)
-
-
-def test_band_names_from_colours(tmp_path: Path) -> None:
-    grid, _ = pair_grids(ms_shape=(8, 8))
-    path = write_raster(tmp_path / "ms.tif", np.ones((4, 8, 8)), grid, dtype="uint16")
-    with rasterio.open(path, "r+") as ds:
-        ds.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined]
-    with RasterSource(path, "MS") as source:
-        assert source.band_names == ("blue", "green", "red", "band_4")
 
 
 # Nodata
