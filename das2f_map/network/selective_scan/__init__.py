@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from das2f_map.network.selective_scan import chunked, compiled, mamba_cuda, reference
+from das2f_map.network.selective_scan import chunked, compiled, mamba_cuda, reference, triton_scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,7 @@ BACKENDS: dict[str, Backend] = {
         # Fastest first: `auto` takes the first one that can be used.
         Backend("mamba-ssm", mamba_cuda.mamba_scan, _mamba_unavailable),
         Backend("compiled", compiled.compiled_scan, compiled.unavailable),
+        Backend("triton", triton_scan.triton_scan, triton_scan.unavailable),
         Backend("chunked", chunked.chunked_scan, _anywhere),
         Backend("sequential", reference.sequential_scan, _anywhere),
     )
@@ -86,6 +87,8 @@ def default_backend(
 ) -> Backend:
     """The fastest backend that works for such tensors, with or without gradients to follow."""
     usable = [b for b in BACKENDS.values() if not b.unavailable(device, dtype, width, states)]
+    if device.type == "cpu":  # there Triton interprets, for tests
+        usable = [b for b in usable if b.name != "triton"]
     if device.type == "cpu" and not gradients:
         # One step of many patches stays in a processor's cache, which counts for more there than the
         # number of steps. With gradients every step's states would have to be kept.
