@@ -280,8 +280,14 @@ def bundle_files(path: Path) -> list[Path]:
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card of a bundle, without touching its weights. Errors as :func:`load_bundle`."""
-    text = _read_member(path, CARD_NAME)
+    """The card of a bundle or an ONNX file, without its weights. Errors as :func:`load_bundle`."""
+    if _is_onnx(path):
+        return load_bundle(path).card
+    return parse_card(_read_member(path, CARD_NAME), path, CARD_NAME)
+
+
+def parse_card(text: bytes, path: Path, where: str) -> ModelCard:
+    """The card that stands ``where`` in the model ``path``. Errors as :func:`load_bundle`."""
     if (version := _format_version(text)) > FORMAT_VERSION:
         raise ModelError(
             f"{path} has bundle format {version}, this das2f-map reads up to {FORMAT_VERSION}",
@@ -291,20 +297,28 @@ def read_card(path: Path) -> ModelCard:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = "".join(f"{part}: " for part in first["loc"])
+        place = "".join(f"{part}: " for part in first["loc"])
         raise ModelError(
-            f"{path}: {CARD_NAME} is not a das2f-map model card: {where}{first['msg']}",
+            f"{path}: {where} is not a das2f-map model card: {place}{first['msg']}",
             "a checkpoint of the published network is turned into a bundle by `das2f-map models import`",
         ) from error
 
 
+def _is_onnx(path: Path) -> bool:
+    return path.suffix.lower() == ".onnx" and not path.is_dir()
+
+
 def load_bundle(path: str | Path) -> ModelBundle:
-    """Read a bundle folder or zip.
+    """Read a bundle folder or zip, or an ONNX file as a :class:`~das2f_map.onnx_file.OnnxModel`.
 
     Raises :class:`~das2f_map.errors.ModelError` when it is missing, damaged, foreign, or written by a
-    newer version.
+    newer version; :class:`~das2f_map.errors.MissingDependencyError` for ONNX without onnxruntime.
     """
     path = Path(path)
+    if _is_onnx(path):
+        from das2f_map.onnx_file import load_onnx
+
+        return load_onnx(path)
     card = read_card(path)
     data = _read_member(path, WEIGHTS_NAME)
     try:

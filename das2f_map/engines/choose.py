@@ -14,11 +14,13 @@ from typing import Any, Final
 
 import torch
 
-from das2f_map.engines import Engine
+from das2f_map.engines import Engine, onnx
+from das2f_map.engines.onnx import OnnxEngine
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.model import ModelBundle
 from das2f_map.network import NetworkConfig
+from das2f_map.onnx_file import OnnxModel, require_packages
 
 ENGINES: Final = ("auto", "shared", "patch", "onnx")
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
@@ -38,12 +40,15 @@ class EngineKind:
         Why it cannot be used for a network's sizes, a device and a precision; empty if it can.
     by_itself:
         Whether ``auto`` may take it.
+    packages:
+        Optional ones that it needs.
     """
 
     name: str
     make: Callable[..., Engine]
     unavailable: Callable[[NetworkConfig, torch.device, str], str]
     by_itself: bool = True
+    packages: tuple[str, ...] = ()
 
     def automatic_precision(self, config: NetworkConfig, device: torch.device) -> str:
         """bf16 for ``shared`` on CUDA where that works, fp32 for everything else."""
@@ -85,12 +90,8 @@ def _patch_unavailable(config: NetworkConfig, device: torch.device, precision: s
     return ""
 
 
-def _make_onnx(bundle: ModelBundle, **options: Any) -> Engine:
-    raise NotImplementedError
-
-
-def _onnx_unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
-    return "not part of this version"
+def _make_onnx(bundle: ModelBundle, *, precision: str, **options: Any) -> Engine:
+    return OnnxEngine.of(bundle, **options)
 
 
 KINDS: dict[str, EngineKind] = {
@@ -99,7 +100,7 @@ KINDS: dict[str, EngineKind] = {
         # Fastest first.
         EngineKind("shared", _make_shared, _shared_unavailable),
         EngineKind("patch", _make_patch, _patch_unavailable),
-        EngineKind("onnx", _make_onnx, _onnx_unavailable, by_itself=False),
+        EngineKind("onnx", _make_onnx, onnx.unavailable, by_itself=False, packages=("onnxruntime",)),
     )
 }
 
@@ -122,10 +123,13 @@ def choose(
         A name is unknown, or what was asked for does not work on the device.
     ModelError
         The engine works there, but not for a network of these sizes.
+    MissingDependencyError
+        The engine needs a package that is not installed.
     """
     check_choice(engine, precision)
     if engine != "auto":
         kind = KINDS[engine]
+        require_packages(*kind.packages)
         taken = kind.automatic_precision(config, device) if precision == "auto" else precision
         if reason := kind.unavailable(config, device, taken):
             published = NetworkConfig(classes=config.classes, ms_bands=config.ms_bands)
@@ -166,9 +170,17 @@ def make_engine(
 
     Raises
     ------
-    DeviceError, ModelError
+    DeviceError, ModelError, MissingDependencyError
         As :func:`choose`.
     """
+    check_choice(engine, precision)
+    if isinstance(bundle, OnnxModel):
+        if engine not in ("auto", "onnx"):
+            raise ModelError(
+                f"engine {engine} needs a model's weights, {bundle.path} has its ONNX graph alone",
+                "use --engine onnx, or the bundle it was exported from",
+            )
+        engine = "onnx"
     kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision)
     return kind.make(bundle, device=device, precision=taken, batch_size=batch_size)
 

@@ -26,6 +26,7 @@ COMMANDS = (
     ("classify",),
     ("train",),
     ("evaluate",),
+    ("export",),
     ("preview",),
     ("models",),
     ("models", "list"),
@@ -43,6 +44,21 @@ def test_help(command: tuple[str, ...], run: Run) -> None:
     assert "das2f-map" in outcome.out
     if command and command != ("models",):
         assert "Example: das2f-map " + " ".join(command) in outcome.out
+
+
+def test_export(run: Run, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    outcome = run("export", model, "-o", tmp_path / "m.onnx", "--opset", "18")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "batch × 4 × 16 × 16" in outcome.out
+    assert "water, forest, bare soil" in outcome.out
+    outcome = run("export", model, "-o", tmp_path / "m.onnx", "--overwrite", "--json")
+    report = json.loads(outcome.out)
+    assert report["opset"] == 17
+    assert report["largest_error"] < report["tolerance"]
+    shown = run("models", "show", tmp_path / "m.onnx", "--json")
+    assert json.loads(shown.out) == json.loads(run("models", "show", model, "--json").out)
 
 
 def test_version_and_no_arguments(run: Run) -> None:

@@ -1,0 +1,218 @@
+"""The ONNX engine: the network's ONNX graph, patch by patch, through onnxruntime.
+
+On the CPU the graph's operators are small, and splitting them over threads gains little (11 against 12 ms
+per patch on two cores instead of one): every thread takes a batch of its own instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import das2f_map
+from das2f_map.errors import DeviceError, ModelError
+from das2f_map.model import ModelBundle, ModelCard
+from das2f_map.network import NetworkConfig
+from das2f_map.network.onnx_graph import INPUT_NAMES, OPSETS, OUTPUT_NAME, build_graph
+from das2f_map.onnx_file import OnnxModel, metadata_of, require_packages
+from das2f_map.scene.grid import PAN_PER_MS
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+log = logging.getLogger(__name__)
+
+_CPU_BATCH = 8
+_CUDA_BATCH = 256
+
+
+def graph_bytes(bundle: ModelBundle, opset: int = OPSETS[0]) -> bytes:
+    """An ONNX file of a bundle, with the card in its metadata.
+
+    Raises
+    ------
+    MissingDependencyError
+        The package onnx is not installed.
+    ModelError
+        The model is an ONNX file already.
+    """
+    require_packages("onnx")
+    model = build_graph(
+        bundle.network(), opset=opset, metadata=metadata_of(bundle.card), version=das2f_map.__version__
+    )
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
+    """Why the engine cannot be used; empty if it can."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed"
+    if precision != "fp32":
+        return "computes in fp32 only"
+    if device.type == "cuda":
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            return "this onnxruntime has no CUDA provider, which the package onnxruntime-gpu brings"
+    return ""
+
+
+class OnnxEngine:
+    """Runs an ONNX graph on one patch a target pixel, many at a time.
+
+    Parameters
+    ----------
+    data:
+        The ONNX file's content.
+    card:
+        Of the model: what the graph's inputs and outputs have to be.
+    device:
+        Where to compute.
+    batch_size:
+        Patches at a time; by default 8 for each thread on the CPU and 256 on CUDA. On CUDA it is halved,
+        for good, when memory runs out.
+
+    Raises
+    ------
+    ModelError
+        The file is damaged, or its graph is not that of the card.
+    DeviceError
+        onnxruntime does not get the device to work.
+    """
+
+    name = "onnx"
+    precision = "fp32"
+    scan = "unrolled"
+
+    def __init__(
+        self,
+        data: bytes,
+        card: ModelCard,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int | None = None,
+    ) -> None:
+        self._device = torch.device(device)
+        self._patch = card.patch.size
+        self._classes = card.network.classes
+        self._session = _session(data, self._device)
+        _check_signature(self._session, card)
+        cuda = self._device.type == "cuda"
+        # One session may be run by several threads at once; a GPU is kept busy by one.
+        self._threads = 1 if cuda else torch.get_num_threads()
+        self.batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
+        self._halving = threading.Lock()
+
+    @classmethod
+    def of(
+        cls, bundle: ModelBundle, *, device: torch.device | str = "cpu", batch_size: int | None = None
+    ) -> OnnxEngine:
+        """The engine of an ONNX file, or of a bundle, whose graph is made in memory."""
+        data = bundle.data if isinstance(bundle, OnnxModel) else graph_bytes(bundle)
+        return cls(data, bundle.card, device=device, batch_size=batch_size)
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    def logits(
+        self,
+        ms: npt.NDArray[np.float32],
+        pan: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float32]:
+        """See :class:`das2f_map.engines.Engine`. Raises ``DeviceError`` when one patch is too much."""
+        p, f = self._patch, PAN_PER_MS
+        # Views of every patch of the block: (h, w, bands, P, P) and (h, w, 1, 4P, 4P), nothing copied.
+        ms_patches = np.lib.stride_tricks.sliding_window_view(ms, (p, p), (1, 2)).transpose(1, 2, 0, 3, 4)
+        pan_patches = np.lib.stride_tricks.sliding_window_view(pan, (f * p, f * p), (1, 2))
+        pan_patches = pan_patches[:, ::f, ::f].transpose(1, 2, 0, 3, 4)
+        if ms_patches.shape[:2] != targets.shape or pan_patches.shape[:2] != targets.shape:
+            raise ValueError(f"block of {ms.shape} and {pan.shape} does not fit targets {targets.shape}")
+        rows, cols = np.nonzero(targets)
+        out = np.empty((len(rows), self._classes), dtype=np.float32)
+
+        def run(part: slice) -> None:
+            r, c = rows[part], cols[part]
+            out[part] = self._run(ms_patches[r, c], pan_patches[r, c])
+
+        size = self.batch_size
+        parts = [slice(i, i + size) for i in range(0, len(rows), size)]
+        with ThreadPoolExecutor(self._threads) as pool:
+            list(pool.map(run, parts))
+        return out
+
+    def _run(self, ms: npt.NDArray[np.float32], pan: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits of some patches; in halves where memory does not take all."""
+        if len(ms) > self.batch_size:
+            half = len(ms) // 2
+            return np.concatenate([self._run(ms[:half], pan[:half]), self._run(ms[half:], pan[half:])])
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run(
+                [OUTPUT_NAME], dict(zip(INPUT_NAMES, (ms, pan), strict=True))
+            )[0]
+        except Exception as error:  # onnxruntime has a class for every status, with no common base but this
+            if not _out_of_memory(error):
+                raise
+            if len(ms) == 1:
+                raise DeviceError(
+                    f"{self.device} has too little free memory for a single patch",
+                    "free its memory, or use --device cpu",
+                ) from error
+            with self._halving:
+                self.batch_size = min(self.batch_size, len(ms) // 2)
+            log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
+            return self._run(ms, pan)
+        return logits
+
+
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return "failed to allocate" in text or "out of memory" in text or "bad_alloc" in text
+
+
+def _session(data: bytes, device: torch.device) -> onnxruntime.InferenceSession:
+    require_packages("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda":
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA's libraries of the torch that is installed
+        # Full float32: TensorFloat-32 keeps 10 bits.
+        cuda = {"device_id": device.index or 0, "use_tf32": 0}
+        providers = [("CUDAExecutionProvider", cuda), *providers]
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=providers)
+    except Exception as error:  # onnxruntime has a class for every status, with no common base but this
+        raise ModelError(f"onnxruntime cannot run the model's graph: {error}") from error
+    if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise DeviceError(
+            f"onnxruntime does not get {device} to work",
+            "use --device cpu, or --engine auto for PyTorch on CUDA",
+        )
+    return session
+
+
+def _check_signature(session: onnxruntime.InferenceSession, card: ModelCard) -> None:
+    """Names and sizes of inputs and output, the batch dimension aside."""
+    p, bands = card.patch.size, card.network.ms_bands
+    expected = {
+        INPUT_NAMES[0]: [bands, p, p],
+        INPUT_NAMES[1]: [1, PAN_PER_MS * p, PAN_PER_MS * p],
+        OUTPUT_NAME: [card.network.classes],
+    }
+    found = {v.name: list(v.shape[1:]) for v in (*session.get_inputs(), *session.get_outputs())}
+    if found != expected:
+        raise ModelError(f"the ONNX graph has inputs and outputs {found}, its card wants {expected}")

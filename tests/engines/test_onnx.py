@@ -1,0 +1,166 @@
+"""ONNX graph and engine against the network in torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_bundle, tiny_card, tiny_network
+
+from das2f_map.engines.choose import make_engine
+from das2f_map.engines.onnx import OnnxEngine, graph_bytes
+from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.errors import DeviceError, MissingDependencyError, ModelError
+from das2f_map.model import ModelBundle, find_model, load_bundle
+from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.network.onnx_graph import OPSETS, build_graph
+from das2f_map.scene.grid import Window
+from das2f_map.scene.pair import open_pair
+from das2f_map.scene.radiometry import normalise
+
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+CPU = torch.device("cpu")
+GULF = Path(__file__).resolve().parents[2] / "examples" / "gulf"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return tiny_bundle(tmp_path_factory.mktemp("model"))
+
+
+def _block(h: int, w: int, bands: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    ms = rng.standard_normal((bands, h + 15, w + 15)).astype(np.float32)
+    return ms, rng.standard_normal((1, 4 * (h + 15), 4 * (w + 15))).astype(np.float32)
+
+
+def _trained_looking(config: NetworkConfig) -> Das2fNet:
+    """Every weight and statistic off its initial value, so that none can be forgotten unseen."""
+    torch.manual_seed(1)
+    network = Das2fNet(config).eval()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+        for name, b in network.named_buffers():
+            if name.endswith("running_mean"):
+                b.normal_(std=0.3)
+            elif name.endswith("running_var"):
+                b.uniform_(0.5, 2.0)
+    return network
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"stages": 1, "width": 32, "opset": OPSETS[0]},
+        {"stages": 2, "ms_bands": 3, "opset": OPSETS[-1]},
+        {"stages": 1, "patch_size": 8, "pan_channels": 2, "mlp_ratio": 2, "opset": 20},
+    ],
+    ids=str,
+)
+def test_graph_agrees_with_torch(sizes: dict[str, int]) -> None:
+    opset = sizes.pop("opset")
+    config = NetworkConfig(**{"classes": 3, "width": 16, "state_size": 5, "dt_rank": 4, **sizes})
+    network = _trained_looking(config)
+    model = build_graph(network, opset=opset, metadata={}, version="0")
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version == opset
+    assert not {n.op_type for n in model.graph.node} & {"Loop", "Scan", "If"}
+    assert {n.domain for n in model.graph.node} == {""}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    p = config.patch_size
+    for batch in (1, 4):
+        ms, pan = torch.randn(batch, config.ms_bands, p, p), torch.randn(batch, 1, 4 * p, 4 * p)
+        with torch.no_grad():
+            expected = network.double()(ms.double(), pan.double()).numpy()
+        (got,) = session.run(["logits"], {"ms": ms.numpy(), "pan": pan.numpy()})
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_engine_agrees_with_patch_engine(bundle: ModelBundle, threads: int) -> None:
+    ms, pan = _block(5, 6)
+    targets = np.random.default_rng(1).random((5, 6)) < 0.7
+    expected = PerPatchEngine(bundle.network()).logits(ms, pan, targets)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        engine = make_engine(bundle, engine="onnx", device=CPU, batch_size=4)
+    finally:
+        torch.set_num_threads(before)
+    assert (engine.name, engine.device, engine.precision) == ("onnx", "cpu", "fp32")
+    logits = engine.logits(ms, pan, targets)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    assert engine.logits(ms, pan, np.zeros((5, 6), bool)).shape == (0, 3)
+    with pytest.raises(ValueError, match="does not fit"):
+        engine.logits(ms, pan, np.ones((5, 5), bool))
+
+
+def test_bundled_model_gives_the_same_classes_on_a_real_scene() -> None:
+    bundle = load_bundle(find_model("landsat8-gulf"))
+    card = bundle.card
+    with open_pair(GULF / "ms.tif", GULF / "pan.tif") as pair:
+        block = pair.read_block(Window(180, 100, 64, 64), card.patch.before, card.patch.after)
+    ms, pan = normalise(block, card.ms_bands, card.pan_band)
+    targets = np.zeros((64, 64), bool)
+    targets[::7, ::7] = True
+    expected = PerPatchEngine(bundle.network()).logits(ms, pan, targets)
+    logits = OnnxEngine.of(bundle).logits(ms, pan, targets)
+    assert len(np.unique(expected.argmax(axis=1))) > 1, "the pixels should be of several classes"
+    np.testing.assert_array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+def test_out_of_memory_halves_the_batch(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    ms, pan = _block(4, 4)
+    targets = np.ones((4, 4), bool)
+    engine = OnnxEngine.of(bundle, batch_size=8)
+    whole = engine.logits(ms, pan, targets)
+    session, limit = engine._session, 2
+
+    class Small:
+        def run(self, names, feeds):
+            if len(feeds["ms"]) > limit:
+                raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer")
+            return session.run(names, feeds)
+
+    monkeypatch.setattr(engine, "_session", Small())
+    np.testing.assert_allclose(engine.logits(ms, pan, targets), whole, atol=1e-4)
+    assert engine.batch_size == 2
+    limit = 0
+    with pytest.raises(DeviceError, match="too little free memory"):
+        engine.logits(ms, pan, targets)
+
+
+def test_graph_of_another_network_than_the_cards_is_refused(bundle: ModelBundle) -> None:
+    other = tiny_card(bands=3)
+    data = graph_bytes(ModelBundle(other, tiny_network(other).state_dict()))
+    with pytest.raises(ModelError, match="its card wants"):
+        OnnxEngine(data, bundle.card)
+
+
+def test_what_onnx_cannot_do(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeviceError, match="fp32 only"):
+        make_engine(bundle, engine="onnx", device=CPU, precision="bf16")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match="no CUDA provider"):
+        make_engine(bundle, engine="onnx", device=torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_missing_packages_are_named(
+    bundle: ModelBundle, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == missing else find(n, *a))
+    with pytest.raises(MissingDependencyError, match=f"the package {missing}$|the package {missing} "):
+        make_engine(bundle, engine="onnx", device=CPU)
