@@ -7,7 +7,9 @@ OUT := out
 .PHONY: map test check walkthrough clean
 
 # The stamp's name carries the extras, so that a change of dependencies installs again.
-$(VENV)/.core: pyproject.toml setup.py constraints.txt $(wildcard das2f_map/network/selective_scan/scan*)
+$(VENV)/.core: pyproject.toml setup.py constraints.txt \
+		$(wildcard das2f_map/network/selective_scan/*.cpp das2f_map/network/selective_scan/*.h) \
+		$(wildcard das2f_map/engines/shared_scan/kernels/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

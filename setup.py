@@ -1,10 +1,15 @@
 """The parts of the build that pyproject.toml cannot say.
 
-The compiled selective scan is optional: without a C++ compiler the install still succeeds. The bundled
+The compiled kernels are optional: without a C++ compiler the install still succeeds. The bundled
 models lie in models/ of a checkout and inside the package, as das2f_map/models, of a wheel.
 """
 
+from pathlib import Path
+
 from setuptools import Extension, find_packages, setup
+
+SCAN = "das2f_map/network/selective_scan/scan.cpp"
+SHARED_SCAN = "das2f_map/engines/shared_scan/kernels/shared_scan.cpp"
 
 setup(
     packages=[*find_packages(include=["das2f_map*"]), "das2f_map.models"],
@@ -12,9 +17,9 @@ setup(
     package_data={"das2f_map": ["py.typed", "**/*.cpp", "**/*.h"], "das2f_map.models": ["*/*"]},
     ext_modules=[
         Extension(
-            "das2f_map.network.selective_scan._scan",
-            sources=["das2f_map/network/selective_scan/scan.cpp"],
-            depends=["das2f_map/network/selective_scan/scan_body.h"],
+            name,
+            sources=[source],
+            depends=[str(h) for h in (*Path(source).parent.glob("*.h"), *Path(SCAN).parent.glob("*.h"))],
             # No -ffast-math: it folds away the rounding trick in exp. Contraction to fma is wanted.
             extra_compile_args=[
                 "-O3",
@@ -28,6 +33,10 @@ setup(
             extra_link_args=["-pthread"],
             language="c++",
             optional=True,
+        )
+        for name, source in (
+            ("das2f_map.network.selective_scan._scan", SCAN),
+            ("das2f_map.engines.shared_scan._kernels", SHARED_SCAN),
         )
     ],
 )

@@ -9,18 +9,18 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 import os
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from das2f_map.engines.shared_scan.first_stage import FirstStage
 from das2f_map.engines.shared_scan.maps import MixerMaps, TokenMap
 from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
-from das2f_map.network.das2f import StageOutput
 
 _ABI = 1
 LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16")
@@ -146,8 +146,9 @@ class CompiledFirstStage:
         self._tile, self._outputs = int(packing[1]), int(packing[2])
         network = first.network
         self.classes = network.config.classes
-        self.folds_all = network.config.stages == 1
+        self.whole = network.config.stages == 1
         self._kept: list[Tensor] = []
+        self._scratch = torch.empty(0)
         w = _Weights()
         w.classes, w.hidden = self.classes, network.config.mlp_ratio * network.config.width
         w.bf16 = int(precision == "bf16")
@@ -157,12 +158,14 @@ class CompiledFirstStage:
             w.norm[i] = self._keep(torch.stack([tail.norm.weight, tail.norm.bias]))
             w.out_norm[i] = self._keep(torch.stack([tail.out_norm.weight, tail.out_norm.bias]))
             inner, outer = tail.mlp[0], tail.mlp[2]
+            assert isinstance(inner, nn.Linear)
+            assert isinstance(outer, nn.Linear)
             w.project[i] = self._packed(tail.out_proj.weight, w.bf16)
             w.mlp_in[i] = self._packed(inner.weight, w.bf16)
             w.mlp_in_bias[i] = self._keep(inner.bias)
             w.mlp_out[i] = self._packed(outer.weight, w.bf16)
             w.mlp_out_bias[i] = self._keep(outer.bias)
-        if self.folds_all:
+        if self.whole:
             self._fusion(network, w)
         self._weights = w
 
@@ -174,6 +177,7 @@ class CompiledFirstStage:
             w.fusion_gate[i] = self._packed(gated.gate.weight, False)
             w.fusion_bias[i] = self._keep(gated.gate.bias)
         config, classifier = network.config, network.classifier
+        assert isinstance(classifier, nn.Linear)
         # Features in the order in which the kernel has them: tiles of tokens, channels, tokens.
         order = torch.arange(config.flat_features).view(1, config.patch_size, config.patch_size, config.width)
         place = tokens_to_subtokens(order).flatten()
@@ -197,54 +201,46 @@ class CompiledFirstStage:
             blocks = weight.view(outputs // n, n, inputs).transpose(1, 2)
         return self._keep(blocks)
 
-    def run(
-        self,
-        tokens: tuple[TokenMap, ...],
-        maps: tuple[MixerMaps, ...],
-        rows: Indices,
-        cols: Indices,
-        scratch: Tensor | None = None,
-    ) -> Tensor:
-        """Logits ``(n, C)`` of a one-stage network, else the first stage's tokens ``(n, 4, P, P, D)``.
-
-        Parameters
-        ----------
-        tokens, maps:
-            Of the block.
-        rows, cols:
-            The wanted outputs, (n,) each.
-        scratch:
-            From :meth:`scratch`, to use again; made if not given.
-        """
+    def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
+        """Scan every patch of a block. What it returns is good until the next call."""
         height, width = (axis.outputs for axis in maps[0].runs)
         need = int(self._library.das2f_shared_scratch(height, width, self._level))
-        if scratch is None or scratch.numel() < need:
-            scratch = torch.empty(need)
-        wanted = torch.from_numpy(rows * width + cols).to(torch.int32)
-        block = _Block(rows=height, cols=width, y=scratch.data_ptr(), patches=len(rows))
-        block.wanted = wanted.data_ptr()
-        kept = [m.scan.contiguous() for m in maps], [m.gate.contiguous() for m in maps]
-        own = [t.tokens.contiguous() for t in tokens]
-        block.scan[:] = [t.data_ptr() for t in kept[0]]
-        block.gate[:] = [t.data_ptr() for t in kept[1]]
-        block.tokens[:] = [t.data_ptr() for t in own]
-        if self.folds_all:
-            out = torch.empty(len(rows), self.classes)
-            block.logits = out.data_ptr()
-        else:
-            out = torch.empty(len(rows), 4, *tokens[0].tokens.shape[:0], 16, 16, 64)
-            block.stage = out.data_ptr()
-        threads = torch.get_num_threads()
-        arguments = ctypes.byref(block), ctypes.byref(self._weights), threads, self._level
-        self._library.das2f_shared_scan(*arguments)
-        self._library.das2f_shared_tail(*arguments)
+        if self._scratch.numel() < need:
+            self._scratch = torch.empty(need)
+        block = _Block(rows=height, cols=width, y=self._scratch.data_ptr())
+        kept = (
+            [m.scan.contiguous() for m in maps],
+            [m.gate.contiguous() for m in maps],
+            [t.tokens.contiguous() for t in tokens],
+        )
+        for field, tensors in zip((block.scan, block.gate, block.tokens), kept, strict=True):
+            field[:] = [t.data_ptr() for t in tensors]
+        self._call("das2f_shared_scan", block)
+        return ScannedBlock(block, [t for tensors in kept for t in tensors])
+
+    def finish(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor:
+        """Logits ``(n, C)`` of a one-stage network, else the first stage's tokens ``(n, 4, P, P, D)``.
+
+        ``rows``, ``cols``: the wanted outputs of the block, (n,) each.
+        """
+        block = scanned.block
+        wanted = torch.from_numpy(rows * block.cols + cols).to(torch.int32)
+        out = torch.empty(len(rows), *((self.classes,) if self.whole else (4, 16, 16, 64)))
+        block.patches, block.wanted = len(rows), wanted.data_ptr()
+        block.logits, block.stage = (out.data_ptr(), None) if self.whole else (None, out.data_ptr())
+        self._call("das2f_shared_tail", block)
         return out
 
-    def scratch(self, height: int, width: int) -> Tensor:
-        """Working memory for blocks of up to ``height`` × ``width`` outputs, float32."""
-        return torch.empty(int(self._library.das2f_shared_scratch(height, width, self._level)))
+    def _call(self, function: str, block: _Block) -> None:
+        threads = torch.get_num_threads()
+        getattr(self._library, function)(
+            ctypes.byref(block), ctypes.byref(self._weights), threads, self._level
+        )
 
 
-def stage_output(tokens: Tensor) -> StageOutput:
-    """The kernels' ``(n, 4, P, P, D)`` as the network names it."""
-    return StageOutput(*tokens.unbind(dim=1))
+@dataclass(frozen=True)
+class ScannedBlock:
+    """A scanned block; keeps alive what the kernels point to."""
+
+    block: _Block
+    tensors: list[Tensor]

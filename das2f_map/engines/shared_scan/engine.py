@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor
 
 from das2f_map.engines.shared_scan import compiled
+from das2f_map.engines.shared_scan.compiled import CompiledFirstStage
 from das2f_map.engines.shared_scan.first_stage import FirstStage
+from das2f_map.engines.shared_scan.maps import MS_EDGE
 from das2f_map.engines.shared_scan.runs import Indices
-from das2f_map.network import Das2fNet
+from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.network.das2f import StageOutput
 from das2f_map.scene.grid import PAN_PER_MS
 
 
@@ -57,6 +61,11 @@ class SharedScanEngine:
         self._first = FirstStage(network)
         self.batch_size = batch_size or 16
         self.block_size = block_size or 32
+        self._kernels: CompiledFirstStage | None = None
+        if self._device.type == "cpu" and not compiled.unavailable(network.config, self._dtype, precision):
+            self._kernels = CompiledFirstStage(self._first, precision)
+        elif precision != "fp32":
+            raise ValueError(f"precision {precision} needs the compiled kernels")
 
     @property
     def device(self) -> str:
@@ -64,8 +73,8 @@ class SharedScanEngine:
 
     @property
     def scan(self) -> str:
-        """How the scan is computed."""
-        return "torch"
+        """How the scan is computed: the kernels' instruction set, or torch."""
+        return "torch" if self._kernels is None else f"compiled, {compiled.instruction_set()}"
 
     @torch.inference_mode()
     def logits(
@@ -100,11 +109,37 @@ class SharedScanEngine:
         return out[targets]
 
     def _block(self, ms: Tensor, pan: Tensor, rows: Indices, cols: Indices) -> Tensor:
+        """Logits ``(n, C)`` of the outputs at ``rows``, ``cols`` (n,) of a block with its halo."""
         tokens, maps = self._first.maps(ms, pan)
-        scanned = self._first.scans(maps)
+        output: Callable[[Indices, Indices], StageOutput]
+        if self._kernels is not None:
+            scanned = self._kernels.scan(tokens, maps)
+            if self._kernels.whole:
+                return self._kernels.finish(scanned, rows, cols)
+            kernels = self._kernels
+
+            def output(r: Indices, c: Indices) -> StageOutput:
+                return StageOutput(*kernels.finish(scanned, r, c).unbind(dim=1))
+        else:
+            y = self._first.scans(maps)
+
+            def output(r: Indices, c: Indices) -> StageOutput:
+                return self._first.output(y, tokens, maps, r, c)
+
         parts = []
         for start in range(0, len(rows), self.batch_size):
             some = slice(start, start + self.batch_size)
-            output = self._first.output(scanned, tokens, maps, rows[some], cols[some])
-            parts.append(self._network.classifier(self._network.features_after(output)))
+            features = self._network.features_after(output(rows[some], cols[some]))
+            parts.append(self._network.classifier(features))
         return torch.cat(parts)
+
+
+def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
+    """Why the engine cannot run such a network there with that precision; empty if it can."""
+    if config.patch_size <= 2 * (MS_EDGE + 1):
+        return f"patches of {config.patch_size} pixels have no middle to share"
+    if precision == "fp32":
+        return ""
+    if device.type != "cpu":
+        return f"{precision} is not available on {device.type}"
+    return compiled.unavailable(config, torch.float32, precision)

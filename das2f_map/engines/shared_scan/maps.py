@@ -1,8 +1,8 @@
 """What all patches of a block share before the scan: tokens, gates, scan inputs and scan parameters.
 
-Every quantity is computed once for each token and position class (see :mod:`.runs`), with the network's own
-operations. Linear maps without anything between are folded (in float64): the scan input's convolution with its
-batch normalisation, the projection to the parameters with the step-size projection.
+Every quantity is computed once for each token and position class (see :mod:`.runs`), with the network's
+own operations. Linear maps without anything between are folded (in float64): the scan input's convolution
+with its batch normalisation, the projection to the parameters with the step-size projection.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class TokenMap(NamedTuple):
 class MixerMaps(NamedTuple):
     """What a mixer has before its scan.
 
-    ``gate`` is laid out as the tokens are; ``scan`` ``(row entries, column entries, D + 4 (D + 2 N))`` one class
-    wider: x, then for each direction dt before its softplus, B and C.
+    ``gate`` is laid out as the tokens are; ``scan``, one class wider,
+    ``(row entries, column entries, D + 4 (D + 2 N))``: x, then for each direction dt before its softplus,
+    B and C.
     """
 
     gate: Tensor
@@ -80,8 +81,10 @@ class MixerWeights:
         like = mixer.gate.weight
         width = like.shape[0]
         bn = space.norm
-        assert bn.running_mean is not None and bn.running_var is not None
-        assert space.embed.bias is not None and space.depthwise.bias is not None
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        assert space.embed.bias is not None
+        assert space.depthwise.bias is not None
         scale = bn.weight.double() * (bn.running_var.double() + bn.eps).rsqrt()
         # embed's (channel, row, column) of a token's pixels is the order of its channels.
         embed = space.embed.weight.double().reshape(width, width) * scale[:, None]
@@ -180,5 +183,5 @@ def split_scan(
     scan: Tensor, width: int, states: int
 ) -> tuple[Tensor, Sequence[tuple[Tensor, Tensor, Tensor]]]:
     """Views of a scan map: x, and for each direction dt before its softplus, B and C."""
-    x, *rest = scan.split([width] + DIRECTIONS * [width, states, states], dim=-1)
+    x, *rest = torch.split(scan, [width] + DIRECTIONS * [width, states, states], dim=-1)
     return x, [(rest[3 * k], rest[3 * k + 1], rest[3 * k + 2]) for k in range(DIRECTIONS)]

@@ -6,10 +6,10 @@ A patch is scanned row by row. What a row does to the state ``H`` that enters it
 
     H_out = P_end * H + L_end        y_t = ylocal_t + sum_n W_t[n] H[n]
 
-and for the rows in the middle of a patch it is the same for every patch that has this row in its middle and
-starts at the same column: ``P_end, L_end, W = C P, ylocal`` are computed once (``_segments``). The rows near the
-patch's border belong to one patch each and are scanned directly. Rows are met from top to bottom by all patches
-at once, each carrying its state.
+and for the rows in the middle of a patch it is the same for every patch that has this row in its middle
+and starts at the same column: ``P_end, L_end, W = C P, ylocal`` are computed once (``_segments``). The rows
+near the patch's border belong to one patch each and are scanned directly. Rows are met from top to bottom by
+all patches at once, each carrying its state.
 
 This is the plain twin of the compiled kernels, and what runs where they cannot.
 """
@@ -40,6 +40,19 @@ class _Steps(NamedTuple):
     x_runs: BlockRuns
     runs: BlockRuns
 
+    @property
+    def transposed(self) -> _Steps:
+        """Of the transposed block, whose row-major scan is the column-major one of this."""
+        x, dt, b, c = (t.transpose(0, 1) for t in (self.x, self.dt, self.b, self.c))
+        x_runs, runs = (BlockRuns(r.cols, r.rows) for r in (self.x_runs, self.runs))
+        return _Steps(x, dt, b, c, x_runs, runs)
+
+    @property
+    def reversed(self) -> _Steps:
+        """Of the block turned by half: runs read backwards are the runs of the turned block."""
+        x, dt, b, c = (t.flip(0, 1) for t in (self.x, self.dt, self.b, self.c))
+        return _Steps(x, dt, b, c, self.x_runs, self.runs)
+
 
 def scan_block(x_maps: MixerMaps, maps: MixerMaps, decay: Tensor, skip: Tensor) -> Tensor:
     """Scan every patch of a block in the four directions and sum.
@@ -68,12 +81,10 @@ def scan_block(x_maps: MixerMaps, maps: MixerMaps, decay: Tensor, skip: Tensor) 
         steps = _Steps(x, F.softplus(dt), b, c, x_maps.runs, maps.runs)
         across, along = (cols, rows) if k % 2 else (rows, cols)
         view = out
-        if k % 2:  # column-major is row-major of the transposed block
-            maps_t = [t.transpose(0, 1) for t in steps[:4]]
-            steps = _Steps(*maps_t, *(BlockRuns(r.cols, r.rows) for r in steps[4:]))
-            view = out.permute(1, 0, 3, 2, 4)
-        if k >= 2:  # reversed: runs read backwards are the runs of the reversed block
-            steps = _Steps(*(t.flip(0, 1) for t in steps[:4]), *steps[4:])
+        if k % 2:
+            steps, view = steps.transposed, out.permute(1, 0, 3, 2, 4)
+        if k >= 2:
+            steps = steps.reversed
         _scan_rows(steps, decay[k], across, along, view, reverse=k >= 2)
     out += _patches(x, x_maps.runs) * skip.sum(dim=0)
     return out
@@ -161,7 +172,8 @@ class _SegmentReader:
             for t in range(self._first, self._stop):
                 patch = min(t - self._edge, self._outputs - 1)  # any patch that has it in its middle
                 rows.append(_columns(self._steps, (patch, t - patch), self._decay.device))
-            self._made = _segments(*(torch.stack(v) for v in zip(*rows, strict=True)), self._decay)
+            x, dt, b, c = (torch.stack(v) for v in zip(*rows, strict=True))
+            self._made = _segments(x, dt, b, c, self._decay)
         return tuple(part[token - self._first] for part in self._made)
 
 

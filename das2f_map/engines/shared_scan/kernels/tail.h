@@ -131,7 +131,13 @@ DAS2F_FN void pack_planes(const Plane *in, int channels, uint32_t (*out)[kTile])
 
 // sum += W in, for kOut outputs; `w` is packed (inputs, kOut), in pairs of inputs for bfloat16.
 DAS2F_FN void multiply(
-    const Plane *in, const uint32_t (*packed)[kTile], const void *w, int inputs, Vec (&sum)[kOut][kVectors]) {
+    const Plane *in, const uint32_t (*packed)[kTile], const void *w, int inputs, Vec (&result)[kOut][kVectors]) {
+    // A copy that nothing indexes at run time: it stays in registers.
+    Vec sum[kOut][kVectors];
+#pragma GCC unroll 8
+    for (int o = 0; o < kOut; ++o)
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) sum[o][v] = result[o][v];
 #if DAS2F_BF16
     (void)in;
     const int32_t *weight = static_cast<const int32_t *>(w);
@@ -161,6 +167,10 @@ DAS2F_FN void multiply(
             for (int v = 0; v < kVectors; ++v) sum[o][v] += x[v] * weight[o];
     }
 #endif
+#pragma GCC unroll 8
+    for (int o = 0; o < kOut; ++o)
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) result[o][v] = sum[o][v];
 }
 
 #if DAS2F_BF16

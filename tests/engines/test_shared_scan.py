@@ -1,0 +1,220 @@
+"""The shared-scan engine against the network run on every patch by itself."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.engines.shared_scan import SharedScanEngine, compiled, unavailable
+from das2f_map.engines.shared_scan.runs import AxisRuns
+from das2f_map.network import Das2fNet, NetworkConfig
+
+SMALL = {"width": 16, "state_size": 4, "dt_rank": 4}
+KERNELS_MISSING = compiled.unavailable(NetworkConfig(classes=2), torch.float32)
+
+
+def trained_looking(dtype: torch.dtype, **sizes: int) -> Das2fNet:
+    """Random weights away from every initial value, normalisation statistics too."""
+    generator = torch.Generator().manual_seed(3)
+    torch.manual_seed(3)
+    network = Das2fNet(NetworkConfig(**{"classes": 5, "classifier_hidden": 32, **sizes})).double().eval()
+
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * noise(p))
+        for name, b in network.named_buffers():
+            if name.endswith("running_mean"):
+                b.add_(0.3 * noise(b))
+            if name.endswith("running_var"):
+                b.mul_(torch.exp(0.5 * noise(b)))
+    return network.to(dtype)
+
+
+def block(h: int, w: int, bands: int = 4, seed: int = 0) -> SimpleNamespace:
+    """A block with its halo, with a corner of fill values as nodata leaves it."""
+    rng = np.random.default_rng(seed)
+    ms = rng.standard_normal((bands, h + 15, w + 15)).astype(np.float32)
+    pan = rng.standard_normal((1, 4 * (h + 15), 4 * (w + 15))).astype(np.float32)
+    ms[:, 2:6, 5:9] = 0
+    pan[:, 40:52, 8:20] = 0
+    return SimpleNamespace(ms=ms, pan=pan, all=np.ones((h, w), bool))
+
+
+def truth(network: Das2fNet, scene: SimpleNamespace) -> np.ndarray:
+    """Each patch cut by hand through the network: (h, w, C) in the network's type."""
+    dtype = next(network.parameters()).dtype
+    ms, pan = (torch.from_numpy(v).to(dtype) for v in (scene.ms, scene.pan))
+    h, w = scene.all.shape
+    with torch.inference_mode():
+        rows = [
+            network(
+                torch.stack([ms[:, r : r + 16, c : c + 16] for c in range(w)]),
+                torch.stack([pan[:, 4 * r : 4 * r + 64, 4 * c : 4 * c + 64] for c in range(w)]),
+            )
+            for r in range(h)
+        ]
+    return torch.stack(rows).numpy()
+
+
+def in_float64(engine: SharedScanEngine, scene: SimpleNamespace) -> np.ndarray:
+    """The engine's logits before they are rounded to float32."""
+    rows, cols = np.nonzero(scene.all)
+    with torch.inference_mode():
+        out = engine._block(
+            torch.from_numpy(scene.ms).double(), torch.from_numpy(scene.pan).double(), rows, cols
+        )
+    return out.view(*scene.all.shape, -1).numpy()
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        ((5, 7), SMALL),
+        ((1, 1), SMALL),
+        ((1, 18), SMALL),
+        ((19, 2), SMALL),
+        ((3, 4), SMALL | {"ms_bands": 6}),
+        ((3, 4), SMALL | {"stages": 2}),
+        ((3, 2), SMALL | {"patch_size": 8}),
+        ((2, 3), {}),  # the published sizes
+    ],
+)
+def test_torch_path_is_exact_in_float64(shape: tuple[int, int], sizes: dict[str, int]) -> None:
+    network = trained_looking(torch.float64, **sizes)
+    scene = block(*shape, bands=sizes.get("ms_bands", 4))
+    if p := sizes.get("patch_size"):
+        h, w = shape
+        scene.ms = scene.ms[:, : h + p - 1, : w + p - 1]
+        scene.pan = scene.pan[:, : 4 * (h + p - 1), : 4 * (w + p - 1)]
+        expected = by_patches_of(network, scene, p)
+    else:
+        expected = truth(network, scene)
+    got = in_float64(SharedScanEngine(network), scene)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
+
+
+def by_patches_of(network: Das2fNet, scene: SimpleNamespace, p: int) -> np.ndarray:
+    ms, pan = (torch.from_numpy(v).double() for v in (scene.ms, scene.pan))
+    h, w = scene.all.shape
+    with torch.inference_mode():
+        out = [
+            network(ms[None, :, r : r + p, c : c + p], pan[None, :, 4 * r : 4 * (r + p), 4 * c : 4 * (c + p)])
+            for r in range(h)
+            for c in range(w)
+        ]
+    return torch.cat(out).view(h, w, -1).numpy()
+
+
+needs_kernels = pytest.mark.skipif(bool(KERNELS_MISSING), reason=KERNELS_MISSING or "-")
+
+
+@needs_kernels
+@pytest.mark.parametrize("level", ["0", "1", "2"])
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1), (2, 33), (18, 1)])
+def test_kernels_agree_with_every_patch(
+    shape: tuple[int, int], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shape != (5, 7) and level == "0":
+        pytest.skip("the portable code differs from AVX2's in the compiler's target only")
+    monkeypatch.setenv("DAS2F_MAP_SIMD_LEVEL", level)
+    scene = block(*shape)
+    expected = truth(trained_looking(torch.float64), scene)
+    engine = SharedScanEngine(trained_looking(torch.float32))
+    assert engine.scan.startswith("compiled")
+    got = engine.logits(scene.ms, scene.pan, scene.all).reshape(expected.shape)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@needs_kernels
+def test_kernels_give_the_first_stage_of_two() -> None:
+    scene = block(3, 5)
+    expected = truth(trained_looking(torch.float64, stages=2), scene)
+    got = SharedScanEngine(trained_looking(torch.float32, stages=2), batch_size=4).logits(
+        scene.ms, scene.pan, scene.all
+    )
+    np.testing.assert_allclose(
+        got.reshape(expected.shape), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )
+
+
+@needs_kernels
+def test_bfloat16_stays_near() -> None:
+    config = NetworkConfig(classes=5)
+    if reason := unavailable(config, torch.device("cpu"), "bf16"):
+        pytest.skip(reason)
+    scene = block(4, 6)
+    expected = truth(trained_looking(torch.float64), scene)
+    engine = SharedScanEngine(trained_looking(torch.float32), precision="bf16")
+    got = engine.logits(scene.ms, scene.pan, scene.all).reshape(expected.shape)
+    error = np.abs(got - expected).max() / np.abs(expected).max()
+    assert 1e-6 < error < 2e-2  # less would mean that it was not bfloat16
+
+
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=needs_kernels)])
+def test_block_size_and_targets_make_no_difference(kernels: bool) -> None:
+    network = trained_looking(torch.float32, **({} if kernels else SMALL))
+    scene = block(9, 11)
+    expected = PerPatchEngine(network).logits(scene.ms, scene.pan, scene.all).reshape(9, 11, -1)
+    targets = np.random.default_rng(1).random((9, 11)) < 0.4
+    targets[4:8, 4:8] = False  # a sub-block without any
+    for size in (4, 7, 32):
+        engine = SharedScanEngine(network, block_size=size)
+        assert engine.scan.startswith("compiled") is kernels
+        got = engine.logits(scene.ms, scene.pan, targets)
+        tolerance = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(got, expected[targets], rtol=0, atol=tolerance)
+
+
+@needs_kernels
+def test_threads_make_no_difference() -> None:
+    scene = block(18, 5)
+    engine = SharedScanEngine(trained_looking(torch.float32))
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(engine.logits(scene.ms, scene.pan, scene.all))
+    finally:
+        torch.set_num_threads(before)
+    # The maps are torch's; the kernels add in one order.
+    np.testing.assert_allclose(results[0], results[1], rtol=0, atol=1e-5)
+
+
+def test_nothing_wanted_and_a_block_that_does_not_fit() -> None:
+    engine = SharedScanEngine(trained_looking(torch.float32, **SMALL))
+    scene = block(2, 3)
+    assert engine.logits(scene.ms, scene.pan, ~scene.all).shape == (0, 5)
+    with pytest.raises(ValueError, match="does not fit"):
+        engine.logits(scene.ms, scene.pan, np.ones((3, 3), bool))
+
+
+def test_what_it_cannot_run() -> None:
+    cpu = torch.device("cpu")
+    assert "middle" in unavailable(NetworkConfig(classes=2, patch_size=4), cpu, "fp32")
+    assert unavailable(NetworkConfig(classes=2), cpu, "fp16")
+    assert "published sizes" in compiled.unavailable(NetworkConfig(classes=2, **SMALL), torch.float32) or (
+        KERNELS_MISSING
+    )
+
+
+@pytest.mark.parametrize("edge", [0, 1, 2])
+@pytest.mark.parametrize("outputs", [1, 3, 20])
+def test_runs_hold_each_token_of_each_class_once(outputs: int, edge: int) -> None:
+    runs = AxisRuns(outputs, 16, edge)
+    seen = {}
+    for start in range(outputs):
+        for position in range(16):
+            kind = position if position < edge or position >= 16 - edge else -1
+            seen.setdefault(int(runs.entry(start, position)), set()).add((start + position, kind))
+    assert sorted(seen) == list(range(runs.entries))
+    assert all(len(tokens) == 1 for tokens in seen.values())
+    start, position = runs.representatives()
+    assert [next(iter(seen[e]))[0] for e in range(runs.entries)] == (start + position).tolist()
