@@ -6,17 +6,17 @@ cannot be used, so that a refusal can name what can.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 
-from das2f_map.engines import Engine, onnx
+from das2f_map.engines import Engine, onnx, shared_scan
+from das2f_map.engines.kernels import say_if_missing
 from das2f_map.engines.onnx import OnnxEngine
 from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.engines.shared_scan import SharedScanEngine
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.model import ModelBundle
 from das2f_map.network import NetworkConfig
@@ -56,23 +56,8 @@ class EngineKind:
         return "bf16" if fast and not self.unavailable(config, device, "bf16") else "fp32"
 
 
-def _shared() -> Any:
-    """The module of the shared scan, ``None`` where it is not there."""
-    name = "das2f_map.engines.shared_scan"
-    module = importlib.import_module(name) if importlib.util.find_spec(name) else None
-    return module if hasattr(module, "unavailable") else None
-
-
 def _make_shared(bundle: ModelBundle, **options: Any) -> Engine:
-    engine: Engine = _shared().SharedScanEngine(bundle.network(), **options)
-    return engine
-
-
-def _shared_unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
-    module = _shared()
-    return (
-        "not part of this version" if module is None else str(module.unavailable(config, device, precision))
-    )
+    return SharedScanEngine(bundle.network(), **options)
 
 
 def _make_patch(bundle: ModelBundle, **options: Any) -> Engine:
@@ -98,7 +83,7 @@ KINDS: dict[str, EngineKind] = {
     k.name: k
     for k in (
         # Fastest first.
-        EngineKind("shared", _make_shared, _shared_unavailable),
+        EngineKind("shared", _make_shared, shared_scan.unavailable),
         EngineKind("patch", _make_patch, _patch_unavailable),
         EngineKind("onnx", _make_onnx, onnx.unavailable, by_itself=False, packages=("onnxruntime",)),
     )
@@ -182,6 +167,8 @@ def make_engine(
             )
         engine = "onnx"
     kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision)
+    if device.type == "cpu" and kind.name != "onnx":
+        say_if_missing()
     return kind.make(bundle, device=device, precision=taken, batch_size=batch_size)
 
 

@@ -136,7 +136,7 @@ def classify(
                     bundle, engine=engine, device=torch_device, precision=precision, batch_size=batch_size
                 )
             log.info(
-                "%s pixels (%d × %d) with %s, engine %s on %s in %s, %s scan",
+                "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
                 f"{window.height * window.width:,}",
                 window.height,
                 window.width,

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 import das2f_map
 from das2f_map.accuracy import ConfusionMatrix, percent
 from das2f_map.engines.device import resolve_device
+from das2f_map.engines.kernels import say_if_missing
 from das2f_map.errors import DeviceError, InputError, MissingDependencyError, OutputError
 from das2f_map.model import (
     ModelBundle,
@@ -393,6 +394,7 @@ def _device(device: str, devices: int) -> Device:
         raise DeviceError(f"At least one device is needed, not {devices}")
     strategy = "auto" if devices == 1 else "ddp"
     if first.type == "cpu":
+        say_if_missing()
         return Device(accelerator="cpu", devices=devices, strategy=strategy, precision="32-true")
     if devices > torch.cuda.device_count():
         raise DeviceError(f"{devices} GPUs were asked for, PyTorch sees {torch.cuda.device_count()}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import tiny_bundle
 
-from das2f_map.engines import choose
+from das2f_map.engines import choose, kernels
 from das2f_map.engines.choose import EngineKind, make_engine
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.model import ModelBundle
@@ -115,3 +115,31 @@ def test_a_bad_name_is_refused_before_the_scene_is_opened(tmp_path: Path) -> Non
 
     with pytest.raises(DeviceError, match="unknown engine"):
         das2f_map.classify("no.tif", "no.tif", tmp_path / "map.tif", engine="gpu")
+
+
+def test_missing_kernels_are_said_once(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setattr(kernels.shared, "unavailable", lambda *_: "not built")
+    kernels.say_if_missing.cache_clear()
+    for engine in ("shared", "patch", "auto"):
+        make_engine(bundle, engine=engine, device=CPU)
+    kernels.say_if_missing.cache_clear()
+    assert [r.message for r in caplog.records if "compiled kernels are not built" in r.message] == [
+        "compiled kernels are not built: slower PyTorch operations serve on the CPU; "
+        "install das2f-map again where there is a C++ compiler"
+    ]
+
+
+def test_kernels_that_are_there_are_not_missed(
+    bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    for module in (kernels.scan, kernels.shared):
+        monkeypatch.setattr(module, "unavailable", lambda *_: "")
+    kernels.say_if_missing.cache_clear()
+    make_engine(bundle, engine="patch", device=CPU)
+    kernels.say_if_missing.cache_clear()
+    assert not caplog.records
+
+
+def test_automatic_on_the_cpu_is_the_shared_scan(bundle: ModelBundle) -> None:
+    engine = make_engine(bundle, device=CPU)
+    assert (engine.name, engine.precision) == ("shared", "fp32")

@@ -109,7 +109,7 @@ def test_outputs_and_report(bundle, pair, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "map.json").read_text())
     assert written == report.model_dump(mode="json")
     assert written["model"]["name"] == "tiny"
-    assert written["engine"] == "patch"
+    assert written["engine"] == "shared"
     assert written["scene"]["strategy"] == "native"
     shares = [c["share"] for c in written["classes"]]
     assert sum(shares) == pytest.approx(1)
@@ -159,12 +159,12 @@ def test_two_stage_networks_work_too(pair, tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_behind_when_the_engine_fails(bundle, pair, tmp_path: Path, monkeypatch) -> None:
-    from das2f_map.engines.per_patch import PerPatchEngine
+    from das2f_map.engines.shared_scan import SharedScanEngine
 
     def fail(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PerPatchEngine, "logits", fail)
+    monkeypatch.setattr(SharedScanEngine, "logits", fail)
     with pytest.raises(KeyboardInterrupt):
         das2f_map.classify(*pair, tmp_path / "map.tif", model=bundle)
     assert list(tmp_path.iterdir()) == []
