@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from das2f_map import __version__
-from das2f_map.cli import classify, evaluate, export, models, preview, train
+from das2f_map.cli import classify, doctor, evaluate, export, models, preview, train
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError
 
@@ -64,6 +64,7 @@ app.command("train")(train.train_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("export")(export.export_command)
+app.command("doctor")(doctor.doctor_command)
 app.add_typer(models.app, name="models")
 
 

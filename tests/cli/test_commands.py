@@ -27,6 +27,7 @@ COMMANDS = (
     ("train",),
     ("evaluate",),
     ("export",),
+    ("doctor",),
     ("preview",),
     ("models",),
     ("models", "list"),
@@ -59,6 +60,15 @@ def test_export(run: Run, model: Path, tmp_path: Path) -> None:
     assert report["largest_error"] < report["tolerance"]
     shown = run("models", "show", tmp_path / "m.onnx", "--json")
     assert json.loads(shown.out) == json.loads(run("models", "show", model, "--json").out)
+
+
+def test_doctor(run: Run) -> None:
+    outcome = run("doctor")
+    assert (outcome.code, outcome.err) == (0, "")
+    told = json.loads(run("doctor", "--json").out)
+    assert told["versions"]["das2f-map"] == das2f_map.__version__
+    for text in (torch.__version__, told["cpu"]["scan_kernel"], told["uses"][0]["classify_one_stage"]):
+        assert text in " ".join(outcome.out.split())
 
 
 def test_version_and_no_arguments(run: Run) -> None:
