@@ -51,8 +51,13 @@ class PatchGeometry(BaseModel):
     border: Literal["reflect101"] = Field(
         default="reflect101", description="reflection that does not repeat the edge pixel"
     )
-    invalid_fill: Literal["band-mean"] = Field(
-        default="band-mean", description="what an invalid neighbour in a patch is replaced by"
+    invalid_fill: Literal["neighbours", "band-mean"] = Field(
+        default="neighbours",
+        description="what an invalid neighbour in a patch is replaced by: means of what is around it, "
+        "see scene/fill.py, or the band's mean",
+    )
+    max_invalid_share: float = Field(
+        default=0.5, ge=0, le=1, description="a target with more invalid pixels in its patch is nodata"
     )
 
     @model_validator(mode="after")
@@ -60,6 +65,12 @@ class PatchGeometry(BaseModel):
         if self.target_index >= self.size:
             raise ValueError(f"target_index {self.target_index} lies outside a patch of {self.size}")
         return self
+
+    @property
+    def fill_radius(self) -> int:
+        """MS pixels up to which invalid neighbours are filled: every pixel that a patch can have, since its
+        target is valid; 0 for the band's mean."""
+        return max(self.before, self.after) if self.invalid_fill == "neighbours" else 0
 
     @property
     def before(self) -> int:

@@ -14,11 +14,16 @@ from das2f_map.cli.options import (
     EngineOption,
     ForceOption,
     JsonOption,
+    MaskBitsOption,
+    MaskOption,
+    MaskValuesOption,
     MsArgument,
+    NodataOption,
     OverwriteOption,
     PanArgument,
     PrecisionOption,
     bands_of,
+    mask_of,
 )
 
 
@@ -60,6 +65,10 @@ def classify_command(
         ),
     ] = None,
     bands: BandsOption = None,
+    nodata: NodataOption = None,
+    mask: MaskOption = None,
+    mask_values: MaskValuesOption = None,
+    mask_bits: MaskBitsOption = None,
     radiometry: Annotated[
         Literal["model", "scene"],
         typer.Option(
@@ -99,6 +108,8 @@ def classify_command(
         aoi=aoi,
         min_area_m2=min_area,
         bands=bands_of(bands),
+        nodata=nodata,
+        mask=mask_of(mask, mask_values, mask_bits),
         radiometry=radiometry,
         engine=engine,
         device=device,

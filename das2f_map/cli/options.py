@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from das2f_map.scene.mask import MaskFile
 
 MsArgument = Annotated[
     str, typer.Argument(metavar="MS", help="Multispectral image: a file, or a URL that GDAL reads.")
@@ -41,6 +44,32 @@ BandsOption = Annotated[
         help="Which MS band is which, by number from 1 or by name: blue=3,green=2,red=1,nir=B8.",
     ),
 ]
+NodataOption = Annotated[
+    float | None,
+    typer.Option(
+        "--nodata", metavar="VALUE", help="Undeclared nodata of both images; in MS where all bands have it."
+    ),
+]
+MaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mask", metavar="FILE", help="Leave out what is in these polygons, or not 0 in this raster."
+    ),
+]
+MaskValuesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-values", metavar="N,N-N…", help="Of a raster mask, leave out these values instead: 3,8-10."
+    ),
+]
+MaskBitsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-bits",
+        metavar="N,N…",
+        help="Of a raster mask, leave out where any of these bits is set, 0 the lowest.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ForceOption = Annotated[
@@ -64,3 +93,20 @@ def bands_of(text: str | None) -> dict[str, int | str] | None:
         return parse_bands(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--bands") from error
+
+
+def mask_of(mask: str | None, values: str | None, bits: str | None) -> MaskFile | None:
+    """The values of ``--mask``, ``--mask-values`` and ``--mask-bits``."""
+    if mask is None:
+        if values or bits:
+            raise typer.BadParameter("it says what of --mask FILE is left out", param_hint="--mask-values")
+        return None
+    from das2f_map.scene.mask import MaskFile, parse_numbers
+
+    def numbers(text: str | None, option: str) -> tuple[int, ...]:
+        try:
+            return () if text is None else parse_numbers(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=option) from error
+
+    return MaskFile(mask, numbers(values, "--mask-values"), numbers(bits, "--mask-bits"))

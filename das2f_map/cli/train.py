@@ -14,10 +14,15 @@ from das2f_map.cli.options import (
     DeviceOption,
     ForceOption,
     JsonOption,
+    MaskBitsOption,
+    MaskOption,
+    MaskValuesOption,
     MsArgument,
+    NodataOption,
     OverwriteOption,
     PanArgument,
     bands_of,
+    mask_of,
 )
 
 
@@ -38,6 +43,10 @@ def train_command(
         typer.Option("--skip-class", metavar="NAME", help="Leave this class out; may be repeated."),
     ] = None,
     bands: BandsOption = None,
+    nodata: NodataOption = None,
+    mask: MaskOption = None,
+    mask_values: MaskValuesOption = None,
+    mask_bits: MaskBitsOption = None,
     stages: Annotated[int, typer.Option("--stages", min=1, max=2, help="Fusion stages of the network.")] = 1,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the samples.")] = 30,
     samples_per_class: Annotated[
@@ -94,6 +103,8 @@ def train_command(
         class_field=class_field,
         skip_classes=tuple(skip_classes or ()),
         bands=bands_of(bands),
+        nodata=nodata,
+        mask=mask_of(mask, mask_values, mask_bits),
         stages=stages,
         epochs=epochs,
         samples_per_class=samples_per_class,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from das2f_map.engines import Engine
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.model import ModelCard
+from das2f_map.scene.fill import invalid_shares
 from das2f_map.scene.grid import Window, blocks_of
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import BandStatistics, normalise
@@ -53,9 +54,12 @@ def classify_blocks(
 ) -> Iterator[ClassifiedBlock]:
     """Classify a window of a scene, a block at a time, row by row.
 
-    A pixel gets nodata where either sensor is invalid at it; invalid neighbours in its patch count as
-    the band's mean. Values are normalised with ``statistics`` (MS bands, PAN) instead of the card's if given.
+    A pixel gets nodata where either sensor is invalid at it, where a mask excludes it, or where more of its
+    patch is invalid than the card's ``max_invalid_share``; other invalid pixels in its patch are filled, see
+    :mod:`das2f_map.scene.fill`. Values are normalised with ``statistics`` (MS bands, PAN) instead of the
+    card's if given.
     """
+    patch = card.patch
     ms_bands, pan_band = statistics or (card.ms_bands, card.pan_band)
     ids = np.array(card.legend.ids, dtype=np.uint8)
     for part in blocks_of(window, block_size):
@@ -63,8 +67,9 @@ def classify_blocks(
         classes = np.full(targets.shape, NODATA_CLASS, dtype=np.uint8)
         confidence = np.full(targets.shape, np.nan, dtype=np.float32)
         if targets.any():
-            block = pair.read_block(part, card.patch.before, card.patch.after)
-            targets = targets & block.valid
+            block = pair.read_block(part, patch.before, patch.after, fill=patch.fill_radius)
+            shares = invalid_shares(block.invalid, patch.size)
+            targets = targets & block.valid & (shares <= patch.max_invalid_share)
         if targets.any():
             ms, pan = normalise(block, ms_bands, pan_band)
             logits = engine.logits(ms, pan, targets)

@@ -29,6 +29,7 @@ from das2f_map.progress import Progress, silent
 from das2f_map.scene.area import Area
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import open_pair
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ def classify(
     aoi: str | Path | None = None,
     min_area_m2: float | None = None,
     bands: GivenBands | None = None,
+    nodata: float | None = None,
+    mask: str | Path | MaskFile | None = None,
     radiometry: Radiometry = "model",
     engine: str = "auto",
     device: str = "auto",
@@ -80,6 +83,10 @@ def classify(
     bands:
         Which MS band is which: the model's name → number in the file, from 1, or name there. What is not
         said is found by name and colour, see :mod:`das2f_map.scene.bands`.
+    nodata:
+        Value of undeclared invalid pixels, of both files; in MS where all bands that are used have it.
+    mask:
+        Pixels that are not to be classified: a vector or raster file, or a :class:`MaskFile`.
     radiometry:
         Normalise with the statistics of the ``model``'s card, or with those of the ``scene``, taken once
         from a sample of all of it.
@@ -114,7 +121,8 @@ def classify(
         check_vector_path(vector_path)
     check_choice(engine, precision)
     torch_device = resolve_device(device)
-    inputs = [str(p) for p in (ms, pan, aoi) if p is not None]
+    mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
+    inputs = [str(p) for p in (ms, pan, aoi, mask_file and mask_file.path) if p is not None]
     if isinstance(model, (str, Path)):
         inputs += [str(p) for p in bundle_files(find_model(model))]
     with StagedOutputs(inputs=inputs, overwrite=overwrite) as staged:
@@ -124,7 +132,7 @@ def classify(
         if confidence is not None:
             finals["confidence"] = Path(confidence)
         paths = {kind: staged.stage(final) for kind, final in finals.items()}
-        with open_pair(ms, pan, force=force) as pair:
+        with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as pair:
             for notice in pair.notices:
                 log.info("%s", notice)
             area = Area.from_file(aoi, pair.grids.ms) if aoi is not None else None

@@ -56,20 +56,35 @@ class Area:
             polygons, or covers no pixel centre of the grid.
         """
         label = f"area file {path}"
-        frame = _polygons(path, label)
+        area = cls.inside(path, grid, label, may_be_empty=False)
+        if area is None:
+            raise InputError(
+                f"{label} does not touch the scene", "check its coordinate reference system and its place"
+            )
+        if not any(area.mask(block).any() for block in blocks_of(area.window, 1024)):
+            raise InputError(f"{label} covers no pixel centre of the scene", "draw a larger area")
+        return area
+
+    @classmethod
+    def inside(cls, path: str | Path, grid: Grid, label: str, *, may_be_empty: bool = True) -> Area | None:
+        """As :meth:`from_file`, but ``None`` where nothing lies in the grid.
+
+        Parameters
+        ----------
+        label:
+            What the file is called in messages.
+        may_be_empty:
+            ``None`` for a file without any polygon, too.
+        """
+        frame = _polygons(path, label, may_be_empty=may_be_empty)
+        if not len(frame):
+            return None
         geometries = _on_grid(frame, grid, label)
         left, top, right, bottom = shapely.total_bounds(geometries)
         row, col = math.floor(top), math.floor(left)
         bounding = Window(row, col, math.ceil(bottom) - row, math.ceil(right) - col)
         window = bounding.intersection(grid.window)
-        if window.is_empty:
-            raise InputError(
-                f"{label} does not touch the scene", "check its coordinate reference system and its place"
-            )
-        area = cls(geometries, grid, window)
-        if not any(area.mask(block).any() for block in blocks_of(window, 1024)):
-            raise InputError(f"{label} covers no pixel centre of the scene", "draw a larger area")
-        return area
+        return None if window.is_empty else cls(geometries, grid, window)
 
     def mask(self, window: Window) -> npt.NDArray[np.bool_]:
         """Pixels whose centre lies inside the area: bool (h, w) for a window of the grid."""
@@ -89,7 +104,7 @@ class Area:
         return np.asarray(burnt == 1)
 
 
-def _polygons(path: str | Path, label: str) -> geopandas.GeoDataFrame:
+def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.GeoDataFrame:
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise InputError(f"{label} does not exist", "check the path")
     try:
@@ -97,13 +112,15 @@ def _polygons(path: str | Path, label: str) -> geopandas.GeoDataFrame:
     except (DataSourceError, DataLayerError) as error:
         raise InputError(f"{label} cannot be read as a vector file: {error}") from error
     frames = [f for f in frames if len(f)]
+    if not frames and may_be_empty:
+        return geopandas.GeoDataFrame(geometry=[])
     if not frames:
         raise InputError(f"{label} has no polygons: it is empty", "draw at least one polygon")
     kinds = sorted({str(k) for f in frames for k in f.geometry.geom_type.unique()})
     others = [k for k in kinds if k not in ("Polygon", "MultiPolygon")]
     if others:
         raise InputError(
-            f"{label} has {' and '.join(others)} features; an area of interest is made of polygons",
+            f"{label} has {' and '.join(others)} features; it should be made of polygons",
             "keep the polygons only, e.g. ogr2ogr -where \"OGR_GEOMETRY='POLYGON'\" out.gpkg in.gpkg",
         )
     if any(f.crs is None for f in frames):

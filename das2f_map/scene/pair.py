@@ -16,7 +16,9 @@ import numpy.typing as npt
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import BandChoice, FileBand, own_bands
 from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.fill import fill_invalid
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
+from das2f_map.scene.mask import MaskFile, SceneMask, open_mask
 from das2f_map.scene.plan import PairPlan, Strategy, pixel_size_m, plan_pair
 from das2f_map.scene.resample import PixelMap, resample, sharing_distance
 from das2f_map.scene.source import Float32, RasterSource
@@ -37,7 +39,11 @@ class SceneBlock:
     pan:
         float32 (1, 4 × (h + before + after), 4 × (w + before + after)), the same.
     valid:
-        bool (h, w): the target is valid in every MS band and in all of its 16 PAN pixels.
+        bool (h, w): the target is valid in every MS band and in all of its 16 PAN pixels, and not excluded
+        by a mask.
+    invalid:
+        bool (h + before + after, w + before + after): MS pixels without measurements in some MS band or in
+        some of their PAN pixels, filled or not.
     """
 
     window: Window
@@ -46,6 +52,7 @@ class SceneBlock:
     ms: Float32
     pan: Float32
     valid: npt.NDArray[np.bool_]
+    invalid: npt.NDArray[np.bool_]
 
 
 class ScenePair:
@@ -70,11 +77,15 @@ class ScenePair:
     ms_dtype, pan_dtype:
         As the files have it.
     notices:
-        What a user should know about the common grid, a sentence each.
+        What a user should know about the common grid and the mask, a sentence each.
     """
 
-    def __init__(self, ms: RasterSource, pan: RasterSource, plan: PairPlan) -> None:
+    def __init__(
+        self, ms: RasterSource, pan: RasterSource, plan: PairPlan, mask: SceneMask | None = None
+    ) -> None:
         self._ms, self._pan, self._plan = ms, pan, plan
+        self._mask = mask
+        self._nodata: float | None = None
         self.ms_path, self.pan_path = ms.path, pan.path
         self.grids: GridPair = plan.grids
         self.strategy: Strategy = plan.strategy
@@ -84,7 +95,7 @@ class ScenePair:
         self.file_bands: tuple[FileBand, ...] = ms.bands
         self.bands: tuple[BandChoice, ...] = own_bands(ms.bands)
         self.ms_dtype, self.pan_dtype = ms.dtype, pan.dtype
-        self.notices: tuple[str, ...] = plan.notices
+        self.notices: tuple[str, ...] = (*plan.notices, *(mask.notices() if mask else ()))
 
     @property
     def ms_band_names(self) -> tuple[str, ...]:
@@ -118,7 +129,7 @@ class ScenePair:
         ]
         return max((math.ceil(a - 1e-6) for a in apart), default=0)
 
-    def read_block(self, window: Window, before: int, after: int) -> SceneBlock:
+    def read_block(self, window: Window, before: int, after: int, *, fill: int = 0) -> SceneBlock:
         """Read a window with a halo; beyond the common grid the halo is its reflection.
 
         The reflection does not repeat the edge (OpenCV's BORDER_REFLECT_101, NumPy's ``reflect``),
@@ -131,6 +142,8 @@ class ScenePair:
             MS pixels, inside the common grid and not empty.
         before, after:
             Halo above and left, below and right; MS pixels, not negative.
+        fill:
+            MS pixels from valid ones up to which invalid ones are filled, see :mod:`das2f_map.scene.fill`.
 
         Raises
         ------
@@ -145,14 +158,14 @@ class ScenePair:
         if before < 0 or after < 0:
             raise ValueError(f"halo must not be negative, got {before} and {after}")
         halo = window.padded(before, after)
-        ms = _read_reflected(self._read_ms, grid, halo)
-        pan = _read_reflected(self._read_pan, self.grids.pan, halo.refined(PAN_PER_MS))
-        h, w, f = window.height, window.width, PAN_PER_MS
-        inner_ms = ms[:, before : before + h, before : before + w]
-        inner_pan = pan[0, f * before : f * (before + h), f * before : f * (before + w)]
-        pan_valid = np.isfinite(inner_pan).reshape(h, f, w, f).all(axis=(1, 3))
-        valid: npt.NDArray[np.bool_] = np.asarray(np.isfinite(inner_ms).all(axis=0) & pan_valid)
-        return SceneBlock(window, before, after, ms, pan, valid)
+        f = PAN_PER_MS
+        ms, ms_invalid = _read_reflected(self._read_ms, grid, halo, fill)
+        pan, pan_invalid = _read_reflected(self._read_pan, self.grids.pan, halo.refined(f), f * fill)
+        invalid = ms_invalid | pan_invalid.reshape(halo.height, f, halo.width, f).any(axis=(1, 3))
+        valid = ~invalid[before : before + window.height, before : before + window.width]
+        if self._mask is not None:
+            valid &= ~self._mask.excluded(window)
+        return SceneBlock(window, before, after, ms, pan, valid, invalid)
 
     def check_valid(self) -> None:
         """Make sure that there is anything to classify; cheap unless there is hardly anything.
@@ -172,7 +185,8 @@ class ScenePair:
     def nothing_valid(self) -> InputError:
         """The error to raise where no pixel of the scene is valid."""
         return InputError(
-            f"no pixel is valid in both {self.ms_path} and {self.pan_path}: their overlap is all nodata",
+            f"no pixel is valid in both {self.ms_path} and {self.pan_path}: their overlap is all nodata"
+            + (" or masked" if self._mask else ""),
             "check the nodata values with gdalinfo",
         )
 
@@ -206,6 +220,8 @@ class ScenePair:
                 "crs": _crs_text(grid),
                 "corners": [list(c) for c in grid.corners()],
             },
+            "nodata": self._nodata,
+            "mask": None if self._mask is None else self._mask.describe(),
             "notices": list(self.notices),
         }
 
@@ -219,6 +235,8 @@ class ScenePair:
         """Close both files."""
         self._ms.close()
         self._pan.close()
+        if self._mask is not None:
+            self._mask.close()
 
     def __enter__(self) -> ScenePair:
         return self
@@ -229,7 +247,14 @@ class ScenePair:
         self.close()
 
 
-def open_pair(ms: str | Path, pan: str | Path, *, force: bool = False) -> ScenePair:
+def open_pair(
+    ms: str | Path,
+    pan: str | Path,
+    *,
+    force: bool = False,
+    nodata: float | None = None,
+    mask: MaskFile | None = None,
+) -> ScenePair:
     """Open an MS and a PAN file as one scene. Use it as a context manager.
 
     Parameters
@@ -238,25 +263,33 @@ def open_pair(ms: str | Path, pan: str | Path, *, force: bool = False) -> SceneP
         The multispectral and the panchromatic file: paths or whatever else GDAL opens.
     force:
         Take ratios of pixel sizes far from 4 too.
+    nodata:
+        Value of undeclared invalid pixels of both files, see :class:`RasterSource`.
+    mask:
+        Pixels that are not to be classified. Patches still see them.
 
     Raises
     ------
     InputError
         A file is missing, not a raster, not georeferenced or rectified, or has complex values; the
-        files look swapped, PAN has several bands, their ratio is far from 4, or they do not overlap.
+        files look swapped, PAN has several bands, their ratio is far from 4, or they do not overlap;
+        the mask cannot be used.
     """
-    ms_source = RasterSource(ms, "MS")
+    ms_source = RasterSource(ms, "MS", nodata=nodata)
     try:
-        pan_source = RasterSource(pan, "PAN")
+        pan_source = RasterSource(pan, "PAN", nodata=nodata)
     except BaseException:
         ms_source.close()
         raise
     try:
-        return ScenePair(ms_source, pan_source, _checked_plan(ms_source, pan_source, force))
+        plan = _checked_plan(ms_source, pan_source, force)
+        pair = ScenePair(ms_source, pan_source, plan, None if mask is None else open_mask(mask, plan.grids))
     except BaseException:
         ms_source.close()
         pan_source.close()
         raise
+    pair._nodata = nodata
+    return pair
 
 
 def _checked_plan(ms: RasterSource, pan: RasterSource, force: bool) -> PairPlan:
@@ -284,14 +317,25 @@ def _read(source: RasterSource, origin: Window | None, mapping: PixelMap | None,
     return source.read(Window(window.row + origin.row, window.col + origin.col, window.height, window.width))
 
 
-def _read_reflected(read: Callable[[Window], Float32], grid: Grid, window: Window) -> Float32:
+def _read_reflected(
+    read: Callable[[Window], Float32], grid: Grid, window: Window, fill: int
+) -> tuple[Float32, npt.NDArray[np.bool_]]:
+    """Values (bands, h, w) and where some band is invalid (h, w); values are filled, that is not."""
     rows = _reflected(window.row, window.row_stop, grid.height)
     cols = _reflected(window.col, window.col_stop, grid.width)
     row, col = int(rows.min()), int(cols.min())
-    values = read(Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col))
+    inside = Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col)
+    values = read(inside)
+    invalid = np.asarray(~np.isfinite(values).all(axis=0))
+    if fill and invalid.any():
+        # What a pixel is filled with depends on the pixels so far around it.
+        wide = inside.padded(fill, fill).intersection(grid.window)
+        top, left = row - wide.row, col - wide.col
+        values = fill_invalid(read(wide), fill)[:, top : top + inside.height, left : left + inside.width]
     if window.intersection(grid.window) == window:
-        return values
-    return np.take(np.take(values, rows - row, axis=1), cols - col, axis=2)
+        return values, invalid
+    rows, cols = rows - row, cols - col
+    return np.take(np.take(values, rows, axis=1), cols, axis=2), invalid[np.ix_(rows, cols)]
 
 
 def _reflected(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:

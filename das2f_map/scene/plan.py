@@ -275,6 +275,17 @@ def _transformer(ms: Grid, pan: Grid) -> Transformer | None:
     return None if same else transformer
 
 
+def map_between(target: Grid, source: Grid) -> PixelMap:
+    """Where the pixels of one grid lie in another, in any CRS.
+
+    Raises :class:`~das2f_map.errors.InputError` if the CRSs cannot be converted; it calls them MS and PAN.
+    """
+    transformer = _transformer(target, source)
+    if transformer is None:
+        return AffineMap.between(target, source)
+    return ProjectedMap(target, source, transformer)
+
+
 def _nodes(grid: Grid) -> npt.NDArray[np.float64]:
     """Map x and y, float64 (2, 25), of 5 × 5 positions over a grid."""
     steps = np.linspace(0.0, 1.0, 5)

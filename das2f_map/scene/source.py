@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,9 @@ class RasterSource:
         A local path, or whatever else GDAL opens (``https://``, ``s3://``, ``/vsicurl/``…).
     role:
         ``"MS"`` or ``"PAN"``, for messages.
+    nodata:
+        A pixel that has this value, before scale and offset, in all bands that are read is invalid, beside
+        those that the file declares. (In one band alone it may be a measurement: dark water in NIR.)
 
     Attributes
     ----------
@@ -58,9 +62,10 @@ class RasterSource:
         The file is missing, not a raster, has no usable georeferencing or no real-valued bands.
     """
 
-    def __init__(self, path: str | Path, role: str) -> None:
+    def __init__(self, path: str | Path, role: str, *, nodata: float | None = None) -> None:
         self.path = str(path)
         self.role = role
+        self._nodata = nodata
         self._dataset = _open(self.path, role)
         try:
             self._prepare()
@@ -135,10 +140,20 @@ class RasterSource:
         InputError
             The file is damaged.
         """
-        out = np.full((self.band_count, window.height, window.width), np.nan, dtype=np.float32)
+        raw, valid = self.read_raw(window)
+        if np.any(self._scales != 1.0) or np.any(self._offsets != 0.0):
+            raw = raw * self._scales[:, None, None] + self._offsets[:, None, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = raw.astype(np.float32)
+        values[~(valid & np.isfinite(values))] = np.nan
+        return values
+
+    def read_raw(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """As :meth:`read`: the file's own numbers, 0 outside it, and which are valid; both (bands, h, w)."""
+        shape = (self.band_count, window.height, window.width)
         inside = window.intersection(self.grid.window)
         if inside.is_empty:
-            return out
+            return np.zeros(shape, dtype=self.dtype), np.zeros(shape, dtype=np.bool_)
         row = self.grid.height - inside.row_stop if self._flip_rows else inside.row
         col = self.grid.width - inside.col_stop if self._flip_cols else inside.col
         on_file = RasterioWindow(col, row, inside.width, inside.height)
@@ -155,18 +170,19 @@ class RasterSource:
                 f"{self.role} file {self.path} cannot be read at row {row}, column {col}: {cause}",
                 "the file seems to be damaged or cut short",
             ) from error
-        if np.any(self._scales != 1.0) or np.any(self._offsets != 0.0):
-            raw = raw * self._scales[:, None, None] + self._offsets[:, None, None]
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = raw.astype(np.float32)
-        values[~(valid & np.isfinite(values))] = np.nan
+        if self._nodata is not None:
+            valid &= ~(raw == self._nodata).all(axis=0)
         if self._flip_rows:
-            values = values[:, ::-1]
+            raw, valid = raw[:, ::-1], valid[:, ::-1]
         if self._flip_cols:
-            values = values[:, :, ::-1]
+            raw, valid = raw[:, :, ::-1], valid[:, :, ::-1]
+        if inside == window:
+            return raw, valid
+        out, known = np.zeros(shape, dtype=raw.dtype), np.zeros(shape, dtype=np.bool_)
         top, left = inside.row - window.row, inside.col - window.col
-        out[:, top : top + inside.height, left : left + inside.width] = values
-        return out
+        place = (slice(None), slice(top, top + inside.height), slice(left, left + inside.width))
+        out[place], known[place] = raw, valid
+        return out, known
 
     def close(self) -> None:
         """Close the file."""

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from das2f_map.progress import Progress, silent
+from das2f_map.scene.fill import invalid_shares
 from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.radiometry import BandStatistics, normalise
 from das2f_map.training.labels import LabelTable, by_block
@@ -45,7 +46,7 @@ TURNS = 8
 
 @dataclass(frozen=True)
 class _Block:
-    """Normalised pixels of a block with its margin; ``valid`` is without."""
+    """Normalised pixels of a block with its margin; ``valid``, the usable targets, is without."""
 
     ms: NDArray[np.float32]
     pan: NDArray[np.float32]
@@ -115,10 +116,15 @@ class PatchReader:
             grid = self._pair.grids.ms
             # Blocks at the scene's lower and right edge are cut off there: reflection starts at the edge.
             window = Window(block_row * BLOCK, block_col * BLOCK, BLOCK, BLOCK).intersection(grid.window)
-            raw = self._pair.read_block(window, self._radius, self._radius)
+            raw = self._pair.read_block(
+                window, self._radius, self._radius, fill=self._patch.fill_radius and self._radius
+            )
+            first = self._radius - self._patch.before
+            shares = invalid_shares(raw.invalid, self._patch.size)[first:, first:]
+            usable = shares[: window.height, : window.width] <= self._patch.max_invalid_share
             ms, pan = normalise(raw, self._ms_bands, self._pan_band)
             self._blocks[key] = self._keep(
-                key, np.asarray(ms, np.float32), np.asarray(pan, np.float32), raw.valid
+                key, np.asarray(ms, np.float32), np.asarray(pan, np.float32), raw.valid & usable
             )
         return self._blocks[key]
 

@@ -43,6 +43,7 @@ from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.products.staging import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands, given_bands
+from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import sample_statistics
 from das2f_map.training.dataset import BLOCK, BalancedBatches, PatchDataset, PatchReader
@@ -101,6 +102,8 @@ def train(
     class_field: str | None = None,
     skip_classes: Sequence[str] = (),
     bands: GivenBands | None = None,
+    nodata: float | None = None,
+    mask: str | Path | MaskFile | None = None,
     stages: int = 1,
     epochs: int = 30,
     batch_size: int = 64,
@@ -136,6 +139,10 @@ def train(
     bands:
         MS bands to use, in this order: name in the model card → number in the file, from 1, or name there.
         By default all but alpha, under the file's names for them.
+    nodata:
+        Value of undeclared invalid pixels, of both files; in MS where all bands that are used have it.
+    mask:
+        Pixels that are not to be learnt from: a vector or raster file, or a :class:`MaskFile`.
     stages:
         Fusion stages, 1 or 2.
     epochs, batch_size, learning_rate, weight_decay, label_smoothing:
@@ -184,7 +191,8 @@ def train(
     if helper:
         progress = silent
     patch = PatchGeometry()
-    with open_pair(ms, pan, force=force) as opened:
+    mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
+    with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened:
         pair = opened
         for notice in pair.notices:
             log.info("%s", notice)
@@ -232,7 +240,12 @@ def train(
                     work,
                     {
                         "network": config.model_dump(),
-                        "settings": {**settings.model_dump(), "bands": [b.number for b in pair.bands]},
+                        "settings": {
+                            **settings.model_dump(),
+                            "bands": [b.number for b in pair.bands],
+                            "nodata": nodata,
+                            "mask": pair.describe()["mask"],
+                        },
                         "split": split.summary(),
                         "legend": labelled.legend.model_dump(mode="json"),
                     },

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from naive_fill import filled
 from synthetic import make_pair
 from tiny import tiny_bundle
 
@@ -49,9 +50,14 @@ def _truth(bundle: ModelBundle, pair: tuple[Path, Path]) -> tuple[np.ndarray, np
     ms_invalid, pan_invalid = (ms == NODATA), (pan == NODATA)
     h, w = ms.shape[1:]
     bad = ms_invalid.any(axis=0) | pan_invalid[0].reshape(h, 4, w, 4).any(axis=(1, 3))
+    ms, pan = (np.where(i, np.nan, v) for i, v in ((ms_invalid, ms), (pan_invalid, pan)))
+    ms, pan = filled(ms, 8), filled(pan, 32)
     ms = (ms - [[[b.mean]] for b in card.ms_bands]) / [[[b.std]] for b in card.ms_bands]
     pan = (pan - card.pan_band.mean) / card.pan_band.std
-    ms[ms_invalid], pan[pan_invalid] = 0, 0  # the band's mean
+    crowded = np.pad(bad, (7, 8), mode="reflect")
+    for r, c in np.ndindex(h, w):
+        bad[r, c] |= crowded[r : r + 16, c : c + 16].mean() > 0.5
+    ms, pan = np.nan_to_num(ms), np.nan_to_num(pan)  # farther than any patch of a valid target reaches
     ms = np.pad(ms, ((0, 0), (7, 8), (7, 8)), mode="reflect").astype(np.float32)
     pan = np.pad(pan, ((0, 0), (28, 32), (28, 32)), mode="reflect").astype(np.float32)
     classes, probability = np.zeros((h, w), np.uint8), np.full((h, w), np.nan, np.float32)
@@ -95,6 +101,99 @@ def test_map_does_not_depend_on_the_block_size(bundle, pair, tmp_path: Path, mon
         with rasterio.open(tmp_path / f"map{size}.tif") as src:
             maps.append(src.read(1))
     np.testing.assert_array_equal(*maps)
+
+
+def test_nodata_around_and_inside(bundle, tmp_path: Path, monkeypatch) -> None:
+    """Collar, hole and scattered pixels: against patches from whole arrays, for any block size, and whatever
+    the value of nodata is."""
+    rng = np.random.default_rng(0)
+    scattered = zip(rng.integers(0, 28, 30), rng.integers(0, 30, 30), strict=True)
+    ms_invalid = [(slice(None), slice(24, 40)), *((slice(r, r + 1), slice(c, c + 1)) for r, c in scattered)]
+    pan_invalid = [(slice(40, 80), slice(8, 40)), (slice(90, 91), slice(0, 96, 7))]
+    maps = {}
+    for value in (0, 65535):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        files = make_pair(
+            folder, ms_shape=(28, 40), nodata=value, ms_invalid=ms_invalid, pan_invalid=pan_invalid
+        )
+        for size in (64, 7) if value == 0 else (64,):
+            monkeypatch.setitem(blocks.classify_blocks.__kwdefaults__, "block_size", size)
+            das2f_map.classify(
+                *files,
+                folder / f"{size}.tif",
+                model=bundle,
+                vectors=False,
+                confidence=folder / "sure.tif",
+                overwrite=True,
+            )
+            with rasterio.open(folder / f"{size}.tif") as src:
+                maps[value, size] = src.read(1)
+    classes, probability = _truth(bundle, (tmp_path / "0" / "ms.tif", tmp_path / "0" / "pan.tif"))
+    crowded = (classes == 0) & (maps[0, 64] == 0)
+    clear = np.nan_to_num(probability, nan=1.0) > 0.34
+    np.testing.assert_array_equal(maps[0, 64][clear], classes[clear])
+    with rasterio.open(tmp_path / "0" / "ms.tif") as src:
+        measured = (src.read() != 0).all(axis=0)
+    assert (crowded & measured).sum() > 20, "some valid pixels should have too much nodata around"
+    np.testing.assert_array_equal(maps[0, 64], maps[0, 7])
+    np.testing.assert_array_equal(maps[0, 64], maps[65535, 64])
+
+
+def test_undeclared_nodata(bundle, tmp_path: Path) -> None:
+    """A black collar that no file declares, `nodata=0`: the same map as with files that declare it.
+
+    In MS a pixel is black where all bands are: zeros in one of them are measurements.
+    """
+    declared, bare = tmp_path / "declared", tmp_path / "bare"
+    collar = {"ms_invalid": [(slice(0, 4), slice(None))], "pan_invalid": [(slice(60, 96), slice(0, 20))]}
+    for folder in (declared, bare):
+        folder.mkdir()
+        files = make_pair(folder, ms_shape=(24, 26), nodata=0, **collar)
+    for path in files:
+        with rasterio.open(path, "r+") as out:
+            out.nodata = None
+    das2f_map.classify(
+        declared / "ms.tif", declared / "pan.tif", tmp_path / "a.tif", model=bundle, vectors=False
+    )
+    report = das2f_map.classify(*files, tmp_path / "b.tif", model=bundle, vectors=False, nodata=0)
+    assert report.scene["nodata"] == 0
+    with rasterio.open(tmp_path / "a.tif") as one, rasterio.open(tmp_path / "b.tif") as two:
+        np.testing.assert_array_equal(one.read(1), two.read(1))
+        assert (one.read(1)[:4] == 0).all()
+    with rasterio.open(files[0], "r+") as out:
+        values = out.read()
+        values[3, 10, 10], values[:, 10, 14] = 0, 0
+        out.write(values)
+    # One file declares it now, the other does not.
+    with rasterio.open(files[1], "r+") as out:
+        out.nodata = 0
+    das2f_map.classify(*files, tmp_path / "c.tif", model=bundle, vectors=False, nodata=0)
+    with rasterio.open(tmp_path / "c.tif") as src:
+        assert src.read(1)[10, 10] != 0
+        assert src.read(1)[10, 14] == 0
+
+
+def test_masked_pixels_are_nodata_and_change_nothing_else(bundle, pair, tmp_path: Path) -> None:
+    das2f_map.classify(*pair, tmp_path / "all.tif", model=bundle, vectors=False)
+    with rasterio.open(tmp_path / "all.tif") as src:
+        everything, profile = src.read(1), src.profile
+    clouds = np.zeros(everything.shape, np.uint8)
+    clouds[8:14, 10:15] = 1
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": 1,
+        **{k: profile[k] for k in ("width", "height", "crs", "transform")},
+    }
+    with rasterio.open(tmp_path / "clouds.tif", "w", **profile) as out:
+        out.write(clouds, 1)
+    report = das2f_map.classify(
+        *pair, tmp_path / "map.tif", model=bundle, vectors=False, mask=tmp_path / "clouds.tif"
+    )
+    with rasterio.open(tmp_path / "map.tif") as src:
+        np.testing.assert_array_equal(src.read(1), np.where(clouds, 0, everything))
+    assert report.scene["mask"]["path"] == str(tmp_path / "clouds.tif")
 
 
 def test_outputs_and_report(bundle, pair, tmp_path: Path) -> None:

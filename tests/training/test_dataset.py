@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from small_scene import Scene
 from synthetic import make_pair
 
 from das2f_map.legend import Legend
+from das2f_map.mapping.blocks import classify_blocks
 from das2f_map.model import PatchGeometry
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
@@ -72,13 +74,51 @@ def test_only_blocks_with_labels_are_read_once_each(scene: Scene, monkeypatch: p
     with open_pair(scene.ms, scene.pan) as pair:
         windows = []
         read = pair.read_block
-        monkeypatch.setattr(pair, "read_block", lambda w, b, a: (windows.append(w), read(w, b, a))[1])
+        monkeypatch.setattr(
+            pair, "read_block", lambda w, b, a, fill: (windows.append(w), read(w, b, a, fill=fill))[1]
+        )
         reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry())
         rows, cols = np.array([1, 5, 70, 63]), np.array([2, 60, 90, 0])
         reader.load(rows, cols)
         for _ in range(3):
             reader.patches(rows, cols)
     assert sorted((w.row, w.col, w.height, w.width) for w in windows) == [(0, 0, 64, 64), (64, 64, 32, 32)]
+
+
+def test_nodata_as_in_classify(tmp_path: Path) -> None:
+    """The same pixels are targets, and their patches are the same, as where a map is made."""
+    paths = make_pair(
+        tmp_path, ms_shape=(80, 70), nodata=0, ms_invalid=[(slice(50, 72), slice(None, 40)), (slice(50, 72), slice(44, None))],
+        pan_invalid=[(slice(100, 140), slice(200, 210))],
+    )  # fmt: skip
+    patch = PatchGeometry()
+    rows, cols = (a.ravel() for a in np.indices((80, 70)))
+    asked: list[NDArray[np.bool_]] = []
+    given: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+
+    class Engine:
+        def logits(self, ms, pan, targets):
+            asked.append(targets)
+            given.append((ms, pan))
+            return np.zeros((int(targets.sum()), 1), np.float32)
+
+    with open_pair(*paths) as pair:
+        reader = PatchReader(pair, [RAW] * 4, RAW, patch)
+        usable = reader.load(rows, cols)
+        card = SimpleNamespace(patch=patch, legend=SimpleNamespace(ids=(1,)))
+        blocks = classify_blocks(
+            pair, Engine(), card, pair.grids.ms.window, statistics=([RAW] * 4, RAW), block_size=80
+        )
+        assert sum(int((b.classes > 0).sum()) for b in blocks) == usable.sum()
+        np.testing.assert_array_equal(asked[0].ravel(), usable)
+        block = pair.read_block(pair.grids.ms.window, 0, 0)
+        assert usable.sum() < block.valid.sum(), "some have too much nodata around"
+        ms, pan = given[0]
+        for k in np.random.default_rng(0).permutation(np.flatnonzero(usable))[:300]:
+            r, c = rows[k], cols[k]
+            got_ms, got_pan = reader.patches(rows[[k]], cols[[k]])
+            np.testing.assert_array_equal(got_ms[0], ms[:, r : r + 16, c : c + 16])
+            np.testing.assert_array_equal(got_pan[0], pan[:, 4 * r : 4 * r + 64, 4 * c : 4 * c + 64])
 
 
 def test_no_pixels_are_no_blocks(scene: Scene) -> None:

@@ -1,0 +1,203 @@
+"""Pixels that are excluded from the map by a file: clouds, shadows, anything.
+
+The file is a vector file (inside its polygons is excluded) or a raster of one band (pixels with certain
+values or bits are), in any CRS and on any grid. It is looked up at the centres of the 4 × 4 PAN-scale pixels
+of each MS pixel, which is excluded if at least half of them are. Outside the file, and where a raster
+mask has nodata, nothing is excluded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.errors import RasterioError
+
+from das2f_map.errors import InputError
+from das2f_map.scene.area import Area
+from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
+from das2f_map.scene.plan import map_between
+from das2f_map.scene.source import RasterSource
+
+Bool = npt.NDArray[np.bool_]
+
+_HALF = PAN_PER_MS * PAN_PER_MS // 2
+_STRIP = 64
+"""MS pixel rows looked up at a time: a mask may be far finer than the scene."""
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """What a user excludes.
+
+    Attributes
+    ----------
+    path:
+        Vector or raster file.
+    values:
+        Of a raster: these values are excluded; none: all but 0.
+    bits:
+        Of a raster, instead: pixels with any of these bits set are, 0 the lowest.
+    """
+
+    path: str | Path
+    values: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """``"3,8-10"`` as ``(3, 8, 9, 10)``. Raises ``ValueError`` with a clear message."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (p.strip() for p in part.partition("-"))
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"{part.strip()!r} is not a whole number or a range such as 8-10")
+        stop = int(last) if dash else int(first)
+        if stop - int(first) > 65_535:
+            raise ValueError(f"{part.strip()} are too many")
+        found.extend(range(int(first), stop + 1))
+    return tuple(found)
+
+
+class SceneMask:
+    """A mask on the common grid of a scene. Made by :func:`open_mask`; close it after use."""
+
+    def __init__(self, file: MaskFile, source: RasterSource | Area | None, grids: GridPair) -> None:
+        self.file = file
+        self._source = source
+        self._map = map_between(grids.pan, source.grid) if isinstance(source, RasterSource) else None
+        self.covered = _covered(grids.ms, source.grid) if isinstance(source, RasterSource) else 1.0
+        """About which part of the scene a raster covers, 0..1."""
+
+    def excluded(self, window: Window) -> Bool:
+        """Which MS pixels of a window of the common grid are excluded, bool (h, w)."""
+        strips = [
+            self._fine(Window(row, window.col, min(_STRIP, window.row_stop - row), window.width))
+            for row in range(window.row, window.row_stop, _STRIP)
+        ]
+        fine = np.concatenate(strips)
+        f = PAN_PER_MS
+        return np.asarray(
+            fine.reshape(window.height, f, window.width, f).sum(axis=(1, 3), dtype=np.int64) >= _HALF
+        )
+
+    def _fine(self, window: Window) -> Bool:
+        """At PAN scale, for a window of MS pixels."""
+        fine = window.refined(PAN_PER_MS)
+        if self._source is None:
+            return np.zeros((fine.height, fine.width), dtype=np.bool_)
+        if isinstance(self._source, Area):
+            return self._source.mask(fine)
+        assert self._map is not None  # made together with the source
+        row, col = self._map.centres(fine)
+        grid = self._source.grid
+        with np.errstate(invalid="ignore"):
+            inside = (row >= 0) & (row < grid.height) & (col >= 0) & (col < grid.width)
+        out = np.zeros(inside.shape, dtype=np.bool_)
+        if not inside.any():
+            return out
+        r, c = row[inside].astype(np.int64), col[inside].astype(np.int64)
+        first_row, first_col = int(r.min()), int(c.min())
+        window = Window(first_row, first_col, int(r.max()) + 1 - first_row, int(c.max()) + 1 - first_col)
+        raw, valid = self._source.read_raw(window)
+        chosen = (self._chosen(raw[0]) & valid[0])[r - first_row, c - first_col]
+        out[inside] = chosen
+        return out
+
+    def _chosen(self, raw: npt.NDArray[Any]) -> Bool:
+        if self.file.bits:
+            wanted = np.array(sum(1 << b for b in set(self.file.bits)), dtype=np.uint64)
+            return np.asarray((raw.astype(np.int64).view(np.uint64) & wanted) != 0)
+        if self.file.values:
+            return np.isin(raw, self.file.values)
+        return np.asarray(raw != 0)
+
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know, a sentence each."""
+        if self._source is None:
+            return (f"mask {self.file.path} has no polygon in the scene: it excludes nothing",)
+        if self.covered < 1:
+            return (f"mask {self.file.path} covers only a part of the scene: it excludes nothing beyond",)
+        return ()
+
+    def describe(self) -> dict[str, Any]:
+        """For a report, as plain JSON types."""
+        return {
+            "path": str(self.file.path),
+            "values": list(self.file.values) or None,
+            "bits": list(self.file.bits) or None,
+        }
+
+    def close(self) -> None:
+        """Close the file."""
+        if isinstance(self._source, RasterSource):
+            self._source.close()
+
+
+def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
+    """Open a vector or raster mask for a scene.
+
+    Parameters
+    ----------
+    file:
+        Path, and what of it is excluded.
+    grids:
+        The scene's common grid.
+
+    Raises
+    ------
+    InputError
+        It is missing, neither raster nor vector, has no CRS, several bands, lines or points; values or
+        bits are asked of polygons or bits of numbers that are not whole; a raster lies elsewhere.
+    """
+    label = f"mask file {file.path}"
+    if file.values and file.bits:
+        raise InputError(f"{label} is read by values or by bits, not both", "give one of the two")
+    if not _is_raster(file.path):
+        if file.values or file.bits:
+            raise InputError(
+                f"{label} is no raster: it has no values or bits to choose by",
+                "leave out --mask-values and --mask-bits, or give a raster",
+            )
+        return SceneMask(file, Area.inside(file.path, grids.pan, label), grids)
+    source = RasterSource(file.path, "mask")
+    try:
+        if source.band_count != 1:
+            raise InputError(
+                f"{label} has {source.band_count} bands, a mask has one",
+                "take one out, e.g. gdal_translate -b 1 in.tif out.tif",
+            )
+        if file.bits and not np.issubdtype(np.dtype(source.dtype), np.integer):
+            raise InputError(f"{label} has no bits: its values are {source.dtype}", "choose by --mask-values")
+        if max(file.bits, default=0) > 63:
+            raise InputError(f"{label} has no bit {max(file.bits)}", "bits count from 0, the lowest")
+        mask = SceneMask(file, source, grids)
+        if mask.covered == 0:
+            raise InputError(f"{label} does not touch the scene", "check that it belongs to this scene")
+        return mask
+    except BaseException:
+        source.close()
+        raise
+
+
+def _is_raster(path: str | Path) -> bool:
+    try:
+        with rasterio.open(path) as dataset:
+            return bool(dataset.count)
+    except RasterioError:
+        return False
+
+
+def _covered(scene: Grid, mask: Grid) -> float:
+    rows, cols = min(64, scene.height), min(64, scene.width)
+    scale = Affine.scale(scene.width / cols, scene.height / rows)
+    coarse = Grid(rows, cols, scene.transform * scale, scene.crs)
+    row, col = map_between(coarse, mask).centres(coarse.window)
+    with np.errstate(invalid="ignore"):
+        inside = (row >= 0) & (row < mask.height) & (col >= 0) & (col < mask.width)
+    return float(inside.mean())

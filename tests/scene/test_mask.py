@@ -1,0 +1,210 @@
+"""Masks: polygons and rasters of other grids, against areas that are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from pyproj import Transformer
+from rasterio.crs import CRS
+from synthetic import make_pair, pair_grids, write_raster
+
+from das2f_map.errors import InputError
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.mask import MaskFile, parse_numbers
+from das2f_map.scene.pair import open_pair
+from das2f_map.scene.radiometry import sample_statistics
+from das2f_map.scene.source import RasterSource
+
+MS, _ = pair_grids()  # 64 × 64 pixels of 8 m
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_pair(tmp_path_factory.mktemp("scene"))
+
+
+def box(row: float, col: float, row_stop: float, col_stop: float) -> shapely.Polygon:
+    """In MS pixels."""
+    (x0, y1), (x1, y0) = MS.pixel_to_map(row, col), MS.pixel_to_map(row_stop, col_stop)
+    return shapely.box(x0, y0, x1, y1)
+
+
+def vector(path: Path, *shapes: shapely.Geometry, crs: str = "EPSG:32632") -> Path:
+    frame = geopandas.GeoDataFrame(geometry=list(shapes), crs=MS.crs.to_wkt())
+    frame.to_crs(crs).to_file(path)
+    return path
+
+
+def excluded(paths: tuple[Path, Path], mask: MaskFile) -> np.ndarray:
+    with open_pair(*paths, mask=mask) as scene:
+        return ~scene.read_block(scene.grids.ms.window, 0, 0).valid
+
+
+def window(*box: int) -> np.ndarray:
+    out = np.zeros((64, 64), bool)
+    out[box[0] : box[2], box[1] : box[3]] = True
+    return out
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:32633"])
+def test_polygons(pair, tmp_path: Path, crs: str) -> None:
+    # 30.4 to 40.6: the first pixel is covered by 60 %, the last by 60 %.
+    path = vector(tmp_path / "m.gpkg", box(10, 20, 15, 28), box(30.4, 5, 40.6, 9), crs=crs)
+    np.testing.assert_array_equal(
+        excluded(pair, MaskFile(path)), window(10, 20, 15, 28) | window(30, 5, 41, 9)
+    )
+    path = vector(tmp_path / "less.gpkg", box(30.7, 5, 40.3, 9), crs=crs)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path)), window(31, 5, 40, 9))
+
+
+def test_values_of_a_raster(pair, tmp_path: Path) -> None:
+    values = np.zeros((1, 64, 64))
+    values[0, 3:6, 7:9], values[0, 20:30, 1:4], values[0, 50, 50] = 1, 53248, 61440
+    path = write_raster(tmp_path / "qa.tif", values, MS, dtype="uint16")
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path)), values[0] != 0)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, values=(53248, 61440))), values[0] > 1)
+    # 61440 is 0b1111 << 12, 53248 is 0b1101 << 12.
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, bits=(15,))), values[0] > 1)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, bits=(13,))), values[0] == 61440)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, bits=(0, 13))), (values[0] % 53248) != 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int32"])
+def test_bits_of_any_type(pair, tmp_path: Path, dtype: str) -> None:
+    top = np.iinfo(dtype).bits - 1
+    values = np.zeros((1, 64, 64), dtype)
+    values[0, 3:6, 7:9] = np.array(1 << top, np.uint64).astype(dtype)
+    values[0, 9, 9] = 1
+    path = tmp_path / "qa.tif"
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=64,
+        height=64,
+        count=1,
+        dtype=dtype,
+        crs=MS.crs,
+        transform=MS.transform,
+    ) as out:
+        out.write(values)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, bits=(top,))), window(3, 7, 6, 9))
+
+
+def test_rasters_of_other_grids(pair, tmp_path: Path) -> None:
+    """A mask of 3.2 m pixels in another CRS, turned and south-up; of 20 m pixels that cover a part only."""
+    to = Transformer.from_crs("EPSG:32632", "EPSG:32631", always_xy=True)
+    x, y = to.transform(*MS.pixel_to_map(32, 32))
+    turn = (
+        Affine.translation(x, y)
+        * Affine.rotation(10)
+        * Affine.scale(3.2, 3.2)
+        * Affine.translation(-120, -120)
+    )
+    grid = Grid(240, 240, turn, CRS.from_epsg(32631))
+    col, row = np.meshgrid(np.arange(240) + 0.5, np.arange(240) + 0.5)
+    back = Transformer.from_crs("EPSG:32631", "EPSG:32632", always_xy=True).transform(
+        *(grid.transform * (col, row))
+    )
+    ms_col, ms_row = ~MS.transform * back
+    disc = (ms_row - 30) ** 2 + (ms_col - 25) ** 2 < 12**2
+    path = write_raster(tmp_path / "fine.tif", disc[None] * 1.0, grid, dtype="uint8")
+    found = excluded(pair, MaskFile(path))
+    c, r = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5)
+    distance = np.hypot(r - 30, c - 25)
+    assert found[distance < 11.3].all()
+    assert not found[distance > 12.7].any()
+    assert found.sum() == pytest.approx(np.pi * 144, rel=0.02)
+
+    coarse = Grid(
+        10, 10, Affine(20, 0, *MS.pixel_to_map(16, 16)[:1], 0, -20, MS.pixel_to_map(16, 16)[1]), MS.crs
+    )
+    path = write_raster(tmp_path / "coarse.tif", np.ones((1, 10, 10)), coarse, dtype="uint8")
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path)), window(16, 16, 41, 41))
+    with open_pair(*pair, mask=MaskFile(path)) as scene:
+        assert any("covers only a part of the scene" in n for n in scene.notices)
+        assert scene.describe()["mask"] == {"path": str(path), "values": None, "bits": None}
+
+
+def test_nodata_of_a_mask_excludes_nothing(pair, tmp_path: Path) -> None:
+    values = np.full((1, 64, 64), 255.0)
+    values[0, 5:9, 5:9] = 1
+    path = write_raster(tmp_path / "m.tif", values, MS, dtype="uint8", nodata=255)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path)), window(5, 5, 9, 9))
+
+
+def test_any_window_is_the_same_and_only_it_is_read(pair, tmp_path: Path, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    fine = MS.refined(3)
+    path = write_raster(tmp_path / "m.tif", rng.random((1, 192, 192)) < 0.5, fine, dtype="uint8")
+    read: list[Window] = []
+    original = RasterSource.read_raw
+
+    def spy(self: RasterSource, window: Window) -> object:
+        if self.role == "mask":
+            read.append(window)
+        return original(self, window)
+
+    monkeypatch.setattr(RasterSource, "read_raw", spy)
+    with open_pair(*pair, mask=MaskFile(path)) as scene:
+        assert read == []
+        whole = scene.read_block(scene.grids.ms.window, 0, 0).valid
+        assert 0.2 < whole.mean() < 0.8
+        read.clear()
+        for w in (Window(0, 0, 1, 1), Window(30, 41, 7, 23), Window(63, 0, 1, 64)):
+            np.testing.assert_array_equal(scene.read_block(w, 7, 8).valid, whole[w.slices()])
+        assert read == [Window(0, 0, 3, 3), Window(90, 123, 21, 69), Window(189, 0, 3, 192)]
+
+
+def test_patches_and_statistics(pair, tmp_path: Path) -> None:
+    """Masked pixels are still seen by their neighbours, and are in no statistics."""
+    path = vector(tmp_path / "m.gpkg", box(0, 0, 64, 32))
+    with open_pair(*pair, mask=MaskFile(path)) as scene, open_pair(*pair) as plain:
+        one, two = (s.read_block(Window(0, 20, 40, 40), 7, 8) for s in (scene, plain))
+        np.testing.assert_array_equal(one.ms, two.ms)
+        assert not one.invalid.any()
+        with rasterio.open(pair[0]) as src:
+            right = src.read(1)[:, 32:]
+        assert sample_statistics(scene)[0][0].mean == pytest.approx(right.mean(), rel=1e-6)
+
+
+def test_a_mask_without_polygons_here_is_no_error(pair, tmp_path: Path) -> None:
+    """Where there are no clouds there is nothing to mask; it is told all the same."""
+    for path in (vector(tmp_path / "far.gpkg", box(500, 500, 510, 510)), vector(tmp_path / "none.gpkg")):
+        with open_pair(*pair, mask=MaskFile(path)) as scene:
+            assert "excludes nothing" in scene.notices[-1]
+            assert scene.read_block(scene.grids.ms.window, 0, 0).valid.all()
+
+
+def test_refused(pair, tmp_path: Path) -> None:
+    def refused(mask: MaskFile, message: str) -> None:
+        with pytest.raises(InputError, match=message) as caught:
+            open_pair(*pair, mask=mask)
+        assert "\n" not in caught.value.message
+
+    polygons = vector(tmp_path / "m.gpkg", box(1, 1, 5, 5))
+    lines = vector(tmp_path / "l.gpkg", shapely.LineString([MS.pixel_to_map(1, 1), MS.pixel_to_map(5, 5)]))
+    floats = write_raster(tmp_path / "f.tif", np.ones((1, 64, 64)), MS)
+    two = write_raster(tmp_path / "two.tif", np.ones((2, 64, 64)), MS)
+    far = Grid(8, 8, MS.transform * Affine.translation(500, 500), MS.crs)
+    elsewhere = write_raster(tmp_path / "far.tif", np.ones((1, 8, 8)), far, dtype="uint8")
+    refused(MaskFile(tmp_path / "no.gpkg"), "mask file .*no.gpkg does not exist")
+    refused(MaskFile(polygons, values=(3,)), "no raster: it has no values or bits")
+    refused(MaskFile(lines), "LineString features")
+    refused(MaskFile(floats, bits=(3,)), "no bits: its values are float32")
+    refused(MaskFile(floats, values=(1,), bits=(3,)), "by values or by bits")
+    refused(MaskFile(two), "has 2 bands, a mask has one")
+    refused(MaskFile(elsewhere), "mask file .*far.tif does not touch the scene")
+
+
+def test_numbers() -> None:
+    assert parse_numbers("3, 8-10,61440") == (3, 8, 9, 10, 61440)
+    for text in ("", "a", "3-", "-3", "1-100000000"):
+        with pytest.raises(ValueError, match=r"whole number|too many"):
+            parse_numbers(text)
