@@ -158,6 +158,42 @@ def test_other_crs_or_rotation(tmp_path: Path, crs: str, pixel: float, rotation:
         assert np.sqrt(np.mean(errors(block.pan, field.panchromatic(), pair.grids.pan) ** 2)) < 0.02
 
 
+@pytest.mark.parametrize("turn", [0.0, 25.0, -70.0], ids=lambda v: f"turned by {v:g}")
+@pytest.mark.parametrize("crs", ["same", "EPSG:32633", "EPSG:4326"])
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.5, -0.5), (0.3, 1.7)], ids=str)
+@pytest.mark.parametrize("ratio", [2, 3, 3.99, 4, 5])
+def test_nothing_moves_at_any_combination(
+    tmp_path: Path, ratio: float, offset: tuple[float, float], crs: str, turn: float
+) -> None:
+    """Ratio, offset, CRS of PAN, and a turn: of both images in one CRS, of MS alone where there are two."""
+    options = {"ms_shape": (36, 40), "ratio": ratio, "offset": offset, "rotation": turn}
+    ms_grid, pan_grid = pair_grids(**options)
+    if crs != "same":
+        target = CRS.from_user_input(crs)
+        to = Transformer.from_crs(ms_grid.crs.to_wkt(), target.to_wkt(), always_xy=True)
+        x, y = to.transform(*ms_grid.pixel_to_map(18, 20))
+        # About 8 m / ratio; in degrees a little less along columns.
+        step = 8 / ratio / (1 if target.is_projected else 90_000)
+        n = round(34 * ratio)
+        corner = Affine.translation(x, y) * Affine.scale(step, -step)
+        moved = Affine.translation(offset[1] - n / 2, offset[0] - n / 2)
+        pan_grid = Grid(n, n, corner * moved, target)
+    paths = make_pair(tmp_path, **options, pan_grid=pan_grid, dtype="float32")
+    field = scene_field(ms_grid)
+    with open_pair(*paths) as pair:
+        assert pair.grids.ms.crs == ms_grid.crs
+        block = pair.read_block(pair.grids.ms.window, 0, 0)
+        assert np.isfinite(block.pan).mean() > 0.4
+        ms_shift = np.array(shift_between(block.ms, field, pair.grids.ms)) * 4
+        pan_shift = np.array(shift_between(block.pan, field.panchromatic(), pair.grids.pan))
+        assert np.abs([ms_shift, pan_shift]).max() < 0.02
+        for image, truth, grid in (
+            (block.ms, field, pair.grids.ms),
+            (block.pan, field.panchromatic(), pair.grids.pan),
+        ):
+            assert np.sqrt(np.mean(errors(image, truth, grid) ** 2)) < 0.02
+
+
 def test_valid_where_the_other_image_covers(tmp_path: Path) -> None:
     """Validity of a turned PAN against its outline: centres clearly inside are valid, outside are not."""
     ms_grid, _ = pair_grids()
@@ -247,6 +283,44 @@ def test_non_square_pixels(tmp_path: Path) -> None:
     with open_pair(tmp_path / "ms.tif", tmp_path / "pan.tif") as pair:
         assert pair.ms_gsd_m == pytest.approx(80**0.5)
         assert np.abs(shift_between(whole(pair)[1], field.panchromatic(), pair.grids.pan)).max() < 0.02
+
+
+@pytest.mark.parametrize("flips", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("ratio", "offset"), [(2, (0.5, -0.5)), (4, (0.3, 1.7)), (3.99, (0.0, 0.0))])
+def test_turned_files_that_are_resampled(
+    tmp_path: Path, flips: tuple[bool, bool], ratio: float, offset: tuple[float, float]
+) -> None:
+    """South-up, mirrored: to the last bit what the usual way up gives, also where an image is resampled."""
+    options = {"ratio": ratio, "offset": offset, "ms_shape": (20, 24), "dtype": "float32"}
+    plain, turned = tmp_path / "plain", tmp_path / "turned"
+    plain.mkdir(), turned.mkdir()
+    with open_pair(*make_pair(plain, **options)) as pair:
+        expected, grid = whole(pair), pair.grids.ms
+    for which in ((0,), (1,), (0, 1)):
+        paths = make_pair(turned, **options)
+        for n in which:
+            turned_file(paths[n], *flips)
+        with open_pair(*paths) as pair:
+            assert np.allclose(list(pair.grids.ms.transform), list(grid.transform), atol=1e-6)
+            for found, truth in zip(whole(pair), expected, strict=True):
+                np.testing.assert_allclose(found, truth, rtol=2e-6)
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_pixel_is_point_and_pixel_is_area_together(tmp_path: Path, ratio: float) -> None:
+    """A PAN file that stores the position of its first pixel's centre: the ground is where it was."""
+    ms, pan = make_pair(tmp_path, ratio=ratio, offset=(0.5, 0.25), dtype="float32")
+    with rasterio.open(pan) as ds:
+        values, profile = ds.read(), ds.profile
+    with rasterio.open(pan, "w", **profile) as ds:
+        ds.update_tags(AREA_OR_POINT="Point")
+        ds.write(values)
+    assert b"\x01\x04\x00\x00\x01\x00\x02\x00" in pan.read_bytes(), "GTRasterTypeGeoKey: point"
+    with open_pair(ms, pan) as pair:
+        field = scene_field(pair_grids(ratio=ratio)[0])
+        block = whole(pair)
+        assert np.abs(shift_between(block[0], field, pair.grids.ms)).max() * 4 < 0.02
+        assert np.abs(shift_between(block[1], field.panchromatic(), pair.grids.pan)).max() < 0.02
 
 
 def test_geographic_pair(tmp_path: Path) -> None:
