@@ -42,24 +42,24 @@ def report(cases: dict[str, Case]) -> None:
 
 
 @functools.lru_cache
-def _run(file: Path) -> dict[str, dict[str, float] | str]:
-    interpret = {} if DEVICE == "cuda" else {"TRITON_INTERPRET": "1"}
+def _run(file: Path, interpret: bool) -> dict[str, dict[str, float] | str]:
+    variables = {"TRITON_INTERPRET": "1" if interpret and DEVICE == "cpu" else "0"}
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, str(file)],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **interpret, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, dict[str, float] | str] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def errors_of(file: Path, case: str) -> dict[str, float]:
+def errors_of(file: Path, case: str, *, interpret: bool = True) -> dict[str, float]:
     """What a case of a file came to; the file runs once. Skips where Triton is missing."""
     pytest.importorskip("triton", reason="needs Triton", exc_type=ImportError)
-    found = _run(file)[case]
+    found = _run(file, interpret)[case]
     assert isinstance(found, dict), found
     return found

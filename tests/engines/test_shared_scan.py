@@ -11,6 +11,7 @@ import torch
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled, unavailable
 from das2f_map.engines.shared_scan.runs import AxisRuns
+from das2f_map.errors import DeviceError
 from das2f_map.network import Das2fNet, NetworkConfig
 
 SMALL = {"width": 16, "state_size": 4, "dt_rank": 4}
@@ -218,3 +219,32 @@ def test_runs_hold_each_token_of_each_class_once(outputs: int, edge: int) -> Non
     assert all(len(tokens) == 1 for tokens in seen.values())
     start, position = runs.representatives()
     assert [next(iter(seen[e]))[0] for e in range(runs.entries)] == (start + position).tolist()
+
+
+def test_blocks_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = trained_looking(torch.float32, **SMALL)
+    scene = block(5, 7)
+    scene.all[1, 2] = False
+    expected = SharedScanEngine(network).logits(scene.ms, scene.pan, scene.all)
+    engine = SharedScanEngine(network, block_size=7)
+    compute, sizes = engine._block, []
+
+    def short_of_memory(ms: torch.Tensor, *rest: object) -> torch.Tensor:
+        sizes.append(max(ms.shape[1:]) - 15)
+        if sizes[-1] > 2:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return compute(ms, *rest)
+
+    monkeypatch.setattr(engine, "_block", short_of_memory)
+    result = engine.logits(scene.ms, scene.pan, scene.all)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert sizes[:3] == [7, 4, 2]
+    assert set(sizes[3:]) <= {1, 2}
+    assert engine.block_size == 2
+
+    def no_memory(*_all: object) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(engine, "_block", no_memory)
+    with pytest.raises(DeviceError, match="too little free memory for a single patch"):
+        engine.logits(scene.ms, scene.pan, scene.all)

@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from das2f_map.engines.shared_scan import compiled
+from das2f_map.engines.shared_scan import compiled, cuda
 from das2f_map.engines.shared_scan.compiled import CompiledFirstStage
+from das2f_map.engines.shared_scan.cuda import TritonFirstStage
 from das2f_map.engines.shared_scan.first_stage import FirstStage
-from das2f_map.engines.shared_scan.maps import MS_EDGE
+from das2f_map.engines.shared_scan.maps import MS_EDGE, MixerMaps, TokenMap
 from das2f_map.engines.shared_scan.runs import Indices
+from das2f_map.errors import DeviceError
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.das2f import StageOutput
 from das2f_map.scene.grid import PAN_PER_MS
+
+log = logging.getLogger(__name__)
+
+_CPU_BLOCK, _CPU_BATCH = 32, 16
+_CUDA_BATCH = 256
+
+
+class _Kernels(Protocol):
+    """A first stage in kernels: :class:`.CompiledFirstStage` or :class:`.TritonFirstStage`."""
+
+    whole: bool
+
+    def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> Any: ...
+
+    def finish(self, scanned: Any, rows: Indices, cols: Indices) -> Tensor: ...
 
 
 class SharedScanEngine:
@@ -34,9 +54,10 @@ class SharedScanEngine:
     precision:
         ``fp32``, ``bf16`` or ``fp16``; a float64 network computes in float64 with ``fp32``.
     batch_size:
-        Patches whose tail is computed together.
+        Patches whose tail is computed together; by default 16 on the CPU and 256 on CUDA.
     block_size:
-        MS pixels a side of what is computed at once.
+        MS pixels a side of what is computed at once; by default 32 on the CPU and what fits into free memory
+        on CUDA. It is halved, for good, when memory runs out there.
     """
 
     name = "shared"
@@ -59,13 +80,19 @@ class SharedScanEngine:
         self._dtype = next(network.parameters()).dtype
         self._patch = network.config.patch_size
         self._first = FirstStage(network)
-        self.batch_size = batch_size or 16
-        self.block_size = block_size or 32
-        self._kernels: CompiledFirstStage | None = None
-        if self._device.type == "cpu" and not compiled.unavailable(network.config, self._dtype, precision):
-            self._kernels = CompiledFirstStage(self._first, precision)
-        elif precision != "fp32":
-            raise ValueError(f"precision {precision} needs the compiled kernels")
+        self._kernels: _Kernels | None = None
+        if self._device.type == "cuda":
+            self.batch_size = batch_size or _CUDA_BATCH
+            self.block_size = block_size or cuda.block_size(network.config, self._device, precision)
+            reason = cuda.unavailable(network.config, self._device, precision)
+            if self._dtype is torch.float32 and not reason:
+                self._kernels = TritonFirstStage(self._first, precision)
+        else:
+            self.batch_size, self.block_size = batch_size or _CPU_BATCH, block_size or _CPU_BLOCK
+            if not compiled.unavailable(network.config, self._dtype, precision):
+                self._kernels = CompiledFirstStage(self._first, precision)
+        if precision != "fp32" and self._kernels is None:
+            raise ValueError(f"precision {precision} needs the kernels")
 
     @property
     def device(self) -> str:
@@ -73,7 +100,9 @@ class SharedScanEngine:
 
     @property
     def scan(self) -> str:
-        """How the scan is computed: the kernels' instruction set, or torch."""
+        """How the scan is computed: the compiled kernels' instruction set, triton, or torch."""
+        if isinstance(self._kernels, TritonFirstStage):
+            return "triton"
         return "torch" if self._kernels is None else f"compiled, {compiled.instruction_set()}"
 
     @torch.inference_mode()
@@ -90,23 +119,66 @@ class SharedScanEngine:
             raise ValueError(f"block of {ms.shape} and {pan.shape} does not fit targets {targets.shape}")
         out = np.empty((h, w, self._network.config.classes), dtype=np.float32)
         ms_all, pan_all = (torch.from_numpy(v).to(self._device, self._dtype) for v in (ms, pan))
-        for row in range(0, h, self.block_size):
-            for col in range(0, w, self.block_size):
-                part = targets[row : row + self.block_size, col : col + self.block_size]
-                rows, cols = np.nonzero(part)
+        todo = [(0, h, 0, w)]
+        with self._exact_convolutions():
+            while todo:
+                top, bottom, left, right = todo.pop()
+                size = self.block_size
+                if max(bottom - top, right - left) > size:
+                    todo += [
+                        (row, min(row + size, bottom), col, min(col + size, right))
+                        for row in reversed(range(top, bottom, size))
+                        for col in reversed(range(left, right, size))
+                    ]
+                    continue
+                rows, cols = np.nonzero(targets[top:bottom, left:right])
                 if not len(rows):
                     continue
                 # Only the rectangle that holds what is wanted.
-                r, c = rows.min() + row, cols.min() + col
+                r, c = rows.min() + top, cols.min() + left
                 height, width = int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1
-                result = self._block(
+                result = self._block_that_fits(
                     ms_all[:, r : r + height + halo, c : c + width + halo],
                     pan_all[:, f * r : f * (r + height + halo), f * c : f * (c + width + halo)],
                     rows - rows.min(),
                     cols - cols.min(),
                 )
-                out[rows + row, cols + col] = result.float().cpu().numpy()
+                if result is None:
+                    self._halve(max(height, width))
+                    todo.append((top, bottom, left, right))
+                else:
+                    out[rows + top, cols + left] = result
         return out[targets]
+
+    def _block_that_fits(
+        self, ms: Tensor, pan: Tensor, rows: Indices, cols: Indices
+    ) -> npt.NDArray[np.float32] | None:
+        """As :meth:`_block`, or ``None`` if the device's memory is too small for it."""
+        try:
+            return self._block(ms, pan, rows, cols).float().cpu().numpy()
+        except torch.cuda.OutOfMemoryError:
+            return None
+
+    def _halve(self, size: int) -> None:
+        """Go on with blocks of half the size of one that was too large."""
+        # Not where the error was caught: it keeps the block's tensors alive.
+        torch.cuda.empty_cache()
+        if size == 1:
+            raise DeviceError(
+                f"{self.device} has too little free memory for a single patch",
+                "free its memory, or use --device cpu",
+            )
+        self.block_size = (size + 1) // 2
+        log.warning("out of memory on %s: going on with blocks of %d pixels", self.device, self.block_size)
+
+    def _exact_convolutions(self) -> AbstractContextManager[object]:
+        """cuDNN would round their operands to TF32."""
+        if self._device.type != "cuda":
+            return nullcontext()
+        flags: AbstractContextManager[object] = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        return flags
 
     def _block(self, ms: Tensor, pan: Tensor, rows: Indices, cols: Indices) -> Tensor:
         """Logits ``(n, C)`` of the outputs at ``rows``, ``cols`` (n,) of a block with its halo."""
@@ -129,9 +201,15 @@ class SharedScanEngine:
         parts = []
         for start in range(0, len(rows), self.batch_size):
             some = slice(start, start + self.batch_size)
-            features = self._network.features_after(output(rows[some], cols[some]))
-            parts.append(self._network.classifier(features))
+            with self._other_stages():
+                features = self._network.features_after(output(rows[some], cols[some]))
+            parts.append(self._network.classifier(features.to(self._dtype)))
         return torch.cat(parts)
+
+    def _other_stages(self) -> AbstractContextManager[object]:
+        if self._device.type != "cuda" or self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=cuda.DTYPES[self.precision])
 
 
 def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
@@ -140,6 +218,6 @@ def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> 
         return f"patches of {config.patch_size} pixels have no middle to share"
     if precision == "fp32":
         return ""
-    if device.type != "cpu":
-        return f"{precision} is not available on {device.type}"
+    if device.type == "cuda":
+        return cuda.unavailable(config, device, precision)
     return compiled.unavailable(config, torch.float32, precision)

@@ -3,17 +3,18 @@
 The algorithm is that of :mod:`.torch_path`; here the parts are launches of their own, each parallel over the
 starts *along* the rows and over channels:
 
-``segments``       what a row in the middle does to a zero state, for every row and start along it: L_end and ylocal
-``border_rows``    a patch's first rows, from a zero state, or its last rows, from the state that reaches them
-``wavefront``      the rows between, all patches of a start at once, each with its state in registers
+``segments``     what a row in the middle does to a zero state, for every row and start: L_end and ylocal
+``border_rows``  a patch's first rows, from a zero state, or its last rows, from the state that reaches them
+``wavefront``    the rows between, all patches of a start at once, each with its state in registers
 
 A row meets exactly P patches, at the positions 0..P-1. The wavefront keeps the state of the patch with start
-``s`` in slot ``s mod P``, so that nothing moves when a patch ends and another begins. Within a row the running
-product of the decays is ``P_t = exp(A (dt_0 + … + dt_t))``, so ``W = C P`` needs no recurrence, and
+``s`` in slot ``s mod P``, so that nothing moves when a patch ends and another begins. Within a row the
+running product of the decays is ``P_t = exp(A (dt_0 + … + dt_t))``, so ``W = C P`` needs no recurrence, and
 ``y = ylocal + W H`` is a product (P tokens x N) . (N x P patches) a channel for the tensor cores.
 
-A direction is a way to read the maps and to number the patches: two strides and, reversed ones being negative,
-an offset. Tokens of ``y`` stand in the order in which the direction meets them.
+A direction is a way to read the maps and to number the patches: two strides and, reversed ones being
+negative, an offset. Tokens of ``y`` stand in the order in which the direction meets them. Where a patch's
+tokens stand along an axis of a map is a table of its P positions, to be added to the patch's start.
 
 ``dt`` is after its softplus; A has log2 e in it, ``exp2`` being what the hardware has. States, sums and
 exponentials are float32.
@@ -23,6 +24,8 @@ exponentials are float32.
 
 from __future__ import annotations
 
+import os
+
 import triton
 import triton.language as tl
 
@@ -30,23 +33,28 @@ INTERPRETED: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
 def configs(*choices: dict[str, int]) -> list[triton.Config]:
-    """What to try for a kernel: keyword arguments with ``num_warps``. The interpreter takes the first."""
-    split = [(dict(c), c["num_warps"]) for c in choices]
-    for constants, _ in split:
-        del constants["num_warps"]
-    made = [triton.Config(constants, num_warps=warps) for constants, warps in split]
-    return made[:1] if INTERPRETED.value else made
+    """Ways to launch a kernel: constants with ``num_warps``.
+
+    The first is taken. With ``DAS2F_MAP_AUTOTUNE=1`` all are timed; then the last bits of a result can depend
+    on what won, and a map would not be the same from run to run.
+    """
+    made = []
+    for choice in choices:
+        constants = {name: value for name, value in choice.items() if name != "num_warps"}
+        made.append(triton.Config(constants, num_warps=choice["num_warps"]))
+    tune = os.environ.get("DAS2F_MAP_AUTOTUNE") == "1" and not INTERPRETED.value
+    return made if tune else made[:1]
 
 
 @triton.jit
 def rounded(v, DTYPE: tl.constexpr):
-    """float32 values rounded to what a half type holds. NumPy has no bfloat16, and the interpreter cuts it off."""
+    """float32 values rounded to what a half type holds, for the interpreter: NumPy has no bfloat16."""
     v = v.to(tl.float32)
-    if DTYPE == tl.bfloat16:
+    if tl.bfloat16 == DTYPE:
         bits = v.to(tl.int32, bitcast=True)
         bits += 0x7FFF + ((bits >> 16) & 1)
         return (bits & -65536).to(tl.float32, bitcast=True)
-    elif DTYPE == tl.float16:
+    elif tl.float16 == DTYPE:
         return v.to(tl.float16).to(tl.float32)
     else:
         return v
@@ -57,7 +65,7 @@ def product(a, b, DTYPE: tl.constexpr):
     """Matrix product of operands in ``DTYPE`` with float32 sums."""
     if INTERPRETED:
         return tl.dot(rounded(a, DTYPE), rounded(b, DTYPE))
-    elif DTYPE == tl.float32:
+    elif tl.float32 == DTYPE:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="tf32x3")
     else:
         return tl.dot(a.to(DTYPE), b.to(DTYPE))
@@ -69,17 +77,6 @@ def stored(v, DTYPE: tl.constexpr):
     if INTERPRETED:
         v = rounded(v, DTYPE)
     return v.to(DTYPE)
-
-
-@triton.jit
-def _entry(start, position, outputs, EDGE: tl.constexpr, P: tl.constexpr):
-    """``AxisRuns.entry``."""
-    between = EDGE * outputs + start + position - EDGE
-    if EDGE == 0:
-        return between
-    first = position * outputs + start
-    last = EDGE * outputs + (outputs + P - 1 - 2 * EDGE) + (position - (P - EDGE)) * outputs + start
-    return tl.where(position < EDGE, first, tl.where(position >= P - EDGE, last, between))
 
 
 @triton.jit
@@ -97,53 +94,54 @@ _ROW_CONFIGS = configs({"BD": 32, "num_warps": 1}, {"BD": 64, "num_warps": 2})
 
 
 @triton.autotune(_ROW_CONFIGS, key=["WIDTH", "STATES"])
-@triton.jit
+@triton.jit(do_not_specialize=["along"])
 def segments(
     x_ptr,  # maps' first value in the direction's frame, (across, along) by the strides
     p_ptr,  # dt, then B, C
     a_ptr,  # (N, D), times log2 e
+    table_ptr,  # (4, P) int64: of x across and along, of the parameters across and along
     end_ptr,  # (middle rows, along, N, D): L_end
     local_ptr,  # (middle rows, along, P, D): ylocal
     x_across,
     x_along,
     p_across,
     p_along,
-    across,
     along,
-    X_EDGE: tl.constexpr,
-    P_EDGE: tl.constexpr,
+    EDGE: tl.constexpr,
     P: tl.constexpr,
     WIDTH: tl.constexpr,
     STATES: tl.constexpr,
     NP: tl.constexpr,
     BD: tl.constexpr,
 ):
-    EDGE: tl.constexpr = max(X_EDGE, P_EDGE)
     start = tl.program_id(0) // (WIDTH // BD)
     d = tl.program_id(0) % (WIDTH // BD) * BD + tl.arange(0, BD)
     n = tl.arange(0, NP)
     n_in = n < STATES
     in_states = n_in[:, None] & (d < WIDTH)[None, :]
-    token_row = tl.program_id(1) + EDGE
-    x_row = x_ptr + (X_EDGE * across + token_row - X_EDGE).to(tl.int64) * x_across
-    p_row = p_ptr + (P_EDGE * across + token_row - P_EDGE).to(tl.int64) * p_across
+    # The row as the patch that starts EDGE before it has it, which may be one beyond the last.
+    x_row = x_ptr + tl.program_id(1).to(tl.int64) * x_across + tl.load(table_ptr + EDGE)
+    p_row = p_ptr + tl.program_id(1).to(tl.int64) * p_across + tl.load(table_ptr + 2 * P + EDGE)
+    x_row += start.to(tl.int64) * x_along
+    p_row += start.to(tl.int64) * p_along
     a2 = tl.load(a_ptr + n[:, None] * WIDTH + d[None, :], mask=in_states, other=0.0)
     segment = tl.program_id(1).to(tl.int64) * along + start
     h = tl.zeros((NP, BD), dtype=tl.float32)
     for t in range(P):
-        at_x = x_row + _entry(start, t, along, X_EDGE, P).to(tl.int64) * x_along
-        at_p = p_row + _entry(start, t, along, P_EDGE, P).to(tl.int64) * p_along
+        at_x = x_row + tl.load(table_ptr + P + t)
+        at_p = p_row + tl.load(table_ptr + 3 * P + t)
         h, y = _step(at_x, at_p, a2, h, d, n, n_in, WIDTH, STATES)
         tl.store(local_ptr + (segment * P + t) * WIDTH + d, y)
     tl.store(end_ptr + segment * STATES * WIDTH + n[:, None] * WIDTH + d[None, :], h, mask=in_states)
 
 
 @triton.autotune(_ROW_CONFIGS, key=["WIDTH", "STATES", "LAST"])
-@triton.jit
+@triton.jit(do_not_specialize=["along"])
 def border_rows(
     x_ptr,
     p_ptr,
     a_ptr,
+    table_ptr,
     state_ptr,  # (across, along, N, D): written after the first rows, read before the last
     y_ptr,  # the first patch's first token in the direction's frame; a patch's tokens are (P * P, D)
     x_across,
@@ -152,18 +150,15 @@ def border_rows(
     p_along,
     y_across,
     y_along,
-    across,
     along,
     LAST: tl.constexpr,
-    X_EDGE: tl.constexpr,
-    P_EDGE: tl.constexpr,
+    EDGE: tl.constexpr,
     P: tl.constexpr,
     WIDTH: tl.constexpr,
     STATES: tl.constexpr,
     NP: tl.constexpr,
     BD: tl.constexpr,
 ):
-    EDGE: tl.constexpr = max(X_EDGE, P_EDGE)
     start = tl.program_id(0) // (WIDTH // BD)
     patch = tl.program_id(1)
     d = tl.program_id(0) % (WIDTH // BD) * BD + tl.arange(0, BD)
@@ -174,17 +169,18 @@ def border_rows(
     at_state = state_ptr + (patch.to(tl.int64) * along + start) * STATES * WIDTH
     at_state += n[:, None] * WIDTH + d[None, :]
     at_y = y_ptr + patch.to(tl.int64) * y_across + start.to(tl.int64) * y_along
+    x_patch = x_ptr + patch.to(tl.int64) * x_across + start.to(tl.int64) * x_along
+    p_patch = p_ptr + patch.to(tl.int64) * p_across + start.to(tl.int64) * p_along
+    h = tl.zeros((NP, BD), dtype=tl.float32)
     if LAST:
         h = tl.load(at_state, mask=in_states, other=0.0)
-    else:
-        h = tl.zeros((NP, BD), dtype=tl.float32)
     for row in range(EDGE):
         position = row + P - EDGE if LAST else row
-        x_row = x_ptr + _entry(patch, position, across, X_EDGE, P).to(tl.int64) * x_across
-        p_row = p_ptr + _entry(patch, position, across, P_EDGE, P).to(tl.int64) * p_across
+        x_row = x_patch + tl.load(table_ptr + position)
+        p_row = p_patch + tl.load(table_ptr + 2 * P + position)
         for t in range(P):
-            at_x = x_row + _entry(start, t, along, X_EDGE, P).to(tl.int64) * x_along
-            at_p = p_row + _entry(start, t, along, P_EDGE, P).to(tl.int64) * p_along
+            at_x = x_row + tl.load(table_ptr + P + t)
+            at_p = p_row + tl.load(table_ptr + 3 * P + t)
             h, y = _step(at_x, at_p, a2, h, d, n, n_in, WIDTH, STATES)
             tl.store(at_y + (position * P + t) * WIDTH + d, stored(y, y_ptr.dtype.element_ty))
     if not LAST:
@@ -194,16 +190,16 @@ def border_rows(
 @triton.autotune(
     configs(
         {"BD": 16, "num_warps": 8},
-        {"BD": 16, "num_warps": 4},
         {"BD": 8, "num_warps": 4},
         {"BD": 8, "num_warps": 8},
     ),
-    key=["WIDTH", "STATES", "DTYPE"],
+    key=["WIDTH", "STATES", "PRODUCT"],
 )
-@triton.jit
+@triton.jit(do_not_specialize=["across", "along"])
 def wavefront(
     p_ptr,
     a_ptr,
+    table_ptr,
     end_ptr,
     local_ptr,
     enter_ptr,  # (across, along, N, D): states before the rows in the middle
@@ -216,12 +212,11 @@ def wavefront(
     across,
     along,
     EDGE: tl.constexpr,
-    P_EDGE: tl.constexpr,
     P: tl.constexpr,
     WIDTH: tl.constexpr,
     STATES: tl.constexpr,
     NP: tl.constexpr,
-    DTYPE: tl.constexpr,
+    PRODUCT: tl.constexpr,
     BD: tl.constexpr,
 ):
     start = tl.program_id(0) // (WIDTH // BD)
@@ -231,20 +226,23 @@ def wavefront(
     t = tl.arange(0, P)
     n_in = n < STATES
     a2 = tl.load(a_ptr + n[None, :] * WIDTH + d[:, None], mask=n_in[None, :], other=0.0)  # (BD, NP)
-    columns = _entry(start, t, along, P_EDGE, P).to(tl.int64) * p_along
-    in_state = n * WIDTH
+    p_first = p_ptr + start.to(tl.int64) * p_along + tl.load(table_ptr + 2 * P + EDGE)
+    columns = tl.load(table_ptr + 3 * P + t)
+    in_state = n[None, :] * WIDTH + d[:, None]
     state = tl.zeros((BD, NP, P), dtype=tl.float32)
     for row in range(across + P - 1 - 2 * EDGE):
         token_row = row + EDGE
         position = (token_row - slot) & (P - 1)
         patch = token_row - position
         active = (position >= EDGE) & (position < P - EDGE) & (patch >= 0) & (patch < across)
-        at_state = ((patch.to(tl.int64) * along + start) * STATES * WIDTH)[None, None, :]
-        at_state += d[:, None, None] + in_state[None, :, None]
-        entering = n_in[None, :, None] & (active & (position == EDGE))[None, None, :]
-        state = tl.load(enter_ptr + at_state, mask=entering, other=state)
+        # One patch begins here, unless none is left.
+        at_state = (tl.cast(row, tl.int64) * along + start) * STATES * WIDTH
+        begun = tl.load(
+            enter_ptr + at_state + in_state, mask=n_in[None, :] & (row < across), other=0.0
+        )  # (BD, NP)
+        state = tl.where((position == EDGE)[None, None, :], begun[:, :, None], state)
 
-        p_row = p_ptr + (P_EDGE * across + token_row - P_EDGE).to(tl.int64) * p_across
+        p_row = p_first + tl.cast(row, tl.int64) * p_across
         dt = tl.load(p_row + columns[None, :] + d[:, None])  # (BD, P)
         at_c = p_row + columns[:, None] + WIDTH + STATES + n[None, :]
         c = tl.load(at_c, mask=n_in[None, :], other=0.0)  # (P, NP)
@@ -253,14 +251,18 @@ def wavefront(
 
         segment = tl.cast(row, tl.int64) * along + start
         local = tl.load(local_ptr + (segment * P + t[None, :]) * WIDTH + d[:, None])
-        y = product(weight, state, DTYPE) + local[:, :, None]  # (BD, P tokens, P patches)
+        # (BD, P tokens, P patches); TF32 keeps more of the states than bfloat16 does, at little cost here.
+        y = tl.dot(weight, state, input_precision=PRODUCT) + local[:, :, None]
         at_y = (patch.to(tl.int64) * y_across)[None, None, :] + start.to(tl.int64) * y_along
         at_y += ((position * P)[None, None, :] + t[None, :, None]) * WIDTH + d[:, None, None]
         tl.store(y_ptr + at_y, stored(y, y_ptr.dtype.element_ty), mask=active[None, None, :])
 
         end_decay = tl.exp2(a2 * tl.sum(dt, axis=1)[:, None])
-        at_end = segment * STATES * WIDTH + in_state[None, :] + d[:, None]
+        at_end = segment * STATES * WIDTH + in_state
         end_state = tl.load(end_ptr + at_end, mask=n_in[None, :], other=0.0)
         state = end_decay[:, :, None] * state + end_state[:, :, None]
-        leaving = n_in[None, :, None] & (active & (position == P - 1 - EDGE))[None, None, :]
-        tl.store(leave_ptr + at_state, state, mask=leaving)
+        # And one ends.
+        ended = token_row - (P - 1 - EDGE)
+        last = tl.sum(tl.where((position == P - 1 - EDGE)[None, None, :], state, 0.0), axis=2)
+        at_state = (tl.cast(ended, tl.int64) * along + start) * STATES * WIDTH
+        tl.store(leave_ptr + at_state + in_state, last, mask=n_in[None, :] & (ended >= 0))

@@ -1,0 +1,308 @@
+"""Launches of the Triton kernels: what they take made of a network's modules and of a block's maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from das2f_map.engines.shared_scan.first_stage import Tail
+from das2f_map.engines.shared_scan.maps import BlockRuns
+from das2f_map.engines.shared_scan.runs import Indices
+from das2f_map.network import Das2fNet
+from das2f_map.network.aalf import Aalf, tokens_to_subtokens
+from das2f_map.network.scan_order import DIRECTIONS
+
+HIDDEN_STEP = 64
+"""The MLP's hidden width is taken in steps of it."""
+_SPLITS = 8
+"""Parts of a patch's tokens whose logits are summed by themselves."""
+_LOG2E = math.log2(math.e)
+
+
+def stepped(scan: Tensor, width: int, states: int) -> Tensor:
+    """A scan map (see :class:`.MixerMaps`) with the softplus of its step sizes."""
+    out = scan.clone(memory_format=torch.contiguous_format)
+    for k in range(DIRECTIONS):
+        at = width + k * (width + 2 * states)
+        out[..., at : at + width] = F.softplus(scan[..., at : at + width])
+    return out
+
+
+def kernel_decay(decay: Tensor) -> Tensor:
+    """A ``(4, D, N)`` as the kernels take it, ``(4, N, D)`` for powers of two."""
+    return (decay.float() * _LOG2E).transpose(1, 2).contiguous()
+
+
+def triton_dtype(dtype: torch.dtype) -> Any:
+    """Triton's name of a type."""
+    import triton.language as tl
+
+    return {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[dtype]
+
+
+def _power_of_two(n: int, least: int) -> int:
+    return max(least, 1 << (n - 1).bit_length())
+
+
+def scan_branch(
+    x: Tensor, x_runs: BlockRuns, parameters: Tensor, runs: BlockRuns, decay: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Scan every patch of a block in the four directions.
+
+    Parameters
+    ----------
+    x, parameters:
+        Maps of the modality whose x is scanned and of the one whose parameters are used, by :func:`stepped`.
+    x_runs, runs:
+        How they are laid out.
+    decay:
+        By :func:`kernel_decay`.
+    dtype:
+        Of the result; the products with the states are in TF32 unless it is float32.
+
+    Returns
+    -------
+    ``(h w, 4, P², D)``: each direction by itself, its tokens in the order in which it meets them, without
+    the skip ``D x``.
+    """
+    from das2f_map.engines.shared_scan import triton_kernels as kernels
+
+    states, width = decay.shape[1:]
+    p, sizes = runs.rows.patch, tuple(a.outputs for a in runs)
+    edge = max(x_runs.rows.edge, runs.rows.edge)
+    tables = torch.from_numpy(_tables(x, x_runs, parameters, runs)).to(x.device)
+    y = x.new_empty(sizes[0] * sizes[1], DIRECTIONS, p * p, width, dtype=dtype)
+    y_strides = (sizes[1] * y.stride(0), y.stride(0))
+    common = {"P": p, "WIDTH": width, "STATES": states, "NP": _power_of_two(states, 16)}
+    most = max(sizes[0] * (sizes[1] + p - 1 - 2 * edge), sizes[1] * (sizes[0] + p - 1 - 2 * edge))
+    ends = x.new_empty(most * states * width)
+    local = x.new_empty(most * p * width)
+    enter, leave = (x.new_empty(sizes[0] * sizes[1] * states * width) for _ in range(2))
+    for k in range(DIRECTIONS):
+        a, b = (1, 0) if k % 2 else (0, 1)  # axis across the rows of this direction, and along them
+        sign = -1 if k >= 2 else 1
+        across, along = sizes[a], sizes[b]
+
+        # Where maps and patches begin for this direction, and how they go on.
+        x_strides, p_strides, y_steps = (
+            [sign * strides[axis] for axis in (a, b)]
+            for strides in (x.stride(), parameters.stride(), y_strides)
+        )
+        x_first = _last(x.shape, x.stride()) if k >= 2 else 0
+        p_first = width + k * (width + 2 * states)
+        p_first += _last(parameters.shape, parameters.stride()) if k >= 2 else 0
+        y_first = k * p * p * width + (_last(sizes, y_strides) if k >= 2 else 0)
+        x_at, p_at, y_at = x.view(-1)[x_first:], parameters.view(-1)[p_first:], y.view(-1)[y_first:]
+
+        def by_width(rows: int, along: int = along) -> object:
+            return lambda meta: (along * (width // meta["BD"]), rows)
+
+        kernels.segments[by_width(across + p - 1 - 2 * edge)](
+            x_at,
+            p_at,
+            decay[k],
+            tables[k],
+            ends,
+            local,
+            *x_strides,
+            *p_strides,
+            along,
+            EDGE=edge,
+            **common,
+        )
+        for last in (False, True):
+            kernels.border_rows[by_width(across)](
+                x_at,
+                p_at,
+                decay[k],
+                tables[k],
+                leave if last else enter,
+                y_at,
+                *x_strides,
+                *p_strides,
+                *y_steps,
+                along,
+                LAST=last,
+                EDGE=edge,
+                **common,
+            )
+            if not last:
+                kernels.wavefront[by_width(1)](
+                    p_at,
+                    decay[k],
+                    tables[k],
+                    ends,
+                    local,
+                    enter,
+                    leave,
+                    y_at,
+                    *p_strides,
+                    *y_steps,
+                    across,
+                    along,
+                    EDGE=edge,
+                    PRODUCT="tf32x3" if dtype == torch.float32 else "tf32",
+                    **common,
+                )
+    return y
+
+
+def _last(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """How far the last entry of the first two axes is from the first."""
+    return sum((n - 1) * s for n, s in zip(shape[:2], strides[:2], strict=True))
+
+
+def _tables(x: Tensor, x_runs: BlockRuns, parameters: Tensor, runs: BlockRuns) -> Indices:
+    """int64 (4, 4, P): for each direction where the positions of a patch with start 0 stand, in elements of x
+    across and along the direction's rows and of the parameters across and along."""
+    tables = []
+    for k in range(DIRECTIONS):
+        for values, axes in ((x, x_runs), (parameters, runs)):
+            for axis in (1, 0) if k % 2 else (0, 1):
+                stride = values.stride(axis) * (-1 if k >= 2 else 1)
+                tables.append(axes[axis].entry(0, np.arange(axes[axis].patch)) * stride)
+    return np.stack(tables).reshape(DIRECTIONS, 4, -1)
+
+
+class TailWeights:
+    """A branch's tail as its kernel takes it.
+
+    ``order``: the order of channels in which outputs are wanted, (D,).
+    """
+
+    def __init__(self, tail: Tail, skip: Tensor, order: Tensor, dtype: torch.dtype) -> None:
+        inner, outer = tail.mlp[0], tail.mlp[2]
+        assert isinstance(inner, nn.Linear)
+        assert isinstance(outer, nn.Linear)
+        if tail.norm.eps != tail.out_norm.eps:
+            raise ValueError("a branch's two norms have different epsilons")
+        self.eps = tail.norm.eps
+        self.vectors = torch.stack(
+            [
+                skip.sum(dim=0),
+                tail.out_norm.weight,
+                tail.out_norm.bias,
+                tail.norm.weight[order],
+                tail.norm.bias[order],
+                outer.bias[order],
+            ]
+        ).float()
+        self.project = tail.out_proj.weight.t()[:, order].to(dtype).contiguous()
+        self.inner = inner.weight.t()[order].to(dtype).contiguous()
+        self.inner_bias = inner.bias.float().contiguous()
+        self.outer = outer.weight.t()[:, order].to(dtype).contiguous()
+
+    def __call__(
+        self,
+        y: Tensor,
+        patches: Tensor,
+        x: Tensor,
+        gate: Tensor,
+        tokens: Tensor,
+        x_index: Tensor,
+        index: Tensor,
+        minus: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """The branch's output for some patches of a block, ``(n, P², D)`` in ``dtype``.
+
+        Parameters
+        ----------
+        y:
+            By :func:`scan_branch`.
+        patches:
+            int64 (n,): which of its patches.
+        x, gate, tokens:
+            Maps ``(row entries, column entries, …)``; x first in its last axis, tokens in the wanted order.
+        x_index, index:
+            int32 ``(n, P²)``: the entry of every token in x, and in gate and tokens.
+        minus:
+            What is taken off, ``(n, P², D)``.
+        """
+        from das2f_map.engines.shared_scan import triton_tail
+
+        n, length = index.shape
+        width, hidden = self.inner.shape
+        out = y.new_empty(n, length, width, dtype=dtype)
+        triton_tail.tail[lambda meta: (n * length // meta["ROWS"],)](
+            y,
+            patches,
+            x,
+            gate,
+            tokens,
+            x_index,
+            index,
+            self.vectors,
+            self.project,
+            self.inner,
+            self.inner_bias,
+            self.outer,
+            out if minus is None else minus,
+            out,
+            x.shape[-1],
+            self.eps,
+            SUBTRACT=minus is not None,
+            P=math.isqrt(length),
+            WIDTH=width,
+            HIDDEN=hidden,
+            STEP=min(HIDDEN_STEP, hidden),
+            DTYPE=triton_dtype(self.project.dtype),
+        )
+        return out
+
+
+class FusionWeights:
+    """Fusion and classifier of a one-stage network as their kernel takes them."""
+
+    def __init__(self, network: Das2fNet, order: Tensor) -> None:
+        fusion, classifier, config = network.fusions[0], network.classifier, network.config
+        assert isinstance(fusion, Aalf)
+        assert isinstance(classifier, nn.Linear)
+        self.classes, self.eps = config.classes, fusion.norm.eps
+        gates = [fusion.fuse_specific.gate, fusion.fuse_common.gate]
+        self.vectors = torch.stack([fusion.norm.weight, fusion.norm.bias, *(g.bias for g in gates)]).float()
+        c = config.fusion_channels
+        parts = [part.t() for g in gates for part in (g.weight[:, :c], g.weight[:, c:])]
+        self.gates = torch.stack(parts).float().contiguous()
+        # A feature's place among (row, column, channel) of the tokens, then channels in the wanted order.
+        p, width = config.patch_size, config.width
+        place = tokens_to_subtokens(torch.arange(config.flat_features).view(1, p, p, width)).flatten()
+        weight = classifier.weight.new_zeros(
+            _power_of_two(self.classes, 16), config.flat_features, dtype=torch.float32
+        )
+        weight[: self.classes, place.to(weight.device)] = classifier.weight.float()
+        by_token = weight.view(-1, p * p, width)[..., order]
+        self.classifier = by_token.permute(1, 2, 0).contiguous()
+        self.bias = classifier.bias.float()
+
+    def __call__(self, ms: Tensor, pan: Tensor, ms_common: Tensor, pan_common: Tensor) -> Tensor:
+        """Logits ``(n, C)`` of the branches' outputs ``(n, P², D)``, specifics first."""
+        from das2f_map.engines.shared_scan import triton_tail
+
+        n, length, width = ms.shape
+        classes = self.classifier.shape[2]
+        parts = ms.new_empty(_SPLITS, n, classes, dtype=torch.float32)
+        triton_tail.fusion[lambda meta: (-(-n // meta["PATCHES"]), _SPLITS)](
+            ms,
+            pan,
+            ms_common,
+            pan_common,
+            self.vectors,
+            self.gates,
+            self.classifier,
+            parts,
+            n,
+            self.eps,
+            TOKENS=length,
+            CHANNELS=width // 4,
+            CLASSES=classes,
+            SPLITS=_SPLITS,
+            DTYPE=triton_dtype(torch.float32),
+        )
+        return parts.sum(dim=0)[:, : self.classes] + self.bias

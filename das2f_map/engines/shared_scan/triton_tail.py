@@ -1,0 +1,174 @@
+"""Triton kernels of what follows the scan: a branch's tail, and fusion with the classifier.
+
+Nothing between is written: the tail keeps a tile of tokens on chip from the scanned values to the branch's
+output, the fusion one of sub-tokens from the outputs to the logits.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from das2f_map.engines.shared_scan.triton_kernels import configs, product, stored
+
+
+@triton.jit
+def _normed(v, weight, bias, eps, WIDTH: tl.constexpr):
+    """LayerNorm of rows (…, WIDTH)."""
+    centred = v - (tl.sum(v, axis=1) / WIDTH)[:, None]
+    variance = tl.sum(centred * centred, axis=1) / WIDTH
+    return centred * tl.rsqrt(variance + eps)[:, None] * weight[None, :] + bias[None, :]
+
+
+@triton.autotune(
+    configs(
+        {"ROWS": 64, "num_warps": 4},
+        {"ROWS": 128, "num_warps": 8},
+        {"ROWS": 128, "num_warps": 4},
+    ),
+    key=["WIDTH", "HIDDEN", "DTYPE", "SUBTRACT"],
+)
+@triton.jit
+def tail(
+    y_ptr,  # (outputs of the block, 4, P * P, D), tokens in the order of each direction
+    patch_ptr,  # (n,) int64: which outputs are wanted
+    x_ptr,  # (entries, x_stride): scan inputs
+    gate_ptr,  # (entries, D)
+    tokens_ptr,  # (entries, D)
+    x_index_ptr,  # (n, P * P) int32: entries of the wanted patches' tokens
+    index_ptr,  # (n, P * P) int32: the same for gates and tokens
+    vectors_ptr,  # (6, D): skip, out_norm's weight and bias, norm's weight and bias, the outer bias
+    project_ptr,  # (D, D), inputs first, as all matrices here
+    inner_ptr,  # (D, HIDDEN)
+    inner_bias_ptr,  # (HIDDEN,)
+    outer_ptr,  # (HIDDEN, D)
+    minus_ptr,  # (n, P * P, D): what is taken off
+    out_ptr,  # (n, P * P, D)
+    x_stride,
+    eps,
+    SUBTRACT: tl.constexpr,
+    P: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    STEP: tl.constexpr,
+    DTYPE: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    TOKENS: tl.constexpr = P * P
+    first = tl.program_id(0).to(tl.int64) * ROWS
+    patch = tl.load(patch_ptr + first // TOKENS).to(tl.int64)
+    token = (first % TOKENS).to(tl.int32) + tl.arange(0, ROWS)
+    across = token % P * P + token // P  # where column-major order has it
+    row = first + tl.arange(0, ROWS)
+    d = tl.arange(0, WIDTH)
+    y_at = y_ptr + patch * (4 * TOKENS * WIDTH) + d[None, :]
+    y = tl.load(y_at + (token * WIDTH)[:, None]).to(tl.float32)
+    y += tl.load(y_at + ((TOKENS + across) * WIDTH)[:, None]).to(tl.float32)
+    y += tl.load(y_at + ((2 * TOKENS + TOKENS - 1 - token) * WIDTH)[:, None]).to(tl.float32)
+    y += tl.load(y_at + ((3 * TOKENS + TOKENS - 1 - across) * WIDTH)[:, None]).to(tl.float32)
+    x_at = tl.load(x_index_ptr + row).to(tl.int64) * x_stride
+    y += tl.load(x_ptr + x_at[:, None] + d[None, :]) * tl.load(vectors_ptr + d)[None, :]
+    at = tl.load(index_ptr + row).to(tl.int64) * WIDTH
+    gate = tl.load(gate_ptr + at[:, None] + d[None, :]).to(tl.float32)
+    gated = gate * _normed(
+        y, tl.load(vectors_ptr + WIDTH + d), tl.load(vectors_ptr + 2 * WIDTH + d), eps, WIDTH
+    )
+    project = tl.load(project_ptr + d[:, None] * WIDTH + d[None, :])
+    residual = tl.load(tokens_ptr + at[:, None] + d[None, :]).to(tl.float32) + product(gated, project, DTYPE)
+    normed = _normed(
+        residual, tl.load(vectors_ptr + 3 * WIDTH + d), tl.load(vectors_ptr + 4 * WIDTH + d), eps, WIDTH
+    )
+    out = residual + tl.load(vectors_ptr + 5 * WIDTH + d)[None, :]
+    for start in range(0, HIDDEN, STEP):
+        h = start + tl.arange(0, STEP)
+        inner = tl.load(inner_ptr + d[:, None] * HIDDEN + h[None, :])
+        hidden = product(normed, inner, DTYPE) + tl.load(inner_bias_ptr + h)[None, :]
+        hidden = 0.5 * hidden * (1.0 + tl.erf(hidden * 0.7071067811865476))
+        out += product(hidden, tl.load(outer_ptr + h[:, None] * WIDTH + d[None, :]), DTYPE)
+    at_out = row[:, None] * WIDTH + d[None, :]
+    if SUBTRACT:
+        out -= tl.load(minus_ptr + at_out).to(tl.float32)
+    tl.store(out_ptr + at_out, stored(out, out_ptr.dtype.element_ty))
+
+
+@triton.jit
+def _fused(a, b, own, other, bias, DTYPE: tl.constexpr, CHANNELS: tl.constexpr):
+    """``mean_c(a G) b`` with ``G = sigmoid(W [a; b] + bias)``, rows are sub-tokens."""
+    gate = tl.sigmoid(product(a, own, DTYPE) + product(b, other, DTYPE) + bias[None, :])
+    return (tl.sum(a * gate, axis=1) / CHANNELS)[:, None] * b
+
+
+@triton.autotune(
+    configs(
+        {"PATCHES": 16, "num_warps": 4},
+        {"PATCHES": 32, "num_warps": 8},
+        {"PATCHES": 32, "num_warps": 4},
+    ),
+    key=["CHANNELS", "CLASSES"],
+)
+@triton.jit(do_not_specialize=["n"])
+def fusion(
+    ms_ptr,  # (n, TOKENS, 4, CHANNELS): specific of MS, sub-tokens of a token together
+    pan_ptr,  # the same of PAN
+    ms_common_ptr,
+    pan_common_ptr,
+    vectors_ptr,  # (4, CHANNELS): norm's weight and bias, the two gates' biases
+    gates_ptr,  # (4, CHANNELS, CHANNELS), inputs first: first gate's of its a and b, second gate's
+    classifier_ptr,  # (TOKENS, 4 * CHANNELS, CLASSES)
+    logits_ptr,  # (SPLITS, n, CLASSES): each split of the tokens by itself, so that sums have one order
+    n,
+    eps,
+    TOKENS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    CLASSES: tl.constexpr,
+    SPLITS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PATCHES: tl.constexpr,
+):
+    WIDTH: tl.constexpr = 4 * CHANNELS
+    first = tl.program_id(0) * PATCHES
+    per_split: tl.constexpr = TOKENS // SPLITS
+    token = tl.program_id(1) * per_split
+    sub = tl.arange(0, 4 * PATCHES)
+    c = tl.arange(0, CHANNELS)
+    classes = tl.arange(0, CLASSES)
+    inside = ((first + sub // 4) < n)[:, None]
+    at = (first + sub // 4).to(tl.int64) * TOKENS + token
+    at = at[:, None] * WIDTH + (sub % 4 * CHANNELS)[:, None] + c[None, :]
+    weight, bias = tl.load(vectors_ptr + c), tl.load(vectors_ptr + CHANNELS + c)
+    square = c[:, None] * CHANNELS + c[None, :]
+    size: tl.constexpr = CHANNELS * CHANNELS
+    logits = tl.zeros((PATCHES, CLASSES), dtype=tl.float32)
+    for i in range(per_split):
+        a = _normed(tl.load(ms_ptr + at, mask=inside, other=0.0).to(tl.float32), weight, bias, eps, CHANNELS)
+        b = _normed(tl.load(pan_ptr + at, mask=inside, other=0.0).to(tl.float32), weight, bias, eps, CHANNELS)
+        common = tl.load(ms_common_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        common = 0.5 * (common + tl.load(pan_common_ptr + at, mask=inside, other=0.0).to(tl.float32))
+        specific = _fused(
+            a,
+            b,
+            tl.load(gates_ptr + square),
+            tl.load(gates_ptr + size + square),
+            tl.load(vectors_ptr + 2 * CHANNELS + c),
+            DTYPE,
+            CHANNELS,
+        )
+        fused = _fused(
+            _normed(specific, weight, bias, eps, CHANNELS),
+            _normed(common, weight, bias, eps, CHANNELS),
+            tl.load(gates_ptr + 2 * size + square),
+            tl.load(gates_ptr + 3 * size + square),
+            tl.load(vectors_ptr + 3 * CHANNELS + c),
+            DTYPE,
+            CHANNELS,
+        )
+        features = tl.reshape(fused, (PATCHES, WIDTH))
+        f = tl.arange(0, WIDTH)
+        at_class = ((token + i) * WIDTH + f)[:, None] * CLASSES + classes[None, :]
+        logits += product(features, tl.load(classifier_ptr + at_class), DTYPE)
+        at += WIDTH
+    row = first + tl.arange(0, PATCHES)
+    at_row = tl.program_id(1).to(tl.int64) * n + row
+    tl.store(logits_ptr + at_row[:, None] * CLASSES + classes[None, :], logits, mask=(row < n)[:, None])

@@ -1,0 +1,184 @@
+"""The shared scan's Triton kernels against torch operations in float64; run by test_triton_kernels.py.
+
+Networks are smaller than the published one: the interpreter takes about a millisecond a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import numpy as np
+import torch
+from kernel_cases import DEVICE, Case, relative_error, report
+
+from das2f_map.engines.shared_scan import torch_path, triton_calls
+from das2f_map.engines.shared_scan.cuda import TritonFirstStage
+from das2f_map.engines.shared_scan.first_stage import FirstStage, Tail
+from das2f_map.engines.shared_scan.maps import BlockRuns, MixerMaps, TokenMap
+from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.network.aalf import tokens_to_subtokens
+from das2f_map.network.das2f import StageOutput
+from das2f_map.network.scan_order import scan_order
+
+# What Triton is made for on a GPU, and what the interpreter has time for.
+PUBLISHED = {"patch_size": 16, "width": 64, "state_size": 24, "dt_rank": 24, "mlp_ratio": 4}
+SMALL = {"patch_size": 8, "width": 32, "state_size": 5, "dt_rank": 6, "mlp_ratio": 4}
+SIZES = PUBLISHED if DEVICE == "cuda" else SMALL
+P, WIDTH, STATES = SIZES["patch_size"], SIZES["width"], SIZES["state_size"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _network(stages: int) -> Das2fNet:
+    """Random weights away from every initial value, classifier folded, float32."""
+    torch.manual_seed(5)
+    network = Das2fNet(NetworkConfig(classes=5, stages=stages, classifier_hidden=8, **SIZES)).eval()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+        for name, b in network.named_buffers():
+            if name.endswith("running_mean"):
+                b.normal_(std=0.3)
+            if name.endswith("running_var"):
+                b.uniform_(0.5, 2)
+    network.fold_classifier()
+    return network.requires_grad_(False)
+
+
+def scan(height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype) -> dict[str, float]:
+    """All four directions of a branch; x and the parameters may be of different modalities."""
+    g = torch.Generator().manual_seed(height)
+    features = WIDTH + 4 * (WIDTH + 2 * STATES)
+    maps = []
+    for e in (x_edge, edge):
+        runs = BlockRuns.of(height, width, P, e)
+        values = torch.randn(runs.rows.entries, runs.cols.entries, features, generator=g)
+        maps.append(MixerMaps(torch.zeros(0), values, runs))
+    decay = -8 * torch.rand(4, WIDTH, STATES, generator=g)
+    skip = torch.randn(4, WIDTH, generator=g)
+    x, parameters = (m._replace(scan=m.scan.double()) for m in maps)
+    expected = torch_path.scan_block(x, parameters, decay.double(), skip.double())
+
+    x_map, map_ = (triton_calls.stepped(m.scan.to(DEVICE), WIDTH, STATES) for m in maps)
+    a = triton_calls.kernel_decay(decay.to(DEVICE))
+    y = triton_calls.scan_branch(x_map, maps[0].runs, map_, maps[1].runs, a, dtype)
+    assert y.dtype == dtype
+    order = scan_order(P)
+    result = torch.zeros(height * width, P * P, WIDTH, dtype=torch.float64)
+    for k in range(4):
+        result[:, order[k]] += y[:, k].cpu().double()
+    result = result.view(height, width, P, P, WIDTH)
+    result += torch_path._patches(x.scan[..., :WIDTH], x.runs) * skip.sum(dim=0)
+    return {"y": relative_error(result, expected)}
+
+
+def tail(dtype: torch.dtype) -> dict[str, float]:
+    """A branch's tail, with outputs in another order and the other branch taken off."""
+    g = torch.Generator().manual_seed(0)
+    first = FirstStage(_network(1))
+    module, skip = first.tails[2], first.skips[2]
+    assert isinstance(module, Tail)
+    patches, length, entries = 3, P * P, 50
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g)
+
+    y = (0.5 * normal(patches, 4, length, WIDTH)).to(dtype)
+    x, gate, tokens = normal(entries, 1, WIDTH + 16), normal(entries, 1, WIDTH), normal(entries, 1, WIDTH)
+    wanted = torch.tensor([2, 0])
+    x_index, index = (torch.randint(entries, (2, length), generator=g, dtype=torch.int32) for _ in range(2))
+    minus = normal(2, length, WIDTH)
+
+    total = x[x_index.long(), 0, :WIDTH].double() * skip.double().sum(dim=0)
+    for k, order in enumerate(scan_order(P)):
+        total[:, order] += y[wanted, k].double()
+    truth = copy.deepcopy(module).double()
+    expected = truth(total, gate[index.long(), 0].double(), tokens[index.long(), 0].double())
+    order = torch.randperm(WIDTH, generator=g)
+    module, skip = module.to(DEVICE), skip.to(DEVICE)
+    weights = triton_calls.TailWeights(module, skip, order.to(DEVICE), dtype)
+    maps = [t.to(DEVICE) for t in (x, gate, tokens[..., order].contiguous())]
+    indices = [t.to(DEVICE) for t in (x_index, index)]
+    y, wanted = y.to(DEVICE), wanted.to(DEVICE)
+    plain = weights(y, wanted, *maps, *indices)
+    less = weights(y, wanted, *maps, *indices, minus.to(DEVICE), dtype)
+    assert less.dtype == dtype
+    return {
+        "plain": relative_error(plain, expected[..., order]),
+        "less": relative_error(less, expected[..., order] - minus),
+    }
+
+
+def fusion(dtype: torch.dtype) -> dict[str, float]:
+    """Fusion and classifier of more patches than a program takes, and not a multiple."""
+    g = torch.Generator().manual_seed(0)
+    network = _network(1)
+    n = 19
+    parts = [torch.randn(n, P * P, WIDTH, generator=g).to(dtype) for _ in range(4)]
+    stage = StageOutput(*(t.double().view(n, P, P, WIDTH) for t in parts))
+    expected = (
+        copy.deepcopy(network).double().classifier(copy.deepcopy(network).double().features_after(stage))
+    )
+    order = torch.arange(WIDTH).view(-1, 4).t().flatten()
+    # The order of channels in which a token's four sub-tokens follow each other.
+    sub = tokens_to_subtokens(torch.arange(WIDTH).view(1, 1, 1, WIDTH)).flatten()
+    assert torch.equal(sub, order)
+    weights = triton_calls.FusionWeights(network.to(DEVICE), order.to(DEVICE))
+    result = weights(*(t[..., order].contiguous().to(DEVICE) for t in parts))
+    return {"logits": relative_error(result, expected)}
+
+
+def _patch() -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(2)
+    return torch.randn(4, P, P, generator=g), torch.randn(1, 4 * P, 4 * P, generator=g)
+
+
+def whole(dtype: str) -> dict[str, float]:
+    """A block of one output, one stage to the logits and the first of two stages, against the network."""
+    two = _network(2)
+    one = _network(1)
+    stage = {name: value for name, value in two.state_dict().items() if name in one.state_dict()}
+    same = {n: v for n, v in stage.items() if v.shape == one.state_dict()[n].shape}
+    one.load_state_dict(same, strict=False)
+    ms, pan = _patch()
+    truth = copy.deepcopy(one).double()
+    expected = truth(ms[None].double(), pan[None].double())
+    tokens_of = truth.ms_stem(ms[None].double()), truth.pan_stem(pan[None].double())
+    stages = torch.stack(list(truth.stages[0](*tokens_of)), dim=1)
+
+    first = FirstStage(one.to(DEVICE))
+    kernels = TritonFirstStage(first, dtype, patches=1)
+    assert kernels.whole
+    tokens, maps = first.maps(ms.to(DEVICE), pan.to(DEVICE))
+    scanned = kernels.scan(tokens, maps)
+    twice = np.array([0, 0])
+    logits = kernels.finish(scanned, twice, twice)
+    # The other stages take tokens with their channels as they are.
+    inner = TritonFirstStage(FirstStage(two.to(DEVICE)), dtype)
+    assert not inner.whole
+    first_of_two = inner.finish(scanned._replace(tokens=[_dense(t) for t in tokens]), twice, twice)
+    return {
+        "logits": relative_error(logits, expected.expand_as(logits)),
+        "first stage": relative_error(first_of_two, stages.expand_as(first_of_two)),
+    }
+
+
+def _dense(tokens: TokenMap) -> torch.Tensor:
+    return tokens.tokens.contiguous()
+
+
+CASES: dict[str, Case] = {
+    "scan-float32": lambda: scan(2, 1, 2, 1, torch.float32),
+    "scan-bfloat16": lambda: scan(1, 2, 1, 2, torch.bfloat16),
+    **{f"tail-{name}": functools.partial(tail, dtype) for name, dtype in DTYPES.items()},
+    "fusion-bfloat16": functools.partial(fusion, torch.bfloat16),
+    "whole-fp32": functools.partial(whole, "fp32"),
+}
+if DEVICE == "cuda":  # for which the interpreter is too slow
+    CASES |= {
+        "scan-float32": lambda: scan(19, 33, 2, 1, torch.float32),
+        "scan-bfloat16": lambda: scan(33, 19, 1, 2, torch.bfloat16),
+    }
+
+if __name__ == "__main__":
+    report(CASES)
