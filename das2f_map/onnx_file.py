@@ -55,7 +55,7 @@ def metadata_of(card: ModelCard) -> dict[str, str]:
         "classes": [{"index": i, **c.model_dump()} for i, c in enumerate(card.legend.each())],
         "ms_bands": [b.name for b in card.ms_bands],
         "normalisation": {
-            "formula": "(value - mean) / std; invalid values become 0",
+            "formula": "(value - mean) / std",
             "ms": [{"name": b.name, "mean": b.mean, "std": b.std} for b in bands[:-1]],
             "pan": {"name": bands[-1].name, "mean": bands[-1].mean, "std": bands[-1].std},
         },

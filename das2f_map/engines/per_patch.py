@@ -113,7 +113,16 @@ class PerPatchEngine:
 
     def _arithmetic(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":
-            return nullcontext()
+            if self._device.type == "cpu":
+                return nullcontext()
+            # Convolutions on CUDA would take TensorFloat-32 by default, which keeps 10 bits.
+            cudnn = torch.backends.cudnn
+            return cudnn.flags(
+                enabled=cudnn.enabled,
+                benchmark=cudnn.benchmark,
+                deterministic=cudnn.deterministic,
+                allow_tf32=False,
+            )
         return torch.autocast(self._device.type, dtype=_HALVES[self.precision])
 
     def _to_device(self, values: npt.NDArray[np.float32]) -> Tensor:

@@ -139,6 +139,17 @@ def test_half_precision_stays_near_and_scans_in_float32(network, monkeypatch: py
     assert (half != rounded).any(), "logits themselves are not rounded to 8 bits"
 
 
+def test_fp32_on_cuda_is_not_tensorfloat(network) -> None:
+    cudnn = torch.backends.cudnn
+    engine = PerPatchEngine(network)
+    engine._device = torch.device("cuda")
+    before = (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark)
+    with engine._arithmetic():
+        assert not cudnn.allow_tf32
+        assert (cudnn.enabled, cudnn.benchmark) == before[1:]
+    assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark) == before
+
+
 def test_unknown_precision(network) -> None:
     with pytest.raises(ValueError, match="no precision 'int8'"):
         PerPatchEngine(network, precision="int8")
