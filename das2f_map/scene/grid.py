@@ -112,6 +112,10 @@ class Grid:
             self.crs,
         )
 
+    def moved(self, rows: float, cols: float) -> Grid:
+        """The grid moved down by ``rows`` and right by ``cols`` of its pixels, which may be fractions."""
+        return Grid(self.height, self.width, self.transform * Affine.translation(cols, rows), self.crs)
+
     def refined(self, factor: int) -> Grid:
         """The same ground with ``factor`` × ``factor`` pixels in place of each."""
         return Grid(

@@ -21,6 +21,7 @@ from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, SceneMask, open_mask
 from das2f_map.scene.plan import PairPlan, Strategy, pixel_size_m, plan_pair
 from das2f_map.scene.resample import PixelMap, resample, sharing_distance
+from das2f_map.scene.shift import PanShift
 from das2f_map.scene.source import Float32, RasterSource
 
 
@@ -68,6 +69,10 @@ class ScenePair:
         ``native``, ``ms-to-pan-grid`` or ``pan-to-quarter-ms``; see :mod:`das2f_map.scene.plan`.
     ratio:
         MS over PAN pixel size, as the files have it.
+    axis_ratios:
+        The same along rows and along columns of the MS image.
+    shift:
+        Where PAN's content lies against that of MS, corrected in what is read; ``None`` if nothing is.
     ms_gsd_m, pan_gsd_m:
         Ground sample distance of the files, metres, in geographic CRSs too.
     bands:
@@ -83,19 +88,31 @@ class ScenePair:
     def __init__(
         self, ms: RasterSource, pan: RasterSource, plan: PairPlan, mask: SceneMask | None = None
     ) -> None:
-        self._ms, self._pan, self._plan = ms, pan, plan
+        self._ms, self._pan = ms, pan
         self._mask = mask
         self._nodata: float | None = None
+        self._open: list[RasterSource | SceneMask] = [ms, pan, *([] if mask is None else [mask])]
+        self.shift: PanShift | None = None
         self.ms_path, self.pan_path = ms.path, pan.path
-        self.grids: GridPair = plan.grids
-        self.strategy: Strategy = plan.strategy
-        self.ratio: float = plan.ratio
+        self._follow(plan)
         self.ms_gsd_m: float = pixel_size_m(ms.grid)
         self.pan_gsd_m: float = pixel_size_m(pan.grid)
         self.file_bands: tuple[FileBand, ...] = ms.bands
         self.bands: tuple[BandChoice, ...] = own_bands(ms.bands)
         self.ms_dtype, self.pan_dtype = ms.dtype, pan.dtype
-        self.notices: tuple[str, ...] = (*plan.notices, *(mask.notices() if mask else ()))
+
+    def _follow(self, plan: PairPlan) -> None:
+        self._plan = plan
+        self.grids: GridPair = plan.grids
+        self.strategy: Strategy = plan.strategy
+        self.ratio: float = plan.ratio
+        self.axis_ratios: tuple[float, float] = plan.axis_ratios
+        self.notices: tuple[str, ...] = (*plan.notices, *(self._mask.notices() if self._mask else ()))
+
+    @property
+    def sources(self) -> tuple[RasterSource, RasterSource]:
+        """The MS and the PAN file, each on its own grid."""
+        return self._ms, self._pan
 
     @property
     def ms_band_names(self) -> tuple[str, ...]:
@@ -114,6 +131,41 @@ class ScenePair:
         other.bands = tuple(bands)
         other.ms_dtype = other._ms.dtype
         return other
+
+    def shifted(self, shift: PanShift | None) -> ScenePair:
+        """The same open pair with a shift of the contents corrected, in the resampling that is done anyway.
+
+        The common grid keeps its place but may lose or gain pixels at its border. Closing either closes both.
+
+        Parameters
+        ----------
+        shift:
+            Against the georeferencing of the files, in place of the one corrected so far; ``None`` for none.
+
+        Raises
+        ------
+        InputError
+            With that shift the images do not overlap by a whole MS pixel.
+        """
+        other = copy.copy(self)
+        # Whatever the ratio, it was accepted when the pair was opened.
+        plan = _checked_plan(self._ms, self._pan, True, shift)
+        if self._mask is not None and plan.grids != self.grids:
+            other._mask = open_mask(self._mask.file, plan.grids)
+            self._open.append(other._mask)
+        other.shift = shift
+        other._follow(plan)
+        return other
+
+    @property
+    def files(self) -> tuple[RasterSource, RasterSource]:
+        """MS and PAN on their own grids, for what has to look at them before any resampling."""
+        return self._ms, self._pan
+
+    @property
+    def mask_file(self) -> MaskFile | None:
+        """What is left out of the map."""
+        return None if self._mask is None else self._mask.file
 
     @property
     def support_ms_pixels(self) -> int:
@@ -213,6 +265,9 @@ class ScenePair:
             "pan": file(self._pan, self.pan_gsd_m),
             "ratio": self.ratio,
             "strategy": self.strategy,
+            "shift_corrected": None
+            if self.shift is None
+            else {"rows_pan_px": self.shift.rows, "cols_pan_px": self.shift.cols},
             "common_grid": {
                 "height": grid.height,
                 "width": grid.width,
@@ -232,11 +287,9 @@ class ScenePair:
         return _read(self._pan, self._plan.pan_origin, self._plan.pan_map, window)
 
     def close(self) -> None:
-        """Close both files."""
-        self._ms.close()
-        self._pan.close()
-        if self._mask is not None:
-            self._mask.close()
+        """Close all files."""
+        for source in self._open:
+            source.close()
 
     def __enter__(self) -> ScenePair:
         return self
@@ -254,6 +307,7 @@ def open_pair(
     force: bool = False,
     nodata: float | None = None,
     mask: MaskFile | None = None,
+    shift: PanShift | None = None,
 ) -> ScenePair:
     """Open an MS and a PAN file as one scene. Use it as a context manager.
 
@@ -267,6 +321,9 @@ def open_pair(
         Value of undeclared invalid pixels of both files, see :class:`RasterSource`.
     mask:
         Pixels that are not to be classified. Patches still see them.
+    shift:
+        Where PAN's content lies against that of MS, see :mod:`das2f_map.scene.shift`; corrected in the
+        resampling that is done anyway.
 
     Raises
     ------
@@ -282,17 +339,18 @@ def open_pair(
         ms_source.close()
         raise
     try:
-        plan = _checked_plan(ms_source, pan_source, force)
+        plan = _checked_plan(ms_source, pan_source, force, shift)
         pair = ScenePair(ms_source, pan_source, plan, None if mask is None else open_mask(mask, plan.grids))
     except BaseException:
         ms_source.close()
         pan_source.close()
         raise
     pair._nodata = nodata
+    pair.shift = shift
     return pair
 
 
-def _checked_plan(ms: RasterSource, pan: RasterSource, force: bool) -> PairPlan:
+def _checked_plan(ms: RasterSource, pan: RasterSource, force: bool, shift: PanShift | None) -> PairPlan:
     if pan.band_count > 1:
         if ms.band_count == 1:
             raise InputError(
@@ -304,7 +362,7 @@ def _checked_plan(ms: RasterSource, pan: RasterSource, force: bool) -> PairPlan:
             "take one out, e.g. gdal_translate -b 1 in.tif out.tif",
         )
     try:
-        return plan_pair(ms.grid, pan.grid, force=force)
+        return plan_pair(ms.grid, pan.grid, force=force, shift=shift)
     except InputError as error:
         raise InputError(f"{error.message} (MS {ms.path}, PAN {pan.path})", error.hint) from error
 

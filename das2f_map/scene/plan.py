@@ -11,6 +11,9 @@ any other ratio, rotation or CRS       pan-to-quarter-ms   MS as it is, PAN resa
 The common grid holds the whole MS-scale pixels inside both images; where the PAN image is turned
 against the MS grid it holds the bounding rectangle, and what PAN does not cover is invalid.
 The CRS is always that of the MS image.
+
+A shift of the contents against the georeferencing goes into the one resampling: of whatever is resampled
+anyway, or of PAN where the files nest. The image that is read as it is stays where it is.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from rasterio.crs import CRS
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.resample import AffineMap, PixelMap, ProjectedMap, local_affine
+from das2f_map.scene.shift import PanShift
 
 Strategy = Literal["native", "ms-to-pan-grid", "pan-to-quarter-ms"]
 
@@ -56,6 +60,8 @@ class PairPlan:
         See the module's table.
     ratio:
         MS over PAN pixel size as the files have it, geometric mean of both directions.
+    axis_ratios:
+        The same along rows and along columns of the MS image.
     ms_origin, pan_origin:
         Where the common grid starts in the file, for an image read as it is: a ``Window`` of the
         file's grid; ``None`` for a resampled one.
@@ -68,6 +74,7 @@ class PairPlan:
     grids: GridPair
     strategy: Strategy
     ratio: float
+    axis_ratios: tuple[float, float]
     ms_origin: Window | None
     pan_origin: Window | None
     ms_map: PixelMap | None
@@ -75,7 +82,7 @@ class PairPlan:
     notices: tuple[str, ...]
 
 
-def plan_pair(ms: Grid, pan: Grid, *, force: bool = False) -> PairPlan:
+def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | None = None) -> PairPlan:
     """Choose the common grid of two upright grids.
 
     Parameters
@@ -84,6 +91,8 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False) -> PairPlan:
         Grids of the files, the usual way up.
     force:
         Take ratios outside ``RATIO_LIMITS`` too.
+    shift:
+        Where PAN's content lies against that of MS, to be corrected.
 
     Raises
     ------
@@ -94,7 +103,7 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False) -> PairPlan:
     if transformer is None:
         relation = ~pan.transform * ms.transform
         _refuse_bad_ratio(_axis_ratios(relation), force)
-        return _plan_in_one_crs(ms, pan, relation)
+        return _plan_in_one_crs(ms, pan, relation, shift)
     projected = ProjectedMap(ms, pan, transformer)
     footprint = _pan_outline_in_ms(ms, pan, transformer).intersection(ms.window)
     if footprint.is_empty:
@@ -104,21 +113,29 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False) -> PairPlan:
     if not all(map(math.isfinite, ratios)):
         raise _no_overlap()
     _refuse_bad_ratio(ratios, force)
-    grids = GridPair(ms.cropped(footprint))
-    pan_map = ProjectedMap(grids.pan, pan, transformer)
-    ratio = math.sqrt(ratios[0] * ratios[1])
     notice = (
         f"PAN is in another coordinate reference system ({_crs_name(pan.crs)}): "
         f"it is resampled once to a quarter of the MS pixel in {_crs_name(ms.crs)}"
     )
-    return PairPlan(
-        grids, "pan-to-quarter-ms", ratio, footprint, None, None, pan_map, (notice, *_ratio_notice(ratio))
-    )
+    ratio = math.sqrt(ratios[0] * ratios[1])
+    notices = (notice, *_ratio_notice(ratio))
+    rows = cols = 0.0
+    if shift is not None:
+        # In MS pixels. What MS has at a place, PAN has so much further on: that is where it is looked up.
+        rows, cols = shift.rows / ratios[0], shift.cols / ratios[1]
+        footprint = _pan_outline_in_ms(ms.moved(rows, cols), pan, transformer).intersection(ms.window)
+        if footprint.is_empty:
+            raise _no_overlap()
+        notices = (*notices, _shift_notice(shift, "PAN"))
+    grids = GridPair(ms.cropped(footprint))
+    looked_up = grids.pan.moved(PAN_PER_MS * rows, PAN_PER_MS * cols)
+    pan_map = ProjectedMap(looked_up, pan, transformer)
+    return PairPlan(grids, "pan-to-quarter-ms", ratio, ratios, footprint, None, None, pan_map, notices)
 
 
-def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine) -> PairPlan:
-    """``relation``: MS ``(col, row)`` to PAN ``(col, row)``."""
-    ratio = math.sqrt(abs(relation.determinant))
+def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine, shift: PanShift | None) -> PairPlan:
+    """``relation``: MS ``(col, row)`` to PAN ``(col, row)`` by the georeferencing."""
+    ratio, ratios = math.sqrt(abs(relation.determinant)), _axis_ratios(relation)
     off_diagonal = max(abs(relation.b) * ms.height, abs(relation.d) * ms.width)
     same_way = relation.a > 0 and relation.e > 0
     # A turn that moves nothing by half a PAN pixel can go into a resampling to the PAN grid.
@@ -126,13 +143,22 @@ def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine) -> PairPlan:
     near_four = parallel and all(
         abs(s / PAN_PER_MS - 1.0) <= RATIO_TOLERANCE for s in (relation.a, relation.e)
     )
-    if near_four:
-        nested = _nested(ms, pan, relation)
+    nested = _nested(ms, pan, relation) if near_four else None
+    # What MS has at a place, PAN has so many MS pixels further on. The strategy stays that of the files, so
+    # that the common grid is the same with and without a shift, but for its border.
+    rows, cols = (0.0, 0.0) if shift is None else (shift.rows / ratios[0], shift.cols / ratios[1])
+    looked_up = ms.moved(rows, cols)
+    by_files, relation = relation, ~pan.transform * looked_up.transform
+    if nested is not None:
+        if shift is not None:
+            nested = _nested(ms, pan, relation)
         if nested is not None:
             ms_origin, pan_origin = nested
             grids = GridPair(ms.cropped(ms_origin))
-            return PairPlan(grids, "native", ratio, ms_origin, pan_origin, None, None, ())
-        pan_origin = _whole_cells_of_pan(ms, pan, relation)
+            moved = () if shift is None else (_shift_notice(shift, "PAN"),)
+            return PairPlan(grids, "native", ratio, ratios, ms_origin, pan_origin, None, None, moved)
+    elif near_four:
+        pan_origin = _whole_cells_of_pan(ms, pan, relation, like=by_files)
         cell = pan.cropped(pan_origin)
         grids = GridPair(
             Grid(
@@ -143,11 +169,12 @@ def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine) -> PairPlan:
                 ms.crs,
             )
         )
-        notice = (
+        not_nested = (
             "MS and PAN pixels do not nest: MS is resampled once to 4 × 4 PAN pixels, PAN is kept as it is"
         )
-        ms_map = AffineMap.between(grids.ms, ms)
-        return PairPlan(grids, "ms-to-pan-grid", ratio, None, pan_origin, ms_map, None, (notice,))
+        nearby = (not_nested,) if shift is None else (not_nested, _shift_notice(shift, "MS"))
+        ms_map = AffineMap.between(grids.ms, looked_up)
+        return PairPlan(grids, "ms-to-pan-grid", ratio, ratios, None, pan_origin, ms_map, None, nearby)
 
     common = _whole_ms_pixels(ms, pan, relation, bounding=not parallel)
     grids = GridPair(ms.cropped(common))
@@ -155,8 +182,18 @@ def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine) -> PairPlan:
     if not parallel:
         turned = "PAN and MS rows are not parallel: PAN is resampled once to a quarter of the MS pixel"
         notices = (turned, *notices)
-    pan_map = AffineMap.between(grids.pan, pan)
-    return PairPlan(grids, "pan-to-quarter-ms", ratio, common, None, None, pan_map, notices)
+    if shift is not None:
+        notices = (*notices, _shift_notice(shift, "PAN"))
+    pan_map = AffineMap.between(grids.pan.moved(PAN_PER_MS * rows, PAN_PER_MS * cols), pan)
+    return PairPlan(grids, "pan-to-quarter-ms", ratio, ratios, common, None, None, pan_map, notices)
+
+
+def _shift_notice(shift: PanShift, moved: str) -> str:
+    rows, cols = (shift.rows, shift.cols) if moved == "MS" else (-shift.rows, -shift.cols)
+    down = f"{abs(rows):.2f} PAN pixels {'down' if rows > 0 else 'up'}"
+    right = f"{abs(cols):.2f} {'right' if cols > 0 else 'left'}"
+    other = "PAN" if moved == "MS" else "MS"
+    return f"the content of {moved} is moved {down} and {right} onto that of {other}, in one resampling"
 
 
 def _nested(ms: Grid, pan: Grid, relation: Affine) -> tuple[Window, Window] | None:
@@ -185,28 +222,37 @@ def _whole_range(lo: int, hi: int, step: int, stop: int) -> tuple[int, int]:
     return max(0, -(-lo // step)), min(stop, hi // step)
 
 
-def _whole_cells_of_pan(ms: Grid, pan: Grid, relation: Affine) -> Window:
-    """PAN pixels, a multiple of 4 a side, inside both; of the fitting phases the one nearest to MS's own."""
-    corners = [relation * (c, r) for r in (0, ms.height) for c in (0, ms.width)]
-    (u00, v00), (u01, v01), (u10, v10), (u11, v11) = corners
-    row, height = _cells(max(v00, v01), min(v10, v11), pan.height)
-    col, width = _cells(max(u00, u10), min(u01, u11), pan.width)
+def _whole_cells_of_pan(ms: Grid, pan: Grid, relation: Affine, like: Affine) -> Window:
+    """PAN pixels, a multiple of 4 a side, inside both, in phase with the ones that ``like`` would give.
+
+    These are, of the phases that fit, nearest to MS's own. ``like`` is ``relation`` but for a shift.
+    """
+    phase: list[int | None] = [None, None]
+    for m in (like, relation) if like != relation else (relation,):
+        (u00, v00), (u01, v01), (u10, v10), (u11, v11) = [
+            m * (c, r) for r in (0, ms.height) for c in (0, ms.width)
+        ]
+        row, height = _cells(max(v00, v01), min(v10, v11), pan.height, phase[0])
+        col, width = _cells(max(u00, u10), min(u01, u11), pan.width, phase[1])
+        phase = [row, col]
     if height <= 0 or width <= 0:
         raise _no_overlap()
     return Window(row, col, height, width)
 
 
-def _cells(ms_start: float, ms_stop: float, pan_stop: int) -> tuple[int, int]:
+def _cells(ms_start: float, ms_stop: float, pan_stop: int, phase: int | None) -> tuple[int, int]:
     """First PAN pixel and number of them along one axis; MS's extent is given in PAN pixels."""
     first = max(0, math.ceil(ms_start - NESTING_TOLERANCE))
-    length = min(pan_stop, math.floor(ms_stop + NESTING_TOLERANCE)) - first
-    cells = length // PAN_PER_MS
+    stop = min(pan_stop, math.floor(ms_stop + NESTING_TOLERANCE))
+    if phase is not None:
+        first += (phase - first) % PAN_PER_MS
+    cells = max(0, stop - first) // PAN_PER_MS
 
     def off_phase(start: int) -> float:
         return abs((start - ms_start + PAN_PER_MS / 2) % PAN_PER_MS - PAN_PER_MS / 2)
 
-    start = min(range(first, first + length - cells * PAN_PER_MS + 1), key=off_phase, default=first)
-    return start, cells * PAN_PER_MS
+    last = first if phase is not None else stop - cells * PAN_PER_MS
+    return min(range(first, last + 1), key=off_phase, default=first), cells * PAN_PER_MS
 
 
 def _whole_ms_pixels(ms: Grid, pan: Grid, relation: Affine, *, bounding: bool) -> Window:
