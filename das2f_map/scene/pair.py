@@ -158,11 +158,6 @@ class ScenePair:
         return other
 
     @property
-    def files(self) -> tuple[RasterSource, RasterSource]:
-        """MS and PAN on their own grids, for what has to look at them before any resampling."""
-        return self._ms, self._pan
-
-    @property
     def mask_file(self) -> MaskFile | None:
         """What is left out of the map."""
         return None if self._mask is None else self._mask.file
