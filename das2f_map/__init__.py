@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from das2f_map.mapping.classify import classify
+    from das2f_map.mapping.inspect import inspect_pair as inspect
     from das2f_map.mapping.models import load_model
     from das2f_map.products.preview import preview
     from das2f_map.training.evaluate import evaluate_map as evaluate
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "classify", "evaluate", "load_model", "preview", "train"]
+__all__ = ["__version__", "classify", "evaluate", "inspect", "load_model", "preview", "train"]
 
 _HOMES = {
     "classify": ("das2f_map.mapping.classify", "classify"),
     "evaluate": ("das2f_map.training.evaluate", "evaluate_map"),
+    "inspect": ("das2f_map.mapping.inspect", "inspect_pair"),
     "load_model": ("das2f_map.mapping.models", "load_model"),
     "preview": ("das2f_map.products.preview", "preview"),
     "train": ("das2f_map.training.fit", "train"),

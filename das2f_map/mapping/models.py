@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,10 +55,19 @@ class SceneViews:
         All of it.
     bands:
         Which band is which, as far as the user says; see :mod:`das2f_map.scene.bands`.
+    sample:
+        Gives values to compare a card with.
     """
 
-    def __init__(self, pair: ScenePair, bands: GivenBands | None = None) -> None:
+    def __init__(
+        self,
+        pair: ScenePair,
+        bands: GivenBands | None = None,
+        *,
+        sample: Callable[[ScenePair], SceneSample] = sample_scene,
+    ) -> None:
         self.pair = pair
+        self._sample = sample
         self._given = bands
         self._traits: dict[tuple[int, ...], SceneTraits] = {}
 
@@ -71,7 +81,7 @@ class SceneViews:
         pair = self.pair_for(card)
         key = tuple(b.number for b in pair.bands)
         if key not in self._traits:
-            sample = sample_scene(pair)
+            sample = self._sample(pair)
             self._traits[key] = SceneTraits(pair.ms_gsd_m, pair.ratio, *sample.statistics(), sample)
         return self._traits[key]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,14 @@ class SceneMask:
         """Close the file."""
         if isinstance(self._source, RasterSource):
             self._source.close()
+
+    def __enter__(self) -> SceneMask:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:

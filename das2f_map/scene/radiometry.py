@@ -135,7 +135,7 @@ def sample_scene(pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0) -
     missing = max_pixels
     for part in spread_blocks(window, _BLOCK, strata=strata, seed=seed):
         block = pair.read_block(part, 0, 0)
-        ms, pan = _valid_values(block)
+        ms, pan = valid_values(block)
         if missing < ms.shape[1] and window.height * window.width > max_pixels:
             # The last block is thinned evenly, not cut off at some row.
             keep = np.linspace(0, ms.shape[1] - 1, missing).astype(np.int64)
@@ -158,7 +158,7 @@ def sample_statistics(
     return sample_scene(pair, max_pixels=max_pixels, seed=seed).statistics()
 
 
-def _valid_values(block: SceneBlock) -> tuple[Float32, Float32]:
+def valid_values(block: SceneBlock) -> tuple[Float32, Float32]:
     """Values at valid targets of a block without halo: MS (bands, n) and PAN (n, 16)."""
     h, w = block.valid.shape
     pan = block.pan[0].reshape(h, 4, w, 4).transpose(0, 2, 1, 3).reshape(h, w, 16)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
@@ -121,6 +121,10 @@ class RasterSource:
         other._use(numbers)
         return other
 
+    def dtype_of(self, number: int) -> str:
+        """Of a band of the file, counted from 1."""
+        return str(self._dataset.dtypes[number - 1])
+
     @property
     def band_count(self) -> int:
         """Bands that are read; by default all but alpha."""
@@ -140,13 +144,27 @@ class RasterSource:
         InputError
             The file is damaged.
         """
-        raw, valid = self.read_raw(window)
-        if np.any(self._scales != 1.0) or np.any(self._offsets != 0.0):
-            raw = raw * self._scales[:, None, None] + self._offsets[:, None, None]
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = raw.astype(np.float32)
-        values[~(valid & np.isfinite(values))] = np.nan
-        return values
+        return self._in_units(*self.read_raw(window))
+
+    def read_reduced(self, window: Window, height: int, width: int) -> Float32:
+        """As :meth:`read`, for a window inside the file, in fewer pixels: from overviews if the file has
+        some. Averages of a small window, else values from here and there."""
+        method = Resampling.average if window.height * window.width < 30_000_000 else Resampling.nearest
+        row = self.grid.height - window.row_stop if self._flip_rows else window.row
+        col = self.grid.width - window.col_stop if self._flip_cols else window.col
+        on_file = RasterioWindow(col, row, window.width, window.height)
+        options = {"window": on_file, "out_shape": (len(self._indexes), height, width)}
+        try:
+            raw = self._dataset.read(self._indexes, resampling=method, **options)
+            valid = np.ones(raw.shape, dtype=np.bool_)
+            if self._has_mask:
+                valid &= self._dataset.read_masks(self._indexes, **options) != 0
+            for alpha in self._alpha:
+                shape = (height, width)
+                valid &= self._dataset.read(alpha, window=on_file, out_shape=shape) != 0
+        except RasterioError as error:
+            raise self._damaged(error, row, col) from error
+        return self._in_units(*self._checked(raw, valid))
 
     def read_raw(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """As :meth:`read`: the file's own numbers, 0 outside it, and which are valid; both (bands, h, w)."""
@@ -165,17 +183,8 @@ class RasterSource:
             if self._alpha:
                 valid &= (self._dataset.read(self._alpha, window=on_file) != 0).all(axis=0)
         except RasterioError as error:
-            cause = error.__cause__ or error
-            raise InputError(
-                f"{self.role} file {self.path} cannot be read at row {row}, column {col}: {cause}",
-                "the file seems to be damaged or cut short",
-            ) from error
-        if self._nodata is not None:
-            valid &= ~(raw == self._nodata).all(axis=0)
-        if self._flip_rows:
-            raw, valid = raw[:, ::-1], valid[:, ::-1]
-        if self._flip_cols:
-            raw, valid = raw[:, :, ::-1], valid[:, :, ::-1]
+            raise self._damaged(error, row, col) from error
+        raw, valid = self._checked(raw, valid)
         if inside == window:
             return raw, valid
         out, known = np.zeros(shape, dtype=raw.dtype), np.zeros(shape, dtype=np.bool_)
@@ -183,6 +192,34 @@ class RasterSource:
         place = (slice(None), slice(top, top + inside.height), slice(left, left + inside.width))
         out[place], known[place] = raw, valid
         return out, known
+
+    def _checked(
+        self, raw: npt.NDArray[Any], valid: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """The usual way up, and without undeclared nodata."""
+        if self._nodata is not None:
+            valid &= ~(raw == self._nodata).all(axis=0)
+        if self._flip_rows:
+            raw, valid = raw[:, ::-1], valid[:, ::-1]
+        if self._flip_cols:
+            raw, valid = raw[:, :, ::-1], valid[:, :, ::-1]
+        return raw, valid
+
+    def _in_units(self, raw: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Float32:
+        """With scale and offset, NaN where invalid."""
+        if np.any(self._scales != 1.0) or np.any(self._offsets != 0.0):
+            raw = raw * self._scales[:, None, None] + self._offsets[:, None, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = raw.astype(np.float32)
+        values[~(valid & np.isfinite(values))] = np.nan
+        return values
+
+    def _damaged(self, error: RasterioError, row: int, col: int) -> InputError:
+        cause = error.__cause__ or error
+        return InputError(
+            f"{self.role} file {self.path} cannot be read at row {row}, column {col}: {cause}",
+            "the file seems to be damaged or cut short",
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -347,3 +347,33 @@ def test_terminals_without_unicode(scene, model: Path, tmp_path: Path) -> None:
             assert json.loads(out)["outputs"]["raster"] == str(tmp_path / f"{name}.tif")
         else:
             assert all(n in out for n in ("table.tif, by tiny", "Confidence", "forest"))
+
+
+def test_inspect(run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "look.png"
+    outcome = run("inspect", *scene, "--model", model, "-o", picture)
+    assert outcome.code == 0
+    for said in (
+        "24",
+        "28 × 24",
+        "EPSG:32632",
+        "uint16",
+        "MS and PAN pixels nest 4 : 1",
+        "1.8 %",
+        "model tiny fits",
+    ):
+        assert said in outcome.out
+    assert f"Next: das2f-map classify {scene[0]} {scene[1]} -o landcover.tif --model {model}" in outcome.out
+    assert outcome.out.splitlines()[-1] == str(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    outcome = run("-q", "inspect", *scene, "--model", model, "--json")
+    told = json.loads(outcome.out)
+    assert told["models"][0] == {
+        "name": "tiny",
+        "fits": True,
+        "reasons": [],
+        "cautions": [],
+        "bands": {"blue": 1, "green": 2, "red": 3, "nir": 4},
+    }
+    assert told["invalid_share"] == 12 / (24 * 28)
+    assert told["estimate"]["pixels"] == 24 * 28 - 12

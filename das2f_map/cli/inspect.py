@@ -1,0 +1,173 @@
+"""`das2f-map inspect`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from das2f_map.cli.console import print_json, print_table
+from das2f_map.cli.options import (
+    BandsOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    MaskBitsOption,
+    MaskOption,
+    MaskValuesOption,
+    MsArgument,
+    NodataOption,
+    OverwriteOption,
+    PanArgument,
+    bands_of,
+    mask_of,
+)
+
+if TYPE_CHECKING:
+    from das2f_map.mapping.inspect import Estimate, Inspection
+
+
+def inspect_command(
+    ms: MsArgument,
+    pan: PanArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="PNG", help="Picture of MS and PAN, with nodata and mask."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME|PATH", help="Bundle to hold against the scene, too."),
+    ] = None,
+    bands: BandsOption = None,
+    nodata: NodataOption = None,
+    mask: MaskOption = None,
+    mask_values: MaskValuesOption = None,
+    mask_bits: MaskBitsOption = None,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether a pair of images will work, with which model, and in what time.
+
+    Large scenes are sampled. The time is an estimate from a short trial on this machine.
+
+    Example: das2f-map inspect ms.tif pan.tif -o look.png
+    """
+    from das2f_map.mapping.inspect import inspect_pair
+
+    found = inspect_pair(
+        ms,
+        pan,
+        output,
+        model=model,
+        bands=bands_of(bands),
+        nodata=nodata,
+        mask=mask_of(mask, mask_values, mask_bits),
+        device=device,
+        force=force,
+        overwrite=overwrite,
+    )
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    _print(found)
+
+
+def _print(found: Inspection) -> None:
+    scene = found.scene
+    files = [scene["ms"], scene["pan"]]
+    print_table(
+        "Images",
+        {"": "left", "MS": "left", "PAN": "left"},
+        [
+            ("File", *(_last(f["path"]) for f in files)),
+            ("Size", *(f"{f['width']:,} × {f['height']:,}" for f in files)),
+            ("Pixel", *(f"{f['gsd_m']:.4g} m" for f in files)),
+            ("CRS", *(_crs(f["crs"]) for f in files)),
+            ("Type", *(f["dtype"] for f in files)),
+            (
+                "In the common part",
+                f"{100 * found.overlap['ms_share']:.1f} %",
+                f"{100 * found.overlap['pan_share']:.1f} %",
+            ),
+        ],
+    )
+    grid = scene["common_grid"]
+    pair = [
+        ("Ratio", f"{scene['ratio']:.4g}"),
+        ("Common grid", f"{grid['width']:,} × {grid['height']:,} MS pixels, {found.overlap['km2']:,.4g} km²"),
+        ("Alignment", found.alignment),
+    ]
+    if found.shift is not None:
+        pair.append(("Shift", str(found.shift.get("text", ""))))
+    pair.append(("No data", f"{_share(found.invalid_share)} of {found.sampled_pixels:,} pixels looked at"))
+    if scene["mask"] is not None:
+        pair.append(("Masked", f"{_share(found.masked_share)}, by {_last(scene['mask']['path'])}"))
+    print_table("Pair", {"": "left", " ": "left"}, pair)
+    print_table(
+        "Bands",
+        {
+            **{
+                "Band": "left",
+                "Says": "left",
+                "Used as": "left",
+                "Type": "left",
+                "Min": "right",
+                "1 %": "right",
+            },
+            **{"Mean": "right", "99 %": "right", "Max": "right"},
+        },
+        [
+            (
+                f"{b.file} {b.number}",
+                b.name,
+                b.used_as or "–",
+                b.dtype,
+                *(f"{b.values[k]:.5g}" if b.values else "–" for k in ("min", "p01", "mean", "p99", "max")),
+            )
+            for b in found.bands
+        ],
+    )
+    print_table(
+        "Models",
+        {"Model": "left", "Fits": "left", "Why not, or what to know": "left"},
+        [(m.name, "yes" if m.fits else "no", "\n".join(m.reasons + m.cautions) or "–") for m in found.models],
+    )
+    print(found.verdict)
+    if found.estimate is not None:
+        print(_estimate(found.estimate))
+    print(f"Next: {found.next_command}")
+    if found.quicklook is not None:
+        print(found.quicklook)
+
+
+def _estimate(e: Estimate) -> str:
+    memory = "" if e.memory_mb is None else f" and about {e.memory_mb / 1000:.1f} GB of memory"
+    return (
+        f"Estimate: {_duration(e.seconds)} for {e.pixels:,} pixels with {e.model}{memory} "
+        f"(engine {e.engine} on {e.device} in {e.precision}, by a trial on {e.trial_pixels:,} pixels)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def _share(share: float) -> str:
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent == 0 or percent >= 10 else f"{percent:.2g} %"
+
+
+def _crs(text: str) -> str:
+    """A code, or the name in a WKT."""
+    return text if len(text) < 40 else text.split('"')[1]
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]

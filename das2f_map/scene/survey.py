@@ -1,0 +1,128 @@
+"""A quick look at a scene: how much of it is valid, what its values are, what it looks like.
+
+Nothing here reads a large scene as a whole: the survey reads blocks spread over it, the picture reads
+overviews, or pixels here and there where there are none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+
+from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.grid import Grid, GridPair, Window
+from das2f_map.scene.mask import open_mask
+from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.plan import map_between
+from das2f_map.scene.radiometry import SceneSample, valid_values
+from das2f_map.scene.source import Float32, RasterSource
+
+Bool = npt.NDArray[np.bool_]
+
+_BLOCK = 128
+"""MS pixels a side of a block that is read."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What blocks spread over a scene hold.
+
+    Attributes
+    ----------
+    pixels:
+        MS pixels that were looked at: all of a small scene, a sample of a large one.
+    invalid:
+        Part of them without a measurement in some MS band or in some of their PAN pixels, 0..1.
+    masked:
+        Part of them that has measurements, and is left out by the mask.
+    sample:
+        Values of the rest; ``None`` if there is none.
+    """
+
+    pixels: int
+    invalid: float
+    masked: float
+    sample: SceneSample | None
+
+
+def survey_scene(pair: ScenePair, *, max_pixels: int = 150_000, seed: int = 0) -> Survey:
+    """Look at blocks spread over a scene, ``max_pixels`` MS pixels in all, valid or not."""
+    window = pair.grids.ms.window
+    seen = invalid = masked = 0
+    ms: list[Float32] = []
+    pan: list[Float32] = []
+    strata = max(1, -(-max_pixels // _BLOCK**2))
+    for part in spread_blocks(window, _BLOCK, strata=strata, seed=seed):
+        block = pair.read_block(part, 0, 0)
+        seen += block.valid.size
+        invalid += int(block.invalid.sum())
+        masked += int((~block.valid & ~block.invalid).sum())
+        values = valid_values(block)
+        ms.append(values[0])
+        pan.append(values[1].ravel())
+        if seen >= max_pixels:
+            break
+    sample = SceneSample(pair.ms_band_names, np.concatenate(ms, axis=1), np.concatenate(pan))
+    return Survey(seen, invalid / seen, masked / seen, sample if sample.pan.size else None)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A scene at a glance, on a coarse version of its common grid.
+
+    Attributes
+    ----------
+    grid:
+        The coarse grid.
+    ms, pan:
+        float32 (bands, h, w) and (1, h, w), NaN where invalid.
+    masked:
+        bool (h, w), left out by the mask.
+    """
+
+    grid: Grid
+    ms: Float32
+    pan: Float32
+    masked: Bool
+
+
+def thumbnail(pair: ScenePair, *, longest: int = 900) -> Thumbnail:
+    """A scene at a glance, at most ``longest`` pixels a side.
+
+    Pixels are looked up at their centres in reduced images of the files, to about half a pixel of the
+    picture: it shows what is where, not how well MS and PAN are aligned.
+    """
+    full = pair.grids.pan
+    factor = max(1.0, max(full.height, full.width) / longest)
+    rows, cols = max(1, math.floor(full.height / factor)), max(1, math.floor(full.width / factor))
+    scale = Affine.scale(full.width / cols, full.height / rows)
+    coarse = Grid(rows, cols, full.transform * scale, full.crs)
+    ms, pan = (_reduced(source, coarse) for source in pair.sources)
+    masked = np.zeros((rows, cols), dtype=np.bool_)
+    if pair.mask_file is not None:
+        with open_mask(pair.mask_file, GridPair(coarse)) as mask:
+            masked = mask.excluded(coarse.window)
+    return Thumbnail(coarse, ms, pan, masked)
+
+
+def _reduced(source: RasterSource, coarse: Grid) -> Float32:
+    """A file looked up at the pixels of a coarse grid."""
+    row, col = map_between(coarse, source.grid).centres(coarse.window)
+    with np.errstate(invalid="ignore"):
+        inside = (row >= 0) & (row < source.grid.height) & (col >= 0) & (col < source.grid.width)
+    out = np.full((source.band_count, coarse.height, coarse.width), np.nan, dtype=np.float32)
+    if not inside.any():
+        return out
+    r, c = row[inside], col[inside]
+    top, left = int(r.min()), int(c.min())
+    window = Window(top, left, int(r.max()) + 1 - top, int(c.max()) + 1 - left)
+    height, width = min(window.height, 2 * coarse.height), min(window.width, 2 * coarse.width)
+    small = source.read_reduced(window, height, width)
+    at_row = ((r - top) * (height / window.height)).astype(np.int64).clip(0, height - 1)
+    at_col = ((c - left) * (width / window.width)).astype(np.int64).clip(0, width - 1)
+    out[:, inside] = small[:, at_row, at_col]
+    return out
