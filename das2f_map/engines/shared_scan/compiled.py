@@ -148,7 +148,7 @@ class CompiledFirstStage:
         self.classes = network.config.classes
         self.whole = network.config.stages == 1
         self._kept: list[Tensor] = []
-        self._scratch = torch.empty(0)
+        self._workspace = first.workspace
         w = _Weights()
         w.classes, w.hidden = self.classes, network.config.mlp_ratio * network.config.width
         w.bf16 = int(precision == "bf16")
@@ -205,9 +205,8 @@ class CompiledFirstStage:
         """Scan every patch of a block. What it returns is good until the next call."""
         height, width = (axis.outputs for axis in maps[0].runs)
         need = int(self._library.das2f_shared_scratch(height, width, self._level))
-        if self._scratch.numel() < need:
-            self._scratch = torch.empty(need)
-        block = _Block(rows=height, cols=width, y=self._scratch.data_ptr())
+        y = self._workspace.take("y", (need,), maps[0].scan)
+        block = _Block(rows=height, cols=width, y=y.data_ptr())
         kept = (
             [m.scan.contiguous() for m in maps],
             [m.gate.contiguous() for m in maps],

@@ -18,6 +18,7 @@ from das2f_map.engines.shared_scan.maps import (
     pan_tokens,
 )
 from das2f_map.engines.shared_scan.runs import Indices
+from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.network import Das2fNet
 from das2f_map.network.das2f import Stage, StageOutput
 from das2f_map.network.mixer import Mlp
@@ -45,6 +46,7 @@ class FirstStage:
 
     def __init__(self, network: Das2fNet) -> None:
         self.network = network
+        self.workspace = Workspace()
         stage = network.stages[0]
         assert isinstance(stage, Stage)
         ms, pan, cross = stage.spvm_ms, stage.spvm_pan, stage.cmda
@@ -75,7 +77,9 @@ class FirstStage:
             ms_tokens(self.network.ms_stem, ms, runs[0]),
             pan_tokens(self.network.pan_stem, pan, runs[1]),
         )
-        return tokens, tuple(mixer_maps(w, tokens[i % 2]) for i, w in enumerate(self.mixers))
+        return tokens, tuple(
+            mixer_maps(w, tokens[i % 2], self.workspace, str(i)) for i, w in enumerate(self.mixers)
+        )
 
     def scans(self, maps: tuple[MixerMaps, ...]) -> list[Tensor]:
         """Scanned tokens of every patch, ``(h, w, P, P, D)`` a branch."""

@@ -7,16 +7,20 @@ with its batch normalisation, the projection to the parameters with the step-siz
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from das2f_map.engines.shared_scan.runs import AxisRuns, Indices
+from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.network.cmda import CmdaBranch
 from das2f_map.network.scan_order import DIRECTIONS
 from das2f_map.network.spvm import SpvmMixer
@@ -69,10 +73,9 @@ class MixerWeights:
 
     norm: nn.LayerNorm
     gate: Tensor  # (D, D)
-    depthwise: Tensor  # (channels, 3, 3)
-    depthwise_bias: Tensor  # (channels,)
-    project: Tensor  # (D + 4 (D + 2 N), D)
-    project_bias: Tensor
+    neighbours: Tensor  # (9 D, D): the depthwise convolution as what each of 9 tokens adds to the middle one
+    neighbours_bias: Tensor  # (D,)
+    project: Tensor  # (D + 4 (D + 2 N), D + 1), the bias last
 
     @classmethod
     def of(cls, norm: nn.LayerNorm, mixer: SpvmMixer | CmdaBranch) -> MixerWeights:
@@ -100,10 +103,9 @@ class MixerWeights:
         return cls(
             norm,
             like,
-            space.depthwise.weight[:, 0],
-            space.depthwise.bias,
-            torch.cat(parts).to(like),
-            torch.cat(biases).to(like),
+            _by_neighbour(space.depthwise.weight[:, 0]),
+            space.depthwise.bias.repeat_interleave(PIXELS_PER_TOKEN**2),
+            torch.cat([torch.cat(parts), torch.cat(biases)[:, None]], dim=1).to(like),
         )
 
 
@@ -118,26 +120,63 @@ def pan_tokens(stem: PanStem, pan: Tensor, runs: BlockRuns) -> TokenMap:
     return TokenMap(stem(pan[None])[0], runs)
 
 
-def mixer_maps(weights: MixerWeights, tokens: TokenMap) -> MixerMaps:
-    """Gates, scan inputs and parameters of every token class."""
-    u = weights.norm(tokens.tokens)
-    gate = F.silu(F.linear(u, weights.gate))
+def mixer_maps(weights: MixerWeights, tokens: TokenMap, workspace: Workspace, name: str) -> MixerMaps:
+    """Gates, scan inputs and parameters of every token class; the latter in ``workspace`` under ``name``."""
     runs = tokens.runs.wider
+    width = tokens.tokens.shape[-1]
+    u = weights.norm(tokens.tokens).view(-1, width)
+    gate = F.silu(F.linear(u, weights.gate)).view(tokens.tokens.shape)
+    # What each token adds to its neighbours (and itself), then the sums; the last row is the zero outside.
+    parts = workspace.take("parts", (9 * len(u) + 1, width), u)
+    parts[-1] = 0
+    torch.mm(u, weights.neighbours.t(), out=parts[:-1].view(len(u), 9 * width))
+    sources = torch.from_numpy(_neighbours(tokens.runs, runs)).to(u.device)
+    image = F.embedding_bag(sources, parts, mode="sum").add_(weights.neighbours_bias)
+    # A column of ones takes the bias along.
+    pixels = workspace.take("pixels", (len(image), width + 1), u)
+    torch.mul(image, torch.sigmoid(image), out=pixels[:, :-1])
+    pixels[:, -1] = 1
+    scan = workspace.take(f"scan {name}", (len(image), len(weights.project)), u)
+    torch.mm(pixels, weights.project.t(), out=scan)
+    return MixerMaps(gate, scan.view(runs.rows.entries, runs.cols.entries, -1), runs)
+
+
+def _by_neighbour(kernel: Tensor) -> Tensor:
+    """A depthwise 3x3 convolution of pixels ``(channels, 3, 3)`` as linear maps between tokens.
+
+    Returns ``(9 D, D)``: what a token gives to the one whose neighbour it is, above left to below right.
+    """
     s = PIXELS_PER_TOKEN
-    rows, cols, width = u.shape
-    channels = width // (s * s)
-    # (channel, row entry, row of the token, column entry, column of the token)
-    image = u.view(rows, cols, channels, s, s).permute(2, 0, 3, 1, 4)
-    around = _with_ring(_with_ring(image, tokens.runs.rows, runs.rows, 1), tokens.runs.cols, runs.cols, 3)
-    bias = weights.depthwise_bias.view(-1, 1, 1, 1, 1)
-    conv = bias
-    for i in range(3):
-        for j in range(3):
-            kernel = weights.depthwise[:, i, j].view(-1, 1, 1, 1, 1)
-            conv = torch.addcmul(conv, around[:, :, i : i + s, :, j : j + s], kernel)
-    # Back to (row entry, column entry, channels of the token).
-    pixels = F.silu(conv).permute(1, 3, 0, 2, 4).reshape(runs.rows.entries, runs.cols.entries, width)
-    return MixerMaps(gate, F.linear(pixels, weights.project, weights.project_bias), runs)
+    channels = kernel.shape[0]
+    out = kernel.new_zeros(3, 3, channels, s, s, channels, s, s)  # neighbour, output pixel, input pixel
+    own = torch.arange(channels, device=kernel.device)
+    for rows in itertools.product(range(3), range(s), range(s)):
+        for cols in itertools.product(range(3), range(s), range(s)):
+            # Where the input pixel lies in the kernel that is centred on the output pixel.
+            a, b = (s * (n - 1) + i - o + 1 for n, o, i in (rows, cols))
+            if 0 <= a < 3 and 0 <= b < 3:
+                out[rows[0], cols[0], own, rows[1], cols[1], own, rows[2], cols[2]] = kernel[:, a, b]
+    return out.reshape(9 * channels * s * s, channels * s * s)
+
+
+@lru_cache(maxsize=16)
+def _neighbours(source: BlockRuns, target: BlockRuns) -> Indices:
+    """Rows of ``parts`` that make up each entry: int64 (entries, 9). The row after the last is zero."""
+    nowhere = 9 * source.rows.entries * source.cols.entries
+
+    def along(tokens: AxisRuns, runs: AxisRuns) -> tuple[Indices, npt.NDArray[np.bool_]]:
+        """Entry of the token before, at and after each entry, and whether the patch has it; (3, entries)."""
+        start, position = runs.representatives()
+        near = position + np.array([-1, 0, 1])[:, None]
+        inside = (near >= 0) & (near < runs.patch)
+        return tokens.entry(start, near.clip(0, runs.patch - 1)), inside
+
+    (row, row_inside), (col, col_inside) = along(source.rows, target.rows), along(source.cols, target.cols)
+    # (row entries, column entries, row neighbour, column neighbour)
+    token = row.T[:, None, :, None] * source.cols.entries + col.T[None, :, None, :]
+    index = 9 * token + np.arange(9).reshape(3, 3)
+    inside = row_inside.T[:, None, :, None] & col_inside.T[None, :, None, :]
+    return np.ascontiguousarray(np.where(inside, index, nowhere).reshape(-1, 9))
 
 
 def _enlarged(image: Tensor, runs: AxisRuns, dim: int) -> Tensor:
@@ -153,26 +192,6 @@ def _enlarged(image: Tensor, runs: AxisRuns, dim: int) -> Tensor:
     other = image.index_select(dim, _on(sources.ravel(), image))
     centre = image.index_select(dim, _on(np.repeat(here, PIXELS_PER_TOKEN), image))
     return torch.lerp(centre, other, share)
-
-
-def _with_ring(image: Tensor, source: AxisRuns, target: AxisRuns, dim: int) -> Tensor:
-    """Lay an axis of tokens (at ``dim``, their pixels at ``dim + 1``) out for neighbourhoods.
-
-    Every entry gets the pixel before it and after it as its patch sees them: 4 pixels become 6; beyond the
-    patch there is zero.
-    """
-    start, position = target.representatives()
-    own = source.entry(start, position)
-    last = target.patch - 1
-    before = source.entry(start, np.maximum(position - 1, 0))
-    after = source.entry(start, np.minimum(position + 1, last))
-    end = image.shape[dim + 1] - 1
-    parts: list[Tensor] = []
-    for entries, pixel, inside in ((before, end, position > 0), (after, 0, position < last)):
-        part = image.narrow(dim + 1, pixel, 1).index_select(dim, _on(entries, image))
-        mask = torch.from_numpy(inside).to(image).view([-1 if d == dim else 1 for d in range(image.dim())])
-        parts.append(part * mask)
-    return torch.cat([parts[0], image.index_select(dim, _on(own, image)), parts[1]], dim=dim + 1)
 
 
 def _on(indices: Indices, like: Tensor) -> Tensor:

@@ -9,19 +9,19 @@ constexpr int kShared = kLanes == 16 ? 6 : 2;  // patches whose sums are held in
 constexpr int kSteps = 4;                      // tokens, likewise
 constexpr int kMostEntries = 4 * kStrip + kStrip + kPatch - 1 - 4;
 
+typedef float Lanes[kLanes];
+
 // The scan's inputs at one token of one position class, for one group of channels.
 struct Entry {
-    float exp[kStates][kLanes];  // exp(dt A)
-    float dt[kLanes];            // after softplus
+    Lanes exp[kStates];  // exp(dt A)
+    Lanes dt;            // after softplus
     float b[kStates], c[kStates];
 };
 
 struct ScanScratch {
-    Entry entry[kMostEntries];
-    float state[kStrip][kPatch][kStates][kLanes];  // of the patch at across i in slot i mod 16
-    float weight[kSteps][kStates][kLanes];
-    float product[kStates][kLanes], local_state[kStates][kLanes];
-    float local[kSteps][kLanes];
+    Lanes state[kStrip][kPatch][kStates];  // of the patch at across i in slot i mod 16
+    Entry entry[kMostEntries];  // of a strip in one row: fits a second-level cache
+    Lanes weight[kSteps][kStates], product[kStates], local_state[kStates], local[kSteps];
 };
 
 struct Axis {
@@ -50,11 +50,40 @@ struct Rows {
     int group;
 };
 
+// A strip of neighbouring starts along the rows, and where its tokens are found.
+struct Strip {
+    int64_t first, count, entries;
+    int at[kStrip][kPatch];             // entry of the strip's own runs, by start and step
+    int64_t x_offset[kStrip][kPatch];   // of the token's x in its map row
+    int64_t offset[kMostEntries];       // of an entry in its map row
+};
+
 DAS2F_FN Vec abs_lanes(const Vec &v) { return v < Vec{} ? -v : v; }
+
+// 2^v for v <= 0, within 2e-7 of itself and exactly 1 at 0; next to nothing below -126.
+DAS2F_FN Vec decay_lanes(Vec v) {
+    const Vec low = Vec{} - 126.0f, magic = Vec{} + 12582912.0f;
+    v = v > low ? v : low;
+    const Vec shifted = v + magic;
+    const Vec f = v - (shifted - magic);
+    Vec p = Vec{} + kExp2[4];
+    p = p * f + kExp2[3];
+    p = p * f + kExp2[2];
+    p = p * f + kExp2[1];
+    p = p * f + kExp2[0];
+    p = p * f + 1.0f;
+    // The whole number stands in the low bits of `shifted`; the rest is shifted out.
+    VecInt bits, exponent;
+    std::memcpy(&exponent, &shifted, sizeof exponent);
+    std::memcpy(&bits, &p, sizeof bits);
+    bits += exponent << 23;
+    std::memcpy(&p, &bits, sizeof p);
+    return p;
+}
 
 DAS2F_FN Vec softplus_lanes(const Vec &v) {
     // max(v, 0) + log(1 + t), the logarithm as 2 artanh(t / (2 + t)), which is exact for small t too.
-    const Vec t = exp2_lanes(abs_lanes(v) * -kLog2e);
+    const Vec t = decay_lanes(abs_lanes(v) * -kLog2e);
     const Vec z = t / (t + 2.0f), q = z * z;
     Vec s = q * (1.0f / 13) + 1.0f / 11;
     s = s * q + 1.0f / 9;
@@ -65,62 +94,58 @@ DAS2F_FN Vec softplus_lanes(const Vec &v) {
     return (v > Vec{} ? v : Vec{}) + 2.0f * z * s;
 }
 
-// The entries of a strip of n starts in one row of the map, laid out in runs as the map itself.
-DAS2F_FN void fill_entries(const Rows &r, const int64_t *offset, int64_t entries, int64_t row, ScanScratch &w) {
+DAS2F_FN void prefetch_entry(const Rows &r, const float *entry) {
+    __builtin_prefetch(entry + r.group * kLanes);
+    for (int line = 0; line < 2 * kStates; line += 16) __builtin_prefetch(entry + kWidth + line);
+}
+
+// All of a strip's entries in one row of the map.
+DAS2F_FN void fill_entries(const Rows &r, const Strip &strip, int64_t row, ScanScratch &w) {
     const float *map = r.parameters + row * r.p_across;
     Vec decay[kStates];
     for (int n = 0; n < kStates; ++n) decay[n] = load(r.decay + n * kWidth);
-    for (int64_t i = 0; i < entries; ++i) {
-        const float *source = map + offset[i];
-        if (i + 4 < entries) {
-            const float *ahead = map + offset[i + 4];
-            __builtin_prefetch(ahead + r.group * kLanes);
-            for (int line = 0; line < 2 * kStates; line += 16) __builtin_prefetch(ahead + kWidth + line);
-        }
+    for (int64_t i = 0; i < strip.entries; ++i) {
+        const float *source = map + strip.offset[i];
+        if (i + 4 < strip.entries) prefetch_entry(r, map + strip.offset[i + 4]);
         Entry &e = w.entry[i];
         const Vec dt = softplus_lanes(load(source + r.group * kLanes));
         store(e.dt, dt);
         std::memcpy(e.b, source + kWidth, sizeof e.b + sizeof e.c);
 #pragma GCC unroll 8
-        for (int n = 0; n < kStates; ++n) store(e.exp[n], exp2_lanes(dt * decay[n]));
+        for (int n = 0; n < kStates; ++n) store(e.exp[n], decay_lanes(dt * decay[n]));
     }
 }
 
 template <bool kFirst>
-DAS2F_FN void put(const Rows &r, float *y, const Vec &sum) {
+DAS2F_FN void put(float *y, const Vec &sum) {
     store(y, kFirst ? sum : load(y) + sum);
-    (void)r;
 }
 
-// One row of one patch, kSteps tokens at a time.
+// One row of one patch. All states stay in registers where there are 32 of them.
 template <bool kFirst>
 DAS2F_FN void scan_directly(
-    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, float *state, ScanScratch &w) {
-    for (int j = 0; j < kPatch; j += kSteps) {
-        Vec drive[kSteps], sum[kSteps];
-        const Entry *e[kSteps];
-        float *out[kSteps];
-#pragma GCC unroll 4
-        for (int k = 0; k < kSteps; ++k) {
-            e[k] = &w.entry[at[j + k]];
-            const Vec x = load(x_row + x_offset[j + k]);
-            drive[k] = load(e[k]->dt) * x;
-            sum[k] = kFirst ? r.skip * x : Vec{};
-            out[k] = y + (r.reverse ? kPatch - 1 - j - k : j + k) * r.token_along;
-        }
-#pragma GCC unroll 4
+    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
+    ScanScratch &w) {
+    for (int j = 0; j < kPatch; ++j) __builtin_prefetch(y + j * r.token_along, 1);
+    Vec h[kStates];
+#pragma GCC unroll 24
+    for (int n = 0; n < kStates; ++n) h[n] = fresh ? Vec{} : load(state + n * kLanes);
+    float *out = y + (r.reverse ? (kPatch - 1) * r.token_along : 0);
+    const int64_t step = r.reverse ? -r.token_along : r.token_along;
+    for (int j = 0; j < kPatch; ++j, out += step) {
+        const Entry &e = w.entry[at[j]];
+        const Vec x = load(x_row + x_offset[j]), drive = load(e.dt) * x;
+        Vec even = kFirst ? r.skip * x : Vec{}, odd{};
+#pragma GCC unroll 24
         for (int n = 0; n < kStates; ++n) {
-            Vec h = load(state + n * kLanes);
-#pragma GCC unroll 4
-            for (int k = 0; k < kSteps; ++k) {
-                h = load(e[k]->exp[n]) * h + drive[k] * e[k]->b[n];
-                sum[k] += h * e[k]->c[n];
-            }
-            store(state + n * kLanes, h);
+            h[n] = load(e.exp[n]) * h[n] + drive * e.b[n];
+            if (n % 2) odd += h[n] * e.c[n];
+            else even += h[n] * e.c[n];
         }
-#pragma GCC unroll 4
-        for (int k = 0; k < kSteps; ++k) put<kFirst>(r, out[k], sum[k]);
+        put<kFirst>(out, even + odd);
     }
+#pragma GCC unroll 24
+    for (int n = 0; n < kStates; ++n) store(state + n * kLanes, h[n]);
 }
 
 // kSteps tokens of a row from a zero state: W, ylocal, and what they add to P_end and L_end.
@@ -156,7 +181,7 @@ DAS2F_FN void segment_steps(
 
 // The same tokens' outputs of kCount patches from the states that enter the row.
 template <int kCount, bool kFirst>
-DAS2F_FN void apply_steps(const Rows &r, float *const *state, float *const *y, const int64_t *token, ScanScratch &w) {
+DAS2F_FN void apply_steps(float *const *state, float *const *y, const int64_t *token, ScanScratch &w) {
     Vec sum[kCount][kSteps];
 #pragma GCC unroll 8
     for (int i = 0; i < kCount; ++i)
@@ -177,69 +202,46 @@ DAS2F_FN void apply_steps(const Rows &r, float *const *state, float *const *y, c
 #pragma GCC unroll 8
     for (int i = 0; i < kCount; ++i)
 #pragma GCC unroll 4
-        for (int k = 0; k < kSteps; ++k) put<kFirst>(r, y[i] + token[k], sum[i][k]);
+        for (int k = 0; k < kSteps; ++k) put<kFirst>(y[i] + token[k], sum[i][k]);
 }
 
 template <bool kFirst>
 DAS2F_FN void apply_all(
-    const Rows &r, int64_t count, float *const *state, float *const *y, const int64_t *token, ScanScratch &w) {
+    int64_t count, float *const *state, float *const *y, const int64_t *token, ScanScratch &w) {
     int64_t i = 0;
-    for (; i + kShared <= count; i += kShared) apply_steps<kShared, kFirst>(r, state + i, y + i, token, w);
+    for (; i + kShared <= count; i += kShared) apply_steps<kShared, kFirst>(state + i, y + i, token, w);
     if (kShared > 4 && i + 4 <= count) {
-        apply_steps<4, kFirst>(r, state + i, y + i, token, w);
+        apply_steps<4, kFirst>(state + i, y + i, token, w);
         i += 4;
     }
     if (kShared > 2 && i + 2 <= count) {
-        apply_steps<2, kFirst>(r, state + i, y + i, token, w);
+        apply_steps<2, kFirst>(state + i, y + i, token, w);
         i += 2;
     }
-    if (i < count) apply_steps<1, kFirst>(r, state + i, y + i, token, w);
+    if (i < count) apply_steps<1, kFirst>(state + i, y + i, token, w);
 }
 
-// Positions across of one class of the parameters' maps, in one row.
+// What a row does to the patches that have it in their middle, from `low` to `high`.
 template <bool kFirst>
-DAS2F_FN void scan_class(
-    const Rows &r, int64_t row, int from, int to, int64_t first, int64_t n, const int64_t *offset, int64_t entries,
-    const int (*at)[kPatch], const int64_t (*x_offset)[kPatch], ScanScratch &w) {
-    const Axis parameters{r.across, r.p_edge}, inputs{r.across, r.x_edge};
-    const int edge = r.x_edge > r.p_edge ? r.x_edge : r.p_edge;
-    // Patches that have this row at these positions.
-    int64_t low = row - to, high = row - from;
-    if (low < 0) low = 0;
-    if (high > r.across - 1) high = r.across - 1;
-    if (low > high) return;
-    fill_entries(r, offset, entries, parameters.entry(high, static_cast<int>(row - high)), w);
-    for (int64_t i = low; i <= high; ++i) {
-        const int position = static_cast<int>(row - i);
-        if (position >= edge && position < kPatch - edge) continue;
-        const float *x_row = r.x + inputs.entry(i, position) * r.x_across;
-        const bool fresh = position == (r.reverse ? kPatch - 1 : 0);
-        for (int64_t s = 0; s < n; ++s) {
-            float *state = w.state[s][i % kPatch][0];
-            if (fresh) std::memset(state, 0, sizeof w.state[s][0]);
-            float *y = r.y + i * r.y_across + (first + s) * r.y_along + position * r.token_across;
-            scan_directly<kFirst>(r, x_row, x_offset[s], at[s], y, state, w);
-        }
-    }
-    low = low < row - (kPatch - 1 - edge) ? row - (kPatch - 1 - edge) : low;
-    high = high > row - edge ? row - edge : high;
-    if (low > high) return;
-    const float *x_row = r.x + inputs.entry(high, static_cast<int>(row - high)) * r.x_across;
-    const int64_t count = high - low + 1;
-    for (int64_t s = 0; s < n; ++s) {
+DAS2F_FN void scan_middle(
+    const Rows &r, const Strip &strip, int64_t row, const float *x_row, int64_t low, int64_t high, ScanScratch &w) {
+    const int64_t count = high - low + 1, step = r.reverse ? -r.token_along : r.token_along;
+    const int64_t start = r.reverse ? (kPatch - 1) * r.token_along : 0;
+    for (int64_t s = 0; s < strip.count; ++s) {
         float *state[kPatch], *y[kPatch];
         for (int64_t i = 0; i < count; ++i) {
             state[i] = w.state[s][(low + i) % kPatch][0];
-            y[i] = r.y + (low + i) * r.y_across + (first + s) * r.y_along + (row - low - i) * r.token_across;
+            y[i] = r.y + (low + i) * r.y_across + (strip.first + s) * r.y_along + (row - low - i) * r.token_across;
         }
         for (int j = 0; j < kPatch; j += kSteps) {
             int64_t token[kSteps];
-            for (int k = 0; k < kSteps; ++k)
-                token[k] = (r.reverse ? kPatch - 1 - j - k : j + k) * r.token_along;
+            for (int k = 0; k < kSteps; ++k) token[k] = start + (j + k) * step;
+            // What the next steps will add to, or the next start's first ones.
+            const int64_t ahead = j + kSteps < kPatch ? kSteps * step : r.y_along - j * step;
             for (int64_t i = 0; i < count; ++i)
-                for (int k = 0; k < kSteps; ++k) __builtin_prefetch(y[i] + token[k], 1);
-            segment_steps<kFirst>(r, x_row, x_offset[s], at[s], j, w);
-            apply_all<kFirst>(r, count, state, y, token, w);
+                for (int k = 0; k < kSteps; ++k) __builtin_prefetch(y[i] + token[k] + ahead, 1);
+            segment_steps<kFirst>(r, x_row, strip.x_offset[s], strip.at[s], j, w);
+            apply_all<kFirst>(count, state, y, token, w);
         }
         for (int64_t i = 0; i < count; ++i)
 #pragma GCC unroll 8
@@ -250,28 +252,49 @@ DAS2F_FN void scan_class(
     }
 }
 
+// One row for all patches that meet it.
+template <bool kFirst>
+DAS2F_FN void scan_row(const Rows &r, const Strip &strip, int64_t row, ScanScratch &w) {
+    const Axis parameters{r.across, r.p_edge}, inputs{r.across, r.x_edge};
+    const int edge = r.x_edge > r.p_edge ? r.x_edge : r.p_edge;
+    int64_t filled = -1;
+    for (int position = 0; position < kPatch; ++position) {
+        const int64_t patch = row - position;
+        if (patch < 0 || patch >= r.across) continue;
+        const float *x_row = r.x + inputs.entry(patch, position) * r.x_across;
+        const int64_t map_row = parameters.entry(patch, position);
+        if (map_row != filled) fill_entries(r, strip, map_row, w);
+        filled = map_row;
+        if (position < edge || position >= kPatch - edge) {
+            const bool fresh = position == (r.reverse ? kPatch - 1 : 0);
+            for (int64_t s = 0; s < strip.count; ++s) {
+                float *y = r.y + patch * r.y_across + (strip.first + s) * r.y_along + position * r.token_across;
+                float *state = w.state[s][patch % kPatch][0];
+                scan_directly<kFirst>(r, x_row, strip.x_offset[s], strip.at[s], y, fresh, state, w);
+            }
+            continue;
+        }
+        const int64_t lowest = row - (kPatch - 1 - edge), low = lowest < 0 ? 0 : lowest;
+        scan_middle<kFirst>(r, strip, row, x_row, low, patch, w);
+        position = static_cast<int>(row - low);  // all of them are done
+    }
+}
+
 // All rows for n neighbouring starts from `first`.
 template <bool kFirst>
 DAS2F_FN void scan_strip(const Rows &r, int64_t first, int64_t n, ScanScratch &w) {
-    const Axis whole{r.along, r.p_edge}, strip{n, r.p_edge}, x_whole{r.along, r.x_edge};
-    int at[kStrip][kPatch];
-    int64_t x_offset[kStrip][kPatch], offset[kMostEntries];
+    const Axis whole{r.along, r.p_edge}, own{n, r.p_edge}, x_whole{r.along, r.x_edge};
+    Strip strip;
+    strip.first = first, strip.count = n, strip.entries = 2 * r.p_edge * n + own.middle();
     for (int64_t s = 0; s < n; ++s)
         for (int j = 0; j < kPatch; ++j) {
             const int position = r.reverse ? kPatch - 1 - j : j;
-            at[s][j] = static_cast<int>(strip.entry(s, position));
-            offset[at[s][j]] = whole.entry(first + s, position) * r.p_along;
-            x_offset[s][j] = x_whole.entry(first + s, position) * r.x_along;
+            strip.at[s][j] = static_cast<int>(own.entry(s, position));
+            strip.offset[strip.at[s][j]] = whole.entry(first + s, position) * r.p_along;
+            strip.x_offset[s][j] = x_whole.entry(first + s, position) * r.x_along;
         }
-    const int64_t entries = 2 * r.p_edge * n + strip.middle(), rows = r.across + kPatch - 1;
-    for (int64_t i = 0; i < rows; ++i) {
-        const int64_t row = r.reverse ? rows - 1 - i : i;
-        for (int edge = 0; edge < r.p_edge; ++edge)
-            scan_class<kFirst>(r, row, edge, edge, first, n, offset, entries, at, x_offset, w);
-        scan_class<kFirst>(r, row, r.p_edge, kPatch - 1 - r.p_edge, first, n, offset, entries, at, x_offset, w);
-        for (int edge = kPatch - r.p_edge; edge < kPatch; ++edge)
-            scan_class<kFirst>(r, row, edge, edge, first, n, offset, entries, at, x_offset, w);
-    }
+    const int64_t rows = r.across + kPatch - 1;
+    for (int64_t i = 0; i < rows; ++i) scan_row<kFirst>(r, strip, r.reverse ? rows - 1 - i : i, w);
 }
 
 // Work items are (branch, group of channels, strip): each owns its part of y in both directions of an axis.

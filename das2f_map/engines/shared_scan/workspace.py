@@ -1,0 +1,49 @@
+"""Memory that every block uses again.
+
+A block's maps and scanned tokens are hundreds of megabytes; memory that is new to the process has to be
+cleared by the system page by page, which takes as long as filling it.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+
+class Workspace:
+    """Named buffers that grow as needed. What :meth:`take` returns is good until the name is taken again."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Contiguous, uninitialised, of a tensor's type and device."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if (
+            buffer is None
+            or buffer.numel() < size
+            or (buffer.dtype, buffer.device) != (like.dtype, like.device)
+        ):
+            del buffer
+            self._buffers.pop(name, None)  # freed before its successor comes
+            buffer = _huge_pages(size, like.dtype) if like.device.type == "cpu" else like.new_empty(size)
+            self._buffers[name] = buffer
+        return buffer[:size].view(shape)
+
+
+def _huge_pages(size: int, dtype: torch.dtype) -> Tensor:
+    """Memory in huge pages where the system gives them.
+
+    What lies a patch apart is met at the same time: small pages would need more entries than a processor's
+    translation buffers have.
+    """
+    memory = mmap.mmap(-1, max(size, 1) * dtype.itemsize)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=size)
