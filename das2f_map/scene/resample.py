@@ -371,7 +371,11 @@ def _weights(
     first = np.floor(lo).astype(np.int64) - _KERNEL
     width = hi - lo
     taps = math.ceil(float(width.max())) + 2 * _KERNEL + 1
-    weights = np.stack([(step(hi - (first + t)) - step(lo - (first + t))) / width for t in range(taps)])
+    if lo.ndim == 1:
+        source = first + np.arange(taps)[:, None]
+        weights = (step(hi - source) - step(lo - source)) / width
+    else:  # one tap at a time, as all of them for every pixel would take much memory
+        weights = np.stack([(step(hi - (first + t)) - step(lo - (first + t))) / width for t in range(taps)])
     return first, weights.astype(np.float32)
 
 

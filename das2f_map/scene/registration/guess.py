@@ -1,0 +1,62 @@
+"""A first guess of the shift, whole MS pixels, however large: phase correlation of PAN and the MS bands.
+
+The phase of the cross spectrum of PAN's footprint averages and each MS band (Kuglin and Hines, 1975) is
+summed over a few large windows; the peaks of all bands, squared since a band may show the negative of PAN,
+are added up.
+It may fail, so it is only one of two guesses; the other is no shift at all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.registration.images import Float64, MatchImages
+
+Complex128 = npt.NDArray[np.complex128]
+
+_SIZE = 128
+_WINDOWS = 9
+_MIN_VALID_SHARE = 0.6
+
+
+def phase_correlation_peak(images: MatchImages, *, seed: int) -> tuple[float, float] | None:
+    """Rows and columns in whole MS pixels, at most a third of a window; ``None`` if nothing is valid."""
+    size = min(_SIZE, images.overlap.height, images.overlap.width)
+    if size < 12:
+        return None
+    taper = np.outer(np.hanning(size), np.hanning(size))
+    spectra = np.zeros((images.ms.band_count, size, size), dtype=np.complex128)
+    seen = 0
+    for place in spread_blocks(images.overlap, size, strata=_WINDOWS, seed=seed):
+        if (place.height, place.width) != (size, size):
+            continue
+        window = images.window(place)
+        pan = window.pan_at(0.0, 0.0)
+        if min(np.isfinite(pan).mean(), window.valid.mean()) >= _MIN_VALID_SHARE:
+            spectra += _cross_phases(pan, window.ms, taper)
+            seen += 1
+        if seen == _WINDOWS:
+            break
+    if not seen:
+        return None
+    surface = (np.fft.ifft2(spectra).real ** 2).sum(axis=0)
+    away = np.abs(np.fft.fftfreq(size) * size)
+    surface[(away[:, None] > size / 3) | (away[None, :] > size / 3)] = 0.0
+    row, col = np.unravel_index(int(surface.argmax()), surface.shape)
+    return float((row + size // 2) % size - size // 2), float((col + size // 2) % size - size // 2)
+
+
+def _cross_phases(pan: Float64, bands: Float64, taper: Float64) -> Complex128:
+    spectrum = np.fft.fft2(_tapered(pan, taper))
+    cross = np.stack([spectrum * np.conj(np.fft.fft2(_tapered(b, taper))) for b in bands])
+    power = np.abs(cross)
+    return np.asarray(cross / np.maximum(power, 1e-12 * max(power.max(), 1e-300)))
+
+
+def _tapered(image: Float64, taper: Float64) -> Float64:
+    """Without its mean, which stands in for what is invalid, and faded out towards the border."""
+    if not np.isfinite(image).any():
+        return np.zeros_like(taper)
+    return np.nan_to_num(image - np.nanmean(image), nan=0.0) * taper

@@ -1,0 +1,156 @@
+"""MS and PAN of a small window on the MS file's own grid, PAN averaged over MS footprints at any shift.
+
+Nothing of MS is resampled here: what is compared are MS pixels as they are in the file, and the averages of
+PAN over just these pixels' footprints, moved by a trial shift. For sums over whole PAN pixels those
+averages are exact, for others the running integral is interpolated (:mod:`das2f_map.scene.resample`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from das2f_map.scene.grid import PAN_PER_MS, GridPair, Window
+from das2f_map.scene.mask import SceneMask, open_mask
+from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.plan import map_between
+from das2f_map.scene.resample import resample
+from das2f_map.scene.source import Float32, RasterSource
+
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+MAX_BANDS = 12
+"""Bands that take part; of more, as many spread evenly over the file."""
+
+_SATURATED_SHARE = 0.01
+"""Share of a window's pixels at its highest value from which on they count as saturated."""
+
+
+class MatchImages:
+    """The files of a pair, window by window. Use it as a context manager: it opens the mask once more."""
+
+    def __init__(self, pair: ScenePair) -> None:
+        self.ms, self.pan = pair.sources
+        if self.ms.band_count > MAX_BANDS:
+            chosen = np.linspace(0, pair.ms_band_count - 1, MAX_BANDS).round().astype(int)
+            self.ms = self.ms.with_bands([pair.bands[i].number for i in chosen])
+        self.grid = self.ms.grid
+        self.ratios = pair.axis_ratios
+        self._mask: SceneMask | None = None
+        if pair.mask_file is not None:
+            self._mask = open_mask(pair.mask_file, GridPair(self.grid))
+        self.overlap = _overlap(pair)
+
+    def window(self, window: Window) -> MatchWindow:
+        """Read a window of MS pixels."""
+        values = self.ms.read(window).astype(np.float64)
+        if self._mask is not None:
+            values[:, self._mask.excluded(window)] = np.nan
+        return MatchWindow(self, window, values)
+
+    def __enter__(self) -> MatchImages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._mask is not None:
+            self._mask.close()
+
+
+class MatchWindow:
+    """A window of MS pixels.
+
+    Attributes
+    ----------
+    window:
+        MS pixels of the file.
+    ms:
+        float64 (bands, h, w), NaN where invalid, masked or saturated.
+    valid:
+        bool (h, w): every band is there.
+    """
+
+    def __init__(self, images: MatchImages, window: Window, ms: Float64) -> None:
+        self.window = window
+        self.ms = ms
+        self._images = images
+        self._held = _Held(images.pan, round(2.5 * max(images.ratios)))
+        for band in self.ms:
+            _drop_saturated(band)
+        self.valid: Bool = np.asarray(np.isfinite(self.ms).all(axis=0))
+
+    def pan_at(self, rows: float, cols: float) -> Float64:
+        """PAN averaged over the MS footprints moved by MS pixels, float64 (h, w), NaN where invalid."""
+        mapping = map_between(self._images.grid.moved(rows, cols), self._images.pan.grid)
+        averages: Float64 = resample(self._held, mapping, self.window)[0].astype(np.float64)
+        return averages
+
+    def pan_around(self, rows: float, cols: float, reach: int) -> tuple[Float64, Float64]:
+        """The same for shifts by quarters of an MS pixel about one.
+
+        Returns
+        -------
+        tuple of float64 (2 × reach + 1, 2 × reach + 1, h, w) and (2 × reach + 1,)
+            The averages, rows before columns, and the steps from ``rows`` and ``cols`` along either axis.
+        """
+        f = PAN_PER_MS
+        grid = self._images.grid.moved(rows, cols).refined(f)
+        fine = self.window.refined(f).padded(reach, reach)
+        quarters = resample(self._held, map_between(grid, self._images.pan.grid), fine)[0].astype(np.float64)
+        total = np.zeros((fine.height + 1, fine.width + 1))
+        holes = np.zeros_like(total)
+        invalid = ~np.isfinite(quarters)
+        total[1:, 1:] = np.where(invalid, 0.0, quarters).cumsum(axis=0).cumsum(axis=1)
+        holes[1:, 1:] = invalid.cumsum(axis=0).cumsum(axis=1)
+        n = 2 * reach + 1
+        out = np.empty((n, n, self.window.height, self.window.width))
+        for r in range(n):
+            for c in range(n):
+                sums, gaps = (
+                    a[r + f :: f, c + f :: f][: self.window.height, : self.window.width]
+                    - a[r::f, c + f :: f][: self.window.height, : self.window.width]
+                    - a[r + f :: f, c::f][: self.window.height, : self.window.width]
+                    + a[r::f, c::f][: self.window.height, : self.window.width]
+                    for a in (total, holes)
+                )
+                out[r, c] = np.where(gaps > 0, np.nan, sums / f**2)
+        return out, np.arange(-reach, reach + 1) / f
+
+
+class _Held:
+    """A part of a file kept in memory, read anew only where a window reaches outside it."""
+
+    def __init__(self, source: RasterSource, margin: int) -> None:
+        self._source, self._margin = source, margin
+        self._window = Window(0, 0, 0, 0)
+        self._values: Float32 | None = None
+
+    def __call__(self, window: Window) -> Float32:
+        if self._values is None or window.intersection(self._window) != window:
+            self._window = window.padded(self._margin, self._margin)
+            self._values = self._source.read(self._window)
+        row, col = window.row - self._window.row, window.col - self._window.col
+        return self._values[:, row : row + window.height, col : col + window.width]
+
+
+def _drop_saturated(band: Float64) -> None:
+    """Make pixels at the window's highest value invalid if they are too many for one maximum, in place."""
+    finite = np.isfinite(band)
+    if not finite.any():
+        return
+    highest = band[finite].max()
+    at_top = finite & (band == highest)
+    # A window with nothing else is flat, and found out as such.
+    if at_top.sum() > max(4, _SATURATED_SHARE * finite.sum()) and not at_top[finite].all():
+        band[at_top] = np.nan
+
+
+def _overlap(pair: ScenePair) -> Window:
+    """About the MS file's pixels inside the common grid."""
+    ms = pair.sources[0].grid
+    common = pair.grids.ms
+    corners = np.array([ms.map_to_pixel(*xy) for xy in common.corners()])
+    row, col = np.floor(corners.min(axis=0) + 1e-6).astype(int)
+    row_stop, col_stop = np.ceil(corners.max(axis=0) - 1e-6).astype(int)
+    window = Window(int(row), int(col), int(row_stop - row), int(col_stop - col))
+    return window.intersection(ms.window)
