@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import threading
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,53 +21,30 @@ from das2f_map.scene.pair import open_pair
 
 @dataclass
 class Server:
-    """Files of a folder, by ranges; counts the bytes of each that are sent."""
+    """Files of a folder behind a web server."""
 
     address: str
-    sent: dict[str, int] = field(default_factory=dict)
+    log: Path
+
+    def sent(self) -> Counter[str]:
+        """Bytes of each file that were sent since the last time this was asked."""
+        total: Counter[str] = Counter()
+        for line in self.log.read_text().splitlines():
+            name, size = line.split()
+            total[name] += int(size)
+        self.log.write_text("")
+        return total
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_HEAD(self) -> None:
-            self.respond(body=False)
-
-        def do_GET(self) -> None:
-            self.respond(body=True)
-
-        def respond(self, *, body: bool) -> None:
-            path = tmp_path / self.path.lstrip("/")
-            if not path.is_file():
-                self.send_error(404)
-                return
-            data = path.read_bytes()
-            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            first, last = (int(wanted[1]), int(wanted[2] or len(data) - 1)) if wanted else (0, len(data) - 1)
-            part = data[first : last + 1]
-            self.send_response(206 if wanted else 200)
-            self.send_header("Content-Length", str(len(part)))
-            self.send_header("Accept-Ranges", "bytes")
-            if wanted:
-                self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")
-            self.end_headers()
-            if body:
-                found.sent[path.name] = found.sent.get(path.name, 0) + len(part)
-                self.wfile.write(part)
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = Server(f"http://127.0.0.1:{http.server_address[1]}")
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield found
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    (tmp_path / "sent.log").touch()
+    program = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(tmp_path)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        yield Server(f"http://127.0.0.1:{port}", tmp_path / "sent.log")
+        process.terminate()
 
 
 def test_only_windows_are_fetched(server: Server, tmp_path: Path) -> None:
@@ -80,7 +57,7 @@ def test_only_windows_are_fetched(server: Server, tmp_path: Path) -> None:
     plain = [f"{server.address}/{p.with_suffix('.cog.tif').name}" for p in (ms, pan)]
     with open_pair(*plain) as pair:
         assert pair.strategy == "pan-to-quarter-ms"
-    server.sent.clear()
+    server.sent()
     with open_pair(ms, pan) as pair:
         local = pair.read_block(window, 7, 8)
     with (
@@ -91,8 +68,9 @@ def test_only_windows_are_fetched(server: Server, tmp_path: Path) -> None:
     ):
         assert pair.strategy == "pan-to-quarter-ms"
         assert pair.notices
-        opened = dict(server.sent)
+        opened = server.sent()
         block = pair.read_block(window, 7, 8)
+    sent = opened + server.sent()
     np.testing.assert_array_equal(block.ms, local.ms)
     np.testing.assert_array_equal(block.pan, local.pan)
     sizes = {p.with_suffix(".cog.tif").name: p.with_suffix(".cog.tif").stat().st_size for p in (ms, pan)}
@@ -100,8 +78,8 @@ def test_only_windows_are_fetched(server: Server, tmp_path: Path) -> None:
         assert opened[name] < 70_000, "opening reads the header alone"
         # 55 MS pixels, 138 PAN pixels with the kernel: 2 × 2 tiles of 128 of the 16 and 64 there are.
         tiles = 4 / 16 if name.startswith("ms") else 9 / 64
-        assert server.sent[name] < tiles * size + 100_000, (name, server.sent, size)
-        assert server.sent[name] < 0.35 * size
+        assert sent[name] < tiles * size + 100_000, (name, sent, size)
+        assert sent[name] < 0.35 * size
 
 
 def test_an_address_without_a_file(server: Server, tmp_path: Path) -> None:
