@@ -57,6 +57,7 @@ class ModelFit(BaseModel):
 
     name: str
     fits: bool
+    fits_rescaled: bool = Field(description="whether it would fit with `--radiometry scene`")
     reasons: list[str] = Field(description="why it does not fit")
     cautions: list[str] = Field(description="what to know though it fits")
     bands: dict[str, int] | None = Field(description="band name → number in the MS file")
@@ -201,15 +202,27 @@ def _models(views: SceneViews, own: ModelBundle | None) -> tuple[list[ModelFit],
         try:
             pair = views.pair_for(card)
         except UnmatchedBands as error:
-            fits.append(ModelFit(name=name, fits=False, reasons=[error.message], cautions=[], bands=None))
+            said = [error.message]
+            none = ModelFit(name=name, fits=False, fits_rescaled=False, reasons=said, cautions=[], bands=None)
+            fits.append(none)
             continue
         try:
             traits = views.traits_for(card)
             reasons, known = misfits(card, traits), cautions(card, traits)
+            rescaled = not misfits(card, traits, "scene")
         except InputError as error:  # no valid pixel, which the rest of the screen is about
-            reasons, known = [error.message], []
+            reasons, known, rescaled = [error.message], [], False
         numbers = {b.role: b.number for b in pair.bands}
-        fits.append(ModelFit(name=name, fits=not reasons, reasons=reasons, cautions=known, bands=numbers))
+        fits.append(
+            ModelFit(
+                name=name,
+                fits=not reasons,
+                fits_rescaled=rescaled,
+                reasons=reasons,
+                cautions=known,
+                bands=numbers,
+            )
+        )
     if own is not None:
         return fits, own if fits[0].bands is not None else None
     try:
@@ -372,4 +385,8 @@ def _verdict(
     good = [f for f in fits if f.fits]
     if good:
         return f"model {good[0].name} fits", f"das2f-map classify {files} -o landcover.tif{said}"
+    near = [f for f in fits if f.fits_rescaled]
+    if near:
+        verdict = f"model {near[0].name} fits but for the values, which may be in another unit"
+        return verdict, f"das2f-map classify {files} -o landcover.tif{said} --radiometry scene"
     return "no bundled model fits: train one on labels of this kind of scene", train

@@ -371,6 +371,7 @@ def test_inspect(run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
     assert told["models"][0] == {
         "name": "tiny",
         "fits": True,
+        "fits_rescaled": True,
         "reasons": [],
         "cautions": [],
         "bands": {"blue": 1, "green": 2, "red": 3, "nir": 4},

@@ -99,6 +99,16 @@ def test_a_scene_that_no_model_fits(bundled: dict[str, Path], tmp_path: Path) ->
     assert own.next_command.endswith(f"--model {bundled['tiny']} --bands nir=1,blue=4 --nodata 0")
 
 
+def test_values_in_another_unit(bundled: dict[str, Path], tmp_path: Path) -> None:
+    ms, pan = make_pair(tmp_path, ms_shape=(24, 24))
+    for path in (ms, pan):
+        with rasterio.open(path, "r+") as out:
+            out.scales = (1e-4,) * out.count
+    found = inspect_pair(ms, pan)
+    assert "fits but for the values" in found.verdict
+    assert found.next_command.endswith("-o landcover.tif --radiometry scene")
+
+
 def test_nothing_valid_is_told_not_raised(bundled: dict[str, Path], tmp_path: Path) -> None:
     everywhere = [(slice(None), slice(None))]
     found = inspect_pair(*make_pair(tmp_path, nodata=0, ms_invalid=everywhere))

@@ -1,7 +1,6 @@
-"""A web server of a folder's files that answers ranges. Run as a program of its own.
+"""Serves files of a folder by byte ranges, and writes down what is sent: `range_server.py FOLDER LOG`.
 
-A thread beside the test would not do: rasterio may hold the interpreter's lock while it waits for an answer.
-Prints its port; writes a line ``name bytes`` to ``sent.log`` in the folder for everything it sends.
+A process of its own: GDAL may hold Python's lock while it waits for an answer.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-FOLDER = Path(sys.argv[1])
+FOLDER, LOG = Path(sys.argv[1]), Path(sys.argv[2])
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,11 +41,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")
         self.end_headers()
         if body:
-            with (FOLDER / "sent.log").open("a") as log:
+            with LOG.open("a") as log:
                 log.write(f"{path.name} {len(part)}\n")
             self.wfile.write(part)
 
 
-with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-    print(server.server_address[1], flush=True)
-    server.serve_forever()
+if __name__ == "__main__":
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    print(http.server_address[1], flush=True)
+    http.serve_forever()
