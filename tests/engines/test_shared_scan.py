@@ -158,6 +158,17 @@ def test_bfloat16_stays_near() -> None:
     assert 1e-6 < error < 2e-2  # less would mean that it was not bfloat16
 
 
+@needs_kernels
+def test_kernels_can_be_left_out() -> None:
+    network = trained_looking(torch.float32)
+    scene = block(2, 3)
+    engine = SharedScanEngine(network, kernels=False)
+    assert engine.scan == "torch"
+    got, expected = (e.logits(scene.ms, scene.pan, scene.all) for e in (engine, SharedScanEngine(network)))
+    assert not np.array_equal(got, expected)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=needs_kernels)])
 def test_block_size_and_targets_make_no_difference(kernels: bool) -> None:
     network = trained_looking(torch.float32, **({} if kernels else SMALL))

@@ -58,6 +58,8 @@ class SharedScanEngine:
     block_size:
         MS pixels a side of what is computed at once; by default 32 on the CPU and what fits into free memory
         on CUDA. It is halved, for good, when memory runs out there.
+    kernels:
+        ``False`` computes in PyTorch operations even where there are kernels, for comparisons.
     """
 
     name = "shared"
@@ -70,6 +72,7 @@ class SharedScanEngine:
         precision: str = "fp32",
         batch_size: int | None = None,
         block_size: int | None = None,
+        kernels: bool = True,
     ) -> None:
         self._device = torch.device(device)
         self.precision = precision
@@ -85,11 +88,11 @@ class SharedScanEngine:
             self.batch_size = batch_size or _CUDA_BATCH
             self.block_size = block_size or cuda.block_size(network.config, self._device, precision)
             reason = cuda.unavailable(network.config, self._device, precision)
-            if self._dtype is torch.float32 and not reason:
+            if kernels and self._dtype is torch.float32 and not reason:
                 self._kernels = TritonFirstStage(self._first, precision)
         else:
             self.batch_size, self.block_size = batch_size or _CPU_BATCH, block_size or _CPU_BLOCK
-            if not compiled.unavailable(network.config, self._dtype, precision):
+            if kernels and not compiled.unavailable(network.config, self._dtype, precision):
                 self._kernels = CompiledFirstStage(self._first, precision)
         if precision != "fp32" and self._kernels is None:
             raise ValueError(f"precision {precision} needs the kernels")
