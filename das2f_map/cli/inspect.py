@@ -101,7 +101,7 @@ def _print(found: Inspection) -> None:
         ("Alignment", found.alignment),
     ]
     if found.shift is not None:
-        pair.append(("Shift", str(found.shift.get("text", ""))))
+        pair.append(("Shift", found.shift["sentence"]))
     pair.append(("No data", f"{_share(found.invalid_share)} of {found.sampled_pixels:,} pixels looked at"))
     if scene["mask"] is not None:
         pair.append(("Masked", f"{_share(found.masked_share)}, by {_last(scene['mask']['path'])}"))

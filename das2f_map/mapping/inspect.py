@@ -6,7 +6,6 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from das2f_map.scene.grid import Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import BandStatistics, SceneSample
+from das2f_map.scene.registration import measure_shift
 from das2f_map.scene.survey import Survey, survey_scene, thumbnail
 
 _SAMPLE = 150_000
@@ -87,7 +87,10 @@ class Inspection(BaseModel):
     scene: dict[str, Any] = Field(description="files and common grid, see ScenePair.describe")
     overlap: dict[str, float] = Field(description="part of each image in the common grid, and km²")
     alignment: str
-    shift: dict[str, Any] | None = Field(description="of the contents, measured; null where it was not")
+    shift: dict[str, Any] | None = Field(
+        description="how far the contents are apart, see ShiftReport; `sentence` says it in words; null if "
+        "nothing is valid"
+    )
     bands: list[BandReport]
     sampled_pixels: int
     invalid_share: float
@@ -112,7 +115,6 @@ def inspect_pair(
     device: str = "auto",
     force: bool = False,
     overwrite: bool = False,
-    shift: Callable[[ScenePair], dict[str, Any] | None] | None = None,
 ) -> Inspection:
     """Look at a pair of images and say whether it can be classified, with what and in what time.
 
@@ -130,8 +132,6 @@ def inspect_pair(
         As in :func:`das2f_map.classify`.
     overwrite:
         Replace an existing picture.
-    shift:
-        Measures how far the contents are apart.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def inspect_pair(
             scene=used.describe(),
             overlap=_overlap(pair),
             alignment=_alignment(pair),
-            shift=None if shift is None else shift(used),
+            shift=None if survey.sample is None else _shift(used),
             bands=_bands(used, survey, chosen is not None),
             sampled_pixels=survey.pixels,
             invalid_share=survey.invalid,
@@ -300,6 +300,11 @@ def _alignment(pair: ScenePair) -> str:
         "ms-to-pan-grid": "MS is resampled once to 4 × 4 PAN pixels, PAN is read as it is",
         "pan-to-quarter-ms": "PAN is resampled once to a quarter of the MS pixel, MS is read as it is",
     }[pair.strategy]
+
+
+def _shift(pair: ScenePair) -> dict[str, Any]:
+    report = measure_shift(pair)
+    return {"sentence": report.sentence(), **report.model_dump(mode="json", exclude={"windows"})}
 
 
 def _bands(pair: ScenePair, survey: Survey, matched: bool) -> list[BandReport]:

@@ -21,6 +21,9 @@ from das2f_map.scene.vector import geometry_layers, in_pixels, read_layer, valid
 _EDGE_PARTS = 64
 """Parts that an edge as long as the whole area is cut into before it is reprojected."""
 
+_EDGE = 1e-6
+"""Pixels by which an outline may reach over a pixel edge without touching the pixel beyond."""
+
 
 class Area:
     """Polygons on a grid. Made by :meth:`from_file`.
@@ -81,8 +84,9 @@ class Area:
             return None
         geometries = _on_grid(frame, grid, label)
         left, top, right, bottom = shapely.total_bounds(geometries)
-        row, col = math.floor(top), math.floor(left)
-        bounding = Window(row, col, math.ceil(bottom) - row, math.ceil(right) - col)
+        # Outlines along pixel edges miss them by rounding: no further row or column for that.
+        row, col = math.floor(top + _EDGE), math.floor(left + _EDGE)
+        bounding = Window(row, col, math.ceil(bottom - _EDGE) - row, math.ceil(right - _EDGE) - col)
         window = bounding.intersection(grid.window)
         return None if window.is_empty else cls(geometries, grid, window)
 
