@@ -77,6 +77,8 @@ class SceneMask:
 
     def excluded(self, window: Window) -> Bool:
         """Which MS pixels of a window of the common grid are excluded, bool (h, w)."""
+        if window.is_empty:
+            return np.zeros((window.height, window.width), dtype=np.bool_)
         strips = [
             self._fine(Window(row, window.col, min(_STRIP, window.row_stop - row), window.width))
             for row in range(window.row, window.row_stop, _STRIP)

@@ -16,7 +16,7 @@ from synthetic import make_pair, pair_grids, write_raster
 
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.mask import MaskFile, parse_numbers
+from das2f_map.scene.mask import MaskFile, open_mask, parse_numbers
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import sample_statistics
 from das2f_map.scene.source import RasterSource
@@ -130,6 +130,12 @@ def test_rasters_of_other_grids(pair, tmp_path: Path) -> None:
     with open_pair(*pair, mask=MaskFile(path)) as scene:
         assert any("covers only a part of the scene" in n for n in scene.notices)
         assert scene.describe()["mask"] == {"path": str(path), "values": None, "bits": None}
+
+
+def test_an_empty_window(pair, tmp_path: Path) -> None:
+    path = vector(tmp_path / "m.gpkg", box(1, 1, 5, 5))
+    with open_pair(*pair) as scene, open_mask(MaskFile(path), scene.grids) as mask:
+        assert mask.excluded(Window(3, 3, 0, 0)).shape == (0, 0)
 
 
 def test_nodata_of_a_mask_excludes_nothing(pair, tmp_path: Path) -> None:
