@@ -1,0 +1,164 @@
+"""Real scenes through `inspect` and `classify`: what is said of each, and what comes out.
+
+    python benchmarks/real_scenes.py SCENES -o docs/benchmarks/real_scenes
+
+SCENES is a folder with a folder for each scene, `ms.tif` and `pan.tif` in it, and for some a mask. At most
+10 000 MS pixels in the middle of a scene are classified: this is about whether it works, not about accuracy.
+`--only NAME…` does some and keeps the others' results.
+
+Writes OUTPUT.json and OUTPUT.md, and OUTPUT-NAME.png, the quick look, for the scenes named in `--pictures`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import geopandas
+import shapely
+from PIL import Image
+
+import das2f_map
+from das2f_map.errors import Das2fMapError
+from das2f_map.scene.grid import Window
+from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.pair import open_pair
+
+MODEL = "landsat8-gulf"
+MASKS = {"gulf": ("bqa.tif", (15,))}
+SIDE = 100
+"""MS pixels a side of what is classified."""
+
+
+def middle(ms: Path, pan: Path, path: Path) -> Path:
+    """An area of interest in the middle of the scene."""
+    with open_pair(ms, pan) as pair:
+        grid = pair.grids.ms
+    height, width = min(SIDE, grid.height), min(SIDE, grid.width)
+    part = grid.cropped(Window((grid.height - height) // 2, (grid.width - width) // 2, height, width))
+    geopandas.GeoDataFrame(geometry=[shapely.Polygon(part.corners())], crs=grid.crs.to_wkt()).to_file(path)
+    return path
+
+
+def classified(ms: Path, pan: Path, **options: Any) -> dict[str, Any]:
+    """What comes of a run: a report in short, or the error."""
+    with TemporaryDirectory() as folder:
+        area = middle(ms, pan, Path(folder) / "aoi.gpkg")
+        start = time.perf_counter()
+        try:
+            report = das2f_map.classify(ms, pan, Path(folder) / "map.tif", aoi=area, **options)
+        except Das2fMapError as error:
+            return {"error": error.message, "hint": error.hint}
+    classes = sorted((c for c in report.classes if c.pixels), key=lambda c: -c.pixels)
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "pixels": sum(c.pixels for c in classes),
+        "nodata": report.nodata_pixels,
+        "classes": {c.name: round(c.share, 3) for c in classes},
+        "warnings": report.warnings,
+    }
+
+
+def run(folder: Path, picture: Path | None) -> dict[str, Any]:
+    ms, pan = folder / "ms.tif", folder / "pan.tif"
+    start = time.perf_counter()
+    look = das2f_map.inspect(ms, pan, picture, overwrite=True)
+    seconds = time.perf_counter() - start
+    if picture is not None:  # 256 colours are enough here, and a third of the size
+        Image.open(picture).convert("RGB").quantize(256).save(picture, optimize=True)
+    found: dict[str, Any] = {
+        "ms": look.scene["ms"],
+        "pan": look.scene["pan"],
+        "ratio": look.scene["ratio"],
+        "strategy": look.scene["strategy"],
+        "overlap": look.overlap,
+        "shift": look.shift and look.shift["sentence"],
+        "invalid_share": look.invalid_share,
+        "models": [m.model_dump() for m in look.models],
+        "verdict": look.verdict,
+        "seconds_per_1000_pixels": look.estimate and 1000 / look.estimate.pixels_per_second,
+        "inspect_seconds": round(seconds, 1),
+        "by_itself": classified(ms, pan),
+    }
+    if not look.models[0].fits:
+        found["named"] = classified(ms, pan, model=MODEL)
+        found["rescaled"] = classified(ms, pan, model=MODEL, radiometry="scene")
+    if folder.name in MASKS:
+        name, bits = MASKS[folder.name]
+        found["masked"] = classified(ms, pan, mask=MaskFile(folder / name, bits=bits))
+    for side in ("ms", "pan"):
+        found[side]["path"] = f"{folder.name}/{side}.tif"
+    text = json.dumps(found)
+    return dict(json.loads(text.replace(f"{folder.parent}/", "")))
+
+
+def table(scenes: dict[str, Any]) -> list[str]:
+    lines = [
+        "| scene | MS | PAN | ratio | alignment | nodata | inspect | bundled model | `classify` |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, s in scenes.items():
+        ms, pan, plan = s["ms"], s["pan"], s["strategy"]
+        reasons = s["models"][0]["reasons"]
+        fits = (
+            "fits"
+            if not reasons
+            else f"{reasons[0]}" + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "")
+        )
+        done = s["by_itself"] if "error" not in s["by_itself"] else s["named"]
+        how = "by itself" if done is s["by_itself"] else "`--model` and a warning"
+        lines.append(
+            f"| {name} | {ms['width']} × {ms['height']}, {ms['gsd_m']:.4g} m, {ms['dtype']} "
+            f"| {pan['width']} × {pan['height']}, {pan['gsd_m']:.4g} m | {s['ratio']:.4g} | `{plan}` "
+            f"| {100 * s['invalid_share']:.1f} % | {s['inspect_seconds']:.0f} s | {fits} "
+            f"| {how}: {done['pixels']:,} pixels, {done['nodata']:,} nodata, {done['seconds']:.0f} s |"
+        )
+    lines += ["", "What the maps are made of:", ""]
+    lines += ["| scene | how | classes | warnings |", "|---|---|---|---|"]
+    for name, s in scenes.items():
+        for key, how in (
+            ("by_itself", "`classify`"),
+            ("masked", "`--mask bqa.tif --mask-bits 15`"),
+            ("named", f"`--model {MODEL}`"),
+            ("rescaled", f"`--model {MODEL} --radiometry scene`"),
+        ):
+            if key not in s:
+                continue
+            if "error" in s[key]:
+                lines.append(f"| {name} | {how} | – | error: {s[key]['error']} |")
+                continue
+            shares = ", ".join(f"{c} {100 * v:.0f} %" for c, v in s[key]["classes"].items() if v >= 0.005)
+            notes = "; ".join(w for w in s[key]["warnings"] if w.startswith("model ")) or "–"
+            first, *rest = notes.split("; ")
+            notes = f"{first}; and {len(rest)} more" if rest else first
+            lines.append(f"| {name} | {how} | {shares} | {notes} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("scenes", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", metavar="NAME")
+    parser.add_argument("--pictures", nargs="*", metavar="NAME", default=())
+    given = parser.parse_args()
+    out: Path = given.output
+    result = out.with_suffix(".json")
+    scenes = json.loads(result.read_text()) if given.only and result.exists() else {}
+    for folder in sorted(p.parent for p in given.scenes.glob("*/ms.tif")):
+        if given.only and folder.name not in given.only:
+            continue
+        picture = out.with_name(f"{out.name}-{folder.name}.png") if folder.name in given.pictures else None
+        scenes[folder.name] = run(folder, picture)
+        print(folder.name, scenes[folder.name]["verdict"], flush=True)
+    scenes = dict(sorted(scenes.items()))
+    result.write_text(json.dumps(scenes, indent=1) + "\n")
+    out.with_suffix(".md").write_text("\n".join(table(scenes)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
