@@ -27,7 +27,10 @@ REACH = 6
 """Quarters of an MS pixel searched to either side of the first guess."""
 
 MIN_VALID_SHARE = 0.6
-"""Part of a window's pixels that must be valid."""
+"""Part of a window's MS pixels that must be valid."""
+
+MIN_COVERED_SHARE = 0.4
+"""Part of a window's pixels that must be valid in both images at every shift that is tried."""
 
 MIN_FIT = 0.3
 """R² under which nothing is matched."""
@@ -112,7 +115,7 @@ def match_window(window: MatchWindow, rows: float, cols: float, surface: Float64
     surface:
         :func:`fit_surface` about it.
     """
-    if window.valid.sum() < _needed(window):
+    if window.valid.mean() < MIN_VALID_SHARE:
         return "nodata"
     if not surface.any():
         return "nodata" if not np.isfinite(window.pan_at(rows, cols)).any() else "no texture"
@@ -197,7 +200,7 @@ class _Step:
 
 
 def _needed(window: MatchWindow) -> int:
-    return max(60, round(MIN_VALID_SHARE * window.window.height * window.window.width))
+    return max(60, round(MIN_COVERED_SHARE * window.window.height * window.window.width))
 
 
 def _basis(bands: Float64) -> Float64:

@@ -92,9 +92,9 @@ class _Windows:
 
 
 def _window_size(overlap: Window) -> int:
-    """At least four windows of a small scene, 20 pixels a side if it goes; not over ``MAX_SIZE``."""
+    """Windows of 20 pixels a side or more, but even of a small scene nine if it goes, else four."""
     shorter = min(overlap.height, overlap.width)
-    parts = min(8, max(2, shorter // 20))
+    parts = min(8, max(3 if shorter >= 30 else 2, shorter // 20))
     return min(MAX_SIZE, shorter // parts)
 
 
