@@ -7,7 +7,7 @@ A patch is scanned row by row. What a row does to the state ``H`` that enters it
     H_out = P_end * H + L_end        y_t = ylocal_t + sum_n W_t[n] H[n]
 
 and for the rows in the middle of a patch it is the same for every patch that has this row in its middle
-and starts at the same column: ``P_end, L_end, W = C P, ylocal`` are computed once (``_segments``). The rows
+and starts at the same column: ``P_end, L_end, W = C P, ylocal`` are computed once (``_segment``). The rows
 near the patch's border belong to one patch each and are scanned directly. Rows are met from top to bottom by
 all patches at once, each carrying its state.
 
@@ -25,9 +25,6 @@ from torch.nn import functional as F
 from das2f_map.engines.shared_scan.maps import BlockRuns, MixerMaps, split_scan
 from das2f_map.engines.shared_scan.runs import AxisRuns, Indices
 from das2f_map.network.scan_order import DIRECTIONS
-
-_SEGMENTS_AT_ONCE = 64
-"""Segments computed together: their states, 6 KiB each in float32, then stay in a processor's cache."""
 
 
 class _Steps(NamedTuple):
@@ -97,11 +94,10 @@ def _scan_rows(
     p, outputs = across.patch, across.outputs
     width, states = decay.shape
     edge = max(steps.runs.rows.edge, steps.x_runs.rows.edge)
-    state = decay.new_zeros(along.outputs, outputs, width, states)
+    state = decay.new_zeros(outputs, along.outputs, states, width)
 
     def add(first: int, last: int, token: int, y: Tensor) -> None:
-        """Row ``token`` of patches ``first..last``: ``y`` is (starts, patches, P, D)."""
-        y = y.transpose(0, 1)
+        """Row ``token`` of patches ``first..last``: ``y`` is (patches, starts, P, D)."""
         at, row = first, token - first
         if reverse:
             y, at, row = y.flip(0, 1, 2), outputs - 1 - last, p - 1 - (token - last)
@@ -110,88 +106,86 @@ def _scan_rows(
         offset = out.storage_offset() + at * s0 + row * s2
         out.as_strided(y.shape, (s0 - s2, s1, s3, s4), offset).add_(y)
 
-    segments = _SegmentReader(steps, decay, outputs, edge)
     for token in range(outputs + p - 1):
         # Patch i meets this row at its position token - i.
         for position in (*range(edge), *range(p - edge, p)):
             patch = token - position
             if 0 <= patch < outputs:
-                y = _scan_directly(steps, decay, patch, position, state[:, patch])
-                add(patch, patch, token, y[:, None])
+                y = _scan_directly(_Row.of(steps, decay, patch, position), state[patch])
+                add(patch, patch, token, y[None])
         first, last = max(0, token - (p - 1 - edge)), min(outputs - 1, token - edge)
         if first > last:
             continue
-        weight, local, end_decay, end_state = segments.row(token)
-        now = state[:, first : last + 1]
+        # Any of the patches serves: they all have the row in their middle.
+        row = _Row.of(steps, decay, last, token - last)
+        weight, local, end_decay, end_state = _segment(row, decay)
+        now = state[first : last + 1]
         # (starts, D, P, N) @ (starts, D, N, patches)
-        y = torch.matmul(weight, now.permute(0, 2, 3, 1))  # (starts, D, P, patches)
-        y = y.permute(0, 3, 2, 1) + local[:, None]  # (starts, patches, P, D)
-        add(first, last, token, y)
-        now.mul_(end_decay[:, None]).add_(end_state[:, None])
+        y = torch.matmul(weight, now.permute(1, 3, 2, 0))  # (starts, D, P, patches)
+        add(first, last, token, y.permute(3, 0, 2, 1) + local)
+        now.mul_(end_decay).add_(end_state)
 
 
-def _columns(steps: _Steps, patch_row: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
-    """x, dt, B, C of one row of every patch starting along it: ``(starts, P, …)`` each.
+class _Row:
+    """One row of tokens as the patches that start along it see it, step by step."""
 
-    ``patch_row``: a patch's start across the lines and the position of the row in it.
-    """
-    x_row = int(steps.x_runs.rows.entry(*patch_row))
-    row = int(steps.runs.rows.entry(*patch_row))
-    x_cols = torch.from_numpy(steps.x_runs.cols.table()).to(device)
-    cols = torch.from_numpy(steps.runs.cols.table()).to(device)
-    return steps.x[x_row][x_cols], steps.dt[row][cols], steps.b[row][cols], steps.c[row][cols]
+    def __init__(self, steps: _Steps, decay: Tensor, x_row: int, row: int) -> None:
+        self.x, self._x_runs = steps.x[x_row], steps.x_runs.cols
+        self.dt, self.b, self.c = steps.dt[row], steps.b[row], steps.c[row]
+        self._runs = steps.runs.cols
+        self.exp = torch.exp(self.dt[:, None, :] * decay.t())  # (entries, N, D)
+
+    @classmethod
+    def of(cls, steps: _Steps, decay: Tensor, patch: int, position: int) -> _Row:
+        """Row ``position`` of the patches at ``patch`` across the rows."""
+        x_row, row = (int(r.rows.entry(patch, position)) for r in (steps.x_runs, steps.runs))
+        return cls(steps, decay, x_row, row)
+
+    @property
+    def starts(self) -> int:
+        return self._runs.outputs
+
+    @property
+    def steps(self) -> int:
+        return self._runs.patch
+
+    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """exp(dt A) ``(starts, N, D)``, dt x ``(starts, 1, D)``, B ``(starts, N, 1)``, C ``(starts, 1, N)``.
+
+        Entries of a step are neighbours: the patches' tokens at it follow each other in one run.
+        """
+        x_first, first = (int(r.entry(0, step)) for r in (self._x_runs, self._runs))
+        own = slice(first, first + self.starts)
+        drive = self.dt[own] * self.x[x_first : x_first + self.starts]
+        return self.exp[own], drive[:, None], self.b[own, :, None], self.c[own, None, :]
 
 
-def _scan_directly(steps: _Steps, decay: Tensor, patch: int, position: int, state: Tensor) -> Tensor:
-    """Scan one row of the patches starting along it; updates ``state`` ``(starts, D, N)``."""
-    x, dt, b, c = _columns(steps, (patch, position), decay.device)
-    y = torch.empty_like(x)
-    drive = dt * x
-    for t in range(x.shape[1]):
-        state.mul_(torch.exp(dt[:, t, :, None] * decay)).addcmul_(drive[:, t, :, None], b[:, t, None, :])
-        y[:, t] = torch.matmul(state, c[:, t, :, None])[..., 0]
+def _scan_directly(row: _Row, state: Tensor) -> Tensor:
+    """Scan one row of the patches starting along it; updates ``state`` ``(starts, N, D)``."""
+    y = state.new_empty(row.starts, row.steps, state.shape[-1])
+    for t in range(row.steps):
+        exp, drive, b, c = row.at(t)
+        state.mul_(exp).addcmul_(drive, b)
+        y[:, t] = torch.matmul(c, state)[:, 0]
     return y
 
 
-class _SegmentReader:
-    """Segments of the middle rows, made a few rows at a time, in the order of the rows."""
+def _segment(row: _Row, decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a row does to a state.
 
-    def __init__(self, steps: _Steps, decay: Tensor, outputs: int, edge: int) -> None:
-        self._steps, self._decay, self._outputs, self._edge = steps, decay, outputs, edge
-        self._rows_at_once = max(1, _SEGMENTS_AT_ONCE // steps.runs.cols.outputs)
-        self._first = self._stop = -1
-        self._made: tuple[Tensor, ...] = ()
-
-    def row(self, token: int) -> tuple[Tensor, ...]:
-        """W ``(starts, D, P, N)``, ylocal ``(starts, P, D)``, P_end and L_end ``(starts, D, N)`` of a row."""
-        if not self._first <= token < self._stop:
-            p = self._steps.runs.rows.patch
-            self._first = token
-            self._stop = min(token + self._rows_at_once, self._outputs + p - 1 - self._edge)
-            rows = []
-            for t in range(self._first, self._stop):
-                patch = min(t - self._edge, self._outputs - 1)  # any patch that has it in its middle
-                rows.append(_columns(self._steps, (patch, t - patch), self._decay.device))
-            x, dt, b, c = (torch.stack(v) for v in zip(*rows, strict=True))
-            self._made = _segments(x, dt, b, c, self._decay)
-        return tuple(part[token - self._first] for part in self._made)
-
-
-def _segments(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, decay: Tensor) -> tuple[Tensor, ...]:
-    """What rows do to a state: inputs ``(rows, starts, P, …)``, results as ``_SegmentReader.row``."""
-    rows, starts, p, width = x.shape
-    states = decay.shape[1]
-    product = x.new_ones(rows, starts, width, states)
-    local_state = x.new_zeros(rows, starts, width, states)
-    weight = x.new_empty(rows, starts, width, p, states)
-    local = torch.empty_like(x)
-    drive = dt * x
-    for t in range(p):
-        step = torch.exp(dt[:, :, t, :, None] * decay)
-        product.mul_(step)
-        local_state.mul_(step).addcmul_(drive[:, :, t, :, None], b[:, :, t, None, :])
-        local[:, :, t] = torch.matmul(local_state, c[:, :, t, :, None])[..., 0]
-        torch.mul(product, c[:, :, t, None, :], out=weight[:, :, :, t])
+    Returns W ``(starts, D, P, N)``, ylocal ``(starts, P, D)``, P_end and L_end ``(starts, N, D)``.
+    """
+    width, states = decay.shape
+    product = decay.new_ones(row.starts, states, width)
+    local_state = torch.zeros_like(product)
+    weight = product.new_empty(row.starts, width, row.steps, states)
+    local = product.new_empty(row.starts, row.steps, width)
+    for t in range(row.steps):
+        exp, drive, b, c = row.at(t)
+        product.mul_(exp)
+        local_state.mul_(exp).addcmul_(drive, b)
+        local[:, t] = torch.matmul(c, local_state)[:, 0]
+        torch.mul(product.transpose(1, 2), c, out=weight[:, :, t])
     return weight, local, product, local_state
 
 

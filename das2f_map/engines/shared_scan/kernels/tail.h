@@ -284,6 +284,10 @@ DAS2F_FN void branch_tile(
 #pragma GCC unroll 16
             for (int i = 0; i < kLanes; ++i) store(s.residual[g * kLanes + i] + v * kLanes, t[i]);
         }
+    // The next tile's, which come from memory while this one is computed.
+    if (tile + 1 < kTiles)
+        for (int g = 0; g < kWidth / kLanes; ++g)
+            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(y + g * layout.group + i * kLanes);
     layer_norm<kWidth>(s.residual, 1, w.out_norm[branch], s.gated);
     const int edge = branch % 2 ? 0 : 1;
     load_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, s, s.normed);
