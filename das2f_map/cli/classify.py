@@ -10,6 +10,7 @@ import typer
 from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import (
     BandsOption,
+    CoregisterOption,
     DeviceOption,
     EngineOption,
     ForceOption,
@@ -17,6 +18,7 @@ from das2f_map.cli.options import (
     MaskBitsOption,
     MaskOption,
     MaskValuesOption,
+    MaxShiftOption,
     MsArgument,
     NodataOption,
     OverwriteOption,
@@ -84,6 +86,8 @@ def classify_command(
         int | None,
         typer.Option("--batch-size", min=1, help="Patches at a time; by default what suits the engine."),
     ] = None,
+    coregister: CoregisterOption = "auto",
+    max_shift: MaxShiftOption = 8.0,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -115,6 +119,8 @@ def classify_command(
         device=device,
         precision=precision,
         batch_size=batch_size,
+        coregistration=coregister,
+        max_shift=max_shift,
         force=force,
         overwrite=overwrite,
         progress=progress_for(bool(context.obj)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -68,6 +68,20 @@ MaskBitsOption = Annotated[
         "--mask-bits",
         metavar="N,N…",
         help="Of a raster mask, leave out where any of these bits is set, 0 the lowest.",
+    ),
+]
+CoregisterOption = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(
+        "--coregister",
+        help="Correct the shift between MS and PAN: if it is over 0.3 PAN pixel, any, or none.",
+        show_default=True,
+    ),
+]
+MaxShiftOption = Annotated[
+    float,
+    typer.Option(
+        "--max-shift", metavar="PX", min=0.1, help="Refuse a larger shift, in PAN pixels.", show_default=True
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]

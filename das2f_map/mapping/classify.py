@@ -31,6 +31,7 @@ from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import open_pair
+from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode, coregister
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ def classify(
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
     radiometry: Radiometry = "model",
+    coregistration: CoregisterMode = "auto",
+    max_shift: float = DEFAULT_MAX_SHIFT,
     engine: str = "auto",
     device: str = "auto",
     precision: str = "auto",
@@ -90,6 +93,9 @@ def classify(
     radiometry:
         Normalise with the statistics of the ``model``'s card, or with those of the ``scene``, taken once
         from a sample of all of it.
+    coregistration, max_shift:
+        What to do about a shift between the contents of the images, and PAN pixels over which they are
+        refused; see :func:`das2f_map.scene.registration.coregister`.
     engine, device, precision:
         ``auto``, ``shared``, ``patch`` or ``onnx``; ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto``,
         ``fp32``, ``bf16`` or ``fp16``. What ``auto`` came to stands in the report.
@@ -132,9 +138,11 @@ def classify(
         if confidence is not None:
             finals["confidence"] = Path(confidence)
         paths = {kind: staged.stage(final) for kind, final in finals.items()}
-        with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as pair:
-            for notice in pair.notices:
-                log.info("%s", notice)
+        with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened:
+            with timings.phase("coregistration"):
+                coregistered = coregister(opened, coregistration, max_shift=max_shift)
+            pair = coregistered.pair
+            coregistered.log()
             area = Area.from_file(aoi, pair.grids.ms) if aoi is not None else None
             window = area.window if area is not None else pair.grids.ms.window
             with timings.phase("model"):
@@ -191,6 +199,7 @@ def classify(
                     "ms": [b.model_dump() for b in fitted.ms_bands],
                     "pan": fitted.pan_band.model_dump(),
                 },
+                coregistration=coregistered.describe(),
                 engine=runner.name,
                 device=runner.device,
                 precision=runner.precision,
@@ -201,9 +210,10 @@ def classify(
                     "precision": precision,
                     "batch_size": batch_size,
                     "min_area_m2": min_area_m2,
+                    "max_shift": max_shift,
                     "force": force,
                 },
-                warnings=[*pair.notices, *fitted.warnings],
+                warnings=[*pair.notices, *coregistered.warnings, *fitted.warnings],
                 grid=_grid_summary(pair.grids.ms.cropped(window)),
                 classes=class_reports(legend, areas, polygons),
                 nodata_pixels=nodata_pixels,

@@ -49,6 +49,9 @@ class RunReport(BaseModel):
     aoi: str | None
     model: ModelReport
     radiometry: dict[str, Any] = Field(description="whose statistics values were normalised with, and these")
+    coregistration: dict[str, Any] = Field(
+        description="shift of the contents of PAN against MS, see ShiftReport, and whether it is corrected"
+    )
     engine: str
     device: str
     precision: str = Field(description="fp32, bf16 or fp16")

@@ -46,6 +46,7 @@ from das2f_map.scene.bands import GivenBands, given_bands
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import sample_statistics
+from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode, coregister
 from das2f_map.training.dataset import BLOCK, BalancedBatches, PatchDataset, PatchReader
 from das2f_map.training.labels import LabelTable, limit_blocks, read_labels, require_trainable
 from das2f_map.training.run_files import (
@@ -120,6 +121,8 @@ def train(
     data: str | None = None,
     licence: str = "",
     overwrite: bool = False,
+    coregistration: CoregisterMode = "auto",
+    max_shift: float = DEFAULT_MAX_SHIFT,
     force: bool = False,
     network: dict[str, Any] | None = None,
     progress: Progress = silent,
@@ -163,6 +166,9 @@ def train(
         Replace an existing bundle, or an unfinished training of it.
     force:
         Take image pairs whose pixel size ratio is far from 4.
+    coregistration, max_shift:
+        What to do about a shift between the contents of the images, and PAN pixels over which they are
+        refused; see :func:`das2f_map.scene.registration.coregister`.
     network:
         Fields of :class:`NetworkConfig` to change, for experiments.
 
@@ -193,9 +199,9 @@ def train(
     patch = PatchGeometry()
     mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
     with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened:
-        pair = opened
-        for notice in pair.notices:
-            log.info("%s", notice)
+        coregistered = coregister(opened, coregistration, max_shift=max_shift)
+        coregistered.log()
+        pair = coregistered.pair
         if bands is not None:
             pair = pair.with_bands(given_bands(bands, pair.file_bands, pair.ms_path))
         log.info("MS bands: %s", ", ".join(map(str, pair.bands)))
@@ -245,6 +251,7 @@ def train(
                             "bands": [b.number for b in pair.bands],
                             "nodata": nodata,
                             "mask": pair.describe()["mask"],
+                            "shift_corrected": pair.describe()["shift_corrected"],
                         },
                         "split": split.summary(),
                         "legend": labelled.legend.model_dump(mode="json"),
@@ -308,6 +315,7 @@ def train(
                         "precision": chosen.precision,
                         "device": chosen.accelerator,
                         "devices": devices,
+                        "coregistration": coregistered.describe(),
                     },
                     notes="stopped early on request" if outcome.interrupted else "",
                 ),

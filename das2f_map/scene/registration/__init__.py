@@ -1,10 +1,19 @@
 """How far the contents of MS and PAN lie apart, measured to a fraction of a pixel, and corrected."""
 
-from das2f_map.scene.registration.correct import CoregisterMode, Coregistration, coregister
+from das2f_map.scene.registration.correct import (
+    AUTO_LIMIT,
+    DEFAULT_MAX_SHIFT,
+    CoregisterMode,
+    Coregistration,
+    coregister,
+    refuse_large_shift,
+)
 from das2f_map.scene.registration.measure import measure_shift
 from das2f_map.scene.registration.report import ShiftReport, ShiftVariation, WindowShift
 
 __all__ = [
+    "AUTO_LIMIT",
+    "DEFAULT_MAX_SHIFT",
     "CoregisterMode",
     "Coregistration",
     "ShiftReport",
@@ -12,4 +21,5 @@ __all__ = [
     "WindowShift",
     "coregister",
     "measure_shift",
+    "refuse_large_shift",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from das2f_map.errors import InputError
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.registration.measure import measure_shift
 from das2f_map.scene.registration.report import ShiftReport
+
+log = logging.getLogger(__name__)
 
 CoregisterMode = Literal["auto", "on", "off"]
 MODES: tuple[CoregisterMode, ...] = ("auto", "on", "off")
@@ -42,7 +45,17 @@ class Coregistration:
     corrected: bool
     warnings: tuple[str, ...]
 
-    def describe(self) -> dict[str, object]:
+    def log(self) -> None:
+        """Tell what was found, and what the pair has to tell."""
+        if self.report is not None and self.report.verdict == "agree":
+            done = "corrected" if self.corrected else "left as it is"
+            log.info("%s; %s", self.report.sentence(), done)
+        for notice in self.pair.notices:
+            log.info("%s", notice)
+        for warning in self.warnings:
+            log.warning("%s", warning)
+
+    def describe(self) -> dict[str, Any]:
         """For a run report: everything but the single windows, plain JSON types."""
         measured = None if self.report is None else self.report.model_dump(mode="json", exclude={"windows"})
         return {"mode": self.mode, "corrected": self.corrected, "measured": measured}
