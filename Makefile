@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
 
-.PHONY: map test check walkthrough clean
+.PHONY: map test check walkthrough benchmarks clean
 
 # The stamp's name carries the extras, so that a change of dependencies installs again.
 $(VENV)/.core: pyproject.toml setup.py constraints.txt \
@@ -35,6 +35,10 @@ check: $(VENV)/.dev
 # Train on the example for a few minutes, map it, and measure the map.
 walkthrough: $(VENV)/.dev
 	BIN=$(abspath $(BIN)) sh examples/walkthrough.sh $(OUT)/walkthrough
+
+# Measure everything, an hour on two cores; tables and plots go into docs/. Nothing else should run meanwhile.
+benchmarks: $(VENV)/.dev
+	for name in engines breakdown training scenes growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf $(OUT) build dist *.egg-info

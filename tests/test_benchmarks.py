@@ -1,0 +1,143 @@
+"""The benchmarks run, and write what the documentation takes up. Their figures are not judged here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "benchmarks"
+NAMES = ("engines", "growth", "breakdown", "training", "scenes")
+
+
+def run(script: str, folder: Path) -> dict[str, Any]:
+    command = [sys.executable, str(SCRIPTS / f"{script}.py"), "--quick", "--device", "cpu", "-o", str(folder)]
+    # One thread, whatever the machine: the tests next to this one want the other cores.
+    done = subprocess.run(
+        [*command, "--threads", "1"], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    left = {p.name for p in folder.iterdir()}
+    assert left == {f"{script}.{kind}" for kind in ("json", "md", "png")}
+    assert (folder / f"{script}.png").read_bytes().startswith(b"\x89PNG")
+    table = (folder / f"{script}.md").read_text(encoding="utf-8")
+    assert table.strip() == done.stdout.strip()
+    assert "QUICK RUN" in table
+    heads, align = (line.count("|") for line in table.splitlines()[:2])
+    assert heads == align > 3
+    text = (folder / f"{script}.json").read_text(encoding="utf-8")
+    assert str(ROOT) not in text
+    record: dict[str, Any] = json.loads(text)
+    assert record["machine"]["threads"] == 1
+    return record
+
+
+def test_engines(tmp_path: Path) -> None:
+    record = run("engines", tmp_path)
+    loop, *engines = record["ways"]
+    assert loop["ratios"] == {"step by step": 1.0}
+    for way in record["ways"]:
+        assert way["pixels_per_second"] == pytest.approx(way["side"] ** 2 / way["seconds"][0])
+        assert way["peak_bytes"] >= way["bytes_before"] > 2**26
+    assert [e["name"] for e in record["agreement"]["engines"]] == [w["name"] for w in engines]
+    for engine in record["agreement"]["engines"]:
+        assert engine["largest_error"] < 1e-2
+
+
+def test_growth(tmp_path: Path) -> None:
+    record = run("growth", tmp_path)
+    assert [s["side"] for s in record["sizes"]] == [8, 16]
+    for size in record["sizes"]:
+        assert size["microseconds_a_pixel"] == pytest.approx(1e6 * size["seconds"] / size["side"] ** 2)
+
+
+def test_breakdown(tmp_path: Path) -> None:
+    record = run("breakdown", tmp_path)
+    for kind in record["kinds"]:
+        stages = {s["stage"]: s for s in kind["stages"]}
+        assert set(stages) == {"maps", "scan", "tail", "fusion, classifier", "whole engine"}
+        assert all(s["seconds_a_pixel"] > 0 for name, s in stages.items() if name != "fusion, classifier")
+
+
+def test_training(tmp_path: Path) -> None:
+    (way,) = run("training", tmp_path)["ways"]
+    assert way["samples_per_second"] == pytest.approx(2 / way["seconds"][0])
+
+
+def test_scenes(tmp_path: Path) -> None:
+    small, large = run("scenes", tmp_path)["scenes"]
+    assert small["measured"]
+    assert small["run"]["pixels"] == 20 * 24
+    assert not large["measured"]
+    assert large["run"]["pixels"] == 24 * 24
+    run_ = large["run"]
+    # Only what grows with the scene may be multiplied.
+    assert run_["seconds"] < large["seconds"] < run_["seconds"] * 40 * 44 / 24**2
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("render")
+
+
+def test_cost_of_a_pixel_is_that_of_the_design(scripts: Any) -> None:
+    """Against figures that were counted by hand: two to three million multiply-adds, 78 MFLOP, …"""
+    from das2f_map.network import NetworkConfig
+
+    costs = scripts.breakdown.costs(NetworkConfig(classes=6), 32, half=False, half_scan=False)
+    assert 2 * 2e6 < costs["maps"].flop < 2 * 3e6
+    assert costs["scan"].functions == pytest.approx(0.5e6, rel=0.05)
+    tokens = 4 * 256
+    assert costs["tail"].flop == 2 * tokens * (64 * 64 + 2 * 64 * 256)
+    assert costs["tail"].functions == tokens * 256
+    assert costs["tail"].flop + costs["fusion, classifier"].flop == pytest.approx(78e6, rel=0.01)
+
+
+def test_baseline_computes_the_same_network(scripts: Any) -> None:
+    import numpy as np
+    import torch
+
+    from das2f_map.network.selective_scan.reference import sequential_scan
+
+    g = torch.Generator().manual_seed(0)
+    x, dt = torch.randn(2, 9, 3, generator=g), torch.rand(2, 4, 9, 3, generator=g)
+    a, d = -torch.rand(4, 3, 5, generator=g), torch.randn(4, 3, generator=g)
+    b, c = (torch.randn(2, 4, 9, 5, generator=g) for _ in range(2))
+    order = torch.stack([torch.randperm(9, generator=g) for _ in range(4)])
+    got, expected = (f(x, dt, a, b, c, d, order) for f in (scripts.engines.reference_scan, sequential_scan))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+def test_page_takes_up_what_is_there(scripts: Any, tmp_path: Path) -> None:
+    run("training", tmp_path)
+    page = tmp_path / "page.md"
+    places = [n + d for n in NAMES for d in ("", "-cuda")] + ["accuracy"]
+    page.write_text("".join(f"before\n<!-- {n} -->\nold\n<!-- end of {n} -->\n" for n in places))
+    scripts.refresh_page(page, tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("before") == len(places)
+    table = (tmp_path / "training.md").read_text(encoding="utf-8").strip()
+    assert f"<!-- training -->\n{table}\n\n![training]({tmp_path.name}/training.png)\n<!-- end" in text
+    assert "Not measured yet; `python benchmarks/scenes.py` on a machine with CUDA" in text
+    assert text.count("Not measured yet") == len(places) - 2  # all but training and accuracy
+    assert text.count("old") == 1  # accuracy has no result here
+
+
+def test_page_of_the_documentation_is_up_to_date(scripts: Any, tmp_path: Path) -> None:
+    """Figures in the page are those of the JSON files beside it."""
+    page = tmp_path / "page.md"
+    page.write_text(scripts.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    for path in scripts.common.DOCS.glob("*.json"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    scripts.refresh_page(page, folder)
+    assert page.read_text(encoding="utf-8") == scripts.PAGE.read_text(encoding="utf-8")
