@@ -13,7 +13,7 @@ every patch and run the network as published, with torch's operations, in batche
 
 Memory: each way in a process of its own, which loads the model and computes the same pixels once.
 
-Agreement: the bundled model over the example (map window and labelled pixels), each engine beside `patch`.
+Agreement: the bundled model over the example's map window, each engine beside `patch`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from das2f_map.model import ModelBundle, load_bundle
 from das2f_map.network.selective_scan import BACKENDS, Backend, default_backend, use_backend
 from das2f_map.network.selective_scan.reference import to_steps, to_tokens
 from das2f_map.scene.area import Area
-from das2f_map.scene.grid import Window, blocks_of
+from das2f_map.scene.grid import blocks_of
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import normalise
 from das2f_map.training.labels import read_labels
@@ -274,7 +274,6 @@ def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
         labels = read_labels(folder / "labels.gpkg", grid)
         wanted = np.zeros((grid.height, grid.width), np.bool_)
         wanted[area.window.slices()] = True
-        wanted[labels.rows, labels.cols] = True
         truth = np.zeros(wanted.shape, np.uint8)
         # Legends have the same names, perhaps other ids.
         ids = {labels.legend.names[k]: labels.legend.ids[k] for k in range(len(labels.legend))}
@@ -282,10 +281,11 @@ def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
             at = labels.classes == ids.get(name, -1)
             truth[labels.rows[at], labels.cols[at]] = given
         if quick:
+            rows, cols = np.nonzero(wanted & (truth > 0))
             wanted[:] = False
-            wanted[labels.rows[:2], labels.cols[:2]] = True
+            wanted[rows[:2], cols[:2]] = True
         blocks = []
-        for window in blocks_of(Window(0, 0, grid.height, grid.width), COMPARED):
+        for window in blocks_of(area.window, COMPARED):
             block = pair.read_block(window, card.patch.before, card.patch.after, fill=card.patch.fill_radius)
             targets = wanted[window.slices()] & block.valid
             if targets.any():

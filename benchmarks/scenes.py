@@ -86,18 +86,23 @@ def scene(options: Any, height: int, width: int) -> dict[str, Any]:
             common.say(f"{height} × {width}: {found['pixels']:,} pixels in {found['seconds']:.1f} s")
             return found
 
-        probe = run(options.probe)
-        if probe["pixels"] == pixels:
-            return _record(height, width, probe, None)
-        if probe["seconds"] * pixels / probe["pixels"] <= budget:
+        part = run(options.probe)
+        if part["pixels"] < pixels and _extrapolated(part, pixels) > budget:
+            # A better look, for a fifth of the budget: a small one is mostly start, and compiling on CUDA.
+            side = int((0.2 * budget * part["pixels"] / part["seconds"]) ** 0.5)
+            part = run(side) if side > options.probe else part
+        if part["pixels"] == pixels:
+            return _record(height, width, part, None)
+        if _extrapolated(part, pixels) <= budget:
             return _record(height, width, run(0), None)
-        # A fifth of the budget, the whole of which would be spent by the largest scenes' squares.
-        side = int((0.2 * budget * probe["pixels"] / probe["seconds"]) ** 0.5)
-        part = run(max(side, options.probe))
-        # What does not grow with the scene is in every run: the model, the sample of the scene.
-        growing = part["phases"]["classify"] + part["phases"].get("polygons", 0.0)
-        fixed = part["seconds"] - growing
-        return _record(height, width, part, fixed + growing * pixels / part["pixels"])
+        return _record(height, width, part, _extrapolated(part, pixels))
+
+
+def _extrapolated(run: dict[str, Any], pixels: int) -> float:
+    """Seconds of a whole scene. What does not grow with it is in every run: the model, the scene's sample."""
+    growing = run["phases"]["classify"] + run["phases"].get("polygons", 0.0)
+    seconds: float = run["seconds"] + growing * (pixels / run["pixels"] - 1)
+    return seconds
 
 
 def _record(height: int, width: int, run: dict[str, Any], extrapolated: float | None) -> dict[str, Any]:

@@ -66,8 +66,15 @@ def test_breakdown(tmp_path: Path) -> None:
         assert all(s["seconds_a_pixel"] > 0 for name, s in stages.items() if name != "fusion, classifier")
 
 
-def test_training(tmp_path: Path) -> None:
-    (way,) = run("training", tmp_path)["ways"]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("benchmarks")
+    run("training", folder)
+    return folder
+
+
+def test_training(trained: Path) -> None:
+    (way,) = json.loads((trained / "training.json").read_text(encoding="utf-8"))["ways"]
     assert way["samples_per_second"] == pytest.approx(2 / way["seconds"][0])
 
 
@@ -116,16 +123,15 @@ def test_baseline_computes_the_same_network(scripts: Any) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
-def test_page_takes_up_what_is_there(scripts: Any, tmp_path: Path) -> None:
-    run("training", tmp_path)
+def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     places = [n + d for n in NAMES for d in ("", "-cuda")] + ["accuracy"]
     page.write_text("".join(f"before\n<!-- {n} -->\nold\n<!-- end of {n} -->\n" for n in places))
-    scripts.refresh_page(page, tmp_path)
+    scripts.refresh_page(page, trained)
     text = page.read_text(encoding="utf-8")
     assert text.count("before") == len(places)
-    table = (tmp_path / "training.md").read_text(encoding="utf-8").strip()
-    assert f"<!-- training -->\n{table}\n\n![training]({tmp_path.name}/training.png)\n<!-- end" in text
+    table = (trained / "training.md").read_text(encoding="utf-8").strip()
+    assert f"<!-- training -->\n{table}\n\n![training]({trained.name}/training.png)\n<!-- end" in text
     assert "Not measured yet; `python benchmarks/scenes.py` on a machine with CUDA" in text
     assert text.count("Not measured yet") == len(places) - 2  # all but training and accuracy
     assert text.count("old") == 1  # accuracy has no result here
