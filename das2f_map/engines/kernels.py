@@ -28,7 +28,7 @@ def say_if_missing() -> None:
     """Log, once in a process, that slower operations compute on the CPU."""
     if reason := missing():
         log.warning(
-            "compiled kernels are %s: slower PyTorch operations serve on the CPU; "
-            "install das2f-map again where there is a C++ compiler",
+            "compiled kernels cannot be used: %s; slower PyTorch operations serve on the CPU; "
+            "reinstall das2f-map with a C++ compiler at hand",
             reason,
         )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from das2f_map.engines import Engine
+from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.model import ModelCard
 from das2f_map.scene.fill import invalid_shares
@@ -73,6 +74,14 @@ def classify_blocks(
         if targets.any():
             ms, pan = normalise(block, ms_bands, pan_band)
             logits = engine.logits(ms, pan, targets)
+            if not np.isfinite(logits).all():
+                rows, cols = np.nonzero(targets)
+                first = int((~np.isfinite(logits).all(axis=1)).argmax())
+                raise InputError(
+                    f"values around row {part.row + rows[first]}, column {part.col + cols[first]} in "
+                    f"{pair.ms_path} or {pair.pan_path} are beyond what the network can take",
+                    "a nodata value that the file does not declare? give it with --nodata",
+                )
             best = logits.argmax(axis=1)
             classes[targets] = ids[best]
             confidence[targets] = _probability(logits, best)

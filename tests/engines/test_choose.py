@@ -123,9 +123,11 @@ def test_missing_kernels_are_said_once(bundle: ModelBundle, monkeypatch: pytest.
     for engine in ("shared", "patch", "auto"):
         make_engine(bundle, engine=engine, device=CPU)
     kernels.say_if_missing.cache_clear()
-    assert [r.message for r in caplog.records if "compiled kernels are not built" in r.message] == [
-        "compiled kernels are not built: slower PyTorch operations serve on the CPU; "
-        "install das2f-map again where there is a C++ compiler"
+    assert [
+        r.message for r in caplog.records if "compiled kernels cannot be used: not built" in r.message
+    ] == [
+        "compiled kernels cannot be used: not built; slower PyTorch operations serve on the CPU; "
+        "reinstall das2f-map with a C++ compiler at hand"
     ]
 
 

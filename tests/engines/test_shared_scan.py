@@ -259,3 +259,14 @@ def test_blocks_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(engine, "_block", no_memory)
     with pytest.raises(DeviceError, match="too little free memory for a single patch"):
         engine.logits(scene.ms, scene.pan, scene.all)
+
+
+@needs_kernels
+@pytest.mark.parametrize("level", ["0", "1", "2"])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_absurd_values_do_no_harm(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAS2F_MAP_SIMD_LEVEL", level)
+    scene = block(2, 2)
+    scene.ms[:, 8, 8] = -3.4e38
+    logits = SharedScanEngine(trained_looking(torch.float32)).logits(scene.ms, scene.pan, scene.all)
+    assert not np.isfinite(logits).all()  # as the network's own would be

@@ -96,7 +96,7 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
         library.das2f_shared_scratch.restype = _int64
         library.das2f_shared_scratch.argtypes = (_int64, _int64, ctypes.c_int)
         return library, ""
-    return None, "not built (no C++ compiler was found when das2f-map was installed)"
+    return None, "not built (no working C++ compiler when das2f-map was installed)"
 
 
 def _level() -> int:
@@ -104,7 +104,8 @@ def _level() -> int:
     assert library is not None
     best = int(library.das2f_shared_level())
     # For tests and bug reports: run the code of a lesser processor.
-    return min(best, int(os.environ.get("DAS2F_MAP_SIMD_LEVEL", best)))
+    asked = os.environ.get("DAS2F_MAP_SIMD_LEVEL", "")
+    return max(0, min(best, int(asked))) if asked.isdecimal() else best
 
 
 def instruction_set() -> str | None:
@@ -224,7 +225,8 @@ class CompiledFirstStage:
         """
         block = scanned.block
         wanted = torch.from_numpy(rows * block.cols + cols).to(torch.int32)
-        out = torch.empty(len(rows), *((self.classes,) if self.whole else (4, 16, 16, 64)))
+        shape = (self.classes,) if self.whole else (4, 16, 16, 64)
+        out = torch.empty(len(rows), *shape, dtype=torch.float32)
         block.patches, block.wanted = len(rows), wanted.data_ptr()
         block.logits, block.stage = (out.data_ptr(), None) if self.whole else (None, out.data_ptr())
         self._call("das2f_shared_tail", block)

@@ -54,7 +54,8 @@ class SharedScanEngine:
     precision:
         ``fp32``, ``bf16`` or ``fp16``; a float64 network computes in float64 with ``fp32``.
     batch_size:
-        Patches whose tail is computed together; by default 16 on the CPU and 256 on CUDA.
+        Patches of which the torch operations compute what follows the shared part together (a second stage,
+        or all where there are no kernels); by default 16 on the CPU and 256 on CUDA. Kernels need none.
     block_size:
         MS pixels a side of what is computed at once; by default 32 on the CPU and what fits into free memory
         on CUDA. It is halved, for good, when memory runs out there.

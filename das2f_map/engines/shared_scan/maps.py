@@ -159,7 +159,7 @@ def _by_neighbour(kernel: Tensor) -> Tensor:
     return out.reshape(9 * channels * s * s, channels * s * s)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _neighbours(source: BlockRuns, target: BlockRuns) -> Indices:
     """Rows of ``parts`` that make up each entry: int64 (entries, 9). The row after the last is zero."""
     nowhere = 9 * source.rows.entries * source.cols.entries

@@ -50,7 +50,7 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
         if abi != _ABI:
             return None, f"{path.name} belongs to another version of das2f-map; reinstall it"
         return library, ""
-    return None, "not built (no C++ compiler was found when das2f-map was installed)"
+    return None, "not built (no working C++ compiler when das2f-map was installed)"
 
 
 def instruction_set() -> str | None:
@@ -62,7 +62,8 @@ def instruction_set() -> str | None:
 def _level(library: ctypes.CDLL) -> int:
     best = int(library.das2f_scan_level())
     # For tests and bug reports: run the code of a lesser processor.
-    return min(best, int(os.environ.get("DAS2F_MAP_SIMD_LEVEL", best)))
+    asked = os.environ.get("DAS2F_MAP_SIMD_LEVEL", "")
+    return max(0, min(best, int(asked))) if asked.isdecimal() else best
 
 
 def unavailable(device: torch.device, dtype: torch.dtype, width: int = 64, states: int = 24) -> str:

@@ -110,7 +110,8 @@ DAS2F_FN void fill_entries(const Rows &r, const Strip &strip, int64_t row, ScanS
         Entry &e = w.entry[i];
         const Vec dt = softplus_lanes(load(source + r.group * kLanes));
         store(e.dt, dt);
-        std::memcpy(e.b, source + kWidth, sizeof e.b + sizeof e.c);
+        std::memcpy(e.b, source + kWidth, sizeof e.b);
+        std::memcpy(e.c, source + kWidth + kStates, sizeof e.c);
 #pragma GCC unroll 8
         for (int n = 0; n < kStates; ++n) store(e.exp[n], decay_lanes(dt * decay[n]));
     }

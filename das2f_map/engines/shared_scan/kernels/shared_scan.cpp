@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -135,7 +136,8 @@ constexpr int kLanes = 8;
 #undef DAS2F_FN
 }  // namespace
 
-#if defined(DAS2F_X86) && (defined(__clang__) || __GNUC__ >= 10)
+// clang takes no vectors of 512 bits from functions without the target, as those of lanes.h are.
+#if defined(DAS2F_X86) && !defined(__clang__) && __GNUC__ >= 10
 #define DAS2F_HAS_BF16 1
 #undef DAS2F_BF16
 #define DAS2F_BF16 1

@@ -29,7 +29,7 @@ DAS2F_FN Vec gelu_lanes(const Vec &x) {
     const Vec u = x < Vec{} ? -x : x;
     Vec scaled = u * (1.0f / kPhiStep);
     const Vec most = Vec{} + 15.99999f;
-    scaled = scaled > most ? most : scaled;
+    scaled = scaled < most ? scaled : most;  // NaN becomes `most` here and an index that exists; u keeps it
     const VecInt index = __builtin_convertvector(scaled, VecInt);
     const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
     Vec c[5] = {};
@@ -228,7 +228,7 @@ DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, TailScrat
     }
 }
 
-// mean_c(A_c G_c) B with G = sigmoid(W [A; B] + bias); A is in a[0..15], B in a[16..31]; result over a[0..15].
+// mean_c(A_c G_c) B with G = sigmoid(W [A; B] + bias); A is in a[0..15], B in a[16..31]; result in `out`.
 DAS2F_FN void gated_fusion(const float *weight, const float *bias, TailScratch &s, Plane *out, int stride) {
     const Vec none{};
     Vec mean[kVectors] = {};
