@@ -111,6 +111,13 @@ class RasterSource:
         # Alpha bands are read as such: GDAL would take one for a mask though it is read as an image band.
         flags = [ds.mask_flag_enums[i - 1] for i in self._indexes]
         self._has_mask = any(not {MaskFlags.all_valid, MaskFlags.alpha} & set(f) for f in flags)
+        # Where a file has a mask of its own, GDAL leaves the declared nodata value out of account.
+        values = [ds.nodatavals[i - 1] for i in self._indexes]
+        self._beside_mask = [
+            (place, value)
+            for place, (value, f) in enumerate(zip(values, flags, strict=True))
+            if value is not None and MaskFlags.nodata not in f
+        ]
 
     def with_bands(self, numbers: Sequence[int]) -> RasterSource:
         """The same open file, reading these bands of it (numbers in the file, from 1), in this order.
@@ -149,7 +156,9 @@ class RasterSource:
     def read_reduced(self, window: Window, height: int, width: int) -> Float32:
         """As :meth:`read`, for a window inside the file, in fewer pixels: from overviews if the file has
         some. Averages of a small window, else values from here and there."""
-        method = Resampling.average if window.height * window.width < 30_000_000 else Resampling.nearest
+        # Averages would take in what only the declared nodata value tells to be invalid.
+        average = window.height * window.width < 30_000_000 and not self._beside_mask
+        method = Resampling.average if average else Resampling.nearest
         row = self.grid.height - window.row_stop if self._flip_rows else window.row
         col = self.grid.width - window.col_stop if self._flip_cols else window.col
         on_file = RasterioWindow(col, row, window.width, window.height)
@@ -196,7 +205,15 @@ class RasterSource:
     def _checked(
         self, raw: npt.NDArray[Any], valid: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """The usual way up, and without undeclared nodata."""
+        """The usual way up, and without nodata values that GDAL does not see to."""
+        for place, value in self._beside_mask:
+            band = raw[place]
+            if np.isnan(value):
+                valid[place] &= ~np.isnan(band)
+            else:
+                # The value is declared as a float64, and may be a float32's only when rounded.
+                same = band.dtype.type(value) if np.issubdtype(band.dtype, np.floating) else value
+                valid[place] &= band != same
         if self._nodata is not None:
             valid &= ~(raw == self._nodata).all(axis=0)
         if self._flip_rows:

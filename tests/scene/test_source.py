@@ -1,0 +1,39 @@
+"""What of a file is valid, where it says so in several ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from synthetic import pair_grids, write_raster
+
+from das2f_map.scene.source import RasterSource
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint16", 7.0), ("float32", -9999.9), ("float32", float("nan")), ("int16", -1.0)]
+)
+def test_a_mask_of_the_file_and_nodata_both_count(tmp_path: Path, dtype: str, nodata: float) -> None:
+    grid, _ = pair_grids(ms_shape=(16, 16))
+    values = np.full((2, 16, 16), 100.0)
+    values[0, 2:4, 5], values[1, 9, 9] = nodata, nodata
+    masked = np.zeros((16, 16), bool)
+    masked[12:, :3] = True
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = tmp_path / "both.tif"
+        with np.errstate(invalid="ignore"):
+            write_raster(path, values, grid, dtype=dtype, nodata=nodata)
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(~masked)
+    truth = np.where(masked, np.nan, np.full((2, 16, 16), 100.0))
+    truth[0, 2:4, 5] = truth[1, 9, 9] = np.nan
+    with RasterSource(path, "MS") as source:
+        np.testing.assert_array_equal(source.read(grid.window), truth)
+        np.testing.assert_array_equal(source.read_raw(grid.window)[1], ~np.isnan(truth))
+        np.testing.assert_array_equal(source.with_bands([2]).read(grid.window), truth[1:])
+        np.testing.assert_array_equal(source.read_reduced(grid.window, 16, 16), truth)
+        # Nothing is averaged with what is invalid.
+        reduced = source.read_reduced(grid.window, 4, 4)
+        assert set(np.unique(reduced[np.isfinite(reduced)])) == {100.0}
