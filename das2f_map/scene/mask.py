@@ -169,6 +169,9 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
     label = f"mask file {file.path}"
     if file.values and file.bits:
         raise InputError(f"{label} is read by values or by bits, not both", "give one of the two")
+    path = str(file.path)
+    if "://" not in path and not path.startswith("/vsi") and ":" not in path[2:] and not Path(path).exists():
+        raise InputError(f"{label} does not exist", "check the path")
     if not _is_raster(file.path):
         if file.values or file.bits:
             raise InputError(

@@ -214,3 +214,9 @@ def test_numbers() -> None:
     for text in ("", "a", "3-", "-3", "1-100000000"):
         with pytest.raises(ValueError, match=r"whole number|too many"):
             parse_numbers(text)
+
+
+def test_a_missing_mask_is_missing_whatever_is_chosen_of_it(pair, tmp_path: Path) -> None:
+    for mask in (MaskFile(tmp_path / "no.tif", values=(1,)), MaskFile(tmp_path / "no.tif", bits=(3,))):
+        with pytest.raises(InputError, match=r"no\.tif does not exist"):
+            open_pair(*pair, mask=mask)
