@@ -91,6 +91,9 @@ _WORDS = (
 _PATTERNS = tuple((role, re.compile(rf"\b(?:{words})\b")) for role, words in _WORDS)
 _LETTERS = {"b": "blue", "g": "green", "r": "red", "n": "nir", "pc": "pan"}
 _NUMBERED = re.compile(r"(?:.* )?b ?0?(\d{1,2}a?)")
+_NEW_LANDSAT = re.compile(r"\b(?:landsat ?0?[89]|l[co]?0?[89]|oli)\b")
+_OLD_LANDSAT = re.compile(r"\b(?:landsat ?0?[1-7]|l[etm]0?[1-7]|l[57]|etm|tm)\b")
+_REFLECTANCE = re.compile(r"(?:.* )?sr b ?\d")
 _SENTINEL2 = dict(
     zip(
         ("1", "2", "3", "4", "5", "6", "7", "8", "8a", "9", "10", "11", "12"),
@@ -116,8 +119,8 @@ _LANDSAT8 = dict(
 def roles_of(names: Sequence[str]) -> tuple[str | None, ...]:
     """The role of each band name, ``None`` where it tells nothing; numbers are judged together."""
     plain = [_plain(n) for n in names]
-    numbers = {m[1] for m in map(_NUMBERED.fullmatch, plain) if m}
-    satellite = _satellite(numbers)
+    numbered = [p for p in plain if _NUMBERED.fullmatch(p)]
+    satellite = _satellite(numbered)
     return tuple(_role(p, satellite) for p in plain)
 
 
@@ -143,14 +146,23 @@ def _role(plain: str, satellite: Mapping[str, str]) -> str | None:
     return satellite.get(numbered[1]) if numbered else None
 
 
-def _satellite(numbers: set[str]) -> Mapping[str, str]:
-    """What band numbers mean, if the set of them leaves no doubt."""
+def _satellite(names: Sequence[str]) -> Mapping[str, str]:
+    """What the numbers of plain band names mean, if they leave no doubt together."""
+    numbers = {m[1] for m in map(_NUMBERED.fullmatch, names) if m}
     sentinel = {"8a", "12"} & numbers
     if numbers >= {"2", "3", "4", "8"} and (sentinel or "5" not in numbers):
         return _SENTINEL2
-    # Bands 1 to 5 alone may as well be those of an older Landsat, which start with blue.
-    old = "1" in numbers and not numbers >= {"6", "7"}
-    if numbers >= {"2", "3", "4", "5"} and not (sentinel or "8" in numbers or old):
+    if sentinel or not numbers >= {"2", "3", "4", "5"} or any(map(_OLD_LANDSAT.search, names)):
+        return {}
+    # Landsat 4 to 7 number from blue on where Landsat 8 and 9 have coastal: B1 to B7 may be either's.
+    if any(map(_NEW_LANDSAT.search, names)):
+        return _LANDSAT8
+    # Their surface reflectance has no band 6, so 1 or 7 without it may be theirs.
+    old = bool({"1", "7"} & numbers) and not numbers >= {"6", "7"}
+    if any(map(_REFLECTANCE.match, names)) and not (old or "8" in numbers):
+        return _LANDSAT8
+    # Single ones of these numbers may be Sentinel-2's.
+    if numbers >= {"8", "9", "10", "11"} or ("8" not in numbers and {"9", "10"} & numbers):
         return _LANDSAT8
     return {}
 

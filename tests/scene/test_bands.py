@@ -24,6 +24,7 @@ from das2f_map.scene.pair import open_pair
 from das2f_map.scene.source import RasterSource
 
 BGRN = ("blue", "green", "red", "nir")
+LANDSAT8 = ("coastal", *BGRN, "swir_1", "swir_2")
 
 
 def bands(*names: str, alpha: int = 0) -> list[FileBand]:
@@ -49,7 +50,19 @@ def numbers(wanted: tuple[str, ...], file: list[FileBand], given: dict[str, int 
         (("B02", "B03", "B04", "B08"), BGRN),
         (("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"), None),
         (("SR_B2", "SR_B3", "SR_B4", "SR_B5"), BGRN),
-        (("B1", "B2", "B3", "B4", "B5", "B6", "B7"), ("coastal", *BGRN, "swir_1", "swir_2")),
+        (tuple(f"SR_B{n}" for n in range(1, 8)), LANDSAT8),
+        (tuple(f"Landsat 8 B{n}" for n in range(1, 8)), LANDSAT8),
+        (tuple(f"LC09_L2SP_123_B{n}" for n in range(1, 8)), LANDSAT8),
+        (
+            tuple(f"B{n}" for n in range(1, 12)),
+            (*LANDSAT8, "pan", "cirrus", "thermal", "thermal_2"),
+        ),
+        ((*(f"B{n}" for n in range(1, 8)), "B10"), (*LANDSAT8, "thermal")),
+        # Landsat 5 and 7 have these too, from blue on.
+        (tuple(f"B{n}" for n in range(1, 8)), (None,) * 7),
+        (("B2", "B3", "B4", "B5"), (None,) * 4),
+        (("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7"), (None,) * 6),
+        (tuple(f"LE07_SR_B{n}" for n in (2, 3, 4, 5)), (None,) * 4),
         # Not certain which satellite, or no names at all.
         (("B1", "B2", "B3", "B4"), (None,) * 4),
         (("B1", "B2", "B3", "B4", "B5"), (None,) * 5),
@@ -74,7 +87,7 @@ def test_roles(names: tuple[str, ...], roles: tuple[str | None, ...] | None) -> 
         (bands("a", "b2", "c", "d"), "1234"),
         (bands("red", "green", "blue", "alpha", "nir", alpha=4), "3215"),
         (bands("coastal", "blue", "green", "yellow", "red", "red edge", "nir1", "nir2"), "2357"),
-        (bands("B01", "B02", "B03", "B04", "B05", "B06", "B07"), "2345"),
+        (bands(*(f"SR_B{n}" for n in range(1, 8))), "2345"),
     ],
     ids=lambda v: "-".join(b.name for b in v) if isinstance(v, list) else v,
 )
