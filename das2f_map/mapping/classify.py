@@ -15,9 +15,9 @@ import das2f_map
 from das2f_map.engines import Engine
 from das2f_map.engines.choose import check_choice, make_engine
 from das2f_map.engines.device import resolve_device
-from das2f_map.errors import InputError, OutputError
-from das2f_map.mapping.blocks import classify_blocks
-from das2f_map.mapping.models import FittedModel, Radiometry, fit_model
+from das2f_map.errors import OutputError
+from das2f_map.mapping.blocks import BLOCK_SIZE, classify_blocks
+from das2f_map.mapping.models import FittedModel, Radiometry, SceneViews, choose_bundle, fit_model
 from das2f_map.model import ModelBundle, bundle_files, find_model
 from das2f_map.products.areas import ClassArea, class_areas
 from das2f_map.products.class_raster import ClassRasterWriter
@@ -139,15 +139,22 @@ def classify(
             finals["confidence"] = Path(confidence)
         paths = {kind: staged.stage(final) for kind, final in finals.items()}
         with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened:
+            with timings.phase("model"):
+                views = SceneViews(opened, bands)
+                bundle = choose_bundle(views, model, radiometry)
+            # By the bands that are used: others may be invalid where these are not, or no images at all.
             with timings.phase("coregistration"):
-                coregistered = coregister(opened, coregistration, max_shift=max_shift)
+                coregistered = coregister(
+                    views.pair_for_model(bundle.card), coregistration, max_shift=max_shift
+                )
             pair = coregistered.pair
             coregistered.log()
             area = Area.from_file(aoi, pair.grids.ms) if aoi is not None else None
             window = area.window if area is not None else pair.grids.ms.window
             with timings.phase("model"):
-                fitted = fit_model(pair, model, bands=bands, radiometry=radiometry)
-                bundle = fitted.bundle
+                fitted = fit_model(
+                    SceneViews(pair, bands) if coregistered.corrected else views, bundle, radiometry
+                )
                 runner = make_engine(
                     bundle, engine=engine, device=torch_device, precision=precision, batch_size=batch_size
                 )
@@ -170,9 +177,7 @@ def classify(
             legend = bundle.card.legend
             areas, nodata_pixels = class_areas(paths["raster"], legend, confidence_raster=sure)
             if not any(a.pixels for a in areas.values()):
-                if area is None:
-                    raise pair.nothing_valid()
-                raise InputError(f"area file {aoi} covers no pixel that is valid in both {ms} and {pan}")
+                raise fitted.pair.nothing_valid(aoi, classified=True)
             style_raster(paths["raster"], legend)
             polygons: dict[int, ClassArea] | None = None
             if vector_path is not None:
@@ -242,8 +247,11 @@ def _write_raster(
         progress("Classifying", window.height * window.width) as advance,
     ):
         wanted = None if area is None else area.mask
+        statistics = (fitted.ms_bands, fitted.pan_band)
+        # An engine with room for larger blocks gets them: less of them is halo.
+        size = max(BLOCK_SIZE, int(getattr(engine, "block_size", 0)))
         for block in classify_blocks(
-            pair, engine, card, window, statistics=(fitted.ms_bands, fitted.pan_band), wanted=wanted
+            pair, engine, card, window, statistics=statistics, wanted=wanted, block_size=size
         ):
             part = block.window
             place = Window(part.row - window.row, part.col - window.col, part.height, part.width)
@@ -261,7 +269,7 @@ class _Timings:
     def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 
 def _grid_summary(grid: Grid) -> dict[str, object]:
