@@ -287,3 +287,17 @@ def test_refusals(bundle, pair, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="all nodata"):
         das2f_map.classify(*black, tmp_path / "map.tif", model=bundle)
     assert not list(tmp_path.glob("map*"))
+
+
+def test_values_beyond_the_network_are_an_error_not_a_class(bundle: ModelBundle, tmp_path: Path) -> None:
+    ms, pan = make_pair(tmp_path, ms_shape=(12, 12))
+    with rasterio.open(ms) as src:
+        profile, values = src.profile, src.read().astype(np.float32)
+    values[:, 6, 6] = np.finfo(np.float32).min  # an undeclared nodata value
+    with rasterio.open(ms, "w", **{**profile, "dtype": "float32"}) as dst:
+        dst.write(values)
+    output = tmp_path / "map.tif"
+    with pytest.raises(InputError, match=r"values around row .* beyond what the network can take") as caught:
+        das2f_map.classify(ms, pan, output, model=bundle)
+    assert "--nodata" in caught.value.hint
+    assert not output.exists()
