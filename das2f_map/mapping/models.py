@@ -76,6 +76,13 @@ class SceneViews:
         wanted = [b.name for b in card.ms_bands]
         return self.pair.with_bands(match_bands(wanted, self.pair.file_bands, self._given, self.pair.ms_path))
 
+    def pair_for_model(self, card: ModelCard) -> ScenePair:
+        """As :meth:`pair_for`, for a model that is to be used: raises ``ModelError`` or ``InputError``."""
+        try:
+            return self.pair_for(card)
+        except UnmatchedBands as error:
+            raise ModelError(f"model {card.name!r} does not fit: {error.message}", error.hint) from error
+
     def traits_for(self, card: ModelCard) -> SceneTraits:
         """What is compared with a card; a sample of the scene is read once for each choice of bands."""
         pair = self.pair_for(card)
@@ -109,34 +116,38 @@ class FittedModel:
     warnings: tuple[str, ...]
 
 
-def fit_model(
-    pair: ScenePair,
-    model: str | Path | ModelBundle | None,
-    *,
-    bands: GivenBands | None = None,
-    radiometry: Radiometry = "model",
-) -> FittedModel:
-    """The model to use, or the bundled one that fits, brought together with a scene.
+def choose_bundle(
+    views: SceneViews, model: str | Path | ModelBundle | None, radiometry: Radiometry = "model"
+) -> ModelBundle:
+    """The model to use, loaded: the one that is named, or without a name the bundled one that fits.
 
     Raises
     ------
     ModelError
-        There is no such model, none fits, or the scene does not have its bands.
+        There is no such model, or none fits.
     InputError
-        ``bands`` names bands that are not there, or the scene has no valid pixel.
+        The scene has no valid pixel, where a model has to be chosen.
     """
-    views = SceneViews(pair, bands)
-    if model is None:
-        bundle = load_bundle(choose_model(views, radiometry))
-        log.info("model %s chosen: its card fits the scene", bundle.card.name)
-    else:
-        bundle = model if isinstance(model, ModelBundle) else load_model(model)
+    if model is not None:
+        return model if isinstance(model, ModelBundle) else load_model(model)
+    bundle = load_bundle(choose_model(views, radiometry))
+    log.info("model %s chosen: its card fits the scene", bundle.card.name)
+    return bundle
+
+
+def fit_model(views: SceneViews, bundle: ModelBundle, radiometry: Radiometry = "model") -> FittedModel:
+    """A model brought together with a scene.
+
+    Raises
+    ------
+    ModelError
+        The scene does not have its bands.
+    InputError
+        The user names bands that are not there, or the scene has no valid pixel.
+    """
     card = bundle.card
-    try:
-        fitted = views.pair_for(card)
-    except UnmatchedBands as error:
-        raise ModelError(f"model {card.name!r} does not fit: {error.message}", error.hint) from error
-    if [b.number for b in fitted.bands] != list(range(1, len(pair.file_bands) + 1)):
+    fitted = views.pair_for_model(card)
+    if [b.number for b in fitted.bands] != list(range(1, len(fitted.file_bands) + 1)):
         log.info("MS bands: %s", ", ".join(map(str, fitted.bands)))
     traits = views.traits_for(card)
     found = misfits(card, traits, radiometry) + (cautions(card, traits) if radiometry == "model" else [])

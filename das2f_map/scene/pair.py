@@ -229,12 +229,25 @@ class ScenePair:
                 return
         raise self.nothing_valid()
 
-    def nothing_valid(self) -> InputError:
-        """The error to raise where no pixel of the scene is valid."""
+    def nothing_valid(self, area: str | Path | None = None, *, classified: bool = False) -> InputError:
+        """The error to raise where no pixel of the scene is valid.
+
+        Parameters
+        ----------
+        area:
+            File that it was narrowed down to.
+        classified:
+            Pixels with too much nodata around counted as invalid, too.
+        """
+        masked = "" if self._mask is None else f"left out by mask {self._mask.file.path}"
+        crowded = "with too much nodata around" if classified else ""
+        *first, last = ["all nodata", *filter(None, (masked, crowded))]
+        causes = f"{', '.join(first)} or {last}" if first else last
+        what = "no pixel" if area is None else f"area file {area} covers no pixel that"
+        where = "their overlap" if area is None else "the area"
         return InputError(
-            f"no pixel is valid in both {self.ms_path} and {self.pan_path}: their overlap is all nodata"
-            + (" or masked" if self._mask else ""),
-            "check the nodata values with gdalinfo",
+            f"{what} is valid in both {self.ms_path} and {self.pan_path}: {where} is {causes}",
+            "check the nodata values with gdalinfo" + (", and what the mask leaves out" if masked else ""),
         )
 
     def describe(self) -> dict[str, Any]:

@@ -199,11 +199,12 @@ def train(
     patch = PatchGeometry()
     mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
     with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened:
-        coregistered = coregister(opened, coregistration, max_shift=max_shift)
+        used = opened
+        if bands is not None:
+            used = opened.with_bands(given_bands(bands, opened.file_bands, opened.ms_path))
+        coregistered = coregister(used, coregistration, max_shift=max_shift)
         coregistered.log()
         pair = coregistered.pair
-        if bands is not None:
-            pair = pair.with_bands(given_bands(bands, pair.file_bands, pair.ms_path))
         log.info("MS bands: %s", ", ".join(map(str, pair.bands)))
         ms_bands, pan_band = sample_statistics(pair)
         with PatchReader(pair, ms_bands, pan_band, patch) as reader:

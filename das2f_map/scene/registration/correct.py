@@ -10,6 +10,7 @@ from das2f_map.errors import InputError
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.registration.measure import measure_shift
 from das2f_map.scene.registration.report import ShiftReport
+from das2f_map.scene.shift import PanShift
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,9 @@ AUTO_LIMIT = 0.3
 
 DEFAULT_MAX_SHIFT = 8.0
 """PAN pixels over which a shift is refused: the files hardly belong together."""
+
+_DECIMALS = 3
+"""Of a shift that is corrected, PAN pixels; it is measured to a hundredth at best."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,10 @@ def coregister(
         )
     # Where nothing is gained, a resampling would only cost.
     gains = report.fit_before is None or report.fit_after is None or report.fit_after > report.fit_before
-    wanted = shift.length > (AUTO_LIMIT if mode == "auto" else 0.0) and gains
-    return Coregistration(pair.shifted(shift) if wanted else pair, mode, report, wanted, tuple(warnings))
+    # Platforms differ in the last digits of a measurement; a resumed training has to find the same shift.
+    applied = PanShift(round(shift.rows, _DECIMALS), round(shift.cols, _DECIMALS))
+    wanted = applied.length > (AUTO_LIMIT if mode == "auto" else 0.0) and gains
+    return Coregistration(pair.shifted(applied) if wanted else pair, mode, report, wanted, tuple(warnings))
 
 
 def refuse_large_shift(pair: ScenePair, report: ShiftReport, max_shift: float) -> None:
