@@ -177,7 +177,7 @@ def classify(
             legend = bundle.card.legend
             areas, nodata_pixels = class_areas(paths["raster"], legend, confidence_raster=sure)
             if not any(a.pixels for a in areas.values()):
-                raise fitted.pair.nothing_valid(aoi, classified=True)
+                raise fitted.pair.nothing_valid(aoi, classified=bundle.card.patch.max_invalid_share < 1)
             style_raster(paths["raster"], legend)
             polygons: dict[int, ClassArea] | None = None
             if vector_path is not None:
