@@ -237,7 +237,7 @@ def test_values_of_any_type_and_unit(kind: str, tmp_path: Path) -> None:
         report = das2f_map.classify(
             *files, tmp_path / f"{name}.tif", model=model, radiometry=radiometry, vectors=False
         )
-        assert report.warnings == []
+        assert not [w for w in report.warnings if w.startswith("model ")]
         with rasterio.open(tmp_path / f"{name}.tif") as src:
             maps[name] = src.read(1)
     assert len(np.unique(maps["plain"])) == 3
