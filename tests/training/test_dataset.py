@@ -88,9 +88,12 @@ def test_only_blocks_with_labels_are_read_once_each(scene: Scene, monkeypatch: p
 def test_nodata_as_in_classify(tmp_path: Path) -> None:
     """The same pixels are targets, and their patches are the same, as where a map is made."""
     paths = make_pair(
-        tmp_path, ms_shape=(80, 70), nodata=0, ms_invalid=[(slice(50, 72), slice(None, 40)), (slice(50, 72), slice(44, None))],
+        tmp_path,
+        ms_shape=(80, 70),
+        nodata=0,
+        ms_invalid=[(slice(50, 72), slice(None, 40)), (slice(50, 72), slice(44, None))],
         pan_invalid=[(slice(100, 140), slice(200, 210))],
-    )  # fmt: skip
+    )
     patch = PatchGeometry()
     rows, cols = (a.ravel() for a in np.indices((80, 70)))
     asked: list[NDArray[np.bool_]] = []
