@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from das2f_map import __version__
-from das2f_map.cli import classify, doctor, evaluate, export, inspect, models, preview, train
+from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, train
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError
 
@@ -62,6 +62,7 @@ def _options(
 app.command("classify")(classify.classify_command)
 app.command("train")(train.train_command)
 app.command("inspect")(inspect.inspect_command)
+app.command("align")(align.align_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("export")(export.export_command)

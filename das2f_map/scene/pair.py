@@ -132,6 +132,11 @@ class ScenePair:
         other.ms_dtype = other._ms.dtype
         return other
 
+    @property
+    def origins(self) -> tuple[Window | None, Window | None]:
+        """Where the common grid lies in MS and in PAN, own pixels; ``None`` if it is resampled."""
+        return self._plan.ms_origin, self._plan.pan_origin
+
     def shifted(self, shift: PanShift | None) -> ScenePair:
         """The same open pair with a shift of the contents corrected, in the resampling that is done anyway.
 

@@ -8,6 +8,8 @@ It may fail, so it is only one of two guesses; the other is no shift at all.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,7 +31,8 @@ def phase_correlation_peak(images: MatchImages, *, seed: int) -> tuple[float, fl
     taper = np.outer(np.hanning(size), np.hanning(size))
     spectra = np.zeros((images.ms.band_count, size, size), dtype=np.complex128)
     seen = 0
-    for place in spread_blocks(images.overlap, size, strata=_WINDOWS, seed=seed):
+    places = spread_blocks(images.overlap, size, strata=_WINDOWS, seed=seed)
+    for place in itertools.islice(places, 4 * _WINDOWS):
         if (place.height, place.width) != (size, size):
             continue
         window = images.window(place)
@@ -52,7 +55,10 @@ def _cross_phases(pan: Float64, bands: Float64, taper: Float64) -> Complex128:
     spectrum = np.fft.fft2(_tapered(pan, taper))
     cross = np.stack([spectrum * np.conj(np.fft.fft2(_tapered(b, taper))) for b in bands])
     power = np.abs(cross)
-    return np.asarray(cross / np.maximum(power, 1e-12 * max(power.max(), 1e-300)))
+    strongest = float(power.max())
+    if not strongest > 0:
+        return np.zeros_like(cross)
+    return np.asarray(cross / np.maximum(power, 1e-12 * strongest))
 
 
 def _tapered(image: Float64, taper: Float64) -> Float64:

@@ -23,6 +23,9 @@ Bool = npt.NDArray[np.bool_]
 MAX_BANDS = 12
 """Bands that take part; of more, as many spread evenly over the file."""
 
+_MASK_MARGIN = 2
+"""MS pixels beside masked ones that are left out, too."""
+
 _SATURATED_SHARE = 0.01
 """Share of a window's pixels at its highest value from which on they count as saturated."""
 
@@ -45,9 +48,20 @@ class MatchImages:
     def window(self, window: Window) -> MatchWindow:
         """Read a window of MS pixels."""
         values = self.ms.read(window).astype(np.float64)
-        if self._mask is not None:
-            values[:, self._mask.excluded(window)] = np.nan
+        if self._mask is not None and not window.is_empty:
+            values[:, self._excluded(window)] = np.nan
         return MatchWindow(self, window, values)
+
+    def _excluded(self, window: Window) -> Bool:
+        """Masked pixels and those near them, whose footprints may be in them once PAN is moved."""
+        assert self._mask is not None
+        wide = window.padded(_MASK_MARGIN, _MASK_MARGIN)
+        known = wide.intersection(self.grid.window)
+        near = np.zeros((wide.height, wide.width), dtype=np.bool_)
+        top, left = known.row - wide.row, known.col - wide.col
+        near[top : top + known.height, left : left + known.width] = self._mask.excluded(known)
+        reach = 2 * _MASK_MARGIN + 1
+        return np.asarray(np.lib.stride_tricks.sliding_window_view(near, (reach, reach)).any(axis=(2, 3)))
 
     def __enter__(self) -> MatchImages:
         return self
@@ -146,9 +160,9 @@ def _drop_saturated(band: Float64) -> None:
 
 
 def _overlap(pair: ScenePair) -> Window:
-    """About the MS file's pixels inside the common grid."""
+    """About the MS file's pixels inside the common grid that the georeferencing gives."""
     ms = pair.sources[0].grid
-    common = pair.grids.ms
+    common = (pair if pair.shift is None else pair.shifted(None)).grids.ms
     corners = np.array([ms.map_to_pixel(*xy) for xy in common.corners()])
     row, col = np.floor(corners.min(axis=0) + 1e-6).astype(int)
     row_stop, col_stop = np.ceil(corners.max(axis=0) - 1e-6).astype(int)

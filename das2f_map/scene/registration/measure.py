@@ -15,7 +15,14 @@ from das2f_map.scene.plan import pixel_size_m
 from das2f_map.scene.registration.consensus import Consensus, ShiftField, common_shift, shift_field
 from das2f_map.scene.registration.guess import phase_correlation_peak
 from das2f_map.scene.registration.images import Float64, MatchImages, MatchWindow
-from das2f_map.scene.registration.match import REACH, Match, fit_at, fit_surface, match_window
+from das2f_map.scene.registration.match import (
+    MAX_BANDS_APART,
+    REACH,
+    Match,
+    fit_at,
+    fit_surface,
+    match_window,
+)
 from das2f_map.scene.registration.report import (
     MAX_UNCERTAINTY,
     MIN_AGREEING_SHARE,
@@ -32,6 +39,9 @@ MAX_SIZE = 48
 
 MIN_SIZE = 10
 """MS pixels a side under which nothing is measured."""
+
+_CLEAR_BANDS_APART = MAX_BANDS_APART / 2
+"""MS pixels by which bands may disagree where a window tells whether the shift changes over the scene."""
 
 _WINDOWS = 64
 _GUESS_WINDOWS = 16
@@ -155,7 +165,9 @@ def _report(
     covariances = np.array([m.covariance for _, m in matches]) * np.outer(scale, scale)
     places = np.array([_place(w.window, images.overlap) for w, _ in matches])
     found = common_shift(shifts, covariances)
-    field = shift_field(shifts, covariances, places, seed=seed)
+    # A trend is more easily feigned than a mean: thin cloud lies over a part of the scene.
+    clear = np.array([m.bands_apart <= _CLEAR_BANDS_APART for _, m in matches])
+    field = shift_field(shifts[clear], covariances[clear], places[clear], seed=seed)
     before, after = _fits(
         [w for (w, _), a in zip(matches, found.agrees, strict=True) if a], found.shift / scale
     )

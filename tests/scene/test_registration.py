@@ -1,0 +1,324 @@
+"""Known shifts, put into rendered and into real scenes by other means, and measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+from scipy import ndimage
+from synthetic import Field, pair_grids, write_raster
+
+from das2f_map.errors import InputError
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.pair import open_pair
+from das2f_map.scene.registration import ShiftReport, coregister, measure_shift
+from das2f_map.scene.source import RasterSource
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL = ROOT.parent / "shared" / "data"
+
+
+def ground(ms: Grid, seed: int = 0) -> Field:
+    """Texture down to 3 MS pixels whose edges are in the same place in every band."""
+    unit = ms.pixel_size[0]
+    field = Field.random(4, (3 * unit, 30 * unit), ms.pixel_to_map(0, 0), ms.crs, seed, waves=40)
+    own = np.random.default_rng(seed + 100).uniform(0.85, 1.15, field.amplitude.shape)
+    return dataclasses.replace(
+        field,
+        phase=np.broadcast_to(field.phase[:1], field.phase.shape).copy(),
+        amplitude=field.amplitude[:1] * own,
+    )
+
+
+def shifted_pair(
+    folder: Path,
+    rows: float,
+    cols: float,
+    *,
+    shape: tuple[int, int] = (64, 72),
+    stretch: float = 0.0,
+    **grid: float,
+) -> tuple[Path, Path]:
+    """PAN's content lies so many PAN pixels further on; ``stretch``: the more so, the further on."""
+    ms, pan = pair_grids(ms_shape=shape, **grid)  # type: ignore[arg-type]
+    field = ground(ms)
+    # What PAN has at a place, the ground has that much further up and left.
+    seen = pan.moved(-rows, -cols)
+    seen = dataclasses.replace(seen, transform=seen.transform * Affine.scale(1.0 - stretch))
+    noise = np.random.default_rng(1)
+    ms_values, pan_values = field.render(ms), field.panchromatic().render(seen)
+    ms_values = ms_values + noise.normal(0, 5, ms_values.shape)
+    return (
+        write_raster(folder / "ms.tif", ms_values, ms, nodata=0),
+        write_raster(folder / "pan.tif", pan_values, pan, nodata=0),
+    )
+
+
+def measured(paths: tuple[Path, Path]) -> ShiftReport:
+    with open_pair(*paths) as pair:
+        return measure_shift(pair)
+
+
+@pytest.mark.parametrize("put", [(0.0, 0.0), (0.43, -0.87), (-2.6, 1.2), (5.5, 4.5)], ids=str)
+@pytest.mark.parametrize(
+    "grid", [{}, {"offset": (0.5, -0.5)}, {"ratio": 2}, {"ratio": 3, "rotation": 20}], ids=str
+)
+def test_shifts_of_a_rendered_scene(tmp_path: Path, put: tuple[float, float], grid: dict[str, float]) -> None:
+    report = measured(shifted_pair(tmp_path, *put, **grid))
+    assert report.verdict == "agree"
+    assert (report.rows, report.cols) == pytest.approx(put, abs=0.03)
+    assert report.uncertainty is not None
+    assert report.uncertainty < 0.1
+    assert report.windows_agreeing == report.windows_matched >= 8
+    assert report.fit_after is not None
+    assert report.fit_before is not None
+    assert report.fit_after > 0.99
+    assert report.fit_after >= report.fit_before - 1e-6
+    assert report.varies is not True
+
+
+def test_directions_on_the_map(tmp_path: Path) -> None:
+    """8 m MS and 2 m PAN, north up: down is south, right is east."""
+    report = measured(shifted_pair(tmp_path, 1.5, -0.5))
+    assert report.north_m == pytest.approx(-3.0, abs=0.06)
+    assert report.east_m == pytest.approx(-1.0, abs=0.06)
+    assert report.length_m == pytest.approx(np.hypot(3, 1), abs=0.06)
+    assert report.pan_pixel_m == pytest.approx(2.0)
+    assert "1.50 down, 0.50 left" in report.sentence()
+
+
+def test_a_large_shift_is_found_and_refused(tmp_path: Path) -> None:
+    paths = shifted_pair(tmp_path, 30.0, -22.0, shape=(96, 96))
+    report = measured(paths)
+    assert (report.rows, report.cols) == pytest.approx((30.0, -22.0), abs=0.05)
+    with open_pair(*paths) as pair:
+        for mode in ("auto", "on"):
+            with pytest.raises(InputError, match=r"37\.2 PAN pixels .*more than 8") as error:
+                coregister(pair, mode)  # type: ignore[arg-type]
+            assert "--max-shift" in str(error.value.hint)
+        assert coregister(pair, "off").pair is pair
+        assert coregister(pair, max_shift=40).corrected
+
+
+def test_a_shift_that_changes_over_the_scene_is_told(tmp_path: Path) -> None:
+    report = measured(shifted_pair(tmp_path, 0.0, 0.0, shape=(120, 120), stretch=2.0 / 480))
+    assert report.varies is True
+    assert report.variation is not None
+    # Windows lie between 10 and 110 of 120 pixels.
+    assert report.variation.range == pytest.approx(np.hypot(2, 2) * 100 / 120, rel=0.2)
+    assert report.variation.lower_right == pytest.approx((2.0, 2.0), abs=0.3)
+    assert report.variation.upper_left == pytest.approx((0.0, 0.0), abs=0.3)
+
+
+def test_what_moves_is_left_out(tmp_path: Path) -> None:
+    """Over a half of the scene every band, and PAN, lies elsewhere, as over clouds: the ground decides."""
+    ms, pan = pair_grids(ms_shape=(120, 120))
+    field, cloud = ground(ms), ground(ms, seed=5)
+    ms_values, pan_values = field.render(ms), field.panchromatic().render(pan.moved(-0.6, 0.4))
+    for band in range(4):
+        ms_values[band, :, 70:] += 5 * cloud.render(ms.moved(0.3 * band, 0.1 * band))[band, :, 70:]
+    pan_values[:, :, 280:] += 5 * cloud.panchromatic().render(pan.moved(4.0, 2.0))[:, :, 280:]
+    paths = (
+        write_raster(tmp_path / "ms.tif", ms_values, ms),
+        write_raster(tmp_path / "pan.tif", pan_values, pan),
+    )
+    report = measured(paths)
+    assert report.left_out["bands apart"] >= 6
+    assert report.verdict == "agree"
+    assert (report.rows, report.cols) == pytest.approx((0.6, -0.4), abs=0.05)
+
+
+def test_nodata_mask_and_saturation(tmp_path: Path) -> None:
+    paths = shifted_pair(tmp_path, 0.8, 0.6, shape=(96, 96))
+    with rasterio.open(paths[0], "r+") as ds:
+        values = ds.read()
+        values[:, :30, :40] = 0
+        values[1, 60:66, 60:90] = 9000
+        ds.write(values)
+    rubbish = np.zeros((1, 96, 96))
+    rubbish[0, 70:, :50] = 1
+    with rasterio.open(paths[1], "r+") as ds:
+        pan = ds.read()
+        pan[:, 280:, :200] = np.random.default_rng(3).uniform(0, 9000, (1, 104, 200))
+        ds.write(pan)
+    mask = write_raster(tmp_path / "mask.tif", rubbish, pair_grids(ms_shape=(96, 96))[0], dtype="uint8")
+    with open_pair(*paths, mask=MaskFile(mask)) as pair:
+        report = measure_shift(pair)
+    assert report.left_out["nodata"] >= 4
+    assert report.agreeing_share == 1
+    assert (report.rows, report.cols) == pytest.approx((0.8, 0.6), abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["flat", "unrelated", "tiny"])
+def test_what_cannot_be_measured_is_said(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    ms, pan = pair_grids(ms_shape=(12, 12) if kind == "tiny" else (64, 64))
+    rng = np.random.default_rng(0)
+    ms_values, pan_values = (
+        np.full((4, ms.height, ms.width), 500.0),
+        np.full((1, pan.height, pan.width), 500.0),
+    )
+    if kind != "flat":
+        ms_values += rng.normal(0, 50, ms_values.shape)
+        pan_values += rng.normal(0, 50, pan_values.shape)
+    paths = (
+        write_raster(tmp_path / "ms.tif", ms_values, ms),
+        write_raster(tmp_path / "pan.tif", pan_values, pan),
+    )
+    with open_pair(*paths) as pair:
+        report = measure_shift(pair)
+        assert report.verdict in ("unmeasured", "disagree")
+        assert report.reason
+        done = coregister(pair)
+        assert not done.corrected
+        assert done.pair is pair
+        assert "left as it is" in done.warnings[0]
+        if report.verdict == "unmeasured":
+            with pytest.raises(InputError, match="cannot be measured"):
+                coregister(pair, "on")
+
+
+@pytest.mark.parametrize(
+    ("put", "mode", "corrected"),
+    [(0.9, "auto", True), (0.2, "auto", False), (0.2, "on", True), (0.9, "off", False)],
+)
+def test_modes(tmp_path: Path, put: float, mode: str, corrected: bool) -> None:
+    with open_pair(*shifted_pair(tmp_path, put, 0.0)) as pair:
+        done = coregister(pair, mode)  # type: ignore[arg-type]
+        assert done.corrected is corrected
+        assert (done.pair.shift is not None) is corrected
+        assert (done.report is None) is (mode == "off")
+        assert done.describe()["corrected"] is corrected
+        assert not done.warnings
+        again = measure_shift(done.pair)
+        assert again == measure_shift(pair)  # of the files, and the same every time
+
+
+def test_modes_are_checked(tmp_path: Path) -> None:
+    with open_pair(*shifted_pair(tmp_path, 0.0, 0.0, shape=(30, 30))) as pair:
+        with pytest.raises(ValueError, match="auto, on, off"):
+            coregister(pair, "maybe")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="positive"):
+            coregister(pair, max_shift=0)
+
+
+def test_only_windows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large scene a small part, however little there is to match."""
+    for name, count, size, pixel in (("ms.tif", 4, 8000, 8.0), ("pan.tif", 1, 32000, 2.0)):
+        with rasterio.open(
+            tmp_path / name,
+            "w",
+            driver="GTiff",
+            width=size,
+            height=size,
+            count=count,
+            dtype="uint8",
+            photometric="MINISBLACK",
+            nodata=0,
+            crs=CRS.from_epsg(32632),
+            transform=from_origin(500_000, 5_600_000, pixel, pixel),
+            tiled=True,
+            SPARSE_OK=True,
+        ):
+            pass
+    read = {"MS": 0, "PAN": 0}
+    largest = 0
+    original = RasterSource.read
+
+    def spy(self: RasterSource, window: Window) -> np.ndarray:
+        nonlocal largest
+        read[self.role] += window.height * window.width
+        largest = max(largest, window.height * window.width)
+        return original(self, window)
+
+    monkeypatch.setattr(RasterSource, "read", spy)
+    report = measured((tmp_path / "ms.tif", tmp_path / "pan.tif"))
+    assert report.verdict == "unmeasured"
+    assert report.left_out == {"nodata": 256}
+    assert read["MS"] < 0.1 * 8000**2
+    assert read["PAN"] < 0.1 * 32000**2
+    assert largest < 1_000_000
+
+
+def real_scene(name: str) -> tuple[Path, Path]:
+    folder = ROOT / "examples" / "gulf" if name == "example" else REAL / name
+    if not folder.is_dir():
+        pytest.skip(f"no scene {name} beside the repository")
+    return folder / "ms.tif", folder / "pan.tif"
+
+
+def moved(source: Path, target: Path, rows: float, cols: float) -> Path:
+    """PAN moved down and right by splines, a border cut off."""
+    with rasterio.open(source) as ds:
+        values = ndimage.shift(ds.read(1).astype(float), (rows, cols), order=5, mode="mirror")[8:-8, 8:-8]
+        grid = Grid(ds.height - 16, ds.width - 16, ds.transform * Affine.translation(8, 8), ds.crs)
+    return write_raster(target, values[None], grid)
+
+
+@pytest.mark.parametrize("put", [(0.65, -1.4), (-2.2, 0.3)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "limit"), [("rotterdam1", 0.1), ("berlin", 0.1), ("caldern", 0.2), ("example", 0.2)]
+)
+def test_shifts_put_into_real_scenes(
+    tmp_path: Path, name: str, limit: float, put: tuple[float, float]
+) -> None:
+    ms, pan = real_scene(name)
+    # Its own shift is part of what is found; that of berlin is none by the way it was made.
+    own = (0.0, 0.0) if name == "berlin" else _found(measured((ms, pan)))
+    there = moved(pan, tmp_path / "pan.tif", *put)
+    report = measured((ms, there))
+    error = np.subtract(_found(report), np.add(own, put))
+    assert np.sqrt(np.mean(error**2)) < limit
+    with open_pair(ms, there) as pair:
+        done = coregister(pair)
+        assert done.corrected
+        assert _fit(done.pair) > _fit(pair)
+
+
+@pytest.mark.parametrize(("name", "around"), [("rotterdam1", 1.2), ("caldern", 0.0), ("example", 0.0)])
+def test_own_shift_of_real_scenes(name: str, around: float) -> None:
+    """Where the linear fit of the whole scene peaks; but for the example's clouds, which lie elsewhere."""
+    ms, pan = real_scene(name)
+    report = measured((ms, pan))
+    assert report.length == pytest.approx(around, abs=0.15)
+    assert report.verdict == "agree"
+    if name == "rotterdam1":
+        rows, cols = _found(report)
+        peak = _fit_at(ms, pan, rows, cols)
+        for down, right in ((0.2, 0), (-0.2, 0), (0, 0.2), (0, -0.2)):
+            assert _fit_at(ms, pan, rows + down, cols + right) < peak
+
+
+def _found(report: ShiftReport) -> tuple[float, float]:
+    assert report.rows is not None
+    assert report.cols is not None
+    return report.rows, report.cols
+
+
+def _fit_at(ms: Path, pan: Path, rows: float, cols: float) -> float:
+    """R² of PAN by the bands on MS pixels as they are; PAN is moved by splines and averaged 4 × 4."""
+    with rasterio.open(ms) as m, rasterio.open(pan) as p:
+        first_col, first_row = ~p.transform * m.transform * (0, 0)
+        there = ndimage.shift(p.read(1).astype(float), (-first_row - rows, -first_col - cols), order=3)
+        h, w = m.height, m.width
+        averages = there[: 4 * h, : 4 * w].reshape(h, 4, w, 4).mean(axis=(1, 3))[3:-3, 3:-3].ravel()
+        bands = m.read()[:, 3:-3, 3:-3].reshape(m.count, -1).astype(float)
+    terms = np.concatenate([bands, np.ones((1, averages.size))]).T
+    left = averages - terms @ np.linalg.lstsq(terms, averages, rcond=None)[0]
+    return float(1 - left.var() / averages.var())
+
+
+def _fit(pair: object) -> float:
+    """R² of averaged PAN by the MS bands over the whole scene."""
+    block = pair.read_block(pair.grids.ms.window, 0, 0)  # type: ignore[attr-defined]
+    h, w = block.valid.shape
+    pan = block.pan[0].reshape(h, 4, w, 4).mean(axis=(1, 3), dtype=float)[block.valid]
+    bands = np.stack([*(b[block.valid].astype(float) for b in block.ms), np.ones(len(pan))], axis=1)
+    left = pan - bands @ np.linalg.lstsq(bands, pan, rcond=None)[0]
+    return float(1 - left.var() / pan.var())
