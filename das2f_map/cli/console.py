@@ -25,8 +25,8 @@ def setup_logging(verbosity: int) -> None:
     handler.setFormatter(_LevelFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Other libraries only speak up when asked for everything.
-    root.setLevel(logging.DEBUG if verbosity >= 2 else logging.ERROR if verbosity < 0 else logging.WARNING)
+    # Other libraries only speak up when asked for more: what matters is raised, and shown as one line.
+    root.setLevel({2: logging.DEBUG, 1: logging.WARNING}.get(min(verbosity, 2), logging.CRITICAL))
     logging.getLogger("das2f_map").setLevel(level)
     if verbosity < 2:  # rasterio reports GDAL's own chatter here; what matters is raised as an error
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)

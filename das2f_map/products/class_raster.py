@@ -26,7 +26,8 @@ from rasterio.enums import ColorInterp
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.products.attribute_table import legend_from, read_attribute_table, write_attribute_table
-from das2f_map.products.staging import writing
+from das2f_map.products.libtiff_messages import libtiff_kept_quiet
+from das2f_map.products.staging import WRITE_ERRORS, writing
 from das2f_map.scene.grid import Grid, Window
 
 LEGEND_TAG = "DAS2F_MAP_LEGEND"
@@ -254,7 +255,7 @@ class _BlockFile:
     def discard(self) -> None:
         """Remove what is not final."""
         # It is thrown away; that it could not be flushed does not matter.
-        with contextlib.suppress(OSError, rasterio.errors.RasterioError):
+        with contextlib.suppress(*WRITE_ERRORS), libtiff_kept_quiet():
             self._close()
         for path in (self._work, self._made):
             for side in (path, *path.parent.glob(f"{path.name}.*")):

@@ -22,14 +22,14 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 from rasterio._err import CPLE_BaseError
 
 from das2f_map.errors import OutputError
+from das2f_map.products.libtiff_messages import libtiff_kept_quiet
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_NOTHING = 64 * 1024 * 1024
 """Bytes left on a disk below which a failed write is put down to a full disk; as much as a batch of
 polygons takes, which SQLite gives back when it fails."""
 
-# GDAL's errors reach the caller in several wrappings; CPLE_BaseError is the bare one.
-_WRITE_ERRORS = (
+WRITE_ERRORS = (
     OSError,
     CPLE_BaseError,
     rasterio.errors.RasterioError,
@@ -39,6 +39,7 @@ _WRITE_ERRORS = (
     FieldError,
     sqlite3.Error,
 )
+"""What a failed write raises: GDAL's errors come in several wrappings, ``CPLE_BaseError`` is the bare one."""
 
 # Files that belong to an output because readers pick them up by name. An old one beside a new
 # output would lie: a colour table, a style or a spatial index of other data.
@@ -85,8 +86,9 @@ def write_error(error: BaseException, path: Path) -> OutputError:
 def writing(path: Path) -> Iterator[None]:
     """Turn what GDAL, GEOS and the system raise while ``path`` is written into an :class:`OutputError`."""
     try:
-        yield
-    except _WRITE_ERRORS as error:
+        with libtiff_kept_quiet():
+            yield
+    except WRITE_ERRORS as error:
         raise write_error(error, path) from error
 
 

@@ -838,6 +838,16 @@ def test_full_disk(kib: int, files: Files, run: Run, tiny_disk: Callable[[int], 
     assert list(disk.iterdir()) == []
 
 
+@pytest.mark.parametrize("kib", [16, 128])
+def test_full_disk_says_one_line(kib: int, files: Files, tiny_disk: Callable[[int], Path]) -> None:
+    """Of everything on standard error, what C libraries write there by themselves included."""
+    disk = tiny_disk(kib)
+    outcome = subprocess_run("-q", *classify(files, "-o", disk / "map.tif"))
+    assert outcome.code == OUTPUT
+    assert [line.split(":")[0] for line in outcome.err.splitlines()] == ["error", "hint"], outcome.err
+    assert list(disk.iterdir()) == []
+
+
 def test_full_disk_keeps_what_was_there(files: Files, run: Run, tiny_disk: Callable[[int], Path]) -> None:
     disk = tiny_disk(128)
     (disk / "map.tif").write_text("the old map")
