@@ -102,6 +102,9 @@ def _print(found: Inspection) -> None:
     ]
     if found.shift is not None:
         pair.append(("Shift", found.shift["sentence"]))
+        pair.append(("", found.shift["because"]))
+        if found.shift["varies"] and found.shift["variation"]:
+            pair.append(("", f"changes by {found.shift['variation']['range']:.1f} PAN pixels over the scene"))
     pair.append(("No data", f"{_share(found.invalid_share)} of {found.sampled_pixels:,} pixels looked at"))
     if scene["mask"] is not None:
         pair.append(("Masked", f"{_share(found.masked_share)}, by {_last(scene['mask']['path'])}"))

@@ -16,6 +16,7 @@ from das2f_map.engines.choose import make_engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.errors import InputError, ModelError, OutputError
 from das2f_map.mapping.blocks import BLOCK_SIZE, classify_blocks
+from das2f_map.mapping.inspect_geometry import alignment, overlap, shift, with_shift
 from das2f_map.mapping.models import SceneViews, cautions, choose_model, misfits
 from das2f_map.mapping.quicklook import draw_quicklook
 from das2f_map.model import ModelBundle, bundled_models, find_model, load_bundle, read_card
@@ -26,7 +27,7 @@ from das2f_map.scene.grid import Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import BandStatistics, SceneSample
-from das2f_map.scene.registration import measure_shift
+from das2f_map.scene.registration import decide, measure_shift
 from das2f_map.scene.survey import Survey, survey_scene, thumbnail
 
 _SAMPLE = 150_000
@@ -88,8 +89,8 @@ class Inspection(BaseModel):
     overlap: dict[str, float] = Field(description="part of each image in the common grid, and km²")
     alignment: str
     shift: dict[str, Any] | None = Field(
-        description="how far the contents are apart, see ShiftReport; `sentence` says it in words; null if "
-        "nothing is valid"
+        description="how far the contents are apart, see ShiftReport; `sentence` says it in words, "
+        "`action` and `because` what `classify` does about it; null if nothing is valid"
     )
     bands: list[BandReport]
     sampled_pixels: int
@@ -169,18 +170,25 @@ def inspect_pair(
                 draw_quicklook(picture, thumbnail(used), _true_colour(used), pair.ms_path, pair.pan_path)
         said = _said(bands, nodata, mask_file, force)
         verdict, command = _verdict(pair, survey, fits, bundle, said)
+        measured = None if survey.sample is None else measure_shift(used)
+        decision = None if measured is None else decide(measured)
+        if measured is not None and decision is not None:
+            said = _said(None, nodata, mask_file, force)
+            verdict, command = with_shift(verdict, command, pair, measured, decision, said)
+            if decision.shift is not None:
+                used = used.shifted(decision.shift)
         return Inspection(
             scene=used.describe(),
-            overlap=_overlap(pair),
-            alignment=_alignment(pair),
-            shift=None if survey.sample is None else _shift(used),
+            overlap=overlap(pair),
+            alignment=alignment(used, nested=pair.strategy == "native"),
+            shift=None if measured is None or decision is None else shift(measured, decision),
             bands=_bands(used, survey, chosen is not None),
             sampled_pixels=survey.pixels,
             invalid_share=survey.invalid,
             masked_share=survey.masked,
             models=fits,
             estimate=estimate,
-            notices=list(pair.notices),
+            notices=[*used.notices, *(() if decision is None else decision.warnings)],
             verdict=verdict,
             next_command=command,
             quicklook=None if output is None else str(output),
@@ -276,35 +284,6 @@ def _trial(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: torch.d
 def _peak_memory_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 0)
-
-
-def _overlap(pair: ScenePair) -> dict[str, float]:
-    """By area, from the pixel sizes."""
-    ms, pan = pair.sources
-    grid = pair.grids.ms
-    area = abs(grid.transform.determinant) * grid.height * grid.width
-    ms_area = abs(ms.grid.transform.determinant) * ms.grid.height * ms.grid.width
-    # PAN may be in another CRS with other units: metres for both there.
-    in_metres = grid.height * grid.width * pair.ms_gsd_m**2
-    pan_area = pan.grid.height * pan.grid.width * pair.pan_gsd_m**2
-    return {
-        "ms_share": round(min(1.0, area / ms_area), 4),
-        "pan_share": round(min(1.0, in_metres / pan_area), 4),
-        "km2": round(in_metres / 1e6, 4),
-    }
-
-
-def _alignment(pair: ScenePair) -> str:
-    return {
-        "native": "MS and PAN pixels nest 4 : 1, both are read as they are",
-        "ms-to-pan-grid": "MS is resampled once to 4 × 4 PAN pixels, PAN is read as it is",
-        "pan-to-quarter-ms": "PAN is resampled once to a quarter of the MS pixel, MS is read as it is",
-    }[pair.strategy]
-
-
-def _shift(pair: ScenePair) -> dict[str, Any]:
-    report = measure_shift(pair)
-    return {"sentence": report.sentence(), **report.model_dump(mode="json", exclude={"windows"})}
 
 
 def _bands(pair: ScenePair, survey: Survey, matched: bool) -> list[BandReport]:

@@ -6,20 +6,25 @@ import json
 import shlex
 from pathlib import Path
 
+import geopandas
 import matplotlib.image
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from pyproj import Transformer
 from rasterio.crs import CRS
+from scipy.ndimage import gaussian_filter
 from synthetic import make_pair, pair_grids, scene_field, write_raster
 from tiny import tiny_bundle
 
+import das2f_map
 from das2f_map.errors import InputError, OutputError
 from das2f_map.mapping import inspect as module
 from das2f_map.mapping import models
 from das2f_map.mapping.inspect import inspect_pair
+from das2f_map.products.report import RunReport
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import SceneBlock, ScenePair, open_pair
@@ -80,7 +85,7 @@ def test_a_scene_that_is_known(bundled: dict[str, Path], tmp_path: Path) -> None
     assert estimate.model == "tiny"
     assert estimate.pixels == 3600 - 360 - 300
     assert estimate.seconds == pytest.approx(estimate.pixels / estimate.pixels_per_second, rel=0.05, abs=0.06)
-    assert found.verdict == "model tiny fits"
+    assert found.verdict.startswith("model tiny fits")
     assert shlex.split(found.next_command) == [
         *("das2f-map", "classify", str(ms), str(pan), "-o", "landcover.tif", "--mask", str(mask)),
         *("--mask-values", "1"),
@@ -95,7 +100,7 @@ def test_a_scene_that_no_model_fits(bundled: dict[str, Path], tmp_path: Path) ->
     assert found.estimate is not None, "the time is known all the same"
     own = inspect_pair(ms, pan, model=bundled["tiny"], bands={"nir": 1, "blue": 4}, nodata=0)
     assert own.models[0].bands == {"blue": 4, "green": 2, "red": 3, "nir": 1}
-    assert own.verdict == "model tiny does not fit"
+    assert own.verdict.startswith("model tiny does not fit")
     assert own.next_command.endswith(f"--model {bundled['tiny']} --bands nir=1,blue=4 --nodata 0")
 
 
@@ -107,6 +112,63 @@ def test_values_in_another_unit(bundled: dict[str, Path], tmp_path: Path) -> Non
     found = inspect_pair(ms, pan)
     assert "fits but for the values" in found.verdict
     assert found.next_command.endswith("-o landcover.tif --radiometry scene")
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "action", "says"),
+    [
+        (0, 0, "leave", "not over 0.3 PAN pixel"),
+        (2, 1, "correct", "corrected"),
+        (18, -8, "refuse", "over 8 PAN pixels"),
+        (None, None, "leave", "the pair is left as it is"),
+    ],
+)
+def test_a_shift_is_told_and_what_classify_does_about_it(
+    bundled: dict[str, Path], tmp_path: Path, rows: int | None, cols: int | None, action: str, says: str
+) -> None:
+    ms_grid, pan_grid = pair_grids(ms_shape=(96, 96))
+    rng = np.random.default_rng(0)
+    ground = gaussian_filter(rng.normal(size=(440, 440)), 3)
+    ground = 2500 + 300 * ground / ground.std()
+    means = ground[28:412, 28:412].reshape(96, 4, 96, 4).mean(axis=(1, 3))
+    if rows is None or cols is None:
+        pan = 2500 + 300 * rng.normal(size=(384, 384))
+    else:
+        pan = ground[28 - rows : 412 - rows, 28 - cols : 412 - cols]
+        if rows == 2:  # half a pixel less, so that it has to be resampled
+            pan = (pan + ground[29 - rows : 413 - rows, 28 - cols : 412 - cols]) / 2
+    paths = (
+        write_raster(tmp_path / "ms.tif", np.stack([means * w for w in (0.8, 0.9, 1.0, 1.1)]), ms_grid),
+        write_raster(tmp_path / "pan.tif", pan[None], pan_grid),
+    )
+    found = inspect_pair(*paths, bands={"blue": 1, "green": 2, "red": 3, "nir": 4})
+    assert found.shift is not None
+    assert found.shift["action"] == action
+    assert says in found.shift["because"]
+    area = geopandas.GeoSeries([shapely.box(*ms_grid.pixel_to_map(50, 40), *ms_grid.pixel_to_map(44, 46))])
+    area.set_crs(ms_grid.crs.to_wkt()).to_file(tmp_path / "aoi.gpkg")
+
+    def classified() -> RunReport:
+        return das2f_map.classify(
+            *paths, tmp_path / "map.tif", model=bundled["tiny"], vectors=False, aoi=tmp_path / "aoi.gpkg"
+        )
+
+    if action == "refuse":
+        with pytest.raises(InputError, match=r"PAN pixels .* from MS"):
+            classified()
+        assert "too far" in found.verdict
+        assert "fits" not in found.verdict
+        assert found.next_command.startswith(f"das2f-map align {paths[0]} {paths[1]} --max-shift 2")
+        return
+    report = classified()
+    assert report.coregistration is not None
+    assert report.coregistration["corrected"] is (action == "correct")
+    assert report.scene["strategy"] == found.scene["strategy"]
+    assert report.scene["shift_corrected"] == found.scene["shift_corrected"]
+    assert found.verdict.startswith("model tiny fits")
+    assert ("is not known" in found.verdict) is (rows is None)
+    assert (report.scene["strategy"] == "native") is (action == "leave")
+    assert ("both are read as they are" in found.alignment) is (report.scene["strategy"] == "native")
 
 
 def test_nothing_valid_is_told_not_raised(bundled: dict[str, Path], tmp_path: Path) -> None:

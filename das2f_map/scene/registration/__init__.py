@@ -5,7 +5,9 @@ from das2f_map.scene.registration.correct import (
     DEFAULT_MAX_SHIFT,
     CoregisterMode,
     Coregistration,
+    Decision,
     coregister,
+    decide,
     refuse_large_shift,
 )
 from das2f_map.scene.registration.measure import measure_shift
@@ -16,10 +18,12 @@ __all__ = [
     "DEFAULT_MAX_SHIFT",
     "CoregisterMode",
     "Coregistration",
+    "Decision",
     "ShiftReport",
     "ShiftVariation",
     "WindowShift",
     "coregister",
+    "decide",
     "measure_shift",
     "refuse_large_shift",
 ]

@@ -65,6 +65,28 @@ class Coregistration:
         return {"mode": self.mode, "corrected": self.corrected, "measured": measured}
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What is done about a measured shift.
+
+    Attributes
+    ----------
+    action:
+        ``correct`` it, ``leave`` the pair as it is, or ``refuse`` the pair.
+    shift:
+        What is corrected, rounded; ``None`` unless that is the action.
+    because:
+        Action and reason in a few words.
+    warnings:
+        What a user of the map should know, a sentence each.
+    """
+
+    action: Literal["correct", "leave", "refuse"]
+    shift: PanShift | None
+    because: str
+    warnings: tuple[str, ...]
+
+
 def coregister(
     pair: ScenePair, mode: CoregisterMode = "auto", *, max_shift: float = DEFAULT_MAX_SHIFT
 ) -> Coregistration:
@@ -94,36 +116,53 @@ def coregister(
     if mode == "off":
         return Coregistration(pair, mode, None, False, ())
     report = measure_shift(pair)
-    warnings: list[str] = []
-    shift = report.shift
+    decision = decide(report, mode, max_shift=max_shift)
     refuse_large_shift(pair, report, max_shift)
-    if shift is None or (report.verdict != "agree" and (mode == "auto" or shift.length > max_shift)):
+    if decision.action == "refuse":
+        raise InputError(
+            f"{report.sentence()} (MS {pair.ms_path}, PAN {pair.pan_path})",
+            "--coregister off takes the georeferencing at its word",
+        )
+    done = pair if decision.shift is None else pair.shifted(decision.shift)
+    return Coregistration(done, mode, report, decision.shift is not None, decision.warnings)
+
+
+def decide(
+    report: ShiftReport, mode: CoregisterMode = "auto", *, max_shift: float = DEFAULT_MAX_SHIFT
+) -> Decision:
+    """What is done about a measured shift in a mode, ``auto`` or ``on``; see :func:`coregister`."""
+    shift = report.shift
+    agree = report.verdict == "agree"
+    if shift is not None and agree and shift.length > max_shift:
+        return Decision("refuse", None, f"over {max_shift:g} PAN pixels: classify stops", ())
+    if shift is None or (not agree and (mode == "auto" or shift.length > max_shift)):
         if mode == "on":
-            raise InputError(
-                f"{report.sentence()} (MS {pair.ms_path}, PAN {pair.pan_path})",
-                "--coregister off takes the georeferencing at its word",
-            )
-        warnings.append(f"{report.sentence()}; the pair is left as it is")
-        return Coregistration(pair, mode, report, False, tuple(warnings))
-    if report.verdict != "agree":
-        warnings.append(f"{report.sentence()}; corrected all the same")
+            return Decision("refuse", None, "not reliable: classify stops", ())
+        told = f"{report.sentence()}; the pair is left as it is"
+        return Decision("leave", None, "the pair is left as it is", (told,))
+    warnings = [] if agree else [f"{report.sentence()}; corrected all the same"]
     if report.varies and report.variation is not None:
         warnings.append(
             f"the shift between MS and PAN changes over the scene, by {report.variation.range:.1f} PAN "
             "pixels: one shift cannot correct it all"
         )
-    # Where nothing is gained, a resampling would only cost.
-    gains = report.fit_before is None or report.fit_after is None or report.fit_after > report.fit_before
     # Platforms differ in the last digits of a measurement; a resumed training has to find the same shift.
     applied = PanShift(round(shift.rows, _DECIMALS), round(shift.cols, _DECIMALS))
-    wanted = applied.length > (AUTO_LIMIT if mode == "auto" else 0.0) and gains
-    return Coregistration(pair.shifted(applied) if wanted else pair, mode, report, wanted, tuple(warnings))
+    limit = AUTO_LIMIT if mode == "auto" else 0.0
+    if not applied.length > limit:
+        return Decision("leave", None, f"not over {limit:g} PAN pixel: left as it is", tuple(warnings))
+    # Where nothing is gained, a resampling would only cost.
+    before, after = report.fit_before, report.fit_after
+    if before is not None and after is not None and not after > before:
+        because = "correcting it would not improve the fit of PAN and MS: left as it is"
+        return Decision("leave", None, because, tuple(warnings))
+    return Decision("correct", applied, "corrected in the one resampling", tuple(warnings))
 
 
 def refuse_large_shift(pair: ScenePair, report: ShiftReport, max_shift: float) -> None:
     """Raise :class:`InputError` if enough windows agree on a shift over ``max_shift`` PAN pixels."""
     shift = report.shift
-    if shift is None or report.verdict != "agree" or shift.length <= max_shift:
+    if shift is None or decide(report, max_shift=max_shift).action != "refuse":
         return
     raise InputError(
         f"PAN {pair.pan_path} lies {shift.length:.1f} PAN pixels ({report.length_m:.1f} m) from "
