@@ -16,18 +16,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from affine import Affine
+import shapely
 from rasterio.errors import RasterioError
 
 from das2f_map.errors import InputError
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.plan import map_between
+from das2f_map.scene.reduced import reduced_window
 from das2f_map.scene.source import RasterSource
 
 Bool = npt.NDArray[np.bool_]
 
 _HALF = PAN_PER_MS * PAN_PER_MS // 2
+_OUTLINE_PARTS = 64
+"""Of each side of the scene: straight in one CRS is a curve in another."""
+
 _STRIP = 64
 """MS pixel rows looked up at a time: a mask may be far finer than the scene."""
 
@@ -73,7 +77,7 @@ class SceneMask:
         self._source = source
         self._map = map_between(grids.pan, source.grid) if isinstance(source, RasterSource) else None
         self.covered = _covered(grids.ms, source.grid) if isinstance(source, RasterSource) else 1.0
-        """About which part of the scene a raster covers, 0..1."""
+        """Part of the scene that a raster covers, 0..1."""
 
     def excluded(self, window: Window) -> Bool:
         """Which MS pixels of a window of the common grid are excluded, bool (h, w)."""
@@ -110,6 +114,18 @@ class SceneMask:
         raw, valid = self._source.read_raw(window)
         chosen = (self._chosen(raw[0]) & valid[0])[r - first_row, c - first_col]
         out[inside] = chosen
+        return out
+
+    def at_a_glance(self, coarse: Grid) -> Bool:
+        """What is excluded at the centres of a grid with much larger pixels, bool (h, w), for a picture."""
+        out = np.zeros((coarse.height, coarse.width), dtype=np.bool_)
+        if isinstance(self._source, Area):
+            area = Area.inside(self.file.path, coarse, f"mask file {self.file.path}")
+            return out if area is None else area.mask(coarse.window)
+        part = None if self._source is None else reduced_window(self._source.grid, coarse)
+        if self._source is not None and part is not None:
+            raw, valid = self._source.read_raw_reduced(part.window, part.height, part.width)
+            out[part.inside] = (self._chosen(raw[0]) & valid[0])[part.at_row, part.at_col]
         return out
 
     def _chosen(self, raw: npt.NDArray[Any]) -> Bool:
@@ -208,10 +224,17 @@ def _is_raster(path: str | Path) -> bool:
 
 
 def _covered(scene: Grid, mask: Grid) -> float:
-    rows, cols = min(64, scene.height), min(64, scene.width)
-    scale = Affine.scale(scene.width / cols, scene.height / rows)
-    coarse = Grid(rows, cols, scene.transform * scale, scene.crs)
-    row, col = map_between(coarse, mask).centres(coarse.window)
-    with np.errstate(invalid="ignore"):
-        inside = (row >= 0) & (row < mask.height) & (col >= 0) & (col < mask.width)
-    return float(inside.mean())
+    """Part of the scene that a mask covers, by outlines; the scene's leads through its outer centres."""
+    steps = np.linspace(0.0, 1.0, _OUTLINE_PARTS + 1)[:-1]
+    zero, one = np.zeros_like(steps), np.ones_like(steps)
+    margin = 0.5 / PAN_PER_MS
+    row = margin + np.concatenate([zero, steps, one, 1 - steps]) * (scene.height - 2 * margin)
+    col = margin + np.concatenate([steps, one, 1 - steps, zero]) * (scene.width - 2 * margin)
+    # In the mask's pixels: a mask of the whole world has no outline in most other systems.
+    there = np.stack(map_between(scene, mask).positions(row, col), axis=1)
+    there = there[np.isfinite(there).all(axis=1)]
+    if len(there) < 3:
+        return 0.0
+    outline = shapely.make_valid(shapely.Polygon(there))
+    share = outline.intersection(shapely.box(0, 0, mask.height, mask.width)).area / outline.area
+    return 1.0 if share > 1 - 1e-9 else float(share)

@@ -80,6 +80,9 @@ class PixelMap(Protocol):
     def local(self) -> tuple[Affine, ...]:
         """Target ``(col, row)`` to source ``(col, row)``, as affine maps that hold in parts of the grid."""
 
+    def positions(self, row: Float64, col: Float64) -> tuple[Float64, Float64]:
+        """Source row and column of target positions (arrays of equal shape); NaN where undefined."""
+
     def centres(self, window: Window) -> tuple[Float64, Float64]:
         """Source row and column, float64 (height, width), of the centres of target pixels."""
 
@@ -137,11 +140,14 @@ class AffineMap:
     def local(self) -> tuple[Affine, ...]:
         return (self.matrix,)
 
-    def centres(self, window: Window) -> tuple[Float64, Float64]:
+    def positions(self, row: Float64, col: Float64) -> tuple[Float64, Float64]:
         m = self.matrix
-        row = np.arange(window.row, window.row_stop)[:, None] + 0.5
-        col = np.arange(window.col, window.col_stop)[None, :] + 0.5
         return m.d * col + m.e * row + m.f, m.a * col + m.b * row + m.c
+
+    def centres(self, window: Window) -> tuple[Float64, Float64]:
+        row = np.arange(window.row, window.row_stop, dtype=np.float64)[:, None] + 0.5
+        col = np.arange(window.col, window.col_stop, dtype=np.float64)[None, :] + 0.5
+        return self.positions(row, col)
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,6 @@ class ProjectedMap:
         return local_affine(self, self.target.height / 2, self.target.width / 2)
 
     def positions(self, row: Float64, col: Float64) -> tuple[Float64, Float64]:
-        """Source row and column of target positions (arrays of equal shape); NaN where undefined."""
         t, inverse = self.target.transform, ~self.source.transform
         x, y = t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
         x, y = self.transformer.transform(x, y)

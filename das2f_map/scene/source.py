@@ -158,7 +158,19 @@ class RasterSource:
         some. Averages of a small window, else values from here and there."""
         # Averages would take in what only the declared nodata value tells to be invalid.
         average = window.height * window.width < 30_000_000 and not self._beside_mask
-        method = Resampling.average if average else Resampling.nearest
+        return self._in_units(
+            *self._in_fewer(window, height, width, Resampling.average if average else Resampling.nearest)
+        )
+
+    def read_raw_reduced(
+        self, window: Window, height: int, width: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """As :meth:`read_raw`, for a window inside the file, in fewer pixels: values from here and there."""
+        return self._in_fewer(window, height, width, Resampling.nearest)
+
+    def _in_fewer(
+        self, window: Window, height: int, width: int, method: Resampling
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         row = self.grid.height - window.row_stop if self._flip_rows else window.row
         col = self.grid.width - window.col_stop if self._flip_cols else window.col
         on_file = RasterioWindow(col, row, window.width, window.height)
@@ -173,7 +185,7 @@ class RasterSource:
                 valid &= self._dataset.read(alpha, window=on_file, out_shape=shape) != 0
         except RasterioError as error:
             raise self._damaged(error, row, col) from error
-        return self._in_units(*self._checked(raw, valid))
+        return self._checked(raw, valid)
 
     def read_raw(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """As :meth:`read`: the file's own numbers, 0 outside it, and which are valid; both (bands, h, w)."""

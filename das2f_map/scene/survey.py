@@ -14,11 +14,11 @@ import numpy.typing as npt
 from affine import Affine
 
 from das2f_map.scene.blocks import spread_blocks
-from das2f_map.scene.grid import Grid, GridPair, Window
+from das2f_map.scene.grid import Grid
 from das2f_map.scene.mask import open_mask
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.plan import map_between
 from das2f_map.scene.radiometry import SceneSample, valid_values
+from das2f_map.scene.reduced import reduced_window
 from das2f_map.scene.source import Float32, RasterSource
 
 Bool = npt.NDArray[np.bool_]
@@ -104,25 +104,16 @@ def thumbnail(pair: ScenePair, *, longest: int = 900) -> Thumbnail:
     ms, pan = (_reduced(source, coarse) for source in pair.sources)
     masked = np.zeros((rows, cols), dtype=np.bool_)
     if pair.mask_file is not None:
-        with open_mask(pair.mask_file, GridPair(coarse)) as mask:
-            masked = mask.excluded(coarse.window)
+        with open_mask(pair.mask_file, pair.grids) as mask:
+            masked = mask.at_a_glance(coarse)
     return Thumbnail(coarse, ms, pan, masked)
 
 
 def _reduced(source: RasterSource, coarse: Grid) -> Float32:
     """A file looked up at the pixels of a coarse grid."""
-    row, col = map_between(coarse, source.grid).centres(coarse.window)
-    with np.errstate(invalid="ignore"):
-        inside = (row >= 0) & (row < source.grid.height) & (col >= 0) & (col < source.grid.width)
     out = np.full((source.band_count, coarse.height, coarse.width), np.nan, dtype=np.float32)
-    if not inside.any():
-        return out
-    r, c = row[inside], col[inside]
-    top, left = int(r.min()), int(c.min())
-    window = Window(top, left, int(r.max()) + 1 - top, int(c.max()) + 1 - left)
-    height, width = min(window.height, 2 * coarse.height), min(window.width, 2 * coarse.width)
-    small = source.read_reduced(window, height, width)
-    at_row = ((r - top) * (height / window.height)).astype(np.int64).clip(0, height - 1)
-    at_col = ((c - left) * (width / window.width)).astype(np.int64).clip(0, width - 1)
-    out[:, inside] = small[:, at_row, at_col]
+    part = reduced_window(source.grid, coarse)
+    if part is not None:
+        small = source.read_reduced(part.window, part.height, part.width)
+        out[:, part.inside] = small[:, part.at_row, part.at_col]
     return out

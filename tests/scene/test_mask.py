@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from synthetic import make_pair, pair_grids, write_raster
 
 from das2f_map.errors import InputError
-from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.grid import Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, open_mask, parse_numbers
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import sample_statistics
@@ -207,6 +207,71 @@ def test_refused(pair, tmp_path: Path) -> None:
     refused(MaskFile(floats, values=(1,), bits=(3,)), "by values or by bits")
     refused(MaskFile(two), "has 2 bands, a mask has one")
     refused(MaskFile(elsewhere), "mask file .*far.tif does not touch the scene")
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
+def test_a_tiny_mask_in_a_huge_scene(tmp_path: Path, crs: str) -> None:
+    """3 × 2 pixels of 80 000 × 80 000, far from any place that a sample would look at."""
+    scene = GridPair(Grid(80_000, 80_000, MS.transform, MS.crs))
+    row, col = 30_403, 51_207
+    small = Grid(3, 2, MS.transform * Affine.translation(col, row), MS.crs)
+    if crs != "EPSG:32632":
+        x, y = Transformer.from_crs(MS.crs.to_wkt(), crs, always_xy=True).transform(
+            *MS.pixel_to_map(row + 1.5, col + 1)
+        )
+        corner = Affine.translation(x - 1e-4, y + 1.5e-4) * Affine.scale(1e-4, -1e-4)
+        small = Grid(3, 2, corner, CRS.from_user_input(crs))
+    path = write_raster(tmp_path / "tiny.tif", np.ones((1, 3, 2)), small, dtype="uint8")
+    with open_mask(MaskFile(path), scene) as mask:
+        assert 0 < mask.covered < 1e-7
+        assert mask.excluded(Window(row - 5, col - 5, 14, 14)).any()
+        assert "covers only a part" in mask.notices()[0]
+
+
+def test_covered(tmp_path: Path) -> None:
+    """By areas that are known: half of it, all of it, and all of it with the edges along each other."""
+    for cols, share in ((32, 0.5), (64, 1.0), (200, 1.0)):
+        grid = Grid(64, cols, MS.transform, MS.crs)
+        path = write_raster(tmp_path / f"{cols}.tif", np.ones((1, 64, cols)), grid, dtype="uint8")
+        with open_mask(MaskFile(path), GridPair(MS)) as mask:
+            assert mask.covered == pytest.approx(share, abs=0.01)
+            assert bool(mask.notices()) is (share < 1)
+    world = Grid(180, 360, Affine(1, 0, -180, 0, -1, 90), CRS.from_epsg(4326))
+    path = write_raster(tmp_path / "world.tif", np.ones((1, 180, 360)), world, dtype="uint8")
+    with open_mask(MaskFile(path), GridPair(MS)) as mask:
+        assert mask.covered == 1
+
+
+def test_at_a_glance_reads_a_reduced_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many pixels as the picture needs, and the same bits as at full size, not averages of them."""
+    size = 4000
+    scene = GridPair(Grid(size, size, MS.transform, MS.crs))
+    values = np.full((1, size, size), 1)
+    values[0, 1000:2000, 400:3000] = 2
+    path = write_raster(tmp_path / "m.tif", values, scene.ms, dtype="uint8")
+    read: list[int] = []
+    original = rasterio.DatasetReader.read
+
+    class Spy:
+        def __init__(self, dataset: rasterio.DatasetReader) -> None:
+            self._dataset = dataset
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._dataset, name)
+
+        def read(self, *args: object, **options: object) -> np.ndarray:
+            values = original(self._dataset, *args, **options)
+            read.append(values.size)
+            return values
+
+    coarse = Grid(100, 100, MS.transform * Affine.scale(size / 100), MS.crs)
+    with open_mask(MaskFile(path, bits=(1,)), scene) as mask:
+        monkeypatch.setattr(mask._source, "_dataset", Spy(mask._source._dataset))
+        seen = mask.at_a_glance(coarse)
+    truth = np.zeros((100, 100), bool)
+    truth[25:50, 10:75] = True
+    np.testing.assert_array_equal(seen, truth)
+    assert 0 < sum(read) <= 200 * 200
 
 
 def test_numbers() -> None:

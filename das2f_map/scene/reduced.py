@@ -1,0 +1,51 @@
+"""A file at the pixels of a coarse grid: which of them lie in it, and where in a reduced image of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.plan import map_between
+
+
+@dataclass(frozen=True)
+class ReducedWindow:
+    """The part of a file that a coarse grid needs, and in how many pixels.
+
+    Attributes
+    ----------
+    window:
+        Of the file.
+    height, width:
+        Pixels to read it in: at most twice as many a side as the coarse grid has.
+    inside:
+        bool (h, w) of the coarse grid: its centre lies in the file.
+    at_row, at_col:
+        int64 (n,) for those: its pixel in what is read.
+    """
+
+    window: Window
+    height: int
+    width: int
+    inside: npt.NDArray[np.bool_]
+    at_row: npt.NDArray[np.int64]
+    at_col: npt.NDArray[np.int64]
+
+
+def reduced_window(file: Grid, coarse: Grid) -> ReducedWindow | None:
+    """Where the centres of a coarse grid's pixels lie in a file; ``None`` if none does."""
+    row, col = map_between(coarse, file).centres(coarse.window)
+    with np.errstate(invalid="ignore"):
+        inside = (row >= 0) & (row < file.height) & (col >= 0) & (col < file.width)
+    if not inside.any():
+        return None
+    r, c = row[inside], col[inside]
+    top, left = int(r.min()), int(c.min())
+    window = Window(top, left, int(r.max()) + 1 - top, int(c.max()) + 1 - left)
+    height, width = min(window.height, 2 * coarse.height), min(window.width, 2 * coarse.width)
+    at_row = ((r - top) * (height / window.height)).astype(np.int64).clip(0, height - 1)
+    at_col = ((c - left) * (width / window.width)).astype(np.int64).clip(0, width - 1)
+    return ReducedWindow(window, height, width, inside, at_row, at_col)
