@@ -16,6 +16,7 @@ from das2f_map.engines.shared_scan import torch_path, triton_calls
 from das2f_map.engines.shared_scan.cuda import TritonFirstStage
 from das2f_map.engines.shared_scan.first_stage import FirstStage, Tail
 from das2f_map.engines.shared_scan.maps import BlockRuns, MixerMaps, TokenMap
+from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import tokens_to_subtokens
 from das2f_map.network.das2f import StageOutput
@@ -57,7 +58,7 @@ def scan(height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype) ->
     decay = -8 * torch.rand(4, WIDTH, STATES, generator=g)
     skip = torch.randn(4, WIDTH, generator=g)
     x, parameters = (m._replace(scan=m.scan.double()) for m in maps)
-    expected = torch_path.scan_block(x, parameters, decay.double(), skip.double())
+    expected = torch_path.scan_block(x, parameters, decay.double(), skip.double(), Workspace())
 
     x_map, map_ = (triton_calls.stepped(m.scan.to(DEVICE), WIDTH, STATES) for m in maps)
     a = triton_calls.kernel_decay(decay.to(DEVICE))
@@ -68,7 +69,8 @@ def scan(height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype) ->
     for k in range(4):
         result[:, order[k]] += y[:, k].cpu().double()
     result = result.view(height, width, P, P, WIDTH)
-    result += torch_path._patches(x.scan[..., :WIDTH], x.runs) * skip.sum(dim=0)
+    rows, cols = (axis.table() for axis in x.runs)
+    result += x.scan[rows[:, None, :, None], cols[None, :, None, :], :WIDTH] * skip.sum(dim=0)
     return {"y": relative_error(result, expected)}
 
 

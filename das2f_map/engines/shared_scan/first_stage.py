@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,7 @@ class FirstStage:
     def __init__(self, network: Das2fNet) -> None:
         self.network = network
         self.workspace = Workspace()
+        self._scan_workspaces = [Workspace() for _ in range(4)]
         stage = network.stages[0]
         assert isinstance(stage, Stage)
         ms, pan, cross = stage.spvm_ms, stage.spvm_pan, stage.cmda
@@ -82,11 +85,34 @@ class FirstStage:
         )
 
     def scans(self, maps: tuple[MixerMaps, ...]) -> list[Tensor]:
-        """Scanned tokens of every patch, ``(h, w, P, P, D)`` a branch."""
-        return [
-            torch_path.scan_block(maps[i], maps[self.parameters_of[i]], self.decays[i], self.skips[i])
-            for i in range(4)
-        ]
+        """Scanned tokens of every patch, ``(h, w, P, P, D)`` a branch; good until the next call."""
+
+        def scan(i: int) -> Tensor:
+            return torch_path.scan_block(
+                maps[i],
+                maps[self.parameters_of[i]],
+                self.decays[i],
+                self.skips[i],
+                self._scan_workspaces[i],
+            )
+
+        def scan_in_thread(i: int) -> Tensor:
+            # States decay through denormal numbers, which processors are slow with. Dies with the thread.
+            torch.set_flush_denormal(True)
+            with torch.inference_mode():
+                return scan(i)
+
+        branches = range(len(self.mixers))
+        if maps[0].scan.device.type != "cpu":
+            return [scan(i) for i in branches]
+        # The operations are many and small: a thread for each branch, not all threads for each operation.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // len(branches)))
+        try:
+            with ThreadPoolExecutor(min(threads, len(branches))) as pool:
+                return list(pool.map(scan_in_thread, branches))
+        finally:
+            torch.set_num_threads(threads)
 
     def output(
         self,

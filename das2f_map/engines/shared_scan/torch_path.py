@@ -7,7 +7,7 @@ A patch is scanned row by row. What a row does to the state ``H`` that enters it
     H_out = P_end * H + L_end        y_t = ylocal_t + sum_n W_t[n] H[n]
 
 and for the rows in the middle of a patch it is the same for every patch that has this row in its middle
-and starts at the same column: ``P_end, L_end, W = C P, ylocal`` are computed once (``_segment``). The rows
+and starts at the same column: ``P_end, L_end, W = C P, ylocal`` are computed once. The rows
 near the patch's border belong to one patch each and are scanned directly. Rows are met from top to bottom by
 all patches at once, each carrying its state.
 
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from das2f_map.engines.shared_scan.maps import BlockRuns, MixerMaps, split_scan
 from das2f_map.engines.shared_scan.runs import AxisRuns, Indices
-from das2f_map.network.scan_order import DIRECTIONS
+from das2f_map.engines.shared_scan.workspace import Workspace
 
 
 class _Steps(NamedTuple):
@@ -51,7 +51,9 @@ class _Steps(NamedTuple):
         return _Steps(x, dt, b, c, self.x_runs, self.runs)
 
 
-def scan_block(x_maps: MixerMaps, maps: MixerMaps, decay: Tensor, skip: Tensor) -> Tensor:
+def scan_block(
+    x_maps: MixerMaps, maps: MixerMaps, decay: Tensor, skip: Tensor, workspace: Workspace
+) -> Tensor:
     """Scan every patch of a block in the four directions and sum.
 
     Parameters
@@ -62,137 +64,153 @@ def scan_block(x_maps: MixerMaps, maps: MixerMaps, decay: Tensor, skip: Tensor) 
         A, negative, ``(4, D, N)``.
     skip:
         D, ``(4, D)``.
+    workspace:
+        Of nobody else meanwhile.
 
     Returns
     -------
-    ``(h, w, P, P, D)``: for each output the scanned tokens of its patch.
+    ``(h, w, P, P, D)``: for each output the scanned tokens of its patch; in the workspace.
     """
     width, states = decay.shape[1:]
     x, _ = split_scan(x_maps.scan, width, states)
     _, directions = split_scan(maps.scan, width, states)
     rows, cols = maps.runs
     p = rows.patch
-    out = x.new_zeros(rows.outputs, cols.outputs, p, p, width)
-    for k in range(DIRECTIONS):
+
+    def add(k: int, out: Tensor) -> None:
         dt, b, c = directions[k]
         steps = _Steps(x, F.softplus(dt), b, c, x_maps.runs, maps.runs)
-        across, along = (cols, rows) if k % 2 else (rows, cols)
-        view = out
+        across, along = rows, cols
         if k % 2:
-            steps, view = steps.transposed, out.permute(1, 0, 3, 2, 4)
+            steps, across, along, out = steps.transposed, cols, rows, out.permute(1, 0, 3, 2, 4)
         if k >= 2:
             steps = steps.reversed
-        _scan_rows(steps, decay[k], across, along, view, reverse=k >= 2)
-    out += _patches(x, x_maps.runs) * skip.sum(dim=0)
+        _scan_rows(steps, decay[k], skip[k], across, along, out, workspace)
+
+    shape = (rows.outputs, cols.outputs, p, p, width)
+    turned, out = (workspace.take(name, shape, x) for name in ("turned", "out"))
+    turned.zero_()
+    add(2, turned)
+    add(3, turned)
+    for own, other in zip(out, reversed(turned.unbind()), strict=True):
+        own.copy_(other.flip(0, 1, 2))
+    add(0, out)
+    add(1, out)
     return out
 
 
 def _scan_rows(
-    steps: _Steps, decay: Tensor, across: AxisRuns, along: AxisRuns, out: Tensor, *, reverse: bool
+    steps: _Steps,
+    decay: Tensor,
+    skip: Tensor,
+    across: AxisRuns,
+    along: AxisRuns,
+    out: Tensor,
+    workspace: Workspace,
 ) -> None:
-    """Add the row-major scan to ``out`` ``(across, along, P, P, D)``, which is reversed if the steps are."""
+    """Add the row-major scan to ``out`` ``(across, along, P, P, D)``."""
     p, outputs = across.patch, across.outputs
     width, states = decay.shape
     edge = max(steps.runs.rows.edge, steps.x_runs.rows.edge)
-    state = decay.new_zeros(outputs, along.outputs, states, width)
+    # Of the patches that have the row in their middle, as the products want them; and of the others.
+    middle = workspace.take("middle", (along.outputs, width, outputs, states), decay).zero_()
+    border = workspace.take("border", (outputs, along.outputs, states, width), decay).zero_()
+    scan = _RowScan(steps, decay, skip, workspace)
 
     def add(first: int, last: int, token: int, y: Tensor) -> None:
-        """Row ``token`` of patches ``first..last``: ``y`` is (patches, starts, P, D)."""
-        at, row = first, token - first
-        if reverse:
-            y, at, row = y.flip(0, 1, 2), outputs - 1 - last, p - 1 - (token - last)
+        """Row ``token`` of patches ``first..last``: ``y`` is (patches or 1, starts, P, D)."""
         # The next patch meets the same row one position earlier.
         s0, s1, s2, s3, s4 = out.stride()
-        offset = out.storage_offset() + at * s0 + row * s2
-        out.as_strided(y.shape, (s0 - s2, s1, s3, s4), offset).add_(y)
+        offset = out.storage_offset() + first * s0 + (token - first) * s2
+        shape = (last - first + 1, *y.shape[1:])
+        out.as_strided(shape, (s0 - s2, s1, s3, s4), offset).add_(y)
 
     for token in range(outputs + p - 1):
         # Patch i meets this row at its position token - i.
         for position in (*range(edge), *range(p - edge, p)):
             patch = token - position
             if 0 <= patch < outputs:
-                y = _scan_directly(_Row.of(steps, decay, patch, position), state[patch])
-                add(patch, patch, token, y[None])
+                state = border[patch]
+                if position == p - edge:
+                    state.copy_(middle[:, :, patch].transpose(1, 2))
+                add(patch, patch, token, scan.directly(patch, position, state)[None])
+                if position == edge - 1:
+                    middle[:, :, patch].copy_(state.transpose(1, 2))
         first, last = max(0, token - (p - 1 - edge)), min(outputs - 1, token - edge)
         if first > last:
             continue
         # Any of the patches serves: they all have the row in their middle.
-        row = _Row.of(steps, decay, last, token - last)
-        weight, local, end_decay, end_state = _segment(row, decay)
-        now = state[first : last + 1]
-        # (starts, D, P, N) @ (starts, D, N, patches)
-        y = torch.matmul(weight, now.permute(1, 3, 2, 0))  # (starts, D, P, patches)
-        add(first, last, token, y.permute(3, 0, 2, 1) + local)
-        now.mul_(end_decay).add_(end_state)
+        end_state = workspace.take("end state", (along.outputs, states, width), decay).zero_()
+        add(first, last, token, scan.directly(last, token - last, end_state)[None])
+        weight, end_decay = scan.response(last, token - last)
+        now = middle[:, :, first : last + 1]
+        # (starts, D, patches, N) @ (starts, D, N, P)
+        y = workspace.take("middle y", (*now.shape[:3], p), decay)
+        torch.matmul(now, weight.transpose(2, 3), out=y)
+        add(first, last, token, y.permute(2, 0, 3, 1))
+        torch.addcmul(end_state.transpose(1, 2)[:, :, None], now, end_decay[:, :, None], out=now)
 
 
-class _Row:
-    """One row of tokens as the patches that start along it see it, step by step."""
+class _RowScan:
+    """Scans one row of tokens, of all the patches that start along it."""
 
-    def __init__(self, steps: _Steps, decay: Tensor, x_row: int, row: int) -> None:
-        self.x, self._x_runs = steps.x[x_row], steps.x_runs.cols
-        self.dt, self.b, self.c = steps.dt[row], steps.b[row], steps.c[row]
-        self._runs = steps.runs.cols
-        self.exp = torch.exp(self.dt[:, None, :] * decay.t())  # (entries, N, D)
+    def __init__(self, steps: _Steps, decay: Tensor, skip: Tensor, workspace: Workspace) -> None:
+        self._steps, self._decay, self._skip, self._workspace = steps, decay, skip, workspace
+        self._decay_rows = decay.t().contiguous()
+        # Entries of each step's tokens, by the classes of x and by those of the parameters: (P, starts).
+        self._x_entries, self._entries = (
+            torch.from_numpy(r.cols.table().T.copy()).to(decay.device) for r in (steps.x_runs, steps.runs)
+        )
+        # Those of one step are neighbours in one run.
+        self._runs = [slice(e, e + self._entries.shape[1]) for e in self._entries[:, 0].tolist()]
 
-    @classmethod
-    def of(cls, steps: _Steps, decay: Tensor, patch: int, position: int) -> _Row:
-        """Row ``position`` of the patches at ``patch`` across the rows."""
-        x_row, row = (int(r.rows.entry(patch, position)) for r in (steps.x_runs, steps.runs))
-        return cls(steps, decay, x_row, row)
+    def directly(self, patch: int, position: int, state: Tensor) -> Tensor:
+        """Scan row ``position`` of the patches at ``patch`` across the rows.
 
-    @property
-    def starts(self) -> int:
-        return self._runs.outputs
-
-    @property
-    def steps(self) -> int:
-        return self._runs.patch
-
-    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """exp(dt A) ``(starts, N, D)``, dt x ``(starts, 1, D)``, B ``(starts, N, 1)``, C ``(starts, 1, N)``.
-
-        Entries of a step are neighbours: the patches' tokens at it follow each other in one run.
+        Updates ``state`` ``(starts, N, D)``; returns y with D x ``(starts, P, D)``, in the workspace.
         """
-        x_first, first = (int(r.entry(0, step)) for r in (self._x_runs, self._runs))
-        own = slice(first, first + self.starts)
-        drive = self.dt[own] * self.x[x_first : x_first + self.starts]
-        return self.exp[own], drive[:, None], self.b[own, :, None], self.c[own, None, :]
+        x_row, row = self._rows(patch, position)
+        dt, b, c = self._steps.dt[row], self._steps.b[row], self._steps.c[row]
+        exp = self._workspace.take("exp", (len(dt), *self._decay_rows.shape), state)
+        torch.mul(dt[:, None, :], self._decay_rows, out=exp).exp_()
+        x = self._spread("x", self._steps.x[x_row], self._x_entries)
+        drive = self._spread("drive", dt, self._entries).mul_(x)[:, :, None]
+        b = self._spread("b", b, self._entries)[..., None]
+        c = self._spread("c", c, self._entries)[:, :, None]
+        y = self._workspace.take("y", (len(x), len(state), 1, state.shape[-1]), state)
+        for run, d, bt, ct, yt in zip(
+            self._runs, drive.unbind(), b.unbind(), c.unbind(), y.unbind(), strict=True
+        ):
+            state.mul_(exp[run]).addcmul_(d, bt)
+            torch.bmm(ct, state, out=yt)
+        return y[:, :, 0].addcmul_(x, self._skip).transpose(0, 1)
 
+    def response(self, patch: int, position: int) -> tuple[Tensor, Tensor]:
+        """What a row makes of a state: W ``(starts, D, P, N)`` and P_end ``(starts, D, N)``.
 
-def _scan_directly(row: _Row, state: Tensor) -> Tensor:
-    """Scan one row of the patches starting along it; updates ``state`` ``(starts, N, D)``."""
-    y = state.new_empty(row.starts, row.steps, state.shape[-1])
-    for t in range(row.steps):
-        exp, drive, b, c = row.at(t)
-        state.mul_(exp).addcmul_(drive, b)
-        y[:, t] = torch.matmul(c, state)[:, 0]
-    return y
+        In the workspace.
+        """
+        _, row = self._rows(patch, position)
+        dt, c = self._steps.dt[row], self._spread("c", self._steps.c[row], self._entries)[:, :, None]
+        patch_size, starts = self._entries.shape
+        exp = self._workspace.take("exp", (len(dt), *self._decay.shape), dt)
+        torch.mul(dt[:, :, None], self._decay, out=exp).exp_()
+        product = self._workspace.take("product", (starts, *self._decay.shape), dt).fill_(1)
+        shape = (starts, self._decay.shape[0], patch_size, self._decay.shape[1])
+        weight = self._workspace.take("weight", shape, dt)
+        for run, ct, wt in zip(self._runs, c.unbind(), weight.unbind(2), strict=True):
+            torch.mul(product.mul_(exp[run]), ct, out=wt)
+        return weight, product
 
+    def _spread(self, name: str, values: Tensor, entries: Tensor) -> Tensor:
+        """Values of a row's entries by step: ``(P, starts, …)``."""
+        out = self._workspace.take(name, (entries.numel(), values.shape[-1]), values)
+        torch.index_select(values.contiguous(), 0, entries.view(-1), out=out)
+        return out.view(*entries.shape, -1)
 
-def _segment(row: _Row, decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a row does to a state.
-
-    Returns W ``(starts, D, P, N)``, ylocal ``(starts, P, D)``, P_end and L_end ``(starts, N, D)``.
-    """
-    width, states = decay.shape
-    product = decay.new_ones(row.starts, states, width)
-    local_state = torch.zeros_like(product)
-    weight = product.new_empty(row.starts, width, row.steps, states)
-    local = product.new_empty(row.starts, row.steps, width)
-    for t in range(row.steps):
-        exp, drive, b, c = row.at(t)
-        product.mul_(exp)
-        local_state.mul_(exp).addcmul_(drive, b)
-        local[:, t] = torch.matmul(c, local_state)[:, 0]
-        torch.mul(product.transpose(1, 2), c, out=weight[:, :, t])
-    return weight, local, product, local_state
-
-
-def _patches(values: Tensor, runs: BlockRuns) -> Tensor:
-    """Spread a map over the patches of its block: ``(h, w, P, P, …)``."""
-    rows, cols = (torch.from_numpy(a.table()).to(values.device) for a in runs)
-    return values[rows[:, None, :, None], cols[None, :, None, :]]
+    def _rows(self, patch: int, position: int) -> tuple[int, int]:
+        x_row, row = (int(r.rows.entry(patch, position)) for r in (self._steps.x_runs, self._steps.runs))
+        return x_row, row
 
 
 def gather_tokens(values: Tensor, runs: BlockRuns, rows: Indices, cols: Indices) -> Tensor:
