@@ -326,10 +326,26 @@ def map_between(target: Grid, source: Grid) -> PixelMap:
 
     Raises :class:`~das2f_map.errors.InputError` if the CRSs cannot be converted; it calls them MS and PAN.
     """
-    transformer = _transformer(target, source)
-    if transformer is None:
-        return AffineMap.between(target, source)
-    return ProjectedMap(target, source, transformer)
+    return Relation(target, source).between(target, source)
+
+
+class Relation:
+    """How coordinates of two grids are converted, found once for all grids with their CRSs in their place.
+
+    Parameters
+    ----------
+    target, source:
+        As for :func:`map_between`.
+    """
+
+    def __init__(self, target: Grid, source: Grid) -> None:
+        self._transformer = _transformer(target, source)
+
+    def between(self, target: Grid, source: Grid) -> PixelMap:
+        """As :func:`map_between`, for parts of the two grids, moved or refined as may be."""
+        if self._transformer is None:
+            return AffineMap.between(target, source)
+        return ProjectedMap(target, source, self._transformer)
 
 
 def _nodes(grid: Grid) -> npt.NDArray[np.float64]:

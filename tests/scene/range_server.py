@@ -26,19 +26,22 @@ class Handler(BaseHTTPRequestHandler):
         self.respond(body=True)
 
     def respond(self, *, body: bool) -> None:
-        path = FOLDER / self.path.lstrip("/")
+        # Object stores are asked for lists of a bucket as well; there are none here.
+        path = FOLDER / self.path.split("?")[0].lstrip("/")
         if not path.is_file():
             self.send_error(404)
             return
-        data = path.read_bytes()
+        size = path.stat().st_size
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        first, last = (int(wanted[1]), int(wanted[2] or len(data) - 1)) if wanted else (0, len(data) - 1)
-        part = data[first : last + 1]
+        first, last = (int(wanted[1]), int(wanted[2] or size - 1)) if wanted else (0, size - 1)
+        with path.open("rb") as file:
+            file.seek(first)
+            part = file.read(last + 1 - first)
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Length", str(len(part)))
         self.send_header("Accept-Ranges", "bytes")
         if wanted:
-            self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")
+            self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{size}")
         self.end_headers()
         if body:
             with LOG.open("a") as log:

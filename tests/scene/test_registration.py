@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from pyproj import Transformer
+from pyproj.transformer import TransformerGroup
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from scipy import ndimage
 from synthetic import Field, pair_grids, write_raster
 
 from das2f_map.errors import InputError
+from das2f_map.scene import plan
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import open_pair
@@ -92,6 +95,31 @@ def test_directions_on_the_map(tmp_path: Path) -> None:
     assert report.length_m == pytest.approx(np.hypot(3, 1), abs=0.06)
     assert report.pan_pixel_m == pytest.approx(2.0)
     assert "1.50 down, 0.50 left" in report.sentence()
+
+
+def test_files_in_different_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shift is found, and the conversion is looked for a few times, not for every window."""
+    ms, _ = pair_grids(ms_shape=(64, 72))
+    x, y = Transformer.from_crs(ms.crs.to_wkt(), "EPSG:32633", always_xy=True).transform(
+        *ms.pixel_to_map(32, 36)
+    )
+    corner = Affine.translation(x - 340, y + 320) * Affine.scale(2, -2)
+    pan = Grid(320, 340, corner, CRS.from_epsg(32633))
+    field = ground(ms)
+    # MS shows at a place what lies further on, so its content lies further back than that of PAN.
+    ms_path = write_raster(tmp_path / "ms.tif", field.render(ms.moved(1.3 / 4, -0.6 / 4)), ms)
+    pan_path = write_raster(tmp_path / "pan.tif", field.panchromatic().render(pan), pan)
+    made: list[object] = []
+
+    def spy(*args: object, **options: object) -> TransformerGroup:
+        made.append(args)
+        return TransformerGroup(*args, **options)
+
+    monkeypatch.setattr(plan, "TransformerGroup", spy)
+    report = measured((ms_path, pan_path))
+    assert report.windows_matched >= 8
+    assert (report.rows, report.cols) == pytest.approx((1.3, -0.6), abs=0.05)
+    assert 1 <= len(made) <= 4
 
 
 def test_a_large_shift_is_found_and_refused(tmp_path: Path) -> None:

@@ -9,13 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from rasterio.shutil import copy
-from synthetic import make_pair
+from scipy.ndimage import gaussian_filter
+from synthetic import make_pair, pair_grids, write_raster
+from tiny import tiny_bundle
 
+import das2f_map
 from das2f_map.errors import InputError
+from das2f_map.mapping.align import align
+from das2f_map.mapping.inspect import inspect_pair
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
 
@@ -74,6 +81,93 @@ def test_only_windows_are_fetched(server: Server, tmp_path: Path, kind: str) -> 
         tiles = 4 / 16 if path.name.startswith("ms") else 9 / 64
         assert sent[path.name] - opened[path.name] < tiles * size + 70_000
         assert sent[path.name] < 0.35 * size
+
+
+SHAPE = (2048, 2048)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Large enough that no command needs most of it; PAN's content lies 2 pixels down and 1 right."""
+    folder = tmp_path_factory.mktemp("large")
+    ms_grid, pan_grid = pair_grids(ms_shape=SHAPE)
+    size = 4 * SHAPE[0]
+    tile = gaussian_filter(np.random.default_rng(0).normal(size=(512, 512)), 3, mode="wrap")
+    ground = np.tile(2500 + 300 * tile / tile.std(), (16, 16)).astype(np.float32)
+    means = ground.reshape(SHAPE[0], 4, SHAPE[1], 4).mean(axis=(1, 3))
+    assert ground.shape == (size, size)
+    pan = np.roll(ground, (2, 1), axis=(0, 1))[None]
+    bands = np.stack([means * w for w in (0.8, 0.9, 1.0, 1.1)])
+    names = ("blue", "green", "red", "nir")
+    paths = (
+        write_raster(folder / "plain-ms.tif", bands, ms_grid, dtype="uint16", names=names),
+        write_raster(folder / "plain-pan.tif", pan, pan_grid, dtype="uint16"),
+    )
+    cogs = folder / "ms.tif", folder / "pan.tif"
+    for path, cog in zip(paths, cogs, strict=True):
+        copy(path, cog, driver="COG", blocksize=128, compress="none", overviews="auto")
+    return cogs
+
+
+@pytest.fixture
+def object_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The same server as an object store whose buckets are folders."""
+    for name, value in {
+        "AWS_S3_ENDPOINT": server.address.removeprefix("http://"),
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_NO_SIGN_REQUEST": "YES",
+        "VSI_CACHE": "NO",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+@pytest.mark.parametrize("kind", ["s3://", "/vsis3/", "/vsicurl/"])
+def test_commands_read_windows_of_remote_files(
+    object_store: Server, large: tuple[Path, Path], tmp_path: Path, kind: str
+) -> None:
+    """`inspect`, `align` and `classify` of a part; what is sent is a small part of the files."""
+    port = object_store.address.rsplit(":", 1)[1]
+    bucket = f"bucket-{port}"
+    (tmp_path / bucket).mkdir()
+    prefix = f"{kind}{object_store.address}/" if kind == "/vsicurl/" else kind
+    sizes, remote = {}, []
+    for path in large:
+        file = tmp_path / bucket / f"{path.stem}-{port}.tif"
+        file.hardlink_to(path)
+        sizes[file.name] = file.stat().st_size
+        remote.append(f"{prefix}{bucket}/{file.name}")
+    grid = pair_grids(ms_shape=SHAPE)[0]
+    area = geopandas.GeoSeries([shapely.box(*grid.pixel_to_map(720, 700), *grid.pixel_to_map(714, 706))])
+    area.set_crs(grid.crs.to_wkt()).to_file(tmp_path / "aoi.gpkg")
+    model = tiny_bundle(tmp_path / "models")
+
+    sent = Counter[str]()
+    shares: dict[str, float] = {}
+
+    def done(command: str) -> None:
+        now = object_store.sent()
+        assert all(now[name] > sent[name] for name in sizes)
+        shares[command] = sum(now[name] - sent[name] for name in sizes) / sum(sizes.values())
+        sent.update(now - sent)
+
+    options = {"aoi": tmp_path / "aoi.gpkg", "model": model, "vectors": False, "coregistration": "off"}
+    report = das2f_map.classify(*remote, tmp_path / "remote.tif", **options)
+    done("classify")
+    here = das2f_map.classify(*large, tmp_path / "local.tif", **options)
+    assert report.nodata_pixels == here.nodata_pixels == 0
+    with rasterio.open(tmp_path / "remote.tif") as a, rasterio.open(tmp_path / "local.tif") as b:
+        np.testing.assert_array_equal(a.read(1), b.read(1))
+    assert report.scene["pan"]["path"] == remote[1]
+    shift = align(*remote).shift
+    done("align")
+    assert (shift.rows, shift.cols) == pytest.approx((2, 1), abs=0.1)
+    found = inspect_pair(*remote, tmp_path / "look.png", model=model)
+    done("inspect")
+    assert found.models[0].bands == {"blue": 1, "green": 2, "red": 3, "nir": 4}
+    # Samples of values, and windows to match, are of the same size in any larger scene.
+    assert all(0 < share < 0.4 for share in shares.values()), shares
 
 
 def test_an_address_without_a_file(server: Server, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from das2f_map.scene.grid import PAN_PER_MS, GridPair, Window
 from das2f_map.scene.mask import SceneMask, open_mask
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.plan import map_between
+from das2f_map.scene.plan import Relation
 from das2f_map.scene.resample import resample
 from das2f_map.scene.source import Float32, RasterSource
 
@@ -40,6 +40,8 @@ class MatchImages:
             self.ms = self.ms.with_bands([pair.bands[i].number for i in chosen])
         self.grid = self.ms.grid
         self.ratios = pair.axis_ratios
+        # Looking for the conversion takes far longer than converting a window.
+        self.relation = Relation(self.grid, self.pan.grid)
         self._mask: SceneMask | None = None
         if pair.mask_file is not None:
             self._mask = open_mask(pair.mask_file, GridPair(self.grid))
@@ -95,7 +97,8 @@ class MatchWindow:
 
     def pan_at(self, rows: float, cols: float) -> Float64:
         """PAN averaged over the MS footprints moved by MS pixels, float64 (h, w), NaN where invalid."""
-        mapping = map_between(self._images.grid.moved(rows, cols), self._images.pan.grid)
+        images = self._images
+        mapping = images.relation.between(images.grid.moved(rows, cols), images.pan.grid)
         averages: Float64 = resample(self._held, mapping, self.window)[0].astype(np.float64)
         return averages
 
@@ -110,7 +113,8 @@ class MatchWindow:
         f = PAN_PER_MS
         grid = self._images.grid.moved(rows, cols).refined(f)
         fine = self.window.refined(f).padded(reach, reach)
-        quarters = resample(self._held, map_between(grid, self._images.pan.grid), fine)[0].astype(np.float64)
+        mapping = self._images.relation.between(grid, self._images.pan.grid)
+        quarters = resample(self._held, mapping, fine)[0].astype(np.float64)
         total = np.zeros((fine.height + 1, fine.width + 1))
         holes = np.zeros_like(total)
         invalid = ~np.isfinite(quarters)
