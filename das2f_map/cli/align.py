@@ -98,7 +98,7 @@ def _print(found: AlignReport) -> None:
                 ("lower left", v.lower_left),
             )
         )
-        rows.append(("Changes", f"by {v.range:.1f} PAN pixels over the scene"))
+        rows.append(("Changes", f"by {v.range:.1f} ± {v.sigma:.1f} PAN pixels over the scene"))
         rows.append(("", "rows / columns: " + ", ".join(corners)))
     else:
         told = "no" if shift.varies is False else "too few windows to tell"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,14 @@ MIN_FIELD_WINDOWS = 8
 
 _DRAWS = 400
 _MIN_F = 6.0
+_MIN_SIGMAS = 4.0
+"""Standard errors by which places must differ; the two that differ most are looked at, out of many."""
+
+_PARTS = 4
+"""A side of the scene, each predicted from the others."""
+
+_MAX_ERROR_SHARE = 0.5
+"""Of the squared errors of one shift, what may be left of them if the shift changes over the scene."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class ShiftField:
         float64 (4, 2): of 1, row, col, row × col (places from -1 to 1 over the scene), for rows and columns.
     range:
         Largest difference between two windows by the field, PAN pixels.
+    sigma:
+        Standard error of that difference, along either axis, PAN pixels.
     significant:
         The field explains the windows better than one shift, beyond chance.
     agreeing_share:
@@ -56,6 +67,7 @@ class ShiftField:
 
     coefficients: Float64
     range: float
+    sigma: float
     significant: bool
     agreeing_share: float
 
@@ -148,14 +160,42 @@ def shift_field(shifts: Float64, covariances: Float64, places: Float64, *, seed:
         if (again == near).all():
             break
         near = again
-    left = (root * (shifts - terms @ coefficients))[near]
-    mean = np.average(shifts[near], axis=0, weights=weights[near])
-    left_by_one = (root * (shifts - mean))[near]
-    freedom = 2 * int(near.sum()) - 8
-    f = ((left_by_one**2).sum() - (left**2).sum()) / 6 / max((left**2).sum() / freedom, 1e-12)
-    along = (terms @ coefficients)[near]
+    terms, shifts, root = terms[near], shifts[near], root[near]
+    one = np.average(shifts, axis=0, weights=weights[near])
+    left, left_by_one = (float(((root * (shifts - m)) ** 2).sum()) for m in (terms @ coefficients, one))
+    freedom = 2 * len(shifts) - 8
+    noise = max(left / freedom, 1e-12)
+    f = (left_by_one - left) / 6 / noise
+    # The windows that differ most by the field, and how well that difference is known.
+    along = terms @ coefficients
     apart = np.hypot(*(along[:, None, :] - along[None, :, :]).transpose(2, 0, 1))
-    return ShiftField(coefficients, float(apart.max()), bool(f > _MIN_F), float(near.mean()))
+    a, b = np.unravel_index(int(apart.argmax()), apart.shape)
+    step = terms[a] - terms[b]
+    spread = np.linalg.inv((root * terms).T @ (root * terms))
+    sigma = math.sqrt(noise * float(step @ spread @ step))
+    beyond_chance = f > _MIN_F and apart[a, b] > _MIN_SIGMAS * sigma
+    significant = bool(beyond_chance and _predicts(terms, shifts, root, places[near]))
+    return ShiftField(coefficients, float(apart[a, b]), sigma, significant, float(near.mean()))
+
+
+def _predicts(terms: Float64, shifts: Float64, root: Float64, places: Float64) -> bool:
+    """Whether fields foretell windows in parts of the scene they were not fitted to better than one shift.
+
+    Errors of neighbouring windows are alike (thin cloud, relief); a test that takes each by itself sees a
+    trend in that.
+    """
+    parts = (np.floor((places + 1) / 2 * _PARTS).clip(0, _PARTS - 1) @ np.array([_PARTS, 1])).astype(int)
+    by_field = by_one = 0.0
+    for part in np.unique(parts):
+        rest, here = parts != part, parts == part
+        weighted = root[rest] * terms[rest]
+        if rest.sum() < 4 or np.linalg.matrix_rank(weighted, tol=1e-3) < 4:
+            return False
+        field = np.linalg.lstsq(weighted, root[rest] * shifts[rest], rcond=None)[0]
+        one = np.average(shifts[rest], axis=0, weights=root[rest, 0] ** 2)
+        by_field += float(((root[here] * (shifts[here] - terms[here] @ field)) ** 2).sum())
+        by_one += float(((root[here] * (shifts[here] - one)) ** 2).sum())
+    return by_field < _MAX_ERROR_SHARE * by_one
 
 
 def _weights(covariances: Float64) -> Float64:

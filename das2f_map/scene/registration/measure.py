@@ -309,6 +309,7 @@ def _variation(field: ShiftField) -> ShiftVariation:
     upper_left, upper_right, lower_right, lower_left = ((float(r), float(c)) for r, c in corners)
     return ShiftVariation(
         range=field.range,
+        sigma=field.sigma,
         agreeing_share=field.agreeing_share,
         upper_left=upper_left,
         upper_right=upper_right,

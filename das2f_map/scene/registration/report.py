@@ -50,6 +50,7 @@ class ShiftVariation(BaseModel):
     range: float = Field(
         description="largest difference between two of the windows that agree with the field"
     )
+    sigma: float = Field(description="standard error of that difference, along either axis")
     agreeing_share: float = Field(description="part of the windows that agree with the field")
     upper_left: tuple[float, float] = Field(description="(rows, cols) at the corner of the common area")
     upper_right: tuple[float, float]
