@@ -91,30 +91,33 @@ struct Layout {
 // The classes of one modality's scan maps reach further into the patch for MS than for PAN.
 constexpr int scan_edge(int modality) { return modality == 0 ? 2 : 1; }
 
-// Phi(u) - 1/2 on 16 intervals of [0, 16 kPhiStep], a polynomial of degree 4 each, through the Chebyshev nodes.
+// Phi(u) - 1/2 on 16 intervals of [0, 16 kPhiStep], a polynomial each, through the Chebyshev nodes.
 constexpr float kPhiStep = 0.36f;
+template <int kDegree>
 struct PhiTable {
-    alignas(64) float coefficient[5][16];
+    alignas(64) float coefficient[kDegree + 1][16];
     PhiTable() {
+        constexpr int n = kDegree + 1;
         for (int i = 0; i < 16; ++i) {
-            double node[5], value[5];
-            for (int j = 0; j < 5; ++j) {
-                node[j] = 0.5 * std::cos((2 * j + 1) * 3.14159265358979323846 / 10.0);
+            double node[n], value[n];
+            for (int j = 0; j < n; ++j) {
+                node[j] = 0.5 * std::cos((2 * j + 1) * 3.14159265358979323846 / (2 * n));
                 value[j] = 0.5 * std::erf((i + 0.5 + node[j]) * double(kPhiStep) / std::sqrt(2.0));
             }
             // Newton's divided differences, then expanded.
-            for (int k = 1; k < 5; ++k)
-                for (int j = 4; j >= k; --j) value[j] = (value[j] - value[j - 1]) / (node[j] - node[j - k]);
-            double c[5] = {value[4], 0, 0, 0, 0};
-            for (int k = 3; k >= 0; --k) {
-                for (int j = 4; j > 0; --j) c[j] = c[j - 1] - node[k] * c[j];
+            for (int k = 1; k < n; ++k)
+                for (int j = n - 1; j >= k; --j) value[j] = (value[j] - value[j - 1]) / (node[j] - node[j - k]);
+            double c[n] = {value[n - 1]};
+            for (int k = n - 2; k >= 0; --k) {
+                for (int j = n - 1; j > 0; --j) c[j] = c[j - 1] - node[k] * c[j];
                 c[0] = value[k] - node[k] * c[0];
             }
-            for (int k = 0; k < 5; ++k) coefficient[k][i] = static_cast<float>(c[k]);
+            for (int k = 0; k < n; ++k) coefficient[k][i] = static_cast<float>(c[k]);
         }
     }
 };
-const PhiTable kPhi;
+const PhiTable<4> kPhi;
+const PhiTable<2> kCoarsePhi;
 
 }  // namespace
 

@@ -24,31 +24,35 @@ DAS2F_FN Vec sqrt_lanes(Vec v) {
 
 DAS2F_FN Vec sigmoid_lanes(const Vec &v) { return 1.0f / (1.0f + exp2_lanes(v * -kLog2e)); }
 
-// x Phi(x), Phi from its table; within 2e-7 of |x| (and of 1) everywhere.
+// x Phi(x), Phi from its table; within 2e-7 of |x| (and of 1) everywhere, or 1e-4 if it is rounded to bfloat16.
 DAS2F_FN Vec gelu_lanes(const Vec &x) {
+#if DAS2F_BF16
+    constexpr int degree = 2;
+    const float (*coefficient)[16] = kCoarsePhi.coefficient;
+#else
+    constexpr int degree = 4;
+    const float (*coefficient)[16] = kPhi.coefficient;
+#endif
     const Vec u = x < Vec{} ? -x : x;
     Vec scaled = u * (1.0f / kPhiStep);
     const Vec most = Vec{} + 15.99999f;
     scaled = scaled < most ? scaled : most;  // NaN becomes `most` here and an index that exists; u keeps it
     const VecInt index = __builtin_convertvector(scaled, VecInt);
     const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
-    Vec c[5] = {};
-    if (kLanes == 16) {
+    Vec q{};
 #pragma GCC unroll 5
-        for (int k = 0; k < 5; ++k) {
+    for (int k = degree; k >= 0; --k) {
+        Vec c{};
+#if !defined(__clang__)
+        if (kLanes == 16) {
             Vec table;
-            std::memcpy(&table, kPhi.coefficient[k], sizeof table);
-#if defined(__clang__)
-            for (int i = 0; i < kLanes; ++i) c[k][i] = kPhi.coefficient[k][index[i]];
-#else
-            c[k] = __builtin_shuffle(table, index);
+            std::memcpy(&table, coefficient[k], sizeof table);
+            c = __builtin_shuffle(table, index);
+        } else
 #endif
-        }
-    } else {
-        for (int k = 0; k < 5; ++k)
-            for (int i = 0; i < kLanes; ++i) c[k][i] = kPhi.coefficient[k][index[i]];
+            for (int i = 0; i < kLanes; ++i) c[i] = coefficient[k][index[i]];
+        q = k == degree ? c : q * f + c;
     }
-    const Vec q = (((c[4] * f + c[3]) * f + c[2]) * f + c[1]) * f + c[0];
     return 0.5f * x + u * q;
 }
 
@@ -115,17 +119,19 @@ DAS2F_FN void layer_norm(const Plane *in, int stride, const float *weight, Plane
 }
 
 #if DAS2F_BF16
-// Neighbouring planes side by side, rounded to bfloat16, as the dot product of pairs takes them.
+// Each lane of `first` in the low half, of `second` in the high half, rounded to bfloat16.
+DAS2F_FN void store_pair(uint32_t *out, const Vec &first, const Vec &second) {
+    alignas(64) static constexpr uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                       8,  24, 9,  25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_load_si512(order), halves));
+}
+
+// Neighbouring planes side by side, as the dot product of pairs takes them.
 DAS2F_FN void pack_planes(const Plane *in, int channels, uint32_t (*out)[kTile]) {
     for (int c = 0; c < channels; c += 2)
-        for (int v = 0; v < kVectors; ++v) {
-            VecInt a, b;
-            std::memcpy(&a, in[c] + v * kLanes, sizeof a);
-            std::memcpy(&b, in[c + 1] + v * kLanes, sizeof b);
-            const VecInt low = ((a + 0x8000) >> 16) & 0xFFFF, high = (b + 0x8000) & static_cast<int32_t>(0xFFFF0000);
-            const VecInt both = low | high;
-            std::memcpy(out[c / 2] + v * kLanes, &both, sizeof both);
-        }
+        for (int v = 0; v < kVectors; ++v)
+            store_pair(out[c / 2] + v * kLanes, load(in[c] + v * kLanes), load(in[c + 1] + v * kLanes));
 }
 #endif
 
@@ -209,12 +215,16 @@ DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, TailScrat
             for (int i = 0; i < kOut; ++i)
                 for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec{} + w.mlp_in_bias[branch][first + o + i];
             multiply(s.normed, s.packed, packed_at(w.mlp_in[branch], (first + o) * kWidth), kWidth, sum);
+#if DAS2F_BF16
+            for (int i = 0; i < kOut; i += 2)
+                for (int v = 0; v < kVectors; ++v)
+                    store_pair(
+                        s.packed_hidden[(o + i) / 2] + v * kLanes, gelu_lanes(sum[i][v]), gelu_lanes(sum[i + 1][v]));
+#else
             for (int i = 0; i < kOut; ++i)
                 for (int v = 0; v < kVectors; ++v) store(s.hidden[o + i] + v * kLanes, gelu_lanes(sum[i][v]));
-        }
-#if DAS2F_BF16
-        pack_planes(s.hidden, kHiddenStep, s.packed_hidden);
 #endif
+        }
         for (int o = 0; o < kWidth; o += kOut) {
             Vec sum[kOut][kVectors];
             for (int i = 0; i < kOut; ++i)
