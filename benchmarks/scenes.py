@@ -100,7 +100,7 @@ def scene(options: Any, height: int, width: int) -> dict[str, Any]:
 
 def _extrapolated(run: dict[str, Any], pixels: int) -> float:
     """Seconds of a whole scene. What does not grow with it is in every run: the model, the scene's sample."""
-    growing = run["phases"]["classify"] + run["phases"].get("polygons", 0.0)
+    growing = sum(run["phases"].get(phase, 0.0) for phase in ("classify", "areas", "polygons"))
     seconds: float = run["seconds"] + growing * (pixels / run["pixels"] - 1)
     return seconds
 

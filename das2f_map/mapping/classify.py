@@ -175,7 +175,8 @@ def classify(
             with timings.phase("classify"):
                 _write_raster(fitted, runner, area, window, paths["raster"], sure, progress)
             legend = bundle.card.legend
-            areas, nodata_pixels = class_areas(paths["raster"], legend, confidence_raster=sure)
+            with timings.phase("areas"):
+                areas, nodata_pixels = class_areas(paths["raster"], legend, confidence_raster=sure)
             if not any(a.pixels for a in areas.values()):
                 raise fitted.pair.nothing_valid(aoi, classified=bundle.card.patch.max_invalid_share < 1)
             style_raster(paths["raster"], legend)
