@@ -150,7 +150,7 @@ def fit_model(views: SceneViews, bundle: ModelBundle, radiometry: Radiometry = "
     if [b.number for b in fitted.bands] != list(range(1, len(fitted.file_bands) + 1)):
         log.info("MS bands: %s", ", ".join(map(str, fitted.bands)))
     traits = views.traits_for(card)
-    found = misfits(card, traits, radiometry) + (cautions(card, traits) if radiometry == "model" else [])
+    found = misfits(card, traits, radiometry) + cautions(card, traits, radiometry)
     warnings = [f"model {card.name} is out of its range here: {'; '.join(found)}"] if found else []
     for warning in warnings:
         log.warning("%s", warning)
@@ -170,7 +170,8 @@ def load_model(name_or_path: str | Path) -> ModelBundle:
 def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
     """Why a model's card does not fit a scene, a phrase each; empty when it fits.
 
-    Where values are normalised with the scene's own statistics, they are not compared.
+    Where values are normalised with the scene's own statistics, only sizes are compared here, see
+    :func:`cautions`.
     """
     found: list[str] = []
     if card.domain is not None:
@@ -195,26 +196,41 @@ def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model
     return found
 
 
-def cautions(card: ModelCard, scene: SceneTraits) -> list[str]:
-    """What a user should know of a scene that fits by and large, a phrase each."""
+def cautions(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
+    """What a user should know of a scene that fits by and large, a phrase each.
+
+    Of a scene that is normalised with its own statistics, the normalised values are compared with the card's:
+    mean and spread are the same then, the shape of the distribution need not be.
+    """
+    bands, seen = (*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band)
+    shares = _shares_outside(card, scene, rescaled=radiometry == "scene")
+    if radiometry == "scene":
+        return [
+            f"band {b.name}: normalised, {100 * share:.0f} % of the scene's values are well outside the "
+            f"{(b.p01 - b.mean) / b.std:+.2g} to {(b.p99 - b.mean) / b.std:+.2g} it was trained on"
+            for b, share in zip(bands, shares, strict=True)
+            if share > OUTSIDE_WARNED
+        ]
     return [
         _outside(known, share)
-        for known, share, seen in zip(
-            (*card.ms_bands, card.pan_band),
-            _shares_outside(card, scene),
-            (*scene.ms_bands, scene.pan_band),
-            strict=True,
-        )
-        if OUTSIDE_WARNED < share <= OUTSIDE_REFUSED and not _radiometric_misfit(known, seen)
+        for known, share, s in zip(bands, shares, seen, strict=True)
+        if OUTSIDE_WARNED < share <= OUTSIDE_REFUSED and not _radiometric_misfit(known, s)
     ]
 
 
-def _shares_outside(card: ModelCard, scene: SceneTraits) -> tuple[float, ...]:
-    bands = (*card.ms_bands, card.pan_band)
+def _shares_outside(card: ModelCard, scene: SceneTraits, *, rescaled: bool = False) -> tuple[float, ...]:
+    """Of each MS band and PAN; ``rescaled``: both normalised, each by its own statistics."""
+    bands, seen = (*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band)
     if scene.sample is None:
         return (0.0,) * len(bands)
-    margins = [OUTSIDE_MARGIN * (b.p99 - b.p01) for b in bands]
-    return scene.sample.shares_outside([(b.p01 - m, b.p99 + m) for b, m in zip(bands, margins, strict=True)])
+    limits = []
+    for b, s in zip(bands, seen, strict=True):
+        margin = OUTSIDE_MARGIN * (b.p99 - b.p01)
+        low, high = b.p01 - margin, b.p99 + margin
+        if rescaled:
+            low, high = (s.mean + s.std * (end - b.mean) / b.std for end in (low, high))
+        limits.append((low, high))
+    return scene.sample.shares_outside(limits)
 
 
 def _outside(known: BandStatistics, share: float) -> str:

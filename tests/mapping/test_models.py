@@ -163,6 +163,44 @@ def test_choice_takes_the_fitting_bundled_model(tmp_path: Path, monkeypatch: pyt
         assert f"das2f-map train {scene.ms_path} {scene.pan_path} --labels" in str(caught.value.hint)
 
 
+def test_shape_is_compared_where_the_scene_has_statistics_of_its_own() -> None:
+    """A model of skewed values, none far below the mean; the same shape in other units is no news."""
+    rng = np.random.default_rng(0)
+    skewed = rng.exponential(size=200_000)
+
+    def statistics(name: str, values: np.ndarray) -> BandStatistics:
+        p01, p99 = np.percentile(values, (1, 99))
+        return BandStatistics(name=name, mean=values.mean(), std=values.std(), p01=p01, p99=p99)
+
+    card = tiny_card()
+    card = card.model_copy(
+        update={
+            "ms_bands": tuple(statistics(b.name, 1000 + 400 * skewed) for b in card.ms_bands),
+            "pan_band": statistics("pan", 1000 + 400 * skewed),
+        }
+    )
+
+    def scene(*values: np.ndarray) -> SceneTraits:
+        names = tuple(b.name for b in card.ms_bands)
+        sample = SceneSample(names, np.stack(values[:4]).astype("f4"), values[4].astype("f4"))
+        return SceneTraits(8.0, 4.0, *sample.statistics(), sample)
+
+    alike = [0.02 + 0.3 * rng.exponential(size=50_000) for _ in range(5)]
+    assert cautions(card, scene(*alike), "scene") == []
+    assert misfits(card, scene(*alike), "scene") == []
+    uniform = rng.uniform(0, 1, 50_000)
+    found = cautions(card, scene(*alike[:3], uniform, alike[4]), "scene")
+    # Normalised, the card's go from -0.99 to 3.6, a tenth of that further from -1.45; these from -1.73.
+    share = (3**0.5 - 1.45) / (2 * 3**0.5)
+    assert share < 0.1
+    assert found == []
+    # Two values, a fifth and four fifths: the fifth lies two standard deviations below the mean.
+    two = np.where(rng.uniform(size=50_000) < 0.2, 0.0, 1.0)
+    (phrase,) = cautions(card, scene(*alike[:3], two, alike[4]), "scene")
+    assert "band nir: normalised, 20 % of the scene's values" in phrase
+    assert "-0.99 to +3.6" in phrase
+
+
 def test_values_outside_what_the_model_has_seen(tmp_path: Path) -> None:
     """A third of the scene far brighter than the card's range: told with the figure, not refused."""
     card = tiny_card()
