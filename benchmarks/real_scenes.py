@@ -1,4 +1,4 @@
-"""Real scenes through `inspect` and `classify`: what is said of each, and what comes out.
+"""Real scenes through `inspect`, `align` and `classify`: what is said of each, and what comes out.
 
     python benchmarks/real_scenes.py SCENES -o docs/benchmarks/real_scenes
 
@@ -24,9 +24,11 @@ from PIL import Image
 
 import das2f_map
 from das2f_map.errors import Das2fMapError
+from das2f_map.mapping.align import align
 from das2f_map.scene.grid import Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import open_pair
+from das2f_map.scene.registration import measure_shift
 
 MODEL = "landsat8-gulf"
 MASKS = {"gulf": ("bqa.tif", (15,))}
@@ -60,6 +62,25 @@ def classified(ms: Path, pan: Path, **options: Any) -> dict[str, Any]:
         "nodata": report.nodata_pixels,
         "classes": {c.name: round(c.share, 3) for c in classes},
         "warnings": report.warnings,
+        "shift_corrected": report.scene["shift_corrected"],
+    }
+
+
+def aligned(ms: Path, pan: Path) -> dict[str, Any]:
+    """What `align -o` finds and does, and what is left when the written pair is measured again."""
+    with TemporaryDirectory() as folder:
+        try:
+            report = align(ms, pan, folder)
+        except Das2fMapError as error:
+            return {"error": error.message, "hint": error.hint}
+        with open_pair(Path(folder) / "ms.tif", Path(folder) / "pan.tif") as pair:
+            left = measure_shift(pair)
+            strategy = pair.strategy
+    return {
+        "shift": report.shift.model_dump(mode="json", exclude={"windows"}),
+        "corrected": report.corrected,
+        "written": strategy,
+        "left": left.length,
     }
 
 
@@ -76,7 +97,8 @@ def run(folder: Path, picture: Path | None) -> dict[str, Any]:
         "ratio": look.scene["ratio"],
         "strategy": look.scene["strategy"],
         "overlap": look.overlap,
-        "shift": look.shift and look.shift["sentence"],
+        "shift": look.shift and {k: look.shift[k] for k in ("sentence", "action", "because")},
+        "align": aligned(ms, pan),
         "invalid_share": look.invalid_share,
         "models": [m.model_dump() for m in look.models],
         "verdict": look.verdict,
@@ -116,6 +138,26 @@ def table(scenes: dict[str, Any]) -> list[str]:
             f"| {pan['width']} × {pan['height']}, {pan['gsd_m']:.4g} m | {s['ratio']:.4g} | `{plan}` "
             f"| {100 * s['invalid_share']:.1f} % | {s['inspect_seconds']:.0f} s | {fits} "
             f"| {how}: {done['pixels']:,} pixels, {done['nodata']:,} nodata, {done['seconds']:.0f} s |"
+        )
+    lines += [
+        "",
+        "How far PAN's content lies from that of MS, PAN pixels:",
+        "",
+        "| scene | found | ± | windows: agree / matched | changes over the scene | `classify` | "
+        "left in the pair that `align -o` writes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, s in scenes.items():
+        a = s["align"]
+        if "error" in a:
+            lines.append(f"| {name} | – | – | – | – | {s['shift']['because']} | error: {a['error']} |")
+            continue
+        found = a["shift"]
+        changes = {None: "too few windows to tell", False: "no", True: "yes"}[found["varies"]]
+        lines.append(
+            f"| {name} | {found['length']:.2f} ({found['rows']:+.2f} / {found['cols']:+.2f}) "
+            f"| {found['uncertainty']:.2f} | {found['windows_agreeing']} / {found['windows_matched']} "
+            f"| {changes} | {s['shift']['because']} | {a['left']:.2f} |"
         )
     lines += ["", "What the maps are made of:", ""]
     lines += ["| scene | how | classes | warnings |", "|---|---|---|---|"]

@@ -1,18 +1,20 @@
 """Known shifts put into real scenes and measured again, with and without correction.
 
-    python benchmarks/registration.py SCENES -o docs/benchmarks/registration
+    python benchmarks/registration.py SCENES -o docs/benchmarks/registration --page PAGE
 
 SCENES holds a folder with ms.tif and pan.tif for each scene. PAN is moved by splines of order 5 (SciPy),
 which has nothing in common with this package's resampling; no border is made up, it is cut off. If
 scikit-image is installed, its phase correlation runs on the same windows for comparison.
 
-Writes OUTPUT.json, OUTPUT.md (the tables) and OUTPUT.png (before and after).
+Writes OUTPUT.json, OUTPUT.md (the tables) and OUTPUT.png (before and after), and the tables into the page
+(docs/registration-evidence.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -198,7 +200,25 @@ def rms(values: list[list[float]]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def tables(results: list[dict[str, Any]]) -> str:
+def tables(results: list[dict[str, Any]]) -> dict[str, str]:
+    """By the names of their places in the page."""
+    return {"scenes": _scenes(results), "shifts": _shifts(results), "varying": _varying(results)}
+
+
+def fill(page: Path, found: dict[str, str]) -> None:
+    """Put the tables between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` of a page."""
+    text = page.read_text()
+    for name, table in found.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not place.search(text):
+            raise SystemExit(f"{page.name} has no place '{begin} … {end}'")
+        new = f"{begin}\n\n{table.strip()}\n\n{end}"
+        text = place.sub(lambda _, new=new: new, text)
+    page.write_text(text)
+
+
+def _scenes(results: list[dict[str, Any]]) -> str:
     lines = [
         "| scene | ratio | shift found, rows / cols (PAN px) | ± | windows: agree / matched / tried "
         "| R² as it is → corrected | s |",
@@ -212,8 +232,11 @@ def tables(results: list[dict[str, Any]]) -> str:
             f"| {p['windows_agreeing']} / {p['windows_matched']} / {p['windows_tried']} "
             f"| {r['fit_plain']:.4f} → {r['fit_corrected']:.4f} | {r['seconds']:.1f} |"
         )
-    lines += [
-        "",
+    return "\n".join(lines) + "\n"
+
+
+def _shifts(results: list[dict[str, Any]]) -> str:
+    lines = [
         "| scene | shifts | RMS error (PAN px) | largest error | verdict “agree” | R² before → after (mean) "
         "| worse after | phase correlation, RMS | cross-correlation, RMS |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -230,8 +253,11 @@ def tables(results: list[dict[str, Any]]) -> str:
             f"| {sum(x['fit_after'] < x['fit_before'] for x in s)} "
             f"| {other[0]} | {other[1]} |"
         )
-    lines += [
-        "",
+    return "\n".join(lines) + "\n"
+
+
+def _varying(results: list[dict[str, Any]]) -> str:
+    lines = [
         "| scene | difference between corners put in (PAN px) | reported as varying | difference found | "
         "verdict on one shift | windows that agree on one |",
         "|---|---|---|---|---|---|",
@@ -337,6 +363,7 @@ def main() -> None:
     parser.add_argument("--shifts", type=int, default=10, help="known shifts for each scene")
     parser.add_argument("--only", nargs="*", help="these scenes")
     parser.add_argument("--picture-only", action="store_true")
+    parser.add_argument("--page", type=Path, help="Markdown file to put the tables into, too")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folders = {
@@ -354,7 +381,10 @@ def main() -> None:
             results.append(run_scene(folder, Path(work), options.shifts, options.seed))
             results.sort(key=lambda r: r["scene"])
             target.write_text(json.dumps(results, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(tables(results))
+        found = tables(results)
+        options.output.with_suffix(".md").write_text("\n".join(found.values()))
+        if options.page is not None:
+            fill(options.page, found)
         every = {p.parent.name: p.parent for p in sorted(options.scenes.glob("*/ms.tif"))}
         draw(options.output.with_suffix(".png"), every, Path(work))
 

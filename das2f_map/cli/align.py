@@ -106,6 +106,7 @@ def _print(found: AlignReport) -> None:
     if shift.fit_before is not None and shift.fit_after is not None:
         rows.append(("Linear fit", f"R² {shift.fit_before:.4f} as it is, {shift.fit_after:.4f} corrected"))
     rows.append(("Verdict", "the windows agree" if shift.reason is None else f"not reliable: {shift.reason}"))
+    rows.append(("classify", found.classify))
     print_table("Shift", {"": "left", " ": "left"}, rows)
     if found.outputs:
         print("Corrected" if found.corrected else "Nothing to correct: written on the common grid")

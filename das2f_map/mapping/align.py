@@ -25,6 +25,7 @@ from das2f_map.scene.registration import (
     Coregistration,
     ShiftReport,
     coregister,
+    decide,
     measure_shift,
     refuse_large_shift,
 )
@@ -48,6 +49,7 @@ class AlignReport(BaseModel):
     software_version: str
     scene: dict[str, Any] = Field(description="files and common grid, see ScenePair.describe")
     shift: ShiftReport
+    classify: str = Field(description="what `classify` does about the shift by default")
     corrected: bool = Field(description="whether the written pair is corrected; false where none is written")
     warnings: list[str]
     outputs: dict[str, str] = Field(description="kind of output → path")
@@ -98,7 +100,7 @@ def align(
         if output is None:
             report = measure_shift(pair)
             refuse_large_shift(pair, report, max_shift)
-            return _report(pair, report, False, [])
+            return _report(pair, report, False, [], max_shift)
         folder = Path(output)
         inputs = [str(p) for p in (ms, pan, mask_file and mask_file.path) if p is not None]
         with _folder(folder), StagedOutputs(inputs=inputs, overwrite=overwrite) as staged:
@@ -110,7 +112,7 @@ def align(
             title = done.report.sentence()
             with writing(paths["picture"]):
                 draw_shift(paths["picture"], thumbnail(pair), pair.sources[0].grid, done.report, title=title)
-            report_of_run = _report(done.pair, done.report, done.corrected, list(done.warnings))
+            report_of_run = _report(done.pair, done.report, done.corrected, list(done.warnings), max_shift)
             report_of_run.outputs = {kind: str(folder / name) for kind, name in NAMES.items()}
             with writing(paths["report"]):
                 text = report_of_run.model_dump_json(indent=2)
@@ -128,11 +130,14 @@ def _coregistered(pair: ScenePair, max_shift: float) -> Coregistration:
     return done
 
 
-def _report(pair: ScenePair, shift: ShiftReport, corrected: bool, warnings: list[str]) -> AlignReport:
+def _report(
+    pair: ScenePair, shift: ShiftReport, corrected: bool, warnings: list[str], max_shift: float
+) -> AlignReport:
     return AlignReport(
         software_version=das2f_map.__version__,
         scene=pair.describe(),
         shift=shift,
+        classify=decide(shift, max_shift=max_shift).because,
         corrected=corrected,
         warnings=warnings,
         outputs={},
