@@ -147,3 +147,17 @@ def test_page_of_the_documentation_is_up_to_date(scripts: Any, tmp_path: Path) -
         (folder / path.name).write_bytes(path.read_bytes())
     scripts.refresh_page(page, folder)
     assert page.read_text(encoding="utf-8") == scripts.PAGE.read_text(encoding="utf-8")
+
+
+def test_tables_of_registration_stand_in_the_page(scripts: Any, tmp_path: Path) -> None:
+    """A reader of the page sees the figures of the JSON file."""
+    registration = importlib.import_module("registration")
+    docs = scripts.PAGE.parent
+    results = json.loads((docs / "benchmarks" / "registration.json").read_text(encoding="utf-8"))
+    text = (docs / "registration-evidence.md").read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    registration.fill(page, registration.tables(results))
+    assert page.read_text(encoding="utf-8") == text
+    for scene in results:
+        assert text.count(f"\n| {scene['scene']} |") == 3
