@@ -13,6 +13,7 @@ from das2f_map.engines.choose import EngineKind, make_engine
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.model import ModelBundle
 from das2f_map.network import NetworkConfig
+from das2f_map.network.selective_scan import default_backend
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 PUBLISHED = NetworkConfig(classes=5)
@@ -145,3 +146,13 @@ def test_kernels_that_are_there_are_not_missed(
 def test_automatic_on_the_cpu_is_the_shared_scan(bundle: ModelBundle) -> None:
     engine = make_engine(bundle, device=CPU)
     assert (engine.name, engine.precision) == ("shared", "fp32")
+
+
+def test_small_patches_without_kernels_go_one_by_one() -> None:
+    """Where the compiled selective scan is there: it outweighs what little such patches share."""
+    small = NetworkConfig(classes=3, patch_size=8)
+    scan = default_backend(CPU, torch.float32, gradients=False).name
+    expected = "patch" if scan == "compiled" else "shared"
+    assert choose.choose(small, CPU)[0].name == expected
+    assert choose.choose(NetworkConfig(classes=3, width=32, state_size=16), CPU)[0].name == "shared"
+    assert choose.choose(small, CPU, engine="shared")[0].name == "shared"

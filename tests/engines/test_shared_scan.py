@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +12,9 @@ import pytest
 import torch
 
 from das2f_map.engines.per_patch import PerPatchEngine
-from das2f_map.engines.shared_scan import SharedScanEngine, compiled, unavailable
+from das2f_map.engines.shared_scan import SharedScanEngine, compiled, torch_path, unavailable
 from das2f_map.engines.shared_scan.runs import AxisRuns
+from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.errors import DeviceError
 from das2f_map.network import Das2fNet, NetworkConfig
 
@@ -200,6 +204,81 @@ def test_threads_make_no_difference() -> None:
     np.testing.assert_allclose(results[0], results[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 9])
+def test_torch_scans_are_the_same_for_any_number_of_threads(threads: int) -> None:
+    """Bit by bit, by engines that have computed larger blocks before; the process keeps its threads."""
+    first = SharedScanEngine(trained_looking(torch.float32, **SMALL), kernels=False)._first
+    small, large = (
+        [torch.from_numpy(v) for v in (scene.ms, scene.pan)] for scene in (block(4, 6), block(9, 7, seed=1))
+    )
+
+    def scans(ms: torch.Tensor, pan: torch.Tensor) -> list[torch.Tensor]:
+        return [y.clone() for y in first.scans(first.maps(ms, pan)[1])]
+
+    before = torch.get_num_threads()
+    with torch.inference_mode():
+        expected = scans(*small)
+        try:
+            torch.set_num_threads(threads)
+            scans(*large)
+            found = scans(*small)
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_threads_are_kept_when_a_scan_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = SharedScanEngine(trained_looking(torch.float32, **SMALL), kernels=False)
+    scene = block(2, 3)
+
+    def fail(*_all: object, **_more: object) -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(torch_path, "scan_block", fail)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(MemoryError):
+            engine.logits(scene.ms, scene.pan, scene.all)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", [SMALL, {}], ids=["torch", "kernels"])
+def test_one_engine_called_by_several_threads(sizes: dict[str, int]) -> None:
+    engine = SharedScanEngine(trained_looking(torch.float32, **sizes))
+    scenes = [block(3, 4 + i, seed=i) for i in range(4)] * 2
+
+    def logits(scene: SimpleNamespace) -> np.ndarray:
+        return engine.logits(scene.ms, scene.pan, scene.all)
+
+    expected = [logits(s) for s in scenes]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(logits, scenes))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's list of mappings")
+def test_memory_of_blocks_is_private_and_given_back() -> None:
+    """Shared mappings have no huge pages, and what is forked would write into them."""
+
+    def mappings() -> dict[int, str]:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return {int(line.split("-")[0], 16): line.split()[1] for line in lines}
+
+    workspace = Workspace()
+    taken = workspace.take("some", (3 << 20,), torch.zeros(1))
+    assert mappings()[max(a for a in mappings() if a <= taken.data_ptr())] == "rw-p"
+    address = weakref.ref(taken)
+    del taken
+    workspace.clear()
+    assert address() is None
+    assert not workspace._buffers
+
+
 def test_nothing_wanted_and_a_block_that_does_not_fit() -> None:
     engine = SharedScanEngine(trained_looking(torch.float32, **SMALL))
     scene = block(2, 3)
@@ -238,11 +317,21 @@ def test_blocks_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch)
     scene.all[1, 2] = False
     expected = SharedScanEngine(network).logits(scene.ms, scene.pan, scene.all)
     engine = SharedScanEngine(network, block_size=7)
-    compute, sizes = engine._block, []
+    compute, sizes, held = engine._block, [], []
+    free = engine._first.free
+
+    def freed() -> None:
+        free()
+        assert not any(w._buffers for w in (engine._first.workspace, *engine._first._scan_workspaces))
+        held.append(False)
+
+    monkeypatch.setattr(engine._first, "free", freed)
 
     def short_of_memory(ms: torch.Tensor, *rest: object) -> torch.Tensor:
         sizes.append(max(ms.shape[1:]) - 15)
         if sizes[-1] > 2:
+            compute(ms, *rest)
+            held.append(bool(engine._first.workspace._buffers))
             raise torch.cuda.OutOfMemoryError("out of memory")
         return compute(ms, *rest)
 
@@ -250,6 +339,7 @@ def test_blocks_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch)
     result = engine.logits(scene.ms, scene.pan, scene.all)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     assert sizes[:3] == [7, 4, 2]
+    assert held[:4] == [True, False, True, False]
     assert set(sizes[3:]) <= {1, 2}
     assert engine.block_size == 2
 

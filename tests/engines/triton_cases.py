@@ -58,7 +58,11 @@ def scan(height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype) ->
     decay = -8 * torch.rand(4, WIDTH, STATES, generator=g)
     skip = torch.randn(4, WIDTH, generator=g)
     x, parameters = (m._replace(scan=m.scan.double()) for m in maps)
-    expected = torch_path.scan_block(x, parameters, decay.double(), skip.double(), Workspace())
+    there, back = (
+        torch_path.scan_block(x, parameters, decay.double(), skip.double(), Workspace(), backwards=b)
+        for b in (False, True)
+    )
+    expected = there + back.flip(0, 1, 2, 3)
 
     x_map, map_ = (triton_calls.stepped(m.scan.to(DEVICE), WIDTH, STATES) for m in maps)
     a = triton_calls.kernel_decay(decay.to(DEVICE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -43,7 +44,8 @@ class _Kernels(Protocol):
 class SharedScanEngine:
     """Classifies blocks with everything shared that neighbouring patches have in common.
 
-    Exact: the same logits as the per-patch engine's but for rounding.
+    Exact: the same logits as the per-patch engine's but for rounding. Blocks use the same memory one after
+    the other, so threads that call one engine wait for each other; an engine uses all cores by itself.
 
     Parameters
     ----------
@@ -84,6 +86,7 @@ class SharedScanEngine:
         self._dtype = next(network.parameters()).dtype
         self._patch = network.config.patch_size
         self._first = FirstStage(network)
+        self._alone = threading.Lock()
         self._kernels: _Kernels | None = None
         if self._device.type == "cuda":
             self.batch_size = batch_size or _CUDA_BATCH
@@ -124,7 +127,7 @@ class SharedScanEngine:
         out = np.empty((h, w, self._network.config.classes), dtype=np.float32)
         ms_all, pan_all = (torch.from_numpy(v).to(self._device, self._dtype) for v in (ms, pan))
         todo = [(0, h, 0, w)]
-        with self._exact_convolutions():
+        with self._alone, self._exact_convolutions():
             while todo:
                 top, bottom, left, right = todo.pop()
                 size = self.block_size
@@ -166,6 +169,7 @@ class SharedScanEngine:
     def _halve(self, size: int) -> None:
         """Go on with blocks of half the size of one that was too large."""
         # Not where the error was caught: it keeps the block's tensors alive.
+        self._first.free()
         torch.cuda.empty_cache()
         if size == 1:
             raise DeviceError(

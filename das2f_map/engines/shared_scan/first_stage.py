@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +27,23 @@ from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.network import Das2fNet
 from das2f_map.network.das2f import Stage, StageOutput
 from das2f_map.network.mixer import Mlp
+
+_threads = threading.Lock()
+
+
+@contextmanager
+def _one_thread_each(items: int) -> Iterator[int]:
+    """PyTorch's threads dealt out to so many items; gives the number of threads to start.
+
+    The number of PyTorch's threads belongs to the whole process: who changes it must be alone.
+    """
+    with _threads:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // items))
+        try:
+            yield min(threads, items)
+        finally:
+            torch.set_num_threads(threads)
 
 
 class Tail(nn.Module):
@@ -49,7 +69,6 @@ class FirstStage:
     def __init__(self, network: Das2fNet) -> None:
         self.network = network
         self.workspace = Workspace()
-        self._scan_workspaces = [Workspace() for _ in range(4)]
         stage = network.stages[0]
         assert isinstance(stage, Stage)
         ms, pan, cross = stage.spvm_ms, stage.spvm_pan, stage.cmda
@@ -65,6 +84,7 @@ class FirstStage:
             Tail(cross.norm, cross.out_norm, cross.ms.out_proj, cross.ms.mlp),
             Tail(cross.norm, cross.out_norm, cross.pan.out_proj, cross.pan.mlp),
         )
+        self._scan_workspaces = [Workspace() for _ in range(2 * len(self.mixers))]
         # CMDA scans each modality with the other one's parameters.
         self.parameters_of = (0, 1, 3, 2)
         scans = (ms.mixer.scan, pan.mixer.scan, cross.ms.scan, cross.pan.scan)
@@ -87,32 +107,41 @@ class FirstStage:
     def scans(self, maps: tuple[MixerMaps, ...]) -> list[Tensor]:
         """Scanned tokens of every patch, ``(h, w, P, P, D)`` a branch; good until the next call."""
 
-        def scan(i: int) -> Tensor:
+        def scan(item: int) -> Tensor:
+            i = item // 2
             return torch_path.scan_block(
                 maps[i],
                 maps[self.parameters_of[i]],
                 self.decays[i],
                 self.skips[i],
-                self._scan_workspaces[i],
+                self._scan_workspaces[item],
+                backwards=bool(item % 2),
             )
 
-        def scan_in_thread(i: int) -> Tensor:
+        def scan_in_thread(item: int) -> Tensor:
             # States decay through denormal numbers, which processors are slow with. Dies with the thread.
             torch.set_flush_denormal(True)
             with torch.inference_mode():
-                return scan(i)
+                return scan(item)
 
-        branches = range(len(self.mixers))
+        items = range(len(self._scan_workspaces))
         if maps[0].scan.device.type != "cpu":
-            return [scan(i) for i in branches]
-        # The operations are many and small: a thread for each branch, not all threads for each operation.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, threads // len(branches)))
-        try:
-            with ThreadPoolExecutor(min(threads, len(branches))) as pool:
-                return list(pool.map(scan_in_thread, branches))
-        finally:
-            torch.set_num_threads(threads)
+            parts = [scan(item) for item in items]
+        else:
+            # The operations are many and small: a thread for each item, not all threads for each operation.
+            with _one_thread_each(len(items)) as workers, ThreadPoolExecutor(workers) as pool:
+                parts = list(pool.map(scan_in_thread, items))
+        out = []
+        for forwards, backwards in zip(parts[::2], parts[1::2], strict=True):
+            for own, other in zip(forwards, reversed(backwards.unbind()), strict=True):
+                own.add_(other.flip(0, 1, 2))
+            out.append(forwards)
+        return out
+
+    def free(self) -> None:
+        """Give the memory of blocks back."""
+        for workspace in (self.workspace, *self._scan_workspaces):
+            workspace.clear()
 
     def output(
         self,

@@ -52,9 +52,15 @@ class _Steps(NamedTuple):
 
 
 def scan_block(
-    x_maps: MixerMaps, maps: MixerMaps, decay: Tensor, skip: Tensor, workspace: Workspace
+    x_maps: MixerMaps,
+    maps: MixerMaps,
+    decay: Tensor,
+    skip: Tensor,
+    workspace: Workspace,
+    *,
+    backwards: bool,
 ) -> Tensor:
-    """Scan every patch of a block in the four directions and sum.
+    """Scan every patch of a block in two of the four directions, along rows and along columns, and sum.
 
     Parameters
     ----------
@@ -66,6 +72,9 @@ def scan_block(
         D, ``(4, D)``.
     workspace:
         Of nobody else meanwhile.
+    backwards:
+        The other two directions, and the result for the block turned by half: flipped in its first four axes
+        it is to be added to the one of the first two.
 
     Returns
     -------
@@ -76,26 +85,17 @@ def scan_block(
     _, directions = split_scan(maps.scan, width, states)
     rows, cols = maps.runs
     p = rows.patch
-
-    def add(k: int, out: Tensor) -> None:
+    out = workspace.take("out", (rows.outputs, cols.outputs, p, p, width), x).zero_()
+    for columns in (False, True):
+        k = 2 * backwards + columns
         dt, b, c = directions[k]
         steps = _Steps(x, F.softplus(dt), b, c, x_maps.runs, maps.runs)
-        across, along = rows, cols
-        if k % 2:
-            steps, across, along, out = steps.transposed, cols, rows, out.permute(1, 0, 3, 2, 4)
-        if k >= 2:
+        across, along, view = rows, cols, out
+        if columns:
+            steps, across, along, view = steps.transposed, cols, rows, out.permute(1, 0, 3, 2, 4)
+        if backwards:
             steps = steps.reversed
-        _scan_rows(steps, decay[k], skip[k], across, along, out, workspace)
-
-    shape = (rows.outputs, cols.outputs, p, p, width)
-    turned, out = (workspace.take(name, shape, x) for name in ("turned", "out"))
-    turned.zero_()
-    add(2, turned)
-    add(3, turned)
-    for own, other in zip(out, reversed(turned.unbind()), strict=True):
-        own.copy_(other.flip(0, 1, 2))
-    add(0, out)
-    add(1, out)
+        _scan_rows(steps, decay[k], skip[k], across, along, view, workspace)
     return out
 
 

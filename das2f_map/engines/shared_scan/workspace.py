@@ -6,6 +6,7 @@ cleared by the system page by page, which takes as long as filling it.
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 from contextlib import suppress
@@ -35,6 +36,10 @@ class Workspace:
             self._buffers[name] = buffer
         return buffer[:size].view(shape)
 
+    def clear(self) -> None:
+        """Give all memory back."""
+        self._buffers.clear()
+
 
 def _huge_pages(size: int, dtype: torch.dtype) -> Tensor:
     """Memory in huge pages where the system gives them.
@@ -42,7 +47,15 @@ def _huge_pages(size: int, dtype: torch.dtype) -> Tensor:
     What lies a patch apart is met at the same time: small pages would need more entries than a processor's
     translation buffers have.
     """
-    memory = mmap.mmap(-1, max(size, 1) * dtype.itemsize)
+    # Private: what mmap gives otherwise has no huge pages, and forked processes would share it.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    length = max(size, 1) * dtype.itemsize
+    try:
+        memory = mmap.mmap(-1, length, **private)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(f"{length:,} bytes for a block") from error
+        raise
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
