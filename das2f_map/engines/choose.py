@@ -124,10 +124,10 @@ def choose(
                 f"engine {engine} cannot be used on {device} in {taken}: {reason}", _works(config, device)
             )
         return kind, taken
-    # Fastest first.
-    for kind in sorted(
-        KINDS.values(), key=lambda k: _patches_are_faster(config, device) and k.name == "shared"
-    ):
+    kinds = list(KINDS.values())
+    if _patches_are_faster(config, device):
+        kinds.sort(key=lambda k: k.name == "shared")
+    for kind in kinds:
         taken = kind.automatic_precision(config, device) if precision == "auto" else precision
         if kind.by_itself and not kind.unavailable(config, device, taken):
             return kind, taken
