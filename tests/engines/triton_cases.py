@@ -179,6 +179,9 @@ CASES: dict[str, Case] = {
     **{f"tail-{name}": functools.partial(tail, dtype) for name, dtype in DTYPES.items()},
     "fusion-bfloat16": functools.partial(fusion, torch.bfloat16),
     "whole-fp32": functools.partial(whole, "fp32"),
+    "whole-bf16": functools.partial(whole, "bf16"),
+    # More patches than a patch has rows: the places of their states are used again.
+    "scan-long-float32": lambda: scan(P + 2, 1, 1, 1, torch.float32),
 }
 if DEVICE == "cuda":  # for which the interpreter is too slow
     CASES |= {
