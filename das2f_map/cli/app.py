@@ -15,6 +15,7 @@ from das2f_map import __version__
 from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, train
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError
+from das2f_map.products.libtiff_messages import keep_libtiff_quiet
 
 _INTERRUPTED = 130
 """Exit code of typer after Ctrl-C."""
@@ -77,6 +78,7 @@ def main() -> None:
     # Threads that wait sleep: spinning ones, OpenMP's default, slow a shared machine down several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _settings.debug = False
+    keep_libtiff_quiet()
     # A terminal that lacks a character shows a question mark; the work is done, the table should not fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

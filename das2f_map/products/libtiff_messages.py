@@ -15,6 +15,13 @@ _OWN = re.compile(rb"^_tiff\w+: [^\n]*\n?", re.MULTILINE)
 
 _lock = threading.Lock()
 _depth = 0
+_enabled = False
+
+
+def keep_libtiff_quiet() -> None:
+    """From now on :func:`libtiff_kept_quiet` does something: for a program that owns its standard error."""
+    global _enabled
+    _enabled = True
 
 
 @contextmanager
@@ -23,8 +30,12 @@ def libtiff_kept_quiet() -> Iterator[None]:
 
     The failure itself reaches the caller as an exception all the same. Standard error belongs to the
     process, so it is held back for all threads; of nested or simultaneous uses only the first does anything.
+    Nothing at all is done unless :func:`keep_libtiff_quiet` was called: in a library it is not ours to touch.
     """
     global _depth
+    if not _enabled:
+        yield
+        return
     with _lock:
         _depth += 1
         first = _depth == 1
@@ -41,27 +52,33 @@ def libtiff_kept_quiet() -> Iterator[None]:
 
 @contextmanager
 def _held_back() -> Iterator[None]:
+    opened: list[int] = []
     try:
-        sys.stderr.flush()
-        terminal = os.dup(2)
-    except (OSError, ValueError, AttributeError):  # there is no standard error
+        with suppress(OSError, ValueError, AttributeError):  # there is no standard error, or no room for it
+            sys.stderr.flush()
+            opened.append(os.dup(2))
+            opened.append(_file_in_memory())
+            os.dup2(opened[1], 2)
         yield
-        return
+    finally:
+        _give_back(opened)
+
+
+def _give_back(opened: list[int]) -> None:
+    """Standard error as it was, first of all; what cannot be passed on must not hide what really failed."""
     try:
-        held = _file_in_memory()
-        os.dup2(held, 2)
-        try:
-            yield
-        finally:
-            with suppress(OSError, ValueError):
+        if len(opened) == 2:
+            terminal, held = opened
+            with suppress(OSError, ValueError, AttributeError):
                 sys.stderr.flush()
             os.dup2(terminal, 2)
-            rest = _OWN.sub(b"", _content(held))
-            os.close(held)
-            if rest:
-                os.write(terminal, rest)
+            with suppress(OSError):
+                rest = _OWN.sub(b"", _content(held))
+                while rest:
+                    rest = rest[os.write(2, rest) :]
     finally:
-        os.close(terminal)
+        for file in opened:
+            os.close(file)
 
 
 def _file_in_memory() -> int:

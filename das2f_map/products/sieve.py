@@ -60,7 +60,7 @@ def sieved(
     raw = [destination.with_name(f".{destination.name}.sieve{i}.raw") for i in (0, 1)]
     made = destination.with_name(f".{destination.name}.sieved.tif")
     try:
-        with writing(destination), progress("Merging small regions", None) as advance:
+        with progress("Merging small regions", None) as advance, writing(destination):
             _write(made, grid, _merged(class_raster, grid, min(pixels, 2**31 - 1), raw))
             advance(1)
         for path in raw:
