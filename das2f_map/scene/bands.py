@@ -218,7 +218,7 @@ def _find(role: str, which: int | str, bands: Sequence[FileBand], path: str) -> 
     found = [b for b in bands if b.name.casefold() == which.casefold()]
     if not found:
         wanted = _plain(which)
-        found = [b for b in bands if _plain(b.name) == wanted or wanted == next(iter(_plain(b.name).split()))]
+        found = [b for b in bands if _plain(b.name) == wanted or [wanted] == _plain(b.name).split()[:1]]
     names = ", ".join(b.name for b in bands)
     if len(found) > 1:
         numbers = " and ".join(str(b.number) for b in found)

@@ -24,6 +24,7 @@ from das2f_map.scene.area import Area
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.plan import map_between
 from das2f_map.scene.reduced import reduced_window
+from das2f_map.scene.resample import PixelMap
 from das2f_map.scene.source import RasterSource
 
 Bool = npt.NDArray[np.bool_]
@@ -75,7 +76,7 @@ class SceneMask:
     def __init__(self, file: MaskFile, source: RasterSource | Area | None, grids: GridPair) -> None:
         self.file = file
         self._source = source
-        self._map = map_between(grids.pan, source.grid) if isinstance(source, RasterSource) else None
+        self._map = _map_to(source, grids.pan) if isinstance(source, RasterSource) else None
         self.covered = _covered(grids.ms, source.grid) if isinstance(source, RasterSource) else 1.0
         """Part of the scene that a raster covers, 0..1."""
 
@@ -213,6 +214,17 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
     except BaseException:
         source.close()
         raise
+
+
+def _map_to(source: RasterSource, scene: Grid) -> PixelMap:
+    try:
+        return map_between(scene, source.grid)
+    except InputError as error:  # which calls them MS and PAN
+        raise InputError(
+            f"mask file {source.path} cannot be laid over the scene: its coordinate reference system cannot "
+            "be converted to that of the MS file",
+            "bring the mask to the coordinate reference system of the MS file with gdalwarp",
+        ) from error
 
 
 def _is_raster(path: str | Path) -> bool:

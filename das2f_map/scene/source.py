@@ -54,7 +54,7 @@ class RasterSource:
         All bands of the file, alpha bands too. An alpha band that is described as a colour is none:
         many programs mark the fourth of four bands of bytes as alpha, whatever it holds.
     dtype:
-        Of the first band that is read, as the file has it.
+        That holds the values of all bands that are read; where all have one type, that.
 
     Raises
     ------
@@ -105,7 +105,8 @@ class RasterSource:
                 f"{self.role} file {self.path} has complex values ({odd[0]})",
                 "give intensities or reflectances instead",
             )
-        self.dtype: str = dtypes[0]
+        self._dtypes = [np.dtype(d) for d in dtypes]
+        self.dtype: str = np.result_type(*self._dtypes).name
         self._scales = np.array([ds.scales[i - 1] for i in self._indexes])
         self._offsets = np.array([ds.offsets[i - 1] for i in self._indexes])
         # Alpha bands are read as such: GDAL would take one for a mask though it is read as an image band.
@@ -176,7 +177,7 @@ class RasterSource:
         on_file = RasterioWindow(col, row, window.width, window.height)
         options = {"window": on_file, "out_shape": (len(self._indexes), height, width)}
         try:
-            raw = self._dataset.read(self._indexes, resampling=method, **options)
+            raw = self._read(resampling=method, **options)
             valid = np.ones(raw.shape, dtype=np.bool_)
             if self._has_mask:
                 valid &= self._dataset.read_masks(self._indexes, **options) != 0
@@ -197,12 +198,12 @@ class RasterSource:
         col = self.grid.width - inside.col_stop if self._flip_cols else inside.col
         on_file = RasterioWindow(col, row, inside.width, inside.height)
         try:
-            raw = self._dataset.read(self._indexes, window=on_file)
+            raw = self._read(window=on_file)
             valid = np.ones(raw.shape, dtype=np.bool_)
             if self._has_mask:
                 valid &= self._dataset.read_masks(self._indexes, window=on_file) != 0
-            if self._alpha:
-                valid &= (self._dataset.read(self._alpha, window=on_file) != 0).all(axis=0)
+            for alpha in self._alpha:
+                valid &= self._dataset.read(alpha, window=on_file) != 0
         except RasterioError as error:
             raise self._damaged(error, row, col) from error
         raw, valid = self._checked(raw, valid)
@@ -214,6 +215,18 @@ class RasterSource:
         out[place], known[place] = raw, valid
         return out, known
 
+    def _read(self, **options: Any) -> npt.NDArray[Any]:
+        """The bands in use; rasterio reads bands of several types only one by one."""
+        if len(set(self._dtypes)) == 1:
+            raw: npt.NDArray[Any] = self._dataset.read(self._indexes, **options)
+            return raw
+        shape = options.pop("out_shape", None)
+        if shape is not None:
+            options["out_shape"] = shape[1:]
+        return np.stack([self._dataset.read(i, **options) for i in self._indexes]).astype(
+            self.dtype, copy=False
+        )
+
     def _checked(
         self, raw: npt.NDArray[Any], valid: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -223,16 +236,21 @@ class RasterSource:
             if np.isnan(value):
                 valid[place] &= ~np.isnan(band)
             else:
-                # The value is declared as a float64, and may be a float32's only when rounded.
-                same = band.dtype.type(value) if np.issubdtype(band.dtype, np.floating) else value
-                valid[place] &= band != same
+                valid[place] &= band != self._as_in(place, value)
         if self._nodata is not None:
-            valid &= ~(raw == self._nodata).all(axis=0)
+            same = [band == self._as_in(place, self._nodata) for place, band in enumerate(raw)]
+            valid &= ~np.logical_and.reduce(same)
         if self._flip_rows:
             raw, valid = raw[:, ::-1], valid[:, ::-1]
         if self._flip_cols:
             raw, valid = raw[:, :, ::-1], valid[:, :, ::-1]
         return raw, valid
+
+    def _as_in(self, place: int, value: float) -> Any:
+        """A nodata value is given as a float64, and may be a float32's only when rounded."""
+        dtype = self._dtypes[place]
+        with np.errstate(over="ignore"):
+            return dtype.type(value) if np.issubdtype(dtype, np.floating) else value
 
     def _in_units(self, raw: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Float32:
         """With scale and offset, NaN where invalid."""

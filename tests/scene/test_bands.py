@@ -220,3 +220,11 @@ def test_a_fourth_band_of_bytes_is_not_always_alpha(tmp_path: Path) -> None:
             block = named.read_block(pair.grids.ms.window, 0, 0)
             assert block.valid.all()
             np.testing.assert_array_equal(block.ms, values[[2, 1, 0, 3]])
+
+
+def test_descriptions_without_a_letter() -> None:
+    """A band described as "-" is no other's, and can be named."""
+    found = given_bands({"nir": "B8", "red": "-"}, [FileBand(1, "-"), FileBand(2, "B8 NIR")], "ms.tif")
+    assert [c.number for c in found] == [2, 1]
+    with pytest.raises(InputError, match="no band 'swir'"):
+        given_bands({"swir": "swir"}, [FileBand(1, "-")], "ms.tif")

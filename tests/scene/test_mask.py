@@ -285,3 +285,12 @@ def test_a_missing_mask_is_missing_whatever_is_chosen_of_it(pair, tmp_path: Path
     for mask in (MaskFile(tmp_path / "no.tif", values=(1,)), MaskFile(tmp_path / "no.tif", bits=(3,))):
         with pytest.raises(InputError, match=r"no\.tif does not exist"):
             open_pair(*pair, mask=mask)
+
+
+def test_a_mask_whose_coordinates_cannot_be_converted(tmp_path: Path) -> None:
+    """It is the mask that is named, not PAN."""
+    here = Grid(8, 8, MS.transform, CRS.from_wkt('LOCAL_CS["here",UNIT["metre",1]]'))
+    mask = write_raster(tmp_path / "mask.tif", np.ones((1, 8, 8)), here, dtype="uint8")
+    with pytest.raises(InputError, match=r"mask file .*mask\.tif cannot be laid over the scene") as caught:
+        open_mask(MaskFile(mask), GridPair(MS))
+    assert "PAN" not in caught.value.message

@@ -37,3 +37,36 @@ def test_a_mask_of_the_file_and_nodata_both_count(tmp_path: Path, dtype: str, no
         # Nothing is averaged with what is invalid.
         reduced = source.read_reduced(grid.window, 4, 4)
         assert set(np.unique(reduced[np.isfinite(reduced)])) == {100.0}
+
+
+@pytest.mark.parametrize("other", ["uint8", "float32"])
+def test_bands_of_several_types(tmp_path: Path, other: str) -> None:
+    """As a VRT stacks them: measurements and a band of another type, with nodata of its own."""
+    grid, _ = pair_grids(ms_shape=(16, 16))
+    values = np.arange(3 * 256, dtype="float64").reshape(3, 16, 16) % 250 + 1
+    values[0, 1, 1], values[2, 2, 2] = 60_000, -9999.9 if other == "float32" else 255
+    nodata = values[2, 2, 2]
+    write_raster(tmp_path / "a.tif", values[:2], grid, dtype="uint16")
+    write_raster(tmp_path / "b.tif", values[2:], grid, dtype=other, nodata=nodata)
+    t = grid.transform
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{n}">{declared}<SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">{file}</SourceFilename><SourceBand>{band}</SourceBand>'
+        "</SimpleSource></VRTRasterBand>"
+        for n, kind, file, band, declared in (
+            (1, "UInt16", "a.tif", 1, ""),
+            (2, "UInt16", "a.tif", 2, ""),
+            (3, {"uint8": "Byte"}.get(other, "Float32"), "b.tif", 1, f"<NoDataValue>{nodata}</NoDataValue>"),
+        )
+    )
+    (tmp_path / "stack.vrt").write_text(
+        f'<VRTDataset rasterXSize="16" rasterYSize="16"><SRS>EPSG:32632</SRS><GeoTransform>'
+        f"{t.c}, {t.a}, {t.b}, {t.f}, {t.d}, {t.e}</GeoTransform>{bands}</VRTDataset>"
+    )
+    truth = values.astype("float32")
+    truth[2, 2, 2] = np.nan
+    with RasterSource(tmp_path / "stack.vrt", "MS") as source:
+        np.testing.assert_array_equal(source.read(source.grid.window), truth)
+        np.testing.assert_array_equal(source.read_reduced(source.grid.window, 16, 16), truth)
+        assert source.dtype == {"uint8": "uint16", "float32": "float32"}[other]
+        assert source.with_bands([1, 2]).dtype == "uint16"
