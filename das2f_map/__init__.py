@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from das2f_map.mapping.align import align
     from das2f_map.mapping.classify import classify
     from das2f_map.mapping.inspect import inspect_pair as inspect
     from das2f_map.mapping.models import load_model
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "classify", "evaluate", "inspect", "load_model", "preview", "train"]
+__all__ = ["__version__", "align", "classify", "evaluate", "inspect", "load_model", "preview", "train"]
 
 _HOMES = {
+    "align": ("das2f_map.mapping.align", "align"),
     "classify": ("das2f_map.mapping.classify", "classify"),
     "evaluate": ("das2f_map.training.evaluate", "evaluate_map"),
     "inspect": ("das2f_map.mapping.inspect", "inspect_pair"),
