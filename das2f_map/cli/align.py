@@ -9,6 +9,7 @@ import typer
 
 from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import (
+    BandsOption,
     ForceOption,
     JsonOption,
     MaskBitsOption,
@@ -19,6 +20,7 @@ from das2f_map.cli.options import (
     NodataOption,
     OverwriteOption,
     PanArgument,
+    bands_of,
     mask_of,
 )
 
@@ -36,6 +38,7 @@ def align_command(
             "-o", "--output", metavar="DIR", help="Folder to write the aligned pair, report and picture to."
         ),
     ] = None,
+    bands: BandsOption = None,
     max_shift: MaxShiftOption = 8.0,
     nodata: NodataOption = None,
     mask: MaskOption = None,
@@ -55,6 +58,7 @@ def align_command(
         ms,
         pan,
         output,
+        bands=bands_of(bands),
         max_shift=max_shift,
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
@@ -109,6 +113,7 @@ def _print(found: AlignReport) -> None:
     rows.append(("classify", found.classify))
     print_table("Shift", {"": "left", " ": "left"}, rows)
     if found.outputs:
-        print("Corrected" if found.corrected else "Nothing to correct: written on the common grid")
+        done = "Corrected" if found.corrected else f"Written on the common grid: {found.written}"
+        print(done)
     for path in found.outputs.values():
         print(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,6 +10,14 @@ import typer
 
 if TYPE_CHECKING:
     from das2f_map.scene.mask import MaskFile
+
+
+def _finite(value: float) -> float:
+    """A range lets nan through."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number of pixels")
+    return value
+
 
 MsArgument = Annotated[
     str, typer.Argument(metavar="MS", help="Multispectral image: a file, or a URL that GDAL reads.")
@@ -81,7 +90,12 @@ CoregisterOption = Annotated[
 MaxShiftOption = Annotated[
     float,
     typer.Option(
-        "--max-shift", metavar="PX", min=0.1, help="Refuse a larger shift, in PAN pixels.", show_default=True
+        "--max-shift",
+        metavar="PX",
+        min=0.1,
+        callback=_finite,
+        help="Refuse a larger shift, in PAN pixels.",
+        show_default=True,
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import logging
+import math
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
+import rasterio.windows
 from pydantic import BaseModel, ConfigDict, Field
 
 import das2f_map
 from das2f_map.errors import InputError, OutputError
 from das2f_map.products.shift_figure import draw_shift
-from das2f_map.products.staging import StagedOutputs, writing
+from das2f_map.products.staging import WRITE_ERRORS, StagedOutputs, writing
 from das2f_map.progress import Progress, silent
+from das2f_map.scene.bands import GivenBands, given_bands
 from das2f_map.scene.grid import PAN_PER_MS, Window, blocks_of
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.registration import (
     DEFAULT_MAX_SHIFT,
     Coregistration,
+    Decision,
     ShiftReport,
-    coregister,
     decide,
     measure_shift,
     refuse_large_shift,
@@ -40,6 +45,9 @@ _BLOCK = 256
 NAMES = {"ms": "ms.tif", "pan": "pan.tif", "report": "align.json", "picture": "align.png"}
 """Files in the output folder."""
 
+_SIGNIFICANT = 2.0
+"""Standard errors over which a shift is corrected: what may be none is not worth a resampling."""
+
 
 class AlignReport(BaseModel):
     """What `align` found and did."""
@@ -47,10 +55,13 @@ class AlignReport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     software_version: str
-    scene: dict[str, Any] = Field(description="files and common grid, see ScenePair.describe")
+    scene: dict[str, Any] = Field(
+        description="files, bands that were measured with and common grid, see ScenePair.describe"
+    )
     shift: ShiftReport
     classify: str = Field(description="what `classify` does about the shift by default")
     corrected: bool = Field(description="whether the written pair is corrected; false where none is written")
+    written: str | None = Field(description="what was done about the shift; null where nothing is written")
     warnings: list[str]
     outputs: dict[str, str] = Field(description="kind of output → path")
 
@@ -60,6 +71,7 @@ def align(
     pan: str | Path,
     output: str | Path | None = None,
     *,
+    bands: GivenBands | None = None,
     max_shift: float = DEFAULT_MAX_SHIFT,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
@@ -70,7 +82,8 @@ def align(
     """Measure how far the contents of two images are apart; with an output folder, write them aligned.
 
     The written pair lies on its common grid, 4 × 4 PAN pixels in each MS pixel. An image that is not
-    resampled keeps its numbers and type; a resampled one is float32, after scale and offset.
+    resampled keeps its numbers and type; a resampled one is float32, after scale and offset. A shift of
+    less than twice its standard error is not corrected.
 
     Parameters
     ----------
@@ -78,6 +91,8 @@ def align(
         The image pair.
     output:
         Folder for ``ms.tif``, ``pan.tif``, ``align.json`` and ``align.png``; made if need be.
+    bands:
+        The MS bands to measure with, name → number or name in the file; by default all. All are written.
     max_shift:
         PAN pixels over which the pair is refused.
     nodata, mask, force:
@@ -94,25 +109,38 @@ def align(
         shift could not be measured.
     OutputError
         Files exist or cannot be written.
+    ValueError
+        ``max_shift`` is not positive.
     """
+    if not max_shift > 0:
+        raise ValueError(f"max_shift must be positive, got {max_shift}")
     mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
     with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as pair:
+        used = pair if bands is None else pair.with_bands(given_bands(bands, pair.file_bands, pair.ms_path))
         if output is None:
-            report = measure_shift(pair)
-            refuse_large_shift(pair, report, max_shift)
-            return _report(pair, report, False, [], max_shift)
+            report = measure_shift(used)
+            refuse_large_shift(used, report, max_shift)
+            return _report(used, report, max_shift)
         folder = Path(output)
         inputs = [str(p) for p in (ms, pan, mask_file and mask_file.path) if p is not None]
         with _folder(folder), StagedOutputs(inputs=inputs, overwrite=overwrite) as staged:
             paths = {kind: staged.stage(folder / name) for kind, name in NAMES.items()}
-            done = _coregistered(pair, max_shift)
+            report = measure_shift(used)
+            decision = _decided(used, report, max_shift)
+            done = Coregistration(
+                used if decision.shift is None else used.shifted(decision.shift),
+                "on",
+                report,
+                decision.shift is not None,
+                decision.warnings,
+            )
             done.log()
-            assert done.report is not None  # measured, as the mode is not off
-            _write_pair(done.pair, paths["ms"], paths["pan"], nodata, progress)
-            title = done.report.sentence()
+            whole = pair if decision.shift is None else pair.shifted(decision.shift)
+            _write_pair(whole, paths["ms"], paths["pan"], progress)
             with writing(paths["picture"]):
-                draw_shift(paths["picture"], thumbnail(pair), pair.sources[0].grid, done.report, title=title)
-            report_of_run = _report(done.pair, done.report, done.corrected, list(done.warnings), max_shift)
+                title = report.sentence()
+                draw_shift(paths["picture"], thumbnail(used), used.sources[0].grid, report, title=title)
+            report_of_run = _report(done.pair, report, max_shift, decision)
             report_of_run.outputs = {kind: str(folder / name) for kind, name in NAMES.items()}
             with writing(paths["report"]):
                 text = report_of_run.model_dump_json(indent=2)
@@ -120,26 +148,36 @@ def align(
     return report_of_run
 
 
-def _coregistered(pair: ScenePair, max_shift: float) -> Coregistration:
-    done = coregister(pair, "on", max_shift=max_shift)
-    if done.report is not None and done.report.verdict != "agree":
+def _decided(pair: ScenePair, report: ShiftReport, max_shift: float) -> Decision:
+    """What is done about the shift of a pair that is written."""
+    refuse_large_shift(pair, report, max_shift)
+    if report.verdict != "agree":
         raise InputError(
-            f"{done.report.sentence()} (MS {pair.ms_path}, PAN {pair.pan_path})",
+            f"{report.sentence()} (MS {pair.ms_path}, PAN {pair.pan_path})",
             "without -o, align shows what the windows say, --json each of them",
         )
-    return done
+    decision = decide(report, "on", max_shift=max_shift)
+    length, error = report.length, report.uncertainty
+    if decision.shift is None or length is None or error is None or length > _SIGNIFICANT * error:
+        return decision
+    because = f"{length:.2f} ± {error:.2f} PAN pixels may be none: left as it is"
+    return Decision("leave", None, because, decision.warnings)
 
 
 def _report(
-    pair: ScenePair, shift: ShiftReport, corrected: bool, warnings: list[str], max_shift: float
+    pair: ScenePair, shift: ShiftReport, max_shift: float, decision: Decision | None = None
 ) -> AlignReport:
+    classify = decide(shift, max_shift=max_shift).because
+    if max_shift != DEFAULT_MAX_SHIFT:
+        classify = f"{classify}, with --max-shift {max_shift:g}"
     return AlignReport(
         software_version=das2f_map.__version__,
         scene=pair.describe(),
         shift=shift,
-        classify=decide(shift, max_shift=max_shift).because,
-        corrected=corrected,
-        warnings=warnings,
+        classify=classify,
+        corrected=decision is not None and decision.shift is not None,
+        written=None if decision is None else decision.because,
+        warnings=[] if decision is None else list(decision.warnings),
         outputs={},
     )
 
@@ -166,31 +204,43 @@ def _folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _write_pair(pair: ScenePair, ms: Path, pan: Path, nodata: float | None, progress: Progress) -> None:
+def _write_pair(pair: ScenePair, ms: Path, pan: Path, progress: Progress) -> None:
     grid = pair.grids.ms
+    targets = []
     with (
         progress("Writing", grid.height * grid.width) as advance,
-        _Target(ms, pair, 0, nodata) as ms_target,
-        _Target(pan, pair, 1, nodata) as pan_target,
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        _Target(ms, pair, 0) as ms_target,
+        _Target(pan, pair, 1) as pan_target,
     ):
+        targets += [ms_target, pan_target]
         for window in blocks_of(grid.window, _BLOCK):
             block = pair.read_block(window, 0, 0)
             ms_target.write(window, block.ms)
             pan_target.write(window.refined(PAN_PER_MS), block.pan)
             advance(window.height * window.width)
+    for target in targets:
+        target.verify()
 
 
 class _Target:
-    """One image of the aligned pair being written."""
+    """One image of the aligned pair being written.
 
-    def __init__(self, path: Path, pair: ScenePair, which: int, nodata: float | None) -> None:
+    Invalid pixels get the nodata value that the file itself declares; NaN in an image of floats that declares
+    none. Otherwise there is a mask: GDAL takes a nodata value band by band, so none can be made up for a
+    file in which it is a measurement in one band.
+    """
+
+    def __init__(self, path: Path, pair: ScenePair, which: int) -> None:
         self._path = path
         self._source: RasterSource = pair.sources[which]
         self._origin = pair.origins[which]
+        self._checksums: list[tuple[rasterio.windows.Window, int, int]] = []
+        self._masked = False
         grid = pair.grids.pan if which else pair.grids.ms
         numbers = [b.number for b in self._source.bands if not b.alpha]
         with rasterio.open(self._source.path) as ds:
-            declared = ds.nodatavals[numbers[0] - 1]
+            declared = [ds.nodatavals[n - 1] for n in numbers]
             descriptions = [ds.descriptions[n - 1] for n in numbers]
             colours = [ds.colorinterp[n - 1] for n in numbers]
             tags, band_tags = ds.tags(), [ds.tags(n) for n in numbers]
@@ -198,11 +248,10 @@ class _Target:
             scales, offsets = [ds.scales[n - 1] for n in numbers], [ds.offsets[n - 1] for n in numbers]
         as_it_is = self._origin is not None
         dtype = np.dtype(self._source.dtype if as_it_is else np.float32)
-        given = declared if declared is not None else nodata
-        self._fill = given if as_it_is and given is not None else np.nan if dtype.kind == "f" else None
+        self._fill = _common_fill(declared, dtype) if as_it_is else None
+        if self._fill is None and dtype.kind == "f":
+            self._fill = np.nan
         with writing(path):
-            self._env = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
-            self._env.__enter__()
             self._ds = rasterio.open(
                 path,
                 "w",
@@ -221,18 +270,25 @@ class _Target:
                 predictor=3 if dtype.kind == "f" else 2 if dtype.itemsize <= 4 else 1,
                 BIGTIFF="IF_SAFER",
             )
-            # Of the file as it was: where it lay, and how it was stored.
-            self._ds.update_tags(**{k: v for k, v in tags.items() if k not in ("AREA_OR_POINT",)})
-            self._ds.colorinterp = colours
-            for n, (description, own, unit) in enumerate(zip(descriptions, band_tags, units, strict=True), 1):
-                if description:
-                    self._ds.set_band_description(n, description)
-                # Statistics are of the file's own pixels.
-                self._ds.update_tags(n, **{k: v for k, v in own.items() if not k.startswith("STATISTICS_")})
-                if unit:
-                    self._ds.set_band_unit(n, unit)
-            if as_it_is:
-                self._ds.scales, self._ds.offsets = scales, offsets
+            try:
+                # Of the file as it was: where it lay, and how it was stored.
+                self._ds.update_tags(**{k: v for k, v in tags.items() if k not in ("AREA_OR_POINT",)})
+                self._ds.colorinterp = colours
+                each = enumerate(zip(descriptions, band_tags, units, strict=True), 1)
+                for n, (description, own, unit) in each:
+                    if description:
+                        self._ds.set_band_description(n, description)
+                    # Statistics are of the file's own pixels.
+                    kept = {k: v for k, v in own.items() if not k.startswith("STATISTICS_")}
+                    self._ds.update_tags(n, **kept)
+                    if unit:
+                        self._ds.set_band_unit(n, unit)
+                if as_it_is:
+                    self._ds.scales, self._ds.offsets = scales, offsets
+            except BaseException:
+                with suppress(*WRITE_ERRORS):  # what went wrong first is what is told
+                    self._ds.close()
+                raise
 
     def write(self, window: Window, values: np.ndarray) -> None:
         """Values as read (NaN where invalid); an image that is not resampled is read in its own numbers."""
@@ -248,8 +304,31 @@ class _Target:
             values = np.where(valid, values, np.asarray(self._fill, dtype=values.dtype))
         with writing(self._path):
             self._ds.write(values, window=place)
-            if self._fill is None and not valid.all():
-                self._ds.write_mask(valid.all(axis=0), window=place)
+            everywhere = valid.all(axis=0)
+            if self._fill is None:
+                self._write_mask(place, everywhere)
+        shown = np.ones_like(everywhere) if self._fill is not None else everywhere
+        self._checksums.append((place, _checksum(values), _checksum(shown)))
+
+    def _write_mask(self, place: rasterio.windows.Window, valid: npt.NDArray[np.bool_]) -> None:
+        if not self._masked and valid.all():
+            return
+        if not self._masked:
+            # A tile of a mask that is not written is all invalid: now the ones before are needed, too.
+            for before, _, _ in self._checksums:
+                self._ds.write_mask(np.ones((before.height, before.width), np.bool_), window=before)
+            self._masked = True
+        self._ds.write_mask(valid, window=place)
+
+    def verify(self) -> None:
+        """Read the closed file: GDAL reports some failed writes on standard error alone."""
+        with writing(self._path), rasterio.open(self._path) as ds:
+            for place, values, shown in self._checksums:
+                same = _checksum(ds.read(window=place)) == values
+                if same and self._fill is None:
+                    same = _checksum(ds.read_masks(1, window=place) != 0) == shown
+                if not same:
+                    raise OSError("it is damaged, it does not hold what was written")
 
     def __enter__(self) -> _Target:
         return self
@@ -257,4 +336,20 @@ class _Target:
     def __exit__(self, *_: object) -> None:
         with writing(self._path):
             self._ds.close()
-        self._env.__exit__()
+
+
+def _common_fill(declared: list[float | None], dtype: np.dtype[Any]) -> float | None:
+    """The nodata value of all bands, if they share one that the type can hold."""
+    value = declared[0]
+    if value is None:
+        return None
+    if any(v != value and not (v is not None and math.isnan(v) and math.isnan(value)) for v in declared):
+        return None
+    if dtype.kind == "f":
+        return value
+    limits = np.iinfo(dtype)
+    return value if float(value).is_integer() and limits.min <= value <= limits.max else None
+
+
+def _checksum(values: npt.NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).view(np.uint8).data)

@@ -155,7 +155,7 @@ def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine, shift: PanShift | No
         if nested is not None:
             ms_origin, pan_origin = nested
             grids = GridPair(ms.cropped(ms_origin))
-            moved = () if shift is None else (_shift_notice(shift, "PAN"),)
+            moved = () if shift is None else (_shift_notice(shift, "PAN", how="by whole pixels"),)
             return PairPlan(grids, "native", ratio, ratios, ms_origin, pan_origin, None, None, moved)
     elif near_four:
         pan_origin = _whole_cells_of_pan(ms, pan, relation, like=by_files)
@@ -188,12 +188,12 @@ def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine, shift: PanShift | No
     return PairPlan(grids, "pan-to-quarter-ms", ratio, ratios, common, None, None, pan_map, notices)
 
 
-def _shift_notice(shift: PanShift, moved: str) -> str:
+def _shift_notice(shift: PanShift, moved: str, *, how: str = "in one resampling") -> str:
     rows, cols = (shift.rows, shift.cols) if moved == "MS" else (-shift.rows, -shift.cols)
     down = f"{abs(rows):.2f} PAN pixels {'down' if rows > 0 else 'up'}"
     right = f"{abs(cols):.2f} {'right' if cols > 0 else 'left'}"
     other = "PAN" if moved == "MS" else "MS"
-    return f"the content of {moved} is moved {down} and {right} onto that of {other}, in one resampling"
+    return f"the content of {moved} is moved {down} and {right} onto that of {other}, {how}"
 
 
 def _nested(ms: Grid, pan: Grid, relation: Affine) -> tuple[Window, Window] | None:

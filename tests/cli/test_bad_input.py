@@ -25,7 +25,8 @@ import torch
 from command import COMMAND, ENVIRONMENT, Outcome, Run, listing, subprocess_run
 from parity import published_state_dict
 from safetensors.torch import load_file, save_file
-from synthetic import make_pair
+from scipy.ndimage import gaussian_filter
+from synthetic import make_pair, pair_grids, write_raster
 from tiny import NAMES, tiny_bundle
 
 from das2f_map.legend import Legend
@@ -875,6 +876,20 @@ def test_full_disk_for_a_model(files: Files, run: Run, tiny_disk: Callable[[int]
             run(*imported(files, checkpoint), "-o", disk / name), OUTPUT, (str(disk / name), "No space left")
         )
         assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("kib", [16, 128, 256])
+def test_full_disk_for_an_aligned_pair(kib: int, files: Files, tiny_disk: Callable[[int], Path]) -> None:
+    grids = pair_grids(ms_shape=(96, 96))
+    ground = 2500 + 3000 * gaussian_filter(np.random.default_rng(0).normal(size=(384, 384)), 3)
+    means = ground.reshape(96, 4, 96, 4).mean(axis=(1, 3))
+    ms = write_raster(files.inputs / "field.tif", np.stack([means, 0.9 * means]), grids[0])
+    pan = write_raster(files.inputs / "field-pan.tif", ground[None], grids[1])
+    disk = tiny_disk(kib)
+    outcome = subprocess_run("-q", "align", ms, pan, "-o", disk / "aligned")
+    assert outcome.code == OUTPUT, outcome.err
+    assert [line.split(":")[0] for line in outcome.err.splitlines()] == ["error", "hint"], outcome.err
+    assert list(disk.iterdir()) == []
 
 
 def test_full_disk_at_the_report(

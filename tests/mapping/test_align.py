@@ -16,7 +16,7 @@ from synthetic import Field, pair_grids, write_raster
 from das2f_map.errors import InputError
 from das2f_map.mapping.align import align
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.registration import measure_shift
+from das2f_map.scene.registration import decide, measure_shift
 
 MS, PAN = pair_grids(ms_shape=(72, 80))
 SHIFT = (1.4, -0.7)
@@ -101,3 +101,139 @@ def test_screen_and_json(tmp_path: Path) -> None:
     shift = json.loads(printed.stdout)["shift"]
     assert (shift["verdict"], shift["varies"], shift["variation"]) == ("agree", None, None)
     assert 3 <= shift["windows_matched"] < 8
+
+
+COMMAND = [sys.executable, "-m", "das2f_map.cli", "-q", "align"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("how", ["mask", "alpha", "option"])
+def test_valid_pixels_stay_valid(how: str, tmp_path: Path) -> None:
+    """Integers without a nodata value: what was valid is, in every tile, as GDAL sees it."""
+    grids = pair_grids(ms_shape=(150, 160))  # PAN: 600 x 640, in tiles of 256
+    ground = field()
+    ms, pan = np.rint(ground.render(grids[0])), np.rint(ground.panchromatic().render(grids[1]))
+    invalid = np.zeros(pan.shape[1:], bool)
+    invalid[-40:, -60:] = True
+    ms[3, 50:60, 50:60] = 0  # dark water: a measurement in NIR
+    if how == "option":
+        pan[0, invalid] = 0
+        ms[:, -10:, -15:] = 0
+    ms_path = write_raster(tmp_path / "ms.tif", ms, grids[0], dtype="uint16")
+    pan_path = tmp_path / "pan.tif"
+    if how == "alpha":
+        both = np.concatenate([pan, np.where(invalid, 0, 65535)[None]])
+        write_raster(pan_path, both, grids[1], dtype="uint16", alpha="yes", photometric="minisblack")
+    else:
+        write_raster(pan_path, pan, grids[1], dtype="uint16")
+    if how == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(pan_path, "r+") as ds:
+            ds.write_mask(~invalid)
+    options = ["--nodata", "0"] if how == "option" else []
+    done = run(ms_path, pan_path, "-o", tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    with rasterio.open(tmp_path / "out" / "pan.tif") as out:
+        np.testing.assert_array_equal(out.read_masks(1) == 0, invalid)
+        np.testing.assert_array_equal(out.read(1), pan[0])
+    with rasterio.open(tmp_path / "out" / "ms.tif") as out:
+        dark = out.read_masks()[:, 50:60, 50:60]
+        assert (dark != 0).all()
+        assert (out.read_masks(1)[-10:, -15:] == 0).all() == (how == "option")
+
+
+@pytest.mark.parametrize("value", ["-9999", "nan"])
+def test_nodata_that_the_type_cannot_hold(value: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    done = run(*pair, "-o", tmp_path / "out", "--nodata", value)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_bands_to_measure_with(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """An empty fifth band; all five are written."""
+    with rasterio.open(pair[0]) as ds:
+        values = np.concatenate([ds.read(), np.zeros((1, ds.height, ds.width))])
+    ms = write_raster(tmp_path / "five.tif", values, MS, dtype="uint16", nodata=0)
+    assert run(ms, pair[1], "-o", tmp_path / "out").returncode == 3
+    done = run(ms, pair[1], "-o", tmp_path / "out", "--bands", "a=1,b=2,c=3,d=4", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["shift"]["rows"] == pytest.approx(SHIFT[0], abs=0.05)
+    with rasterio.open(tmp_path / "out" / "ms.tif") as out:
+        assert out.count == 5
+    again = run(ms, pair[1], "-o", tmp_path / "out", "--bands", "a=1,b=2,c=3,d=4")
+    assert again.returncode == 6
+    over = run(ms, pair[1], "-o", tmp_path / "out", "--bands", "a=1,b=2,c=3,d=4", "--overwrite")
+    assert over.returncode == 0
+
+
+def test_shift_that_may_be_none(tmp_path: Path) -> None:
+    """Contents in the same place: PAN's numbers stay."""
+    pan = field().panchromatic().render(PAN)
+    ms_path = write_raster(tmp_path / "ms.tif", field().render(MS), MS, dtype="uint16")
+    pan_path = write_raster(tmp_path / "pan.tif", pan, PAN, dtype="uint16")
+    found = align(ms_path, pan_path, tmp_path / "out")
+    assert not found.corrected
+    with rasterio.open(tmp_path / "out" / "pan.tif") as out:
+        np.testing.assert_array_equal(out.read(), np.rint(pan))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_max_shift_is_a_number(value: str, pair: tuple[Path, Path]) -> None:
+    done = run(*pair, "--max-shift", value)
+    assert done.returncode == 2
+    assert "--max-shift" in done.stderr
+
+
+def test_hint_and_max_shift_told(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    assert align(*pair, max_shift=5).classify == "corrected in the one resampling, with --max-shift 5"
+    noise = np.random.default_rng(0).uniform(1, 4000, (1, PAN.height, PAN.width))
+    pan = write_raster(tmp_path / "noise.tif", noise, PAN, dtype="uint16")
+    done = run(pair[0], pan, "-o", tmp_path / "out")
+    assert done.returncode == 3
+    assert "without -o, align shows" in done.stderr
+    assert "--coregister" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ratio", "offset", "strategy"), [(4, (0.5, 0.5), "ms-to-pan-grid"), (2, (0, 0), "pan-to-quarter-ms")]
+)
+def test_pairs_that_are_resampled_anyway(
+    ratio: float, offset: tuple[float, float], strategy: str, tmp_path: Path
+) -> None:
+    """The image that is not resampled keeps its numbers; the other shows the field where it is."""
+    ms_grid, pan_grid = pair_grids(ms_shape=(72, 80), ratio=ratio, offset=offset)
+    ms_path = write_raster(tmp_path / "ms.tif", field().render(ms_grid), ms_grid)
+    pan = field().panchromatic().render(pan_grid.moved(-1.4, 0.7))
+    pan_path = write_raster(tmp_path / "pan.tif", pan, pan_grid)
+    done = run(ms_path, pan_path, "-o", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["scene"]["strategy"] == strategy
+    assert told["corrected"]
+    with open_pair(tmp_path / "out" / "ms.tif", tmp_path / "out" / "pan.tif") as again:
+        assert again.strategy == "native"
+        length = measure_shift(again).length
+    assert length is not None
+    assert length < 0.3
+    kept, source = ("pan", pan_path) if strategy == "ms-to-pan-grid" else ("ms", ms_path)
+    with rasterio.open(source) as before, rasterio.open(tmp_path / "out" / f"{kept}.tif") as after:
+        left, top = ~before.transform * (after.transform.c, after.transform.f)
+        r, c = round(top), round(left)
+        part = before.read()[:, r : r + after.height, c : c + after.width]
+        np.testing.assert_array_equal(after.read(), part)
+
+
+def test_whole_pixels_are_not_called_a_resampling(tmp_path: Path) -> None:
+    with open_pair(
+        write_raster(tmp_path / "ms.tif", field().render(MS), MS),
+        write_raster(tmp_path / "pan.tif", field().panchromatic().render(PAN), PAN),
+    ) as files:
+        report = measure_shift(files)
+        whole = decide(report.model_copy(update={"rows": 3.0, "cols": -1.0, "fit_before": None}))
+        part = decide(report.model_copy(update={"rows": 3.4, "cols": -1.0, "fit_before": None}))
+        assert whole.because == "corrected, by whole PAN pixels"
+        assert part.because == "corrected in the one resampling"
+        moved = files.shifted(whole.shift)
+        assert moved.strategy == "native"
+        assert "by whole pixels" in moved.notices[0]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from das2f_map.errors import InputError
 from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.plan import NESTING_TOLERANCE
 from das2f_map.scene.registration.measure import measure_shift
 from das2f_map.scene.registration.report import ShiftReport
 from das2f_map.scene.shift import PanShift
@@ -156,7 +157,10 @@ def decide(
     if before is not None and after is not None and not after > before:
         because = "correcting it would not improve the fit of PAN and MS: left as it is"
         return Decision("leave", None, because, tuple(warnings))
-    return Decision("correct", applied, "corrected in the one resampling", tuple(warnings))
+    # By whole pixels, a pair that nests still nests: then nothing is resampled.
+    whole = all(abs(v - round(v)) <= NESTING_TOLERANCE for v in (applied.rows, applied.cols))
+    because = "corrected, by whole PAN pixels" if whole else "corrected in the one resampling"
+    return Decision("correct", applied, because, tuple(warnings))
 
 
 def refuse_large_shift(pair: ScenePair, report: ShiftReport, max_shift: float) -> None:
