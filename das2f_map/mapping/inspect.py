@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.engines.choose import make_engine
 from das2f_map.engines.device import resolve_device
-from das2f_map.errors import InputError, ModelError, OutputError
+from das2f_map.errors import Das2fMapError, InputError, ModelError, OutputError
 from das2f_map.mapping.blocks import BLOCK_SIZE, classify_blocks
 from das2f_map.mapping.inspect_geometry import alignment, overlap, shift, with_shift
 from das2f_map.mapping.models import SceneViews, cautions, choose_model, misfits
@@ -162,14 +162,19 @@ def inspect_pair(
         fits, chosen = _models(views, bundle)
         used = pair if chosen is None else views.pair_for(chosen.card)
         survey = surveys.get(_numbers(used)) or survey_scene(used, max_pixels=_SAMPLE)
-        estimate = None
+        estimate, failed = None, None
         if chosen is not None and survey.sample is not None:
-            estimate = _trial(chosen, used, survey, torch_device)
+            try:
+                estimate = _trial(chosen, used, survey, torch_device)
+            except Das2fMapError as error:  # what `classify` would come to grief over is to be told
+                failed = f"a trial run of model {chosen.card.name} failed: {error.message}"
         if picture is not None:
             with writing(picture):
                 draw_quicklook(picture, thumbnail(used), _true_colour(used), pair.ms_path, pair.pan_path)
         said = _said(bands, nodata, mask_file, force)
         verdict, command = _verdict(pair, survey, fits, bundle, said)
+        if failed is not None:
+            verdict = f"{verdict}, but {failed}"
         measured = None if survey.sample is None else measure_shift(used)
         decision = None if measured is None else decide(measured)
         if measured is not None and decision is not None:

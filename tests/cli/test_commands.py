@@ -16,7 +16,9 @@ import shapely
 import torch
 from command import COMMAND, ENVIRONMENT, Run, subprocess_run
 from parity import DATA, published_state_dict
+from scipy.ndimage import gaussian_filter
 from small_scene import make_scene
+from synthetic import make_pair, pair_grids, write_raster
 from tiny import NAMES
 
 import das2f_map
@@ -378,3 +380,58 @@ def test_inspect(run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
     }
     assert told["invalid_share"] == 12 / (24 * 28)
     assert told["estimate"]["pixels"] == 24 * 28 - 12
+
+
+def test_a_shift(run: Run, model: Path, tmp_path: Path) -> None:
+    """PAN's content lies 1.5 rows and 1 column further on: corrected, left alone or refused, as asked."""
+    ms_grid, pan_grid = pair_grids(ms_shape=(96, 96))
+    ground = gaussian_filter(np.random.default_rng(0).normal(size=(400, 400)), 3)
+    ground = 2500 + 300 * ground / ground.std()
+    means = ground[8:392, 8:392].reshape(96, 4, 96, 4).mean(axis=(1, 3))
+    seen = (ground[7:391, 7:391] + ground[6:390, 7:391]) / 2
+    weights = (0.8, 0.9, 1.0, 1.1)
+    names = ("blue", "green", "red", "nir")
+    files = (
+        write_raster(tmp_path / "ms.tif", np.stack([means * w for w in weights]), ms_grid, names=names),
+        write_raster(tmp_path / "pan.tif", seen[None], pan_grid),
+    )
+    area = geopandas.GeoSeries([shapely.box(*ms_grid.pixel_to_map(50, 40), *ms_grid.pixel_to_map(44, 46))])
+    area.set_crs(ms_grid.crs.to_wkt()).to_file(tmp_path / "aoi.gpkg")
+    always = ("classify", *files, "-o", tmp_path / "map.tif", "--model", model, "--no-vectors")
+    always = (*always, "--aoi", tmp_path / "aoi.gpkg", "--device", "cpu", "--overwrite", "--json")
+    for mode in ("on", "off"):
+        outcome = run(*always, "--coregister", mode)
+        assert outcome.code == 0
+        told = json.loads(outcome.out)
+        assert told["coregistration"]["corrected"] is (mode == "on")
+        assert (told["scene"]["shift_corrected"] is not None) is (mode == "on")
+    outcome = run(*always, "--max-shift", "1")
+    assert outcome.code == 3
+    assert "lies 1.8 PAN pixels" in outcome.err
+    assert "more than 1" in outcome.err
+    assert run(*always, "--max-shift", "2").code == 0
+
+
+def test_mask_and_nodata(run: Run, model: Path, tmp_path: Path) -> None:
+    """The uppermost four rows hold an undeclared 7, the lowest two are masked."""
+    files = make_pair(tmp_path, ms_shape=(24, 28))
+    for path, rows in zip(files, (4, 16), strict=True):
+        with rasterio.open(path, "r+") as file:
+            values = file.read()
+            values[:, :rows] = 7
+            file.write(values)
+    clouds = np.zeros((1, 24, 28))
+    clouds[0, 22:] = 1
+    mask = write_raster(tmp_path / "clouds.tif", clouds, pair_grids(ms_shape=(24, 28))[0], dtype="uint8")
+    options = ("--model", model, "--mask", mask, "--nodata", "7")
+    outcome = run("classify", *files, "-o", tmp_path / "map.tif", *options, "--no-vectors")
+    assert outcome.code == 0
+    with rasterio.open(tmp_path / "map.tif") as file:
+        known = file.read(1) != 0
+    assert known[4:22].all()
+    assert not known[:4].any()
+    assert not known[22:].any()
+    told = json.loads(run("-q", "inspect", *files, *options, "--json").out)
+    assert told["invalid_share"] == pytest.approx(4 / 24)
+    assert told["masked_share"] == pytest.approx(2 / 24)
+    assert told["next_command"].endswith(f"--nodata 7 --mask {mask}")

@@ -272,3 +272,17 @@ def test_the_picture(bundled: dict[str, Path], tmp_path: Path) -> None:
     assert pink[int(0.6 * len(pink)) : int(0.8 * len(pink)), int(0.6 * half) : int(0.9 * half)].mean() > 0.65
     upper_left = picture[80:300, 60:300]
     assert upper_left.min() > 0.6, "hatched, light"
+
+
+def test_a_trial_that_fails_is_told(bundled: dict[str, Path], tmp_path: Path) -> None:
+    """A fill value that no file declares is more than the network computes with."""
+    ms, pan = make_pair(tmp_path, ms_shape=(24, 24), dtype="float32")
+    with rasterio.open(ms, "r+") as file:
+        values = file.read()
+        values[:, :12] = -3.4e38
+        file.write(values)
+    with pytest.raises(InputError):
+        das2f_map.classify(ms, pan, tmp_path / "map.tif", model=bundled["tiny"], coregistration="off")
+    found = inspect_pair(ms, pan, model=bundled["tiny"])
+    assert found.estimate is None
+    assert "but a trial run of model tiny failed: " in found.verdict

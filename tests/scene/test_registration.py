@@ -18,6 +18,7 @@ from synthetic import Field, pair_grids, write_raster
 
 from das2f_map.errors import InputError
 from das2f_map.scene import plan
+from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import open_pair
@@ -207,9 +208,8 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path, kind: str, caplog: pyte
         assert not done.corrected
         assert done.pair is pair
         assert "left as it is" in done.warnings[0]
-        if report.verdict == "unmeasured":
-            with pytest.raises(InputError, match="cannot be measured"):
-                coregister(pair, "on")
+        with pytest.raises(InputError, match="cannot be measured"):
+            coregister(pair, "on")
 
 
 @pytest.mark.parametrize(
@@ -350,3 +350,24 @@ def _fit(pair: object) -> float:
     bands = np.stack([*(b[block.valid].astype(float) for b in block.ms), np.ones(len(pan))], axis=1)
     left = pan - bands @ np.linalg.lstsq(bands, pan, rcond=None)[0]
     return float(1 - left.var() / pan.var())
+
+
+def test_the_first_windows_are_all_invalid(tmp_path: Path) -> None:
+    """Valid is one far corner, and there only what is not looked at for the first guess."""
+    grids = pair_grids(ms_shape=(624, 624))
+    ground = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(2496, 2496)), 3)
+    ground = 2500 + 300 * ground / ground.std()
+    places = list(spread_blocks(Window(0, 0, 624, 624), 48, strata=64, seed=0))
+    valid = np.zeros((624, 624), dtype=bool)
+    for place in places[64:]:
+        if min(place.row, place.col) >= 312:
+            valid[place.row : place.row_stop, place.col : place.col_stop] = True
+    means = np.where(valid, ground.reshape(624, 4, 624, 4).mean(axis=(1, 3)), 0)
+    report = measured(
+        (
+            write_raster(tmp_path / "ms.tif", np.stack([means * w for w in (0.9, 1.1)]), grids[0], nodata=0),
+            write_raster(tmp_path / "pan.tif", ground[None], grids[1], nodata=0),
+        )
+    )
+    assert report.verdict == "agree"
+    assert (report.rows, report.cols) == pytest.approx((0, 0), abs=0.03)
