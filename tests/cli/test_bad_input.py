@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import pickle
@@ -933,7 +934,11 @@ def test_stopped_in_the_middle(
     files.map.write_text("the old map")
     before = listing(tmp_path)
     command = [*COMMAND, *map(str, classify(files, "--overwrite", ms=ms, pan=pan))]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True) as process:
+    # What runs in the background of a shell ignores Ctrl-C, and so would what it starts.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True, preexec_fn=heard
+    ) as process:
         for _ in range(600):
             if list(files.out.glob(".das2f-map-*/*")) or process.poll() is not None:
                 break
