@@ -104,9 +104,20 @@ def main() -> None:
     except Exception as error:  # the last resort: a user gets a line, not a traceback
         if _settings.debug:
             raise
+        if _torch_out_of_memory(error):
+            _say(f"error: out of memory: {str(error).partition(chr(10))[0]}")
+            sys.exit(1)
         _say(f"error: unexpected {type(error).__name__}: {error}")
         _say("hint: this is a bug; run again with `das2f-map --debug …` and report it")
         sys.exit(70)
+
+
+def _torch_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from das2f_map.engines.memory import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _say(text: str) -> None:

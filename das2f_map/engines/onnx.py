@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 import das2f_map
+from das2f_map.engines.memory import too_small
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.model import ModelBundle, ModelCard
 from das2f_map.network import NetworkConfig
@@ -77,8 +78,8 @@ class OnnxEngine:
     device:
         Where to compute.
     batch_size:
-        Patches at a time; by default 8 for each thread on the CPU and 256 on CUDA. On CUDA it is halved,
-        for good, when memory runs out.
+        Patches at a time; by default 8 for each thread on the CPU and 256 on CUDA. It is halved, for good,
+        when memory runs out.
 
     Raises
     ------
@@ -163,10 +164,7 @@ class OnnxEngine:
             if not _out_of_memory(error):
                 raise
             if len(ms) == 1:
-                raise DeviceError(
-                    f"{self.device} has too little free memory for a single patch",
-                    "free its memory, or use --device cpu",
-                ) from error
+                raise too_small(self.device) from error
             with self._halving:
                 self.batch_size = min(self.batch_size, len(ms) // 2)
             log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from das2f_map.errors import DeviceError
+from das2f_map.engines.memory import free, out_of_memory, too_small
 from das2f_map.network import Das2fNet
 from das2f_map.network.selective_scan import default_backend
 from das2f_map.scene.grid import PAN_PER_MS
@@ -36,8 +36,8 @@ class PerPatchEngine:
         ``fp32`` computes as the network's weights are; ``bf16`` and ``fp16`` through autocast, with the
         scan, normalisations and sums in float32.
     batch_size:
-        Patches at a time; by default 32 on the CPU and 512 on CUDA. On CUDA it is halved, for good, when
-        memory runs out.
+        Patches at a time; by default 32 on the CPU and 512 on CUDA. It is halved, for good, when memory
+        runs out.
     """
 
     name = "patch"
@@ -94,22 +94,35 @@ class PerPatchEngine:
         while done < len(rows):
             part = slice(done, done + self.batch_size)
             r, c = rows[part], cols[part]
-            try:
-                with self._arithmetic():
-                    result = self._network(ms_patches[r, c], pan_patches[r, c])
-                out[part] = result.float().cpu().numpy()
-            except torch.cuda.OutOfMemoryError as error:
-                if self.batch_size == 1:
-                    raise DeviceError(
-                        f"{self.device} has too little free memory for a single patch",
-                        "free its memory, or use --device cpu",
-                    ) from error
-                self.batch_size //= 2
-                torch.cuda.empty_cache()
-                log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
+            result = self._batch_that_fits(ms_patches, pan_patches, r, c)
+            if result is None:
+                self._halve(len(r))
                 continue
-            done += self.batch_size
+            out[part] = result
+            done += len(r)
         return out
+
+    def _batch_that_fits(
+        self, ms: Tensor, pan: Tensor, rows: Tensor, cols: Tensor
+    ) -> npt.NDArray[np.float32] | None:
+        """Logits of some patches, or ``None`` if memory is too small for them."""
+        try:
+            with self._arithmetic():
+                result: Tensor = self._network(ms[rows, cols], pan[rows, cols])
+                return result.float().cpu().numpy()
+        except Exception as error:  # PyTorch and the libraries below it have several kinds for it
+            if not out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise too_small(self._device) from error
+            return None
+
+    def _halve(self, patches: int) -> None:
+        """Go on with batches of half of those that were too many."""
+        # Not where the error was caught: it keeps the batch's tensors alive.
+        self.batch_size = patches // 2
+        free(self._device)
+        log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
 
     def _arithmetic(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":

@@ -30,6 +30,7 @@ import das2f_map
 from das2f_map.accuracy import ConfusionMatrix, percent
 from das2f_map.engines.device import resolve_device
 from das2f_map.engines.kernels import say_if_missing
+from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, InputError, MissingDependencyError, OutputError
 from das2f_map.model import (
     ModelBundle,
@@ -360,11 +361,12 @@ def _explained(work: Path, device: str, batch_size: int) -> Iterator[None]:
     """Turns what a user can mend into errors that say how; a state without a whole epoch is removed."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{device} ran out of memory with batches of {batch_size}", "train with a smaller --batch-size"
-        ) from error
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+    except (MemoryError, OSError, RuntimeError, safetensors.SafetensorError) as error:
+        if out_of_memory(error):
+            raise DeviceError(
+                f"{device} ran out of memory with batches of {batch_size}",
+                "train with a smaller --batch-size",
+            ) from error
         # torch and safetensors report a failed write in their own ways.
         if not disk_is_full(error, work):
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -233,13 +235,13 @@ def test_threads_are_kept_when_a_scan_fails(monkeypatch: pytest.MonkeyPatch) -> 
     scene = block(2, 3)
 
     def fail(*_all: object, **_more: object) -> torch.Tensor:
-        raise MemoryError
+        raise ArithmeticError
 
     monkeypatch.setattr(torch_path, "scan_block", fail)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        with pytest.raises(MemoryError):
+        with pytest.raises(ArithmeticError):
             engine.logits(scene.ms, scene.pan, scene.all)
         assert torch.get_num_threads() == 3
     finally:
@@ -349,6 +351,54 @@ def test_blocks_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(engine, "_block", no_memory)
     with pytest.raises(DeviceError, match="too little free memory for a single patch"):
         engine.logits(scene.ms, scene.pan, scene.all)
+
+
+def test_batches_of_a_second_stage_are_halved_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = trained_looking(torch.float32, **SMALL, stages=2)
+    scene = block(6, 7)
+    expected = SharedScanEngine(network).logits(scene.ms, scene.pan, scene.all)
+    engine = SharedScanEngine(network, batch_size=40)
+    second, tried = engine._network.features_after, []
+
+    def few_only(stage: torch.Tensor) -> torch.Tensor:
+        tried.append(len(stage[0]))
+        if tried[-1] > 10:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return second(stage)
+
+    monkeypatch.setattr(engine._network, "features_after", few_only)
+    result = engine.logits(scene.ms, scene.pan, scene.all)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert tried == [40, 20, 10, 10, 10, 10, 2]
+    assert (engine.batch_size, engine.block_size) == (10, 32)
+
+
+@needs_kernels
+def test_kernels_go_on_when_the_machine_gives_no_more() -> None:
+    """Under a limit of memory that takes no thread and no block of the usual size."""
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "RLIMIT_AS") or not Path("/proc/self/statm").exists():
+        pytest.skip("no limits of memory here")
+    program = """
+import resource, sys
+import numpy as np, torch
+from test_shared_scan import block, trained_looking
+from das2f_map.engines.shared_scan import SharedScanEngine
+torch.set_num_threads(2)
+engine = SharedScanEngine(trained_looking(torch.float32))
+small, large = block(3, 3), block(32, 32)
+expected = engine.logits(small.ms, small.pan, small.all)
+engine._first.free()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20,) * 2)
+assert np.isfinite(engine.logits(large.ms, large.pan, large.all)).all()
+assert engine.block_size < 32, engine.block_size
+np.testing.assert_allclose(engine.logits(small.ms, small.pan, small.all), expected, rtol=1e-5, atol=1e-5)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @needs_kernels

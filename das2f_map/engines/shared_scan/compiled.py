@@ -22,7 +22,7 @@ from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 
-_ABI = 1
+_ABI = 2
 LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16")
 _BF16_LEVEL = 3
 _LOG2E = 1.4426950408889634
@@ -234,9 +234,9 @@ class CompiledFirstStage:
 
     def _call(self, function: str, block: _Block) -> None:
         threads = torch.get_num_threads()
-        getattr(self._library, function)(
-            ctypes.byref(block), ctypes.byref(self._weights), threads, self._level
-        )
+        call = getattr(self._library, function)
+        if call(ctypes.byref(block), ctypes.byref(self._weights), threads, self._level):
+            raise MemoryError("for the threads of the shared scan")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ Same interface as :class:`.compiled.CompiledFirstStage`. The maps come from :cla
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from das2f_map.engines.memory import free, out_of_memory
 from das2f_map.engines.shared_scan.first_stage import FirstStage
 from das2f_map.engines.shared_scan.maps import BlockRuns, MixerMaps, TokenMap
 from das2f_map.engines.shared_scan.runs import Indices
@@ -24,10 +26,14 @@ from das2f_map.engines.shared_scan.triton_calls import (
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import triton_scan
 
+log = logging.getLogger(__name__)
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_CLASSES = 64
 _LEAST_BLOCK, _LARGEST_BLOCK = 16, 128
 _FREE_SHARE = 0.7
+# Fewer patches at a time save little beside what a block takes.
+_LEAST_PATCHES = 32
 
 
 def unavailable(config: NetworkConfig, device: torch.device, precision: str = "fp32") -> str:
@@ -84,7 +90,7 @@ class TritonFirstStage:
     precision:
         Of the products; scanned tokens and specifics are kept in it too.
     patches:
-        Patches whose tails are computed together.
+        Patches whose tails are computed together. Halved, for good and down to 32, when memory runs out.
     """
 
     def __init__(self, first: FirstStage, precision: str, patches: int = 1024) -> None:
@@ -129,9 +135,29 @@ class TritonFirstStage:
 
         ``rows``, ``cols``: the wanted outputs of the block, (n,) each.
         """
-        some = [slice(i, i + self.patches) for i in range(0, len(rows), self.patches)]
+        parts: list[Tensor] = []
+        done = 0
         with torch.cuda.device_of(scanned.y[0]):  # type: ignore[no-untyped-call]
-            return torch.cat([self._finish(scanned, rows[part], cols[part]) for part in some])
+            while done < len(rows):
+                some = slice(done, done + self.patches)
+                result = self._some_that_fit(scanned, rows[some], cols[some])
+                if result is None:
+                    self.patches = len(rows[some]) // 2
+                    free(scanned.y[0].device)
+                    log.warning("out of memory: going on with %d patches at a time", self.patches)
+                    continue
+                parts.append(result)
+                done += len(result)
+        return torch.cat(parts)
+
+    def _some_that_fit(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor | None:
+        """As :meth:`_finish`, or ``None`` if memory is too small and fewer patches might do."""
+        try:
+            return self._finish(scanned, rows, cols)
+        except Exception as error:  # PyTorch and the libraries below it have several kinds for it
+            if len(rows) < 2 * _LEAST_PATCHES or not out_of_memory(error):
+                raise
+            return None
 
     def _finish(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor:
         device = scanned.y[0].device

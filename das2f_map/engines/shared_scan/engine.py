@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from das2f_map.engines.memory import free, out_of_memory, too_small
 from das2f_map.engines.shared_scan import compiled, cuda
 from das2f_map.engines.shared_scan.compiled import CompiledFirstStage
 from das2f_map.engines.shared_scan.cuda import TritonFirstStage
 from das2f_map.engines.shared_scan.first_stage import FirstStage
 from das2f_map.engines.shared_scan.maps import MS_EDGE, MixerMaps, TokenMap
 from das2f_map.engines.shared_scan.runs import Indices
-from das2f_map.errors import DeviceError
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.das2f import StageOutput
 from das2f_map.scene.grid import PAN_PER_MS
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _CPU_BLOCK, _CPU_BATCH = 32, 16
 _CUDA_BATCH = 256
+# Fewer patches at a time save little beside what a block takes.
+_LEAST_BATCH = 8
 
 
 class _Kernels(Protocol):
@@ -58,9 +60,10 @@ class SharedScanEngine:
     batch_size:
         Patches of which the torch operations compute what follows the shared part together (a second stage,
         or all where there are no kernels); by default 16 on the CPU and 256 on CUDA. Kernels need none.
+        It is halved, for good and down to 8, when memory runs out in such a batch.
     block_size:
         MS pixels a side of what is computed at once; by default 32 on the CPU and what fits into free memory
-        on CUDA. It is halved, for good, when memory runs out there.
+        on CUDA. It is halved, for good, when memory runs out.
     kernels:
         ``False`` computes in PyTorch operations even where there are kernels, for comparisons.
     """
@@ -125,7 +128,7 @@ class SharedScanEngine:
         if ms.shape[1:] != (h + halo, w + halo) or pan.shape[1:] != (f * (h + halo), f * (w + halo)):
             raise ValueError(f"block of {ms.shape} and {pan.shape} does not fit targets {targets.shape}")
         out = np.empty((h, w, self._network.config.classes), dtype=np.float32)
-        ms_all, pan_all = (torch.from_numpy(v).to(self._device, self._dtype) for v in (ms, pan))
+        ms_all, pan_all = torch.from_numpy(ms), torch.from_numpy(pan)
         todo = [(0, h, 0, w)]
         with self._alone, self._exact_convolutions():
             while todo:
@@ -160,22 +163,25 @@ class SharedScanEngine:
     def _block_that_fits(
         self, ms: Tensor, pan: Tensor, rows: Indices, cols: Indices
     ) -> npt.NDArray[np.float32] | None:
-        """As :meth:`_block`, or ``None`` if the device's memory is too small for it."""
+        """As :meth:`_block`, or ``None`` if memory is too small for it.
+
+        Raises ``DeviceError`` if it is too small for a single output.
+        """
         try:
+            ms, pan = (v.to(self._device, self._dtype) for v in (ms, pan))
             return self._block(ms, pan, rows, cols).float().cpu().numpy()
-        except torch.cuda.OutOfMemoryError:
+        except Exception as error:  # PyTorch and the libraries below it have several kinds for it
+            if not out_of_memory(error):
+                raise
+            if max(np.ptp(rows), np.ptp(cols)) == 0:
+                raise too_small(self._device) from error
             return None
 
     def _halve(self, size: int) -> None:
         """Go on with blocks of half the size of one that was too large."""
         # Not where the error was caught: it keeps the block's tensors alive.
         self._first.free()
-        torch.cuda.empty_cache()
-        if size == 1:
-            raise DeviceError(
-                f"{self.device} has too little free memory for a single patch",
-                "free its memory, or use --device cpu",
-            )
+        free(self._device)
         self.block_size = (size + 1) // 2
         log.warning("out of memory on %s: going on with blocks of %d pixels", self.device, self.block_size)
 
@@ -206,13 +212,33 @@ class SharedScanEngine:
             def output(r: Indices, c: Indices) -> StageOutput:
                 return self._first.output(y, tokens, maps, r, c)
 
-        parts = []
-        for start in range(0, len(rows), self.batch_size):
-            some = slice(start, start + self.batch_size)
-            with self._other_stages():
-                features = self._network.features_after(output(rows[some], cols[some]))
-            parts.append(self._network.classifier(features.to(self._dtype)))
+        parts: list[Tensor] = []
+        done = 0
+        while done < len(rows):
+            some = slice(done, done + self.batch_size)
+            logits = self._batch_that_fits(output, rows[some], cols[some])
+            if logits is None:
+                self.batch_size = len(rows[some]) // 2
+                free(self._device)
+                log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
+                continue
+            parts.append(logits)
+            done += len(logits)
         return torch.cat(parts)
+
+    def _batch_that_fits(
+        self, output: Callable[[Indices, Indices], StageOutput], rows: Indices, cols: Indices
+    ) -> Tensor | None:
+        """Logits of some outputs of a block, or ``None`` if memory is too small and fewer might do."""
+        try:
+            with self._other_stages():
+                features = self._network.features_after(output(rows, cols))
+            logits: Tensor = self._network.classifier(features.to(self._dtype))
+            return logits
+        except Exception as error:  # as for blocks
+            if len(rows) < 2 * _LEAST_BATCH or not out_of_memory(error):
+                raise
+            return None
 
     def _other_stages(self) -> AbstractContextManager[object]:
         if self._device.type != "cuda" or self.precision == "fp32":

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 _LANES = 16
 _STATE_STEP = 8
 _MAX_STATES = 64
-_ABI = 1
+_ABI = 2
 _LEVELS = ("portable", "AVX2", "AVX-512")
 _INPUTS = ("x", "dt", "a", "b", "c", "d", "order")
 _POINTERS = (*_INPUTS, "y", "grad_y", "grad_x", "grad_dt", "grad_a", "grad_b", "grad_c", "grad_d")
@@ -86,7 +86,10 @@ def _run(backward: bool, sizes: tuple[int, int, int, int, int], arrays: dict[str
     pointers = {name: ctypes.c_void_p(t.data_ptr()) for name, t in arrays.items()}
     scan = _Scan(*sizes, **pointers)
     threads = min(torch.get_num_threads(), sizes[0] * sizes[1])
-    if library.das2f_scan_run(ctypes.byref(scan), int(backward), threads, _level(library)):
+    failed = library.das2f_scan_run(ctypes.byref(scan), int(backward), threads, _level(library))
+    if failed == 2:
+        raise MemoryError("for a selective scan")
+    if failed:
         raise RuntimeError(f"selective scan of unsupported sizes {sizes}")
 
 

@@ -13,10 +13,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <memory>
-#include <thread>
 #include <vector>
+
+#include "workers.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define DAS2F_X86 1
@@ -99,7 +99,7 @@ extern "C" {
 #endif
 
 // Changes whenever Das2fScan or the meaning of an argument does.
-DAS2F_EXPORT int das2f_scan_abi(void) { return 1; }
+DAS2F_EXPORT int das2f_scan_abi(void) { return 2; }
 
 // The best instruction set of this processor that the library has code for: 0 portable, 1 AVX2, 2 AVX-512.
 DAS2F_EXPORT int das2f_scan_level(void) {
@@ -113,15 +113,12 @@ DAS2F_EXPORT int das2f_scan_level(void) {
     return 0;
 }
 
-// 0 when done; 1 when the sizes are not supported.
+// 0 when done; 1 when the sizes are not supported; 2 when memory ran out.
 DAS2F_EXPORT int das2f_scan_run(const Das2fScan *s, int backward, int threads, int level) {
     if (s->width % kWidthStep || s->states < 1 || s->states % kStateStep || s->states > kMaxStates) return 1;
     Runner run = runner_for(level);
     std::atomic<int64_t> next{0};
-    std::vector<std::thread> pool;
-    for (int i = 1; i < threads; ++i) pool.emplace_back(run, std::cref(*s), backward != 0, std::ref(next));
-    run(*s, backward != 0, next);
-    for (std::thread &t : pool) t.join();
-    return 0;
+    const bool done = run_on_threads(threads, [&] { run(*s, backward != 0, next); });
+    return done ? 0 : 2;
 }
 }

@@ -17,10 +17,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <memory>
-#include <thread>
 #include <vector>
+
+#include "../../../network/selective_scan/workers.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define DAS2F_X86 1
@@ -205,16 +205,12 @@ struct FlushTiny {
 #endif
 };
 
-void run(Worker worker, const Das2fSharedBlock &b, const Das2fSharedWeights &w, int argument, int threads) {
+bool run(Worker worker, const Das2fSharedBlock &b, const Das2fSharedWeights &w, int argument, int threads) {
     Counter next{0};
-    const auto work = [&] {
+    return run_on_threads(threads, [&] {
         FlushTiny flush;
         worker(b, w, argument, next);
-    };
-    std::vector<std::thread> pool;
-    for (int i = 1; i < threads; ++i) pool.emplace_back(work);
-    work();
-    for (std::thread &t : pool) t.join();
+    });
 }
 
 }  // namespace
@@ -228,7 +224,7 @@ extern "C" {
 #endif
 
 // Changes whenever a structure or the meaning of an argument does.
-DAS2F_EXPORT int das2f_shared_abi(void) { return 1; }
+DAS2F_EXPORT int das2f_shared_abi(void) { return 2; }
 
 // The best instruction set of this processor that the library has code for:
 // 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16 products.
@@ -260,8 +256,8 @@ DAS2F_EXPORT int64_t das2f_shared_scratch(int64_t rows, int64_t cols, int level)
     return 4 * Layout(rows, cols, level >= 2 ? 16 : 8).branch;
 }
 
-// All four directions into y.
-DAS2F_EXPORT void das2f_shared_scan(
+// All four directions into y. 0 when done; 1 when memory ran out.
+DAS2F_EXPORT int das2f_shared_scan(
     const Das2fSharedBlock *b, const Das2fSharedWeights *w, int threads, int level) {
     Worker worker = scan_plain;
 #ifdef DAS2F_X86
@@ -269,11 +265,13 @@ DAS2F_EXPORT void das2f_shared_scan(
     else if (level == 1) worker = scan_avx2;
 #endif
     (void)level;
-    run(worker, *b, *w, 0, threads);  // along rows: stores
-    run(worker, *b, *w, 1, threads);  // along columns: adds
+    const bool done = run(worker, *b, *w, 0, threads)  // along rows: stores
+                      && run(worker, *b, *w, 1, threads);  // along columns: adds
+    return done ? 0 : 1;
 }
 
-DAS2F_EXPORT void das2f_shared_tail(
+// 0 when done; 1 when memory ran out.
+DAS2F_EXPORT int das2f_shared_tail(
     const Das2fSharedBlock *b, const Das2fSharedWeights *w, int threads, int level) {
     Worker worker = tail_plain;
 #ifdef DAS2F_X86
@@ -284,6 +282,6 @@ DAS2F_EXPORT void das2f_shared_tail(
 #endif
 #endif
     (void)level;
-    run(worker, *b, *w, 0, threads);
+    return run(worker, *b, *w, 0, threads) ? 0 : 1;
 }
 }
