@@ -24,6 +24,7 @@ from das2f_map.products.areas import grid_of
 from das2f_map.products.class_raster import read_legend
 from das2f_map.products.staging import StagedOutputs, writing
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.wrap import wrapped, x_period
 
 _MAP_INCHES = 6.4
 """Longer side of the map on paper."""
@@ -380,6 +381,7 @@ def _ground(grid: Grid) -> _Ground:
     lon, lat = to_base.transform(x, y)
     there_lon, there_lat, _ = geod.fwd(lon * degrees, lat * degrees, 0.0, reach * along_y / 10)
     to_x, to_y = to_base.transform(there_lon / degrees, there_lat / degrees, direction="INVERSE")
+    to_x = float(wrapped(np.array(to_x), x, x_period(grid.crs)))
     north = math.atan2((to_x - x) * along_x, (to_y - y) * along_y)
     return _Ground(along_x, along_y, north if math.isfinite(north) else 0.0)
 

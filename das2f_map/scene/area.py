@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.vector import geometry_layers, in_pixels, read_layer, valid_parts
+from das2f_map.scene.vector import geometry_layers, in_pixels, on_branch, read_layer, reprojected, valid_parts
 
 _EDGE_PARTS = 64
 """Parts that an edge as long as the whole area is cut into before it is reprojected."""
@@ -133,7 +133,7 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
         )
     first = frames[0].crs
     return geopandas.GeoDataFrame(
-        geometry=pd.concat([f.geometry.to_crs(first) for f in frames], ignore_index=True), crs=first
+        geometry=pd.concat([reprojected(f.geometry, first) for f in frames], ignore_index=True), crs=first
     )
 
 
@@ -144,7 +144,7 @@ def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArr
     if shapes.crs != crs:
         left, bottom, right, top = shapes.total_bounds
         # A straight edge of one CRS is a curve in another.
-        shapes = shapes.segmentize(max(right - left, top - bottom) / _EDGE_PARTS).to_crs(crs)
+        shapes = reprojected(shapes.segmentize(max(right - left, top - bottom) / _EDGE_PARTS), crs)
     geometries = shapes.to_numpy()
     finite = np.isfinite(shapely.bounds(geometries)).all(axis=1)
     if not finite.all():
@@ -158,4 +158,4 @@ def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArr
             f"{label} has no polygons with an inside: their outlines enclose nothing",
             "draw at least one polygon",
         )
-    return areas
+    return on_branch(areas, grid)[0]

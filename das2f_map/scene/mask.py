@@ -18,16 +18,19 @@ import numpy.typing as npt
 import rasterio
 import shapely
 from rasterio.errors import RasterioError
+from shapely import affinity
 
 from das2f_map.errors import InputError
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.plan import map_between
-from das2f_map.scene.reduced import reduced_window
+from das2f_map.scene.reduced import reduced_windows
 from das2f_map.scene.resample import PixelMap
 from das2f_map.scene.source import RasterSource
+from das2f_map.scene.wrap import repeats_within
 
 Bool = npt.NDArray[np.bool_]
+Float64 = npt.NDArray[np.float64]
 
 _HALF = PAN_PER_MS * PAN_PER_MS // 2
 _OUTLINE_PARTS = 64
@@ -103,19 +106,24 @@ class SceneMask:
             return self._source.mask(fine)
         assert self._map is not None  # made together with the source
         row, col = self._map.centres(fine)
-        grid = self._source.grid
+        out = np.zeros(row.shape, dtype=np.bool_)
+        # A scene over the seam of a mask around the world lies on either side of it.
+        for rows, cols in repeats_within(self._source.grid):
+            self._look_up(self._source, row + rows, col + cols, out)
+        return out
+
+    def _look_up(self, source: RasterSource, row: Float64, col: Float64, out: Bool) -> None:
+        """Set ``out`` to what a raster says, where it has positions, in its pixels."""
+        grid = source.grid
         with np.errstate(invalid="ignore"):
             inside = (row >= 0) & (row < grid.height) & (col >= 0) & (col < grid.width)
-        out = np.zeros(inside.shape, dtype=np.bool_)
         if not inside.any():
-            return out
+            return
         r, c = row[inside].astype(np.int64), col[inside].astype(np.int64)
         first_row, first_col = int(r.min()), int(c.min())
         window = Window(first_row, first_col, int(r.max()) + 1 - first_row, int(c.max()) + 1 - first_col)
-        raw, valid = self._source.read_raw(window)
-        chosen = (self._chosen(raw[0]) & valid[0])[r - first_row, c - first_col]
-        out[inside] = chosen
-        return out
+        raw, valid = source.read_raw(window)
+        out[inside] = (self._chosen(raw[0]) & valid[0])[r - first_row, c - first_col]
 
     def at_a_glance(self, coarse: Grid) -> Bool:
         """What is excluded at the centres of a grid with much larger pixels, bool (h, w), for a picture."""
@@ -123,9 +131,11 @@ class SceneMask:
         if isinstance(self._source, Area):
             area = Area.inside(self.file.path, coarse, f"mask file {self.file.path}")
             return out if area is None else area.mask(coarse.window)
-        part = None if self._source is None else reduced_window(self._source.grid, coarse)
-        if self._source is not None and part is not None:
-            raw, valid = self._source.read_raw_reduced(part.window, part.height, part.width)
+        source = self._source
+        if source is None:
+            return out
+        for part in reduced_windows(source.grid, coarse):
+            raw, valid = source.read_raw_reduced(part.window, part.height, part.width)
             out[part.inside] = (self._chosen(raw[0]) & valid[0])[part.at_row, part.at_col]
         return out
 
@@ -248,5 +258,9 @@ def _covered(scene: Grid, mask: Grid) -> float:
     if len(there) < 3:
         return 0.0
     outline = shapely.make_valid(shapely.Polygon(there))
-    share = outline.intersection(shapely.box(0, 0, mask.height, mask.width)).area / outline.area
+    extent = shapely.box(0, 0, mask.height, mask.width)
+    around = repeats_within(mask)
+    if len(around) > 1:
+        extent = shapely.union_all([affinity.translate(extent, -rows, -cols) for rows, cols in around])
+    share = outline.intersection(extent).area / outline.area
     return 1.0 if share > 1 - 1e-9 else float(share)

@@ -35,6 +35,7 @@ from das2f_map.errors import InputError
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.resample import AffineMap, PixelMap, ProjectedMap, local_affine
 from das2f_map.scene.shift import PanShift
+from das2f_map.scene.wrap import moved_beside, unbroken, wrapped, x_period
 
 Strategy = Literal["native", "ms-to-pan-grid", "pan-to-quarter-ms"]
 
@@ -101,6 +102,7 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | Non
     """
     transformer = _transformer(ms, pan)
     if transformer is None:
+        pan = moved_beside(pan, ms)
         relation = ~pan.transform * ms.transform
         _refuse_bad_ratio(_axis_ratios(relation), force)
         return _plan_in_one_crs(ms, pan, relation, shift)
@@ -284,6 +286,8 @@ def _pan_outline_in_ms(ms: Grid, pan: Grid, to_pan: Transformer) -> Window:
     row = np.concatenate([zero, steps, one, steps]) * pan.height
     t = pan.transform
     x, y = to_pan.transform(t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f, direction="INVERSE")
+    middle = to_pan.transform(*pan.pixel_to_map(pan.height / 2, pan.width / 2), direction="INVERSE")
+    x = unbroken(x, float(middle[0]), ms)
     inverse = ~ms.transform
     with np.errstate(invalid="ignore"):
         u, v = inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
@@ -313,6 +317,7 @@ def _transformer(ms: Grid, pan: Grid) -> Transformer | None:
         ) from error
     nodes = _nodes(ms)
     there = np.array(transformer.transform(*nodes))
+    there[0] = wrapped(there[0], nodes[0], x_period(pan.crs))
     pan_pixel = max(pan.pixel_size)
     with np.errstate(invalid="ignore"):
         moved = np.abs(there - nodes).max()
@@ -364,7 +369,16 @@ def _area_of_interest(grid: Grid) -> AreaOfInterest | None:
     lon, lat = (np.asarray(v) for v in to_degrees.transform(*_nodes(grid)))
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return None
-    inside = np.abs(lon).max() <= 180 and np.abs(lat).max() <= 90
+    if np.abs(lat).max() > 90:
+        return None
+    if np.ptp(lon) >= 180 or np.abs(lon).max() > 180:
+        # Over 180 degrees, or counted from 0 to 360. PROJ takes a west that is more than its east.
+        period = x_period(CRS.from_wkt(crs.geodetic_crs.to_wkt()))
+        near = wrapped(lon, float(lon[lon.size // 2]), period)
+        if period is not None and np.ptp(near) < period / 2:
+            ends = wrapped(np.array([near.min(), near.max()]), 0.0, period)
+            return AreaOfInterest(ends[0], lat.min(), ends[1], lat.max())
+    inside = np.abs(lon).max() <= 180
     return AreaOfInterest(lon.min(), lat.min(), lon.max(), lat.max()) if inside else None
 
 

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.plan import map_between
+from das2f_map.scene.wrap import repeats_within
+
+Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,17 @@ class ReducedWindow:
     at_col: npt.NDArray[np.int64]
 
 
-def reduced_window(file: Grid, coarse: Grid) -> ReducedWindow | None:
-    """Where the centres of a coarse grid's pixels lie in a file; ``None`` if none does."""
+def reduced_windows(file: Grid, coarse: Grid) -> tuple[ReducedWindow, ...]:
+    """Where the centres of a coarse grid's pixels lie in a file; none if they do not.
+
+    More than one if the coarse grid leads over the seam of a file around the world.
+    """
     row, col = map_between(coarse, file).centres(coarse.window)
+    parts = (_part(file, coarse, row + rows, col + cols) for rows, cols in repeats_within(file))
+    return tuple(part for part in parts if part is not None)
+
+
+def _part(file: Grid, coarse: Grid, row: Float64, col: Float64) -> ReducedWindow | None:
     with np.errstate(invalid="ignore"):
         inside = (row >= 0) & (row < file.height) & (col >= 0) & (col < file.width)
     if not inside.any():

@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,7 @@ from pyproj import Transformer
 
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.source import Float32
+from das2f_map.scene.wrap import moved_beside, unbroken
 
 Float64 = npt.NDArray[np.float64]
 
@@ -115,7 +117,8 @@ class AffineMap:
 
     @classmethod
     def between(cls, target: Grid, source: Grid) -> AffineMap:
-        """The map from ``target`` to ``source`` by their transforms."""
+        """The map from ``target`` to ``source`` by their transforms, and around the world if need be."""
+        source = moved_beside(source, target)
         return cls(~source.transform * target.transform, target, source)
 
     @property
@@ -185,6 +188,12 @@ class ProjectedMap:
         # A corner may lie where the projection is not defined.
         return tuple(m for m in found if math.isfinite(m.determinant))
 
+    @cached_property
+    def _middle(self) -> float:
+        """x of the middle of the target grid in the source's CRS, as the conversion gives it."""
+        x, y = self.target.pixel_to_map(self.target.height / 2, self.target.width / 2)
+        return float(self.transformer.transform(x, y)[0])
+
     def _jacobian(self) -> Affine:
         """Affine approximation about the middle of the target grid."""
         return local_affine(self, self.target.height / 2, self.target.width / 2)
@@ -193,6 +202,7 @@ class ProjectedMap:
         t, inverse = self.target.transform, ~self.source.transform
         x, y = t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
         x, y = self.transformer.transform(x, y)
+        x = unbroken(x, self._middle, self.source)
         with np.errstate(invalid="ignore"):
             u = inverse.a * x + inverse.b * y + inverse.c
             v = inverse.d * x + inverse.e * y + inverse.f

@@ -18,7 +18,7 @@ from das2f_map.scene.grid import Grid
 from das2f_map.scene.mask import open_mask
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import SceneSample, valid_values
-from das2f_map.scene.reduced import reduced_window
+from das2f_map.scene.reduced import reduced_windows
 from das2f_map.scene.source import Float32, RasterSource
 
 Bool = npt.NDArray[np.bool_]
@@ -112,8 +112,7 @@ def thumbnail(pair: ScenePair, *, longest: int = 900) -> Thumbnail:
 def _reduced(source: RasterSource, coarse: Grid) -> Float32:
     """A file looked up at the pixels of a coarse grid."""
     out = np.full((source.band_count, coarse.height, coarse.width), np.nan, dtype=np.float32)
-    part = reduced_window(source.grid, coarse)
-    if part is not None:
+    for part in reduced_windows(source.grid, coarse):
         small = source.read_reduced(part.window, part.height, part.width)
         out[:, part.inside] = small[:, part.at_row, part.at_col]
     return out

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyogrio
 import shapely
+from rasterio.crs import CRS
 
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.wrap import repeats, x_period
 
 Geometries = npt.NDArray[np.object_]
 
@@ -51,6 +53,68 @@ def read_layer(
     """
     frame = pyogrio.read_dataframe(path, layer=layer, columns=list(columns), bbox=bbox)
     return frame[frame.geometry.notna() & ~frame.geometry.is_empty]
+
+
+def reprojected(shapes: geopandas.GeoSeries, crs: Any) -> geopandas.GeoSeries:
+    """Shapes in another CRS, in one piece where they lead over the seam of a map around the world."""
+    moved = shapes.to_crs(crs)
+    period, before = (x_period(CRS.from_wkt(s.crs.to_wkt())) for s in (moved, shapes))
+    if period is None:
+        return moved
+    torn = _width(moved) > period / 2
+    if before is not None:
+        # Half around the world already: an edge may well lead from one end of the map to the other.
+        torn &= _width(shapes) <= before / 2
+    if torn.any():
+        geometries = moved.to_numpy().copy()
+        geometries[torn] = [_in_one_piece(g, period) for g in geometries[torn]]
+        moved = geopandas.GeoSeries(geometries, index=moved.index, crs=moved.crs)
+    return moved
+
+
+def _width(shapes: geopandas.GeoSeries) -> npt.NDArray[np.float64]:
+    bounds = shapely.bounds(shapes.to_numpy())
+    with np.errstate(invalid="ignore"):
+        width = bounds[:, 2] - bounds[:, 0]
+    # What cannot be converted has no width, and is for others to find.
+    return np.where(np.isfinite(width), width, 0.0)
+
+
+def _in_one_piece(geometry: shapely.Geometry, period: float) -> shapely.Geometry:
+    """A shape torn apart by whole periods; a part around a pole has no such piece and stays as it is."""
+    pieces = []
+    for polygon in shapely.get_parts(geometry):
+        if not isinstance(polygon, shapely.Polygon):
+            pieces.append(polygon)
+            continue
+        rings = [np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
+        first = rings[0][0, 0]
+        for xy in rings:
+            xy[:, 0] = np.unwrap(xy[:, 0], period=period)
+            # Holes go where their outline is.
+            xy[:, 0] -= period * np.round((xy[0, 0] - first) / period)
+        closed = all(np.allclose(xy[0], xy[-1]) for xy in rings)
+        pieces.append(shapely.Polygon(rings[0], rings[1:]) if closed else polygon)
+    return pieces[0] if len(pieces) == 1 else shapely.GeometryCollection(pieces)
+
+
+def on_branch(parts: Geometries, grid: Grid) -> tuple[Geometries, npt.NDArray[np.int64]]:
+    """Shapes in pixels of a grid, where the grid has them, and the shape each was: both ``(parts,)``.
+
+    Where a shape touches the grid only after whole turns around the world (-179.99 is 180.01), it is moved
+    there, and those that do not touch the grid are left out. Otherwise all are as they were.
+    """
+    unmoved = np.arange(parts.size)
+    bounds = shapely.bounds(parts)
+    touching = []
+    for rows, cols in repeats(grid):
+        left, top, right, bottom = (bounds + np.array([cols, rows, cols, rows])).T
+        inside = (right >= 0) & (left <= grid.width) & (bottom >= 0) & (top <= grid.height)
+        touching.append((np.flatnonzero(inside), (cols, rows)))
+    if not any(found.size for found, _ in touching[1:]):
+        return parts, unmoved
+    moved = [shapely.transform(parts[found], lambda xy, by=by: xy + by) for found, by in touching]
+    return np.concatenate(moved), np.concatenate([found for found, _ in touching])
 
 
 def in_pixels(geometries: npt.NDArray[Any], grid: Grid) -> Geometries:

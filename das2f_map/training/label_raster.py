@@ -17,6 +17,7 @@ from das2f_map.errors import LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.products.class_raster import read_legend
 from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.wrap import moved_beside, x_period
 from das2f_map.training.label_source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 
 
@@ -46,6 +47,12 @@ class RasterLabels(LabelSource):
         self._grid = grid
         self._nodata = dataset.nodata
         left, bottom, right, top = transform_bounds(dataset.crs, grid.crs, *_dataset_bounds(dataset))
+        period = x_period(grid.crs)
+        if period is not None:
+            right += period if right < left else 0.0
+            centre = grid.pixel_to_map(grid.height / 2, grid.width / 2)[0]
+            turns = period * round((centre - (left + right) / 2) / period)
+            left, right = left + turns, right + turns
         footprint = shapely.box(left, bottom, right, top)
         self._footprint = footprint
         scene = shapely.Polygon(grid.corners())
@@ -53,10 +60,14 @@ class RasterLabels(LabelSource):
             raise outside_scene(path)
         self._factor = self._refinement(left, right, top, bottom)
         fine = grid.refined(self._factor)
+        # Here GDAL compares coordinates as they are.
+        in_file = fine
+        if dataset.crs == grid.crs:
+            in_file = moved_beside(fine, Grid(dataset.height, dataset.width, dataset.transform, grid.crs))
         self._vrt = WarpedVRT(
             dataset,
             crs=grid.crs,
-            transform=fine.transform,
+            transform=in_file.transform,
             height=fine.height,
             width=fine.width,
             resampling=Resampling.nearest,

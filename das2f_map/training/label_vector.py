@@ -13,6 +13,7 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.warp import transform_bounds
@@ -20,7 +21,8 @@ from rasterio.warp import transform_bounds
 from das2f_map.errors import LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.vector import geometry_layers, in_pixels, read_layer, valid_parts
+from das2f_map.scene.vector import geometry_layers, in_pixels, on_branch, read_layer, reprojected, valid_parts
+from das2f_map.scene.wrap import x_period
 from das2f_map.training.label_source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 
 # Field names people give to classes, compared in lower case without separators.
@@ -49,7 +51,8 @@ class VectorLabels(LabelSource):
         class_ids, self.legend, self.ids_are_codes = _legend_of(path, values.dropna(), named)
         self._grid = grid
         shapes, of = valid_parts(in_pixels(frame.geometry.to_numpy(), grid))
-        self._shapes, self._class_ids = shapes, class_ids[of]
+        shapes, moved = on_branch(shapes, grid)
+        self._shapes, self._class_ids = shapes, class_ids[of[moved]]
         self._is_point = shapely.get_type_id(shapes) == shapely.GeometryType.POINT
         self._tree = shapely.STRtree(shapes)
         scene = shapely.box(0, 0, grid.width, grid.height)
@@ -125,11 +128,11 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
             total += max(0, int(info["features"]))
             # A geographic box across the antimeridian comes back with left > right: read everything then.
             bbox = near if near[0] <= near[2] and np.isfinite(near).all() else None
-            frame = read_layer(path, layer, columns=[field], bbox=bbox)
+            frame = _read_near(path, layer, field, info["crs"], bbox)
         except (DataSourceError, DataLayerError, RasterioError) as error:
             raise LabelError(f"labels {path} cannot be read: {error}") from error
         frame = frame.rename(columns={field: "value"})[["value", "geometry"]]
-        frames.append(frame.to_crs(grid.crs))
+        frames.append(frame.set_geometry(reprojected(frame.geometry, grid.crs)))
     if not any(len(f) for f in frames):
         raise outside_scene(path) if total else LabelError(f"labels {path} hold no features")
     merged = gpd.GeoDataFrame(
@@ -143,6 +146,25 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
             "draw areas as polygons, or buffer the lines",
         )
     return merged
+
+
+def _read_near(
+    path: str, layer: str, field: str, crs: str, bbox: tuple[float, float, float, float] | None
+) -> gpd.GeoDataFrame:
+    """The features that touch a box, also whole turns around the world away; all without a box."""
+    period = x_period(CRS.from_user_input(crs))
+    boxes = [bbox]
+    if bbox is not None and period is not None:
+        left, bottom, right, top = bbox
+        world = pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]
+        for by in (-period, period):
+            if world is not None and world[0] <= right + by and world[2] >= left + by:
+                boxes.append((left + by, bottom, right + by, top))
+    if len(boxes) == 1:
+        return read_layer(path, layer, columns=[field], bbox=bbox)
+    # Some would touch two of the boxes: read all, then choose.
+    frame = read_layer(path, layer, columns=[field])
+    return frame[frame.intersects(shapely.union_all([shapely.box(*b) for b in boxes if b is not None]))]
 
 
 def _choose_field(path: str, info: dict[str, Any], wanted: str | None) -> str:
