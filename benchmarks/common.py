@@ -20,6 +20,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -64,11 +65,11 @@ def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("-o", "--output", type=Path, default=DOCS, help="folder for results [docs/benchmarks]")
+    made.add_argument("-o", "--output", type=Path, help="folder for results [docs/benchmarks]")
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="CUDA if it is there")
     made.add_argument("--threads", type=int, default=usable_cores(), help="CPU threads [all cores]")
     made.add_argument("--rounds", type=int, default=rounds, help=f"repetitions [{rounds}]")
-    made.add_argument("--quick", action="store_true", help="tiny sizes: does it run? Figures mean nothing")
+    made.add_argument("--quick", action="store_true", help="tiny sizes: does it run? To a temporary folder")
     made.add_argument("--child", help=argparse.SUPPRESS)  # JSON: what a process of its own is to measure
     return made
 
@@ -79,7 +80,10 @@ def usable_cores() -> int:
 
 
 def start(options: argparse.Namespace) -> torch.device:
-    """Threads, seed and device of a run."""
+    """Threads, seed, device and folder of a run."""
+    if options.output is None:
+        # Figures that mean nothing do not take the place of those that do.
+        options.output = Path(tempfile.gettempdir()) / "das2f-map-quick" if options.quick else DOCS
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     if options.device == "auto":

@@ -140,7 +140,7 @@ def table(record: dict[str, Any]) -> str:
                 size,
                 f"**{took}**" if s["measured"] else f"{took} (extrapolated)",
                 basis,
-                f"{run['pixels'] / run['seconds']:,.0f}",
+                f"{s['height'] * s['width'] / s['seconds']:,.0f}",
                 *shares,
                 *common.memory_cells(run),
             ]

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 import das2f_map
-from das2f_map.engines.choose import KINDS, PRECISIONS, choose
+from das2f_map.engines.choose import KINDS, PRECISIONS, EngineKind, choose
 from das2f_map.engines.shared_scan import compiled as shared_kernels
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import BACKENDS, default_backend
@@ -123,7 +123,7 @@ def diagnose() -> Diagnosis:
             for b in BACKENDS.values()
         ),
         engines=tuple(
-            Availability(k.name, str(d), p, _reason(partial(k.unavailable, published, d, p)))
+            Availability(k.name, str(d), p, _reason(partial(_engine_unavailable, k, published, d, p)))
             for d in devices
             for k in KINDS.values()
             for p in PRECISIONS[1:]
@@ -247,6 +247,13 @@ def _gdal_version() -> str | None:
     except ImportError as error:  # its libraries may be missing or of another version
         return f"rasterio cannot be imported: {error}"
     return str(rasterio.__gdal_version__)
+
+
+def _engine_unavailable(kind: EngineKind, config: NetworkConfig, device: torch.device, precision: str) -> str:
+    reason = kind.unavailable(config, device, precision)
+    if not reason and kind.name == "onnx" and importlib.util.find_spec("onnx") is None:
+        return "onnx is not installed: runs ONNX files only"
+    return reason
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Extra:

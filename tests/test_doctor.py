@@ -104,3 +104,10 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert onnx == ["onnxruntime is not installed"] * len(onnx)
     (mamba,) = [a.unavailable for a in found.scans if a.name == "mamba-ssm" and a.device == "cpu"]
     assert mamba == "OSError: libcuda.so.1: cannot open shared object file"
+
+
+def test_without_the_package_onnx_only_onnx_files_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "onnx" else find(n, *a))
+    reasons = {a.precision: a.unavailable for a in doctor.diagnose().engines if a.name == "onnx"}
+    assert reasons["fp32"] == "onnx is not installed: runs ONNX files only"

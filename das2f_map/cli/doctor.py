@@ -37,7 +37,7 @@ def doctor_command(as_json: JsonOption = False) -> None:
     else:
         print(f"No CUDA device: {diagnosis.cuda_missing}")
     print_table(
-        "Selective-scan backends, fastest first",
+        "Selective-scan backends, in the order in which they are taken",
         {"Device": "left", "Backend": "left", "Can be used": "left"},
         [(a.device, a.name, _yes_or_why(a)) for a in diagnosis.scans],
     )

@@ -18,7 +18,7 @@ import torch
 
 import das2f_map
 from das2f_map.engines.memory import too_small
-from das2f_map.errors import DeviceError, ModelError
+from das2f_map.errors import DeviceError, MissingDependencyError, ModelError
 from das2f_map.model import ModelBundle, ModelCard
 from das2f_map.network import NetworkConfig
 from das2f_map.network.onnx_graph import INPUT_NAMES, OPSETS, OUTPUT_NAME, build_graph
@@ -179,7 +179,12 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _session(data: bytes, device: torch.device) -> onnxruntime.InferenceSession:
     require_packages("onnxruntime")
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ImportError as error:  # installed, but its libraries do not load
+        raise MissingDependencyError(
+            f"onnxruntime cannot be imported: {error}", "install it again, or use --engine auto"
+        ) from error
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -204,13 +209,22 @@ def _session(data: bytes, device: torch.device) -> onnxruntime.InferenceSession:
 
 
 def _check_signature(session: onnxruntime.InferenceSession, card: ModelCard) -> None:
-    """Names and sizes of inputs and output, the batch dimension aside."""
+    """Names, types and sizes of inputs and output; the number of patches has to be free."""
     p, bands = card.patch.size, card.network.ms_bands
     expected = {
         INPUT_NAMES[0]: [bands, p, p],
         INPUT_NAMES[1]: [1, PAN_PER_MS * p, PAN_PER_MS * p],
         OUTPUT_NAME: [card.network.classes],
     }
-    found = {v.name: list(v.shape[1:]) for v in (*session.get_inputs(), *session.get_outputs())}
+    values = (*session.get_inputs(), *session.get_outputs())
+    found = {v.name: list(v.shape[1:]) for v in values}
     if found != expected:
         raise ModelError(f"the ONNX graph has inputs and outputs {found}, its card wants {expected}")
+    for v in values:
+        if v.type != "tensor(float)":
+            raise ModelError(f"the ONNX graph's {v.name} is a {v.type}, not a float32 tensor")
+        if isinstance(v.shape[0], int):
+            raise ModelError(
+                f"the ONNX graph's {v.name} is fixed to {v.shape[0]} patches at a time",
+                "export it again, with `das2f-map export`",
+            )

@@ -164,3 +164,11 @@ def test_missing_packages_are_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == missing else find(n, *a))
     with pytest.raises(MissingDependencyError, match=f"the package {missing}$|the package {missing} "):
         make_engine(bundle, engine="onnx", device=CPU)
+
+
+def test_graph_for_a_fixed_number_of_patches_is_refused(bundle: ModelBundle) -> None:
+    model = onnx.load_model_from_string(graph_bytes(bundle))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    with pytest.raises(ModelError, match="fixed to 1 patches at a time"):
+        OnnxEngine(model.SerializeToString(), bundle.card)

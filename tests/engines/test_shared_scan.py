@@ -230,6 +230,26 @@ def test_torch_scans_are_the_same_for_any_number_of_threads(threads: int) -> Non
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@needs_kernels
+def test_more_threads_than_strips_give_the_same_bits() -> None:
+    """Then the kernels' strips are shorter."""
+    engine = SharedScanEngine(trained_looking(torch.float32))
+    scene = block(19, 10)
+    tokens, maps = engine._first.maps(torch.from_numpy(scene.ms), torch.from_numpy(scene.pan))
+    rows, cols = np.nonzero(scene.all)
+    assert engine._kernels is not None
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 50, 150):
+            torch.set_num_threads(threads)
+            scanned = engine._kernels.scan(tokens, maps)
+            found.append(engine._kernels.finish(scanned, rows, cols).clone())
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_threads_are_kept_when_a_scan_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = SharedScanEngine(trained_looking(torch.float32, **SMALL), kernels=False)
     scene = block(2, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from kernel_cases import errors_of
@@ -85,3 +86,27 @@ def test_blocks_fit_into_free_memory(
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 0)
     side = cuda.block_size(NetworkConfig(classes=3), torch.device("cuda"), "bf16")
     assert smallest <= side <= largest
+
+
+def test_fewer_patches_at_a_time_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = cuda.TritonFirstStage.__new__(cuda.TritonFirstStage)
+    kernels.patches = 1024
+    scanned = cuda.ScannedBlock([torch.zeros(1)], [], [], [], [], [])
+    tried: list[int] = []
+
+    def finish(_scanned: object, rows: np.ndarray, cols: np.ndarray) -> torch.Tensor:
+        tried.append(len(rows))
+        if tried[-1] > limit:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return torch.from_numpy(rows * 1000 + cols)[:, None]
+
+    monkeypatch.setattr(kernels, "_finish", finish)
+    rows, cols = np.arange(700), np.arange(700)[::-1].copy()
+    limit = 200
+    found = kernels.finish(scanned, rows, cols)
+    assert found[:, 0].tolist() == (rows * 1000 + cols).tolist()
+    assert tried == [700, 350, 175, 175, 175, 175]
+    limit = 0
+    with pytest.raises(torch.cuda.OutOfMemoryError):  # then the block is to be smaller
+        kernels.finish(scanned, rows, cols)
+    assert kernels.patches >= 32

@@ -300,14 +300,15 @@ DAS2F_FN void scan_strip(const Rows &r, int64_t first, int64_t n, ScanScratch &w
 
 // Work items are (branch, group of channels, strip): each owns its part of y in both directions of an axis.
 DAS2F_FN void scan_items(
-    const Das2fSharedBlock &b, const Das2fSharedWeights &weights, int columns, std::atomic<int64_t> &next) {
+    const Das2fSharedBlock &b, const Das2fSharedWeights &weights, Pass pass, std::atomic<int64_t> &next) {
+    const bool columns = pass.columns;
     const Layout layout(b.rows, b.cols, kLanes);
     std::vector<char> memory(sizeof(ScanScratch) + 64);
     void *place = memory.data();
     size_t room = memory.size();
     ScanScratch &w = *static_cast<ScanScratch *>(std::align(64, sizeof(ScanScratch), place, room));
     const int64_t along = columns ? b.rows : b.cols, across = columns ? b.cols : b.rows;
-    const int64_t strips = (along + kStrip - 1) / kStrip;
+    const int64_t strips = (along + pass.strip - 1) / pass.strip;
     for (int64_t item = next++; item < 4 * kGroups * strips; item = next++) {
         const int64_t strip = item % strips, group = item / strips % kGroups, branch = item / strips / kGroups;
         // CMDA scans each modality with the other one's parameters.
@@ -330,8 +331,8 @@ DAS2F_FN void scan_items(
             r.reverse = backwards;
             r.parameters = b.scan[source] + kWidth + direction * kDirection;
             r.decay = weights.decay[branch] + direction * kStates * kWidth + group * kLanes;
-            const int64_t first = strip * kStrip;
-            const int64_t n = along - first < kStrip ? along - first : kStrip;
+            const int64_t first = strip * pass.strip;
+            const int64_t n = along - first < pass.strip ? along - first : pass.strip;
             if (direction == 0) scan_strip<true>(r, first, n, w);
             else scan_strip<false>(r, first, n, w);
         }

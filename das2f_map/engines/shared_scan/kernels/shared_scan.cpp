@@ -68,7 +68,8 @@ constexpr int kStates = 24;
 constexpr int kDirections = 4;
 constexpr int kDirection = kWidth + 2 * kStates;               // floats of a direction in a scan map
 constexpr int kScanMap = kWidth + kDirections * kDirection;    // floats of an entry
-constexpr int kStrip = 16;  // neighbouring starts whose exponentials are kept
+constexpr int kStrip = 16;  // neighbouring starts whose exponentials are kept, at most
+constexpr int kLeastStrip = 4;
 constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kEps = 1e-5f;
 
@@ -86,6 +87,12 @@ struct Layout {
         group = rows * row;
         branch = group * (kWidth / lanes);
     }
+};
+
+// The scan of a block goes along its rows, then along its columns, in strips of so many starts.
+struct Pass {
+    bool columns;
+    int strip;
 };
 
 // The classes of one modality's scan maps reach further into the patch for MS than for PAN.
@@ -164,33 +171,33 @@ typedef std::atomic<int64_t> Counter;
 #ifdef DAS2F_X86
 #define DAS2F_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
 #define DAS2F_AVX2 __attribute__((target("avx2,fma")))
-DAS2F_AVX512 void scan_avx512(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int columns, Counter &next) {
-    lanes16::scan_items(b, w, columns, next);
+DAS2F_AVX512 void scan_avx512(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass pass, Counter &next) {
+    lanes16::scan_items(b, w, pass, next);
 }
-DAS2F_AVX2 void scan_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int columns, Counter &next) {
-    lanes8::scan_items(b, w, columns, next);
+DAS2F_AVX2 void scan_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass pass, Counter &next) {
+    lanes8::scan_items(b, w, pass, next);
 }
-DAS2F_AVX512 void tail_avx512(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int, Counter &next) {
+DAS2F_AVX512 void tail_avx512(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
     lanes16::tail_items(b, w, next);
 }
-DAS2F_AVX2 void tail_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int, Counter &next) {
+DAS2F_AVX2 void tail_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
     lanes8::tail_items(b, w, next);
 }
 #ifdef DAS2F_HAS_BF16
 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma"))) void tail_bf16(
-    const Das2fSharedBlock &b, const Das2fSharedWeights &w, int, Counter &next) {
+    const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
     bf16::tail_items(b, w, next);
 }
 #endif
 #endif
-void scan_plain(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int columns, Counter &next) {
-    lanes8::scan_items(b, w, columns, next);
+void scan_plain(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass pass, Counter &next) {
+    lanes8::scan_items(b, w, pass, next);
 }
-void tail_plain(const Das2fSharedBlock &b, const Das2fSharedWeights &w, int, Counter &next) {
+void tail_plain(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
     lanes8::tail_items(b, w, next);
 }
 
-typedef void (*Worker)(const Das2fSharedBlock &, const Das2fSharedWeights &, int, Counter &);
+typedef void (*Worker)(const Das2fSharedBlock &, const Das2fSharedWeights &, Pass, Counter &);
 
 // Takes numbers below 2^-126 as zero while it lives: states and products decay through them all the time,
 // and processors are slow there.
@@ -205,11 +212,11 @@ struct FlushTiny {
 #endif
 };
 
-bool run(Worker worker, const Das2fSharedBlock &b, const Das2fSharedWeights &w, int argument, int threads) {
+bool run(Worker worker, const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass pass, int threads) {
     Counter next{0};
     return run_on_threads(threads, [&] {
         FlushTiny flush;
-        worker(b, w, argument, next);
+        worker(b, w, pass, next);
     });
 }
 
@@ -265,8 +272,15 @@ DAS2F_EXPORT int das2f_shared_scan(
     else if (level == 1) worker = scan_avx2;
 #endif
     (void)level;
-    const bool done = run(worker, *b, *w, 0, threads)  // along rows: stores
-                      && run(worker, *b, *w, 1, threads);  // along columns: adds
+    // Shorter strips share less, but every thread is to have one. What comes out is the same.
+    const int64_t groups = 4 * kWidth / (level >= 2 ? lanes16::kLanes : lanes8::kLanes);
+    const auto strip = [&](int64_t starts) {
+        int length = kStrip;
+        while (length > kLeastStrip && groups * ((starts + length - 1) / length) < threads) length /= 2;
+        return length;
+    };
+    const bool done = run(worker, *b, *w, {false, strip(b->cols)}, threads)    // stores
+                      && run(worker, *b, *w, {true, strip(b->rows)}, threads);  // adds
     return done ? 0 : 1;
 }
 
@@ -282,6 +296,6 @@ DAS2F_EXPORT int das2f_shared_tail(
 #endif
 #endif
     (void)level;
-    return run(worker, *b, *w, 0, threads) ? 0 : 1;
+    return run(worker, *b, *w, {}, threads) ? 0 : 1;
 }
 }
