@@ -262,3 +262,21 @@ def make_pair(
     ms_path = write_raster(folder / "ms.tif", ms_values, ms, dtype=dtype, nodata=nodata, names=names[:bands])
     pan_path = write_raster(folder / "pan.tif", pan_values, pan, dtype=dtype, nodata=nodata, names=["pan"])
     return ms_path, pan_path
+
+
+def shift_between(out: npt.NDArray[np.float32], field: Field, grid: Grid) -> tuple[float, float]:
+    """Least-squares shift (rows down, columns right; pixels of the grid) of an image against the truth."""
+    truth, (by_row, by_col) = field.render(grid), field.render(grid, gradient=True)
+    ok = np.isfinite(out)
+    # An image moved by s down holds f(row - s): the difference to the truth is -s times the slope.
+    slopes = np.stack([-by_row[ok], -by_col[ok], np.ones(ok.sum())], axis=1)
+    solution = np.linalg.lstsq(slopes, out[ok] - truth[ok], rcond=None)[0]
+    return float(solution[0]), float(solution[1])
+
+
+def errors(out: npt.NDArray[np.float32], field: Field, grid: Grid) -> Float64:
+    """Differences to the truth over the field's spread, at valid pixels."""
+    truth = field.render(grid)
+    ok = np.isfinite(out)
+    result: Float64 = (out - truth)[ok] / truth.std()
+    return result

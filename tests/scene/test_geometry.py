@@ -12,30 +12,12 @@ import rasterio
 from affine import Affine
 from pyproj import Transformer
 from rasterio.crs import CRS
-from synthetic import Field, make_pair, pair_grids, scene_field, write_raster
+from synthetic import errors, make_pair, pair_grids, scene_field, shift_between, write_raster
 
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.pair import ScenePair, open_pair
 
 Array = npt.NDArray[np.float64]
-
-
-def shift_between(out: npt.NDArray[np.float32], field: Field, grid: Grid) -> tuple[float, float]:
-    """Least-squares shift (rows down, columns right; pixels of the grid) of an image against the truth."""
-    truth, (by_row, by_col) = field.render(grid), field.render(grid, gradient=True)
-    ok = np.isfinite(out)
-    # An image moved by s down holds f(row - s): the difference to the truth is -s times the slope.
-    slopes = np.stack([-by_row[ok], -by_col[ok], np.ones(ok.sum())], axis=1)
-    solution = np.linalg.lstsq(slopes, out[ok] - truth[ok], rcond=None)[0]
-    return float(solution[0]), float(solution[1])
-
-
-def errors(out: npt.NDArray[np.float32], field: Field, grid: Grid) -> Array:
-    """Differences to the truth over the field's spread, at valid pixels."""
-    truth = field.render(grid)
-    ok = np.isfinite(out)
-    result: Array = (out - truth)[ok] / truth.std()
-    return result
 
 
 @dataclass(frozen=True)
