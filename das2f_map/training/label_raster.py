@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 
-from das2f_map.errors import LabelError
+from das2f_map.errors import InputError, LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.products.class_raster import read_legend
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.wrap import moved_beside, x_period
+from das2f_map.scene.plan import map_between
+from das2f_map.scene.wrap import repeats_within
 from das2f_map.training.label_source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
+
+_OUTLINE_PARTS = 64
+"""Of each side of the raster: straight in one CRS is a curve in another."""
+
+_STRIP = 256
+"""Rows of positions looked up at a time: the raster may be far finer than they are."""
 
 
 class RasterLabels(LabelSource):
@@ -46,35 +50,22 @@ class RasterLabels(LabelSource):
         self._dataset = dataset
         self._grid = grid
         self._nodata = dataset.nodata
-        left, bottom, right, top = transform_bounds(dataset.crs, grid.crs, *_dataset_bounds(dataset))
-        period = x_period(grid.crs)
-        if period is not None:
-            right += period if right < left else 0.0
-            centre = grid.pixel_to_map(grid.height / 2, grid.width / 2)[0]
-            turns = period * round((centre - (left + right) / 2) / period)
-            left, right = left + turns, right + turns
-        footprint = shapely.box(left, bottom, right, top)
-        self._footprint = footprint
-        scene = shapely.Polygon(grid.corners())
-        if not footprint.intersects(scene):
+        file = Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+        try:
+            self._footprint = _footprint(file, grid)
+            # About as fine as the raster; NaN in the middle of the scene is nowhere in it.
+            finest = max(map_between(grid, file).footprint)
+            self._factor = int(np.clip(round(finest), 1, 8)) if math.isfinite(finest) else 1
+            self._map = map_between(grid.refined(self._factor), file)
+        except InputError as error:  # which calls them MS and PAN
+            raise LabelError(
+                f"label raster {path} cannot be laid over the scene: its coordinate reference system cannot "
+                "be converted to that of the MS file",
+                "bring the labels to the coordinate reference system of the MS file with gdalwarp",
+            ) from error
+        self._file = file
+        if self._footprint.intersection(grid.window).is_empty:
             raise outside_scene(path)
-        self._factor = self._refinement(left, right, top, bottom)
-        fine = grid.refined(self._factor)
-        # Here GDAL compares coordinates as they are.
-        in_file = fine
-        if dataset.crs == grid.crs:
-            in_file = moved_beside(fine, Grid(dataset.height, dataset.width, dataset.transform, grid.crs))
-        self._vrt = WarpedVRT(
-            dataset,
-            crs=grid.crs,
-            transform=in_file.transform,
-            height=fine.height,
-            width=fine.width,
-            resampling=Resampling.nearest,
-            nodata=self._nodata,
-            # The default interpolates positions to an eighth of a pixel; rasterio cannot take 0.
-            tolerance=0.001,
-        )
         values = self._distinct()
         if not values:
             raise LabelError(
@@ -87,13 +78,6 @@ class RasterLabels(LabelSource):
             )
         names = self._names() or {}
         self.legend = Legend.from_names([names.get(v, f"class {v}") for v in values], values)
-
-    def _refinement(self, left: float, right: float, top: float, bottom: float) -> int:
-        """Positions looked at along a pixel's side."""
-        along_rows = (top - bottom) / self._dataset.height
-        along_cols = (right - left) / self._dataset.width
-        size = min(self._grid.pixel_size)
-        return int(np.clip(round(size / max(min(along_rows, along_cols), 1e-300)), 1, 8))
 
     def _names(self) -> dict[int, str] | None:
         """Class names the raster carries, by value."""
@@ -114,25 +98,42 @@ class RasterLabels(LabelSource):
     def _values(self, window: Window) -> NDArray[np.int64]:
         """Class numbers on the refined grid, 0 where unlabelled."""
         fine = window.refined(self._factor)
-        where = ((fine.row, fine.row_stop), (fine.col, fine.col_stop))
+        out = np.zeros((fine.height, fine.width), np.int64)
+        for row in range(0, fine.height, _STRIP):
+            strip = Window(fine.row + row, fine.col, min(_STRIP, fine.height - row), fine.width)
+            at_row, at_col = self._map.centres(strip)
+            # A scene over the seam of a raster around the world lies on either side of it.
+            for rows, cols in repeats_within(self._file):
+                self._look_up(at_row + rows, at_col + cols, out[row : row + strip.height])
+        return out
+
+    def _look_up(self, row: NDArray[np.float64], col: NDArray[np.float64], out: NDArray[np.int64]) -> None:
+        """Set ``out`` to class numbers where it has positions, in the raster's pixels."""
+        with np.errstate(invalid="ignore"):
+            inside = (row >= 0) & (row < self._file.height) & (col >= 0) & (col < self._file.width)
+        if not inside.any():
+            return
+        r, c = row[inside].astype(np.int64), col[inside].astype(np.int64)
+        top, left = int(r.min()), int(c.min())
+        where = ((top, int(r.max()) + 1), (left, int(c.max()) + 1))
         try:
-            raw = self._vrt.read(1, window=where)
-            inside = self._vrt.dataset_mask(window=where) > 0
+            raw = self._dataset.read(1, window=where)[r - top, c - left]
+            valid = self._dataset.read_masks(1, window=where)[r - top, c - left] > 0
         except RasterioError as error:
             raise LabelError(
                 f"label raster {self._path} cannot be read: {error.__cause__ or error}",
                 "the file seems to be damaged or cut short",
             ) from error
         if raw.dtype.kind == "f":
-            inside &= np.isfinite(raw)
-            raw = np.where(inside, raw, 0)
+            valid &= np.isfinite(raw)
+            raw = np.where(valid, raw, 0)
             if not np.array_equal(raw, np.round(raw)):
                 raise LabelError(f"label raster {self._path} holds fractions, not class numbers")
-        return np.where(inside, raw, NODATA_CLASS).astype(np.int64)
+        out[inside] = np.where(valid, raw, NODATA_CLASS)
 
     def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
         for window in candidates:
-            if shapely.Polygon(self._grid.cropped(window).corners()).intersects(self._footprint):
+            if not window.intersection(self._footprint).is_empty:
                 yield window
 
     def read(self, window: Window) -> LabelBlock:
@@ -156,11 +157,18 @@ class RasterLabels(LabelSource):
         return LabelBlock(classes, int(contested.sum()))
 
     def close(self) -> None:
-        self._vrt.close()
         self._dataset.close()
 
 
-def _dataset_bounds(dataset: Any) -> tuple[float, float, float, float]:
-    corners = [dataset.transform * (c, r) for c in (0, dataset.width) for r in (0, dataset.height)]
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    return min(xs), min(ys), max(xs), max(ys)
+def _footprint(file: Grid, scene: Grid) -> Window:
+    """Pixels of the scene that bound a file; all of them if it goes around the world or leads out of it."""
+    steps = np.linspace(0.0, 1.0, _OUTLINE_PARTS + 1)
+    zero, one = np.zeros_like(steps), np.ones_like(steps)
+    row, col = map_between(file, scene).positions(
+        np.concatenate([zero, steps, one, steps]) * file.height,
+        np.concatenate([steps, one, steps, zero]) * file.width,
+    )
+    if len(repeats_within(file)) > 1 or not np.isfinite([row, col]).all():
+        return scene.window
+    top, left = math.floor(row.min()), math.floor(col.min())
+    return Window(top, left, math.ceil(row.max()) - top, math.ceil(col.max()) - left)

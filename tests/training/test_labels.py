@@ -12,7 +12,9 @@ import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj import Transformer
 from rasterio.crs import CRS
+from rasterio.features import rasterize
 
 from das2f_map.errors import LabelError
 from das2f_map.legend import Legend
@@ -336,3 +338,93 @@ def test_labels_of_many_blocks_are_limited_with_rare_classes_first() -> None:
     assert kept.counts()["pond"] == 2
     assert kept.counts()["tree"] >= 30
     assert limit_blocks(table, 10, 1600, seed=0) is table
+
+
+@pytest.mark.parametrize("kind", ["vector", "raster"])
+@pytest.mark.parametrize(
+    ("scene_lon", "label_crs", "label_lon"),
+    [
+        (285.0, "EPSG:4326", -75.0),
+        (-75.0, "EPSG:4326", 285.0),
+        (180.0, "EPSG:4326", -180.0),
+        (180.0, "EPSG:32760", None),
+        (-180.0, "EPSG:32760", None),
+        (180.0, "EPSG:3857", None),
+    ],
+)
+def test_longitudes_in_other_words(
+    kind: str, scene_lon: float, label_crs: str, label_lon: float | None, tmp_path: Path
+) -> None:
+    """Labels in degrees, or over 180 degrees, whichever way they and the scene write longitudes."""
+    step = 1e-4
+    grid = Grid(60, 80, Affine(step, 0, scene_lon - 40 * step, 0, -step, -17), CRS.from_epsg(4326))
+    frame = gpd.GeoDataFrame(
+        {"class": [1, 2]},
+        geometry=[
+            shapely.box(*grid.pixel_to_map(30, 10), *grid.pixel_to_map(10, 70)),
+            shapely.box(*grid.pixel_to_map(50, 20), *grid.pixel_to_map(40, 30)),
+        ],
+        crs=4326,
+    )
+    expected = np.zeros((60, 80), np.uint8)
+    expected[10:30, 10:70], expected[40:50, 20:30] = 1, 2
+    if label_lon is not None:
+        there = Grid(240, 320, Affine(step / 4, 0, label_lon - 40 * step, 0, -step / 4, -17), grid.crs)
+        frame = frame.set_geometry(frame.translate(label_lon - scene_lon))
+    else:
+        to = Transformer.from_crs("EPSG:4326", label_crs, always_xy=True)
+        around = 2 * np.pi * 6_378_137 if label_crs == "EPSG:3857" else 0.0
+
+        def convert(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+            x, y = to.transform(*xy.T)
+            # Over the end of the map: as files go on there.
+            return np.stack([np.where((x < 0) & (around > 0), x + around, x), y], axis=1)
+
+        dense = frame.geometry.segmentize(step)
+        frame = gpd.GeoDataFrame(
+            {"class": [1, 2]}, geometry=shapely.transform(dense.to_numpy(), convert), crs=label_crs
+        )
+        left, bottom, right, top = frame.total_bounds
+        pixel = 2.5
+        size = (int((top - bottom) / pixel) + 41, int((right - left) / pixel) + 41)
+        there = Grid(
+            *size,
+            Affine(pixel, 0, left - 20 * pixel, 0, -pixel, top + 20 * pixel),
+            CRS.from_string(label_crs),
+        )
+    path = tmp_path / ("labels.gpkg" if kind == "vector" else "labels.tif")
+    if kind == "vector":
+        frame.to_file(path)
+    else:
+        burnt = rasterize(
+            zip(frame.geometry, frame["class"], strict=True),
+            out_shape=(there.height, there.width),
+            transform=there.transform,
+            dtype="uint8",
+        )
+        write_raster(path, burnt, there)
+    found = image(read_labels(path, grid), grid)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("first", [-180.0, 0.0])
+@pytest.mark.parametrize("crs", ["EPSG:32760", "EPSG:4326"])
+def test_raster_around_the_world(crs: str, first: float, tmp_path: Path) -> None:
+    """A scene over the seam of the labels, or over 180 degrees amid them, has labels everywhere."""
+    to = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    x, y = to.transform(180.0, -17.0)
+    step = 10.0 if crs == "EPSG:32760" else 1e-4
+    grid = Grid(60, 80, Affine(step, 0, x - 40 * step, 0, -step, y + 30 * step), CRS.from_string(crs))
+    fine = Grid(10, 360_000, Affine(1e-3, 0, first, 0, -1e-3, -16.995), CRS.from_epsg(4326))
+    # A class for each column of a thousandth of a degree, told by its longitude.
+    values = (np.arange(360_000) + round(first * 1000)) % 360_000 % 7 + 1
+    write_raster(tmp_path / "world.tif", np.tile(values, (10, 1)).astype(np.uint8), fine)
+    table = read_labels(tmp_path / "world.tif", grid)
+    col, row = np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5)
+    back = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    lon = back.transform(*(grid.transform * (col, row)))[0] % 360
+    expected = np.floor(lon * 1000).astype(int) % 7 + 1
+    found = image(table, grid)
+    assert (found > 0).all()
+    # A pixel beside a column's edge may be on its other side by rounding.
+    assert (found == expected).mean() > 0.98
