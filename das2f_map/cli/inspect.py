@@ -108,6 +108,7 @@ def _print(found: Inspection) -> None:
     pair.append(("No data", f"{_share(found.invalid_share)} of {found.sampled_pixels:,} pixels looked at"))
     if scene["mask"] is not None:
         pair.append(("Masked", f"{_share(found.masked_share)}, by {_last(scene['mask']['path'])}"))
+        pair.extend(("", notice) for notice in scene["mask"]["notices"])
     print_table("Pair", {"": "left", " ": "left"}, pair)
     print_table(
         "Bands",

@@ -126,8 +126,9 @@ def bands_of(text: str | None) -> dict[str, int | str] | None:
 def mask_of(mask: str | None, values: str | None, bits: str | None) -> MaskFile | None:
     """The values of ``--mask``, ``--mask-values`` and ``--mask-bits``."""
     if mask is None:
-        if values or bits:
-            raise typer.BadParameter("it says what of --mask FILE is left out", param_hint="--mask-values")
+        for option, given in (("--mask-values", values), ("--mask-bits", bits)):
+            if given is not None:
+                raise typer.BadParameter("it says what of --mask FILE is left out", param_hint=option)
         return None
     from das2f_map.scene.mask import MaskFile, parse_numbers
 
@@ -137,4 +138,7 @@ def mask_of(mask: str | None, values: str | None, bits: str | None) -> MaskFile 
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint=option) from error
 
-    return MaskFile(mask, numbers(values, "--mask-values"), numbers(bits, "--mask-bits"))
+    file = MaskFile(mask, numbers(values, "--mask-values"), numbers(bits, "--mask-bits"))
+    if min(file.bits, default=0) < 0:
+        raise typer.BadParameter("bits count from 0, the lowest", param_hint="--mask-bits")
+    return file

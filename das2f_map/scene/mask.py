@@ -8,7 +8,9 @@ mask has nodata, nothing is excluded.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,7 @@ from shapely import affinity
 
 from das2f_map.errors import InputError
 from das2f_map.scene.area import Area
+from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.plan import map_between
 from das2f_map.scene.reduced import reduced_windows
@@ -39,6 +42,11 @@ _OUTLINE_PARTS = 64
 _STRIP = 64
 """MS pixel rows looked up at a time: a mask may be far finer than the scene."""
 
+_PROBE, _PROBE_BLOCK = 500_000, 128
+"""MS pixels looked at for one that is excluded, and MS pixels a side of a block of them."""
+
+_NUMBERS = re.compile(r"(-?\d+)(?:\s*-\s*(-?\d+))?")
+
 
 @dataclass(frozen=True)
 class MaskFile:
@@ -51,7 +59,8 @@ class MaskFile:
     values:
         Of a raster: these values are excluded; none: all but 0.
     bits:
-        Of a raster, instead: pixels with any of these bits set are, 0 the lowest.
+        Of a raster, instead: pixels with any of these bits set are, 0 the lowest. Negative numbers have
+        the bits of their two's complement in the raster's own type.
     """
 
     path: str | Path
@@ -60,16 +69,21 @@ class MaskFile:
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
-    """``"3,8-10"`` as ``(3, 8, 9, 10)``. Raises ``ValueError`` with a clear message."""
+    """``"3,8-10"`` as ``(3, 8, 9, 10)``, ``"-1,-5--3"`` as ``(-1, -5, -4, -3)``.
+
+    Raises ``ValueError`` with a clear message.
+    """
     found: list[int] = []
     for part in text.split(","):
-        first, dash, last = (p.strip() for p in part.partition("-"))
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        match = _NUMBERS.fullmatch(part.strip())
+        if match is None:
             raise ValueError(f"{part.strip()!r} is not a whole number or a range such as 8-10")
-        stop = int(last) if dash else int(first)
-        if stop - int(first) > 65_535:
+        first, last = int(match[1]), int(match[1] if match[2] is None else match[2])
+        if last < first:
+            raise ValueError(f"{part.strip()} counts down: the smaller number comes first")
+        if last - first > 65_535:
             raise ValueError(f"{part.strip()} are too many")
-        found.extend(range(int(first), stop + 1))
+        found.extend(range(first, last + 1))
     return tuple(found)
 
 
@@ -79,6 +93,7 @@ class SceneMask:
     def __init__(self, file: MaskFile, source: RasterSource | Area | None, grids: GridPair) -> None:
         self.file = file
         self._source = source
+        self._grids = grids
         self._map = _map_to(source, grids.pan) if isinstance(source, RasterSource) else None
         self.covered = _covered(grids.ms, source.grid) if isinstance(source, RasterSource) else 1.0
         """Part of the scene that a raster covers, 0..1."""
@@ -151,9 +166,31 @@ class SceneMask:
         """What a user should know, a sentence each."""
         if self._source is None:
             return (f"mask {self.file.path} has no polygon in the scene: it excludes nothing",)
+        notices = []
         if self.covered < 1:
-            return (f"mask {self.file.path} covers only a part of the scene: it excludes nothing beyond",)
-        return ()
+            notices.append(
+                f"mask {self.file.path} covers only a part of the scene: it excludes nothing beyond"
+            )
+        if self._finds_nothing:
+            notices.append(self._finds_nothing)
+        return tuple(notices)
+
+    @cached_property
+    def _finds_nothing(self) -> str | None:
+        """A sentence if what was chosen by number is nowhere: a wrong number looks like a clear sky."""
+        if not (self.file.values or self.file.bits):
+            return None
+        scene, seen = self._grids.ms.window, 0
+        strata = max(1, _PROBE // _PROBE_BLOCK**2)
+        for window in spread_blocks(scene, _PROBE_BLOCK, strata=strata, seed=0):
+            if self.excluded(window).any():
+                return None
+            seen += window.height * window.width
+            if seen >= _PROBE:
+                break
+        where = "" if seen == scene.height * scene.width else f" in the {seen:,} pixels looked at"
+        none = "bits are set nowhere" if self.file.bits else "values are nowhere"
+        return f"mask {self.file.path} excludes nothing{where}: its chosen {none}"
 
     def describe(self) -> dict[str, Any]:
         """For a report, as plain JSON types."""
@@ -161,6 +198,7 @@ class SceneMask:
             "path": str(self.file.path),
             "values": list(self.file.values) or None,
             "bits": list(self.file.bits) or None,
+            "notices": list(self.notices()),
         }
 
     def close(self) -> None:
@@ -191,7 +229,8 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
     ------
     InputError
         It is missing, neither raster nor vector, has no CRS, several bands, lines or points; values or
-        bits are asked of polygons or bits of numbers that are not whole; a raster lies elsewhere.
+        bits are asked of polygons, bits of numbers that are not whole, or bits or values alone that its
+        type cannot hold; a raster lies elsewhere.
     """
     label = f"mask file {file.path}"
     if file.values and file.bits:
@@ -215,8 +254,7 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
             )
         if file.bits and not np.issubdtype(np.dtype(source.dtype), np.integer):
             raise InputError(f"{label} has no bits: its values are {source.dtype}", "choose by --mask-values")
-        if max(file.bits, default=0) > 63:
-            raise InputError(f"{label} has no bit {max(file.bits)}", "bits count from 0, the lowest")
+        _refuse_impossible(file, np.dtype(source.dtype), label)
         mask = SceneMask(file, source, grids)
         if mask.covered == 0:
             raise InputError(f"{label} does not touch the scene", "check that it belongs to this scene")
@@ -224,6 +262,25 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
     except BaseException:
         source.close()
         raise
+
+
+def _refuse_impossible(file: MaskFile, dtype: np.dtype[Any], label: str) -> None:
+    """Values and bits that no pixel of the type can have."""
+    if not np.issubdtype(dtype, np.integer):
+        return
+    limits = np.iinfo(dtype)
+    beyond = [b for b in file.bits if not 0 <= b < limits.bits]
+    if beyond:
+        raise InputError(
+            f"{label} has no bit {max(beyond)}: its values are {dtype}, with bits 0 to {limits.bits - 1}",
+            "bits count from 0, the lowest; --mask-values chooses by values",
+        )
+    if file.values and not any(limits.min <= v <= limits.max for v in file.values):
+        raise InputError(
+            f"{label} cannot hold any of the values to leave out: its values are {dtype}, "
+            f"{limits.min} to {limits.max}",
+            "gdalinfo -hist shows what values it has",
+        )
 
 
 def _map_to(source: RasterSource, scene: Grid) -> PixelMap:

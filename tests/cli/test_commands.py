@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -435,3 +436,32 @@ def test_mask_and_nodata(run: Run, model: Path, tmp_path: Path) -> None:
     assert told["invalid_share"] == pytest.approx(4 / 24)
     assert told["masked_share"] == pytest.approx(2 / 24)
     assert told["next_command"].endswith(f"--nodata 7 --mask {mask}")
+
+
+def test_masks_by_number(run: Run, model: Path, tmp_path: Path) -> None:
+    files = make_pair(tmp_path, ms_shape=(24, 28))
+    values = np.zeros((1, 24, 28))
+    values[0, 22:], values[0, 0, :14] = -1, -3
+    mask = write_raster(tmp_path / "m.tif", values, pair_grids(ms_shape=(24, 28))[0], dtype="int16")
+    look = ("inspect", *files, "--model", model)
+    for options, share in (
+        (("--mask-values", "-1"), 2 / 24),
+        (("--mask-values=-1",), 2 / 24),
+        (("--mask-values", "-3,-1"), 2 / 24 + 0.5 / 24),
+        (("--mask-values", "-3--1"), 2 / 24 + 0.5 / 24),
+        (("--mask-bits", "1"), 2 / 24),
+    ):
+        told = json.loads(run("-q", *look, "--mask", mask, *options, "--json").out)
+        assert told["masked_share"] == pytest.approx(share)
+        # What it says to type next is understood as well.
+        words = shlex.split(told["next_command"])
+        again = run("-q", *look, *words[words.index("--mask") :], "--json")
+        assert json.loads(again.out)["masked_share"] == pytest.approx(share)
+    nothing = run(*look, "--mask", mask, "--mask-values", "5").out
+    assert "excludes nothing: its chosen values are nowhere" in nothing
+    for option, other in (("--mask-values", "--mask-bits"), ("--mask-bits", "--mask-values")):
+        outcome = run(*look, option, "3")
+        assert outcome.code == 2
+        assert f"for {option}" in outcome.err
+        assert other not in outcome.err
+    assert "--mask-bits" in run(*look, "--mask", mask, "--mask-bits", "-1").err

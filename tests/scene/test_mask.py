@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import geopandas
@@ -129,7 +130,12 @@ def test_rasters_of_other_grids(pair, tmp_path: Path) -> None:
     np.testing.assert_array_equal(excluded(pair, MaskFile(path)), window(16, 16, 41, 41))
     with open_pair(*pair, mask=MaskFile(path)) as scene:
         assert any("covers only a part of the scene" in n for n in scene.notices)
-        assert scene.describe()["mask"] == {"path": str(path), "values": None, "bits": None}
+        assert scene.describe()["mask"] == {
+            "path": str(path),
+            "values": None,
+            "bits": None,
+            "notices": [f"mask {path} covers only a part of the scene: it excludes nothing beyond"],
+        }
 
 
 def test_an_empty_window(pair, tmp_path: Path) -> None:
@@ -205,6 +211,11 @@ def test_refused(pair, tmp_path: Path) -> None:
     refused(MaskFile(lines), "LineString features")
     refused(MaskFile(floats, bits=(3,)), "no bits: its values are float32")
     refused(MaskFile(floats, values=(1,), bits=(3,)), "by values or by bits")
+    words = write_raster(tmp_path / "w.tif", np.ones((1, 64, 64)), MS, dtype="uint16")
+    signed = write_raster(tmp_path / "s.tif", np.ones((1, 64, 64)), MS, dtype="int16")
+    refused(MaskFile(words, bits=(3, 20)), "no bit 20: its values are uint16, with bits 0 to 15")
+    refused(MaskFile(signed, bits=(16,)), "no bit 16: its values are int16, with bits 0 to 15")
+    refused(MaskFile(words, values=(-1, 65_536)), "values are uint16, 0 to 65535")
     refused(MaskFile(two), "has 2 bands, a mask has one")
     refused(MaskFile(elsewhere), "mask file .*far.tif does not touch the scene")
 
@@ -276,8 +287,9 @@ def test_at_a_glance_reads_a_reduced_mask(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_numbers() -> None:
     assert parse_numbers("3, 8-10,61440") == (3, 8, 9, 10, 61440)
-    for text in ("", "a", "3-", "-3", "1-100000000"):
-        with pytest.raises(ValueError, match=r"whole number|too many"):
+    assert parse_numbers("-1,-5--3, -1 - 1") == (-1, -5, -4, -3, -1, 0, 1)
+    for text in ("", "a", "3-", "--3", "1-100000000", "3,", "10-8", "1.5"):
+        with pytest.raises(ValueError, match=r"whole number|too many|counts down"):
             parse_numbers(text)
 
 
@@ -294,3 +306,40 @@ def test_a_mask_whose_coordinates_cannot_be_converted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mask file .*mask\.tif cannot be laid over the scene") as caught:
         open_mask(MaskFile(mask), GridPair(MS))
     assert "PAN" not in caught.value.message
+
+
+def test_a_choice_that_finds_nothing_is_told(pair, tmp_path: Path) -> None:
+    """A wrong number looks like a clear sky."""
+    values = np.zeros((1, 64, 64))
+    values[0, 50:, 60:] = 4
+    path = write_raster(tmp_path / "qa.tif", values, MS, dtype="uint16")
+    for choice, nothing in (
+        (MaskFile(path, bits=(3,)), "its chosen bits are set nowhere"),
+        (MaskFile(path, values=(1, 5)), "its chosen values are nowhere"),
+        (MaskFile(path, bits=(2,)), None),
+        (MaskFile(path, values=(4,)), None),
+    ):
+        with open_pair(*pair, mask=choice) as scene:
+            told = [n for n in scene.notices if n.startswith("mask")]
+        assert told == ([] if nothing is None else [f"mask {path} excludes nothing: {nothing}"])
+
+
+def test_a_large_scene_is_not_searched_as_a_whole(tmp_path: Path) -> None:
+    scene = GridPair(Grid(40_000, 40_000, MS.transform, MS.crs))
+    coarse = Grid(40, 40, MS.transform * Affine.scale(1000), MS.crs)
+    path = write_raster(tmp_path / "m.tif", np.ones((1, 40, 40)), coarse, dtype="uint8")
+    with open_mask(MaskFile(path, values=(2,)), scene) as mask:
+        (told,) = mask.notices()
+    seen = int(re.search(r"nothing in the ([\d,]+) pixels looked at", told)[1].replace(",", ""))
+    assert 500_000 <= seen < 600_000
+
+
+def test_negative_values(pair, tmp_path: Path) -> None:
+    values = np.zeros((1, 64, 64))
+    values[0, 3:6, 7:9], values[0, 20, 20] = -1, -7
+    path = write_raster(tmp_path / "m.tif", values, MS, dtype="int16")
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, values=(-1,))), values[0] == -1)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, values=(-7, -1))), values[0] < 0)
+    # Two's complement in 16 bits: -7 is 0b1111111111111001.
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, bits=(1,))), values[0] == -1)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, bits=(15,))), values[0] < 0)
