@@ -48,6 +48,9 @@ RATIO_TOLERANCE = 0.03
 RATIO_LIMITS = (1.5, 8.0)
 """Ratios of pixel sizes that are taken without being told to."""
 
+_RATIO_LIMITS_MARGIN = 0.01
+"""Relative; pixel sizes are rounded in files, and a ratio in another CRS changes over the scene."""
+
 
 @dataclass(frozen=True)
 class PairPlan:
@@ -404,10 +407,12 @@ def _refuse_bad_ratio(ratios: tuple[float, float], force: bool) -> None:
             "give the multispectral file first, then the panchromatic one",
         )
     lowest, highest = RATIO_LIMITS
-    if not force and (min(ratios) < lowest or max(ratios) > highest):
+    margin = 1 + _RATIO_LIMITS_MARGIN
+    if not force and (min(ratios) < lowest / margin or max(ratios) > highest * margin):
         apart = f"{ratio:.3g}" if max(ratios) < 1.05 * min(ratios) else f"{ratios[0]:.3g} × {ratios[1]:.3g}"
         raise InputError(
-            f"the MS : PAN pixel size ratio is {apart}, too far from 4 ({lowest} to {highest} are taken)",
+            f"the MS : PAN pixel size ratio is {apart}, too far from 4 "
+            f"({lowest:g} to {highest:g} are taken, within 1 %)",
             "check that both files belong to one sensor; --force takes them all the same",
         )
 

@@ -394,6 +394,22 @@ def test_far_ratios_can_be_forced(tmp_path: Path) -> None:
         assert pair.read_block(Window(0, 0, 20, 20), 0, 0).valid.all()
 
 
+@pytest.mark.parametrize(
+    ("ratio", "taken"), [(8.0001, True), (8.07, True), (8.1, False), (1.49, True), (1.48, False)]
+)
+def test_limits_of_the_ratio(tmp_path: Path, ratio: float, taken: bool) -> None:
+    """Taken within 1 %: pixel sizes are rounded in files."""
+    paths = make_pair(tmp_path, ratio=ratio, ms_shape=(20, 20), bands=1)
+    if taken:
+        with open_pair(*paths) as pair:
+            assert pair.ratio == pytest.approx(ratio)
+    else:
+        with pytest.raises(
+            InputError, match=rf"ratio is {ratio}, too far from 4 \(1.5 to 8 are taken, within 1 %\)"
+        ):
+            open_pair(*paths)
+
+
 def test_a_file_cut_short(tmp_path: Path) -> None:
     paths = make_pair(tmp_path)
     content = paths[1].read_bytes()
