@@ -89,8 +89,7 @@ def _print(found: Inspection) -> None:
             ("Type", *(f["dtype"] for f in files)),
             (
                 "In the common part",
-                f"{100 * found.overlap['ms_share']:.1f} %",
-                f"{100 * found.overlap['pan_share']:.1f} %",
+                *(_overlap(found.overlap[k]) for k in ("ms_share", "pan_share")),
             ),
         ],
     )
@@ -105,6 +104,8 @@ def _print(found: Inspection) -> None:
         pair.append(("", found.shift["because"]))
         if found.shift["varies"] and found.shift["variation"]:
             pair.append(("", f"changes by {found.shift['variation']['range']:.1f} PAN pixels over the scene"))
+        elif found.shift["varies"] is None and found.shift["action"] == "correct":
+            pair.append(("", "too few windows to tell whether it changes over the scene"))
     pair.append(("No data", f"{_share(found.invalid_share)} of {found.sampled_pixels:,} pixels looked at"))
     if scene["mask"] is not None:
         pair.append(("Masked", f"{_share(found.masked_share)}, by {_last(scene['mask']['path'])}"))
@@ -161,6 +162,11 @@ def _duration(seconds: float) -> str:
     if seconds < 5400:
         return f"about {seconds / 60:.0f} min"
     return f"about {seconds / 3600:.1f} h"
+
+
+def _overlap(share: float) -> str:
+    """Never 0: where nothing is common, there is no pair."""
+    return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def _share(share: float) -> str:

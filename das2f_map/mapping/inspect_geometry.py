@@ -20,10 +20,15 @@ def overlap(pair: ScenePair) -> dict[str, float]:
     in_metres = grid.height * grid.width * pair.ms_gsd_m**2
     pan_area = pan.grid.height * pan.grid.width * pair.pan_gsd_m**2
     return {
-        "ms_share": round(min(1.0, area / ms_area), 4),
-        "pan_share": round(min(1.0, in_metres / pan_area), 4),
-        "km2": round(in_metres / 1e6, 4),
+        "ms_share": _rounded(min(1.0, area / ms_area)),
+        "pan_share": _rounded(min(1.0, in_metres / pan_area)),
+        "km2": _rounded(in_metres / 1e6),
     }
+
+
+def _rounded(value: float) -> float:
+    """Four decimals, of small values four digits: a single pixel in common is not nothing."""
+    return round(value, 4) if value >= 1 else float(f"{value:.4g}")
 
 
 def alignment(pair: ScenePair, *, nested: bool) -> str:

@@ -8,6 +8,7 @@ are turned while reading, so nothing above this module has to think of them.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,12 @@ from das2f_map.scene.bands import FileBand, roles_of
 from das2f_map.scene.grid import Grid, Window
 
 Float32 = npt.NDArray[np.float32]
+
+_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
+_ACCESS_HINT = (
+    "check the address and the connection; what is not public needs credentials in the environment, "
+    "e.g. AWS_ACCESS_KEY_ID or GDAL_HTTP_BEARER"
+)
 
 _RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif out.tif, with your own CRS"
 
@@ -293,9 +300,10 @@ def _open(path: str, role: str) -> rasterio.DatasetReader:
     except RasterioError as error:
         if is_local and Path(path).is_dir():
             raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
-        raise InputError(
-            f"{role} file {path} cannot be opened as a raster: {error}", "gdalinfo shows what GDAL sees"
-        ) from error
+        # What is there but is no image has been fetched.
+        fetched = "not recognized as being in a supported" in str(error)
+        hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"
+        raise InputError(f"{role} file {path} cannot be opened as a raster: {error}", hint) from error
 
 
 def _check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:

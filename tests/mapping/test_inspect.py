@@ -20,6 +20,7 @@ from synthetic import make_pair, pair_grids, scene_field, write_raster
 from tiny import tiny_bundle
 
 import das2f_map
+from das2f_map.cli.inspect import _print as show
 from das2f_map.errors import InputError, OutputError
 from das2f_map.mapping import inspect as module
 from das2f_map.mapping import models
@@ -44,6 +45,17 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     for place in (models, module):
         monkeypatch.setattr(place, "bundled_models", lambda: paths)
     return paths
+
+
+def test_a_single_pixel_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of 200 × 200 MS pixels, by PAN's outer 4 × 4."""
+    ms, pan = make_pair(tmp_path, ms_shape=(200, 200), offset=(796, 796))
+    found = inspect_pair(ms, pan)
+    assert found.scene["common_grid"]["height"] == found.scene["common_grid"]["width"] == 1
+    assert found.overlap == pytest.approx({"ms_share": 1 / 40_000, "pan_share": 1 / 40_000, "km2": 64e-6})
+    show(found)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "In the common part" in line]
+    assert line.count("< 0.1 %") == 2
 
 
 def test_a_scene_that_is_known(bundled: dict[str, Path], tmp_path: Path) -> None:

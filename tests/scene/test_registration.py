@@ -223,9 +223,26 @@ def test_modes(tmp_path: Path, put: float, mode: str, corrected: bool) -> None:
         assert (done.pair.shift is not None) is corrected
         assert (done.report is None) is (mode == "off")
         assert done.describe()["corrected"] is corrected
-        assert not done.warnings
+        # The scene is too small to look for a change, which is told where it matters.
+        assert [w.startswith("too few windows to tell") for w in done.warnings] == [True] * corrected
         again = measure_shift(done.pair)
         assert again == measure_shift(pair)  # of the files, and the same every time
+
+
+def test_a_change_that_cannot_be_looked_for_is_told(tmp_path: Path) -> None:
+    """Where a shift is corrected though there were too few windows to see it change."""
+    folders = [tmp_path / name for name in ("apart", "together", "large")]
+    for folder in folders:
+        folder.mkdir()
+    for folder, put, shape, told in zip(
+        folders, (1.4, 0.0, 1.4), ((28, 28), (28, 28), (96, 96)), (True, False, False), strict=True
+    ):
+        with open_pair(*shifted_pair(folder, put, 0.0, shape=shape)) as pair:
+            done = coregister(pair)
+        assert done.report is not None
+        assert (done.report.varies is None) is (shape == (28, 28))
+        assert done.corrected is (put > 0)
+        assert [w.startswith("too few windows to tell whether") for w in done.warnings] == [True] * told
 
 
 def test_modes_are_checked(tmp_path: Path) -> None:

@@ -172,5 +172,19 @@ def test_commands_read_windows_of_remote_files(
 
 def test_an_address_without_a_file(server: Server, tmp_path: Path) -> None:
     ms, _ = make_pair(tmp_path, ms_shape=(8, 8))
-    with pytest.raises(InputError, match=r"PAN file .*nothing.tif cannot be opened"):
-        open_pair(ms, f"{server.address}/nothing.tif")
+    (tmp_path / "text.tif").write_text("no image")
+    for place in (
+        server.address,
+        f"/vsicurl/{server.address}",
+        "http://127.0.0.1:9",
+        "/vsicurl/http://127.0.0.1:9",
+    ):
+        with pytest.raises(InputError, match=r"PAN file .*nothing.tif cannot be opened") as caught:
+            open_pair(ms, f"{place}/nothing.tif")
+        assert "\n" not in caught.value.message
+        assert "check the address" in str(caught.value.hint)
+        assert "credentials" in str(caught.value.hint)
+    # This one is there, and is no image.
+    with pytest.raises(InputError, match=r"PAN file .*text.tif cannot be opened") as caught:
+        open_pair(ms, f"{server.address}/text.tif")
+    assert "gdalinfo" in str(caught.value.hint)

@@ -159,6 +159,11 @@ def decide(
         return Decision("leave", None, because, tuple(warnings))
     # By whole pixels, a pair that nests still nests: then nothing is resampled.
     whole = all(abs(v - round(v)) <= NESTING_TOLERANCE for v in (applied.rows, applied.cols))
+    if report.varies is None:
+        warnings.append(
+            "too few windows to tell whether the shift between MS and PAN changes over the scene: one shift "
+            "is corrected all the same"
+        )
     because = "corrected, by whole PAN pixels" if whole else "corrected in the one resampling"
     return Decision("correct", applied, because, tuple(warnings))
 
