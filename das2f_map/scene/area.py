@@ -16,7 +16,15 @@ from rasterio.features import rasterize
 
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.vector import geometry_layers, in_pixels, on_branch, read_layer, reprojected, valid_parts
+from das2f_map.scene.vector import (
+    geometry_layers,
+    in_pixels,
+    on_branch,
+    read_layer,
+    reprojected,
+    single_parts,
+    valid_parts,
+)
 
 _EDGE_PARTS = 64
 """Parts that an edge as long as the whole area is cut into before it is reprojected."""
@@ -120,12 +128,21 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
         return geopandas.GeoDataFrame(geometry=[])
     if not frames:
         raise InputError(f"{label} has no polygons: it is empty", "draw at least one polygon")
+    collections = any((f.geometry.geom_type == "GeometryCollection").any() for f in frames)
+    if collections:
+        frames = [_taken_apart(f) for f in frames]
     kinds = sorted({str(k) for f in frames for k in f.geometry.geom_type.unique()})
     others = [k for k in kinds if k not in ("Polygon", "MultiPolygon")]
     if others:
+        source, first = "in.gpkg", "keep the polygons only, e.g. "
+        if collections:
+            source, first = (
+                "parts.gpkg",
+                "ogr2ogr -explodecollections parts.gpkg in.gpkg, then keep the polygons: ",
+            )
         raise InputError(
             f"{label} has {' and '.join(others)} features; it should be made of polygons",
-            "keep the polygons only, e.g. ogr2ogr -where \"OGR_GEOMETRY='POLYGON'\" out.gpkg in.gpkg",
+            f"{first}ogr2ogr -where \"OGR_GEOMETRY='POLYGON'\" out.gpkg {source}",
         )
     if any(f.crs is None for f in frames):
         raise InputError(
@@ -135,6 +152,12 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
     return geopandas.GeoDataFrame(
         geometry=pd.concat([reprojected(f.geometry, first) for f in frames], ignore_index=True), crs=first
     )
+
+
+def _taken_apart(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Geometries that are no collections, of features whose attributes do not matter."""
+    parts, _ = single_parts(frame.geometry.to_numpy())
+    return geopandas.GeoDataFrame(geometry=parts[~shapely.is_empty(parts)], crs=frame.crs)
 
 
 def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArray[np.object_]:

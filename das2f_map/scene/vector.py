@@ -141,16 +141,16 @@ def valid_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, npt.NDArray[n
     Mending a polygon that crosses or retraces itself may leave lines and points beside areas (the spike of
     an outline, say). They have no inside, but would be burnt into a mask: they are left out.
     """
-    parts, of = _single(geometries)
+    parts, of = single_parts(geometries)
     was_point = shapely.get_type_id(parts) == shapely.GeometryType.POINT
-    mended, of_part = _single(shapely.make_valid(parts))
+    mended, of_part = single_parts(shapely.make_valid(parts))
     kind = shapely.get_type_id(mended)
     keep = (kind == shapely.GeometryType.POLYGON) | was_point[of_part]
     return mended[keep], of[of_part[keep]]
 
 
-def _single(geometries: npt.NDArray[Any]) -> tuple[Geometries, npt.NDArray[np.int64]]:
-    """Collections taken apart, one inside another too."""
+def single_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, npt.NDArray[np.int64]]:
+    """Collections taken apart, one inside another too; and the geometry each part is of, ``(parts,)``."""
     parts = np.asarray(geometries, dtype=object)
     of = np.arange(parts.size)
     while (shapely.get_type_id(parts) >= shapely.GeometryType.MULTIPOINT).any():

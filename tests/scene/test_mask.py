@@ -64,6 +64,21 @@ def test_polygons(pair, tmp_path: Path, crs: str) -> None:
     np.testing.assert_array_equal(excluded(pair, MaskFile(path)), window(31, 5, 40, 9))
 
 
+def test_collections_of_polygons(pair, tmp_path: Path) -> None:
+    """As GIS programs make them when layers are merged: polygons in collections, also one in another."""
+    nested = shapely.GeometryCollection([box(40, 2, 44, 9), shapely.MultiPolygon([box(50, 1, 52, 3)])])
+    both = shapely.GeometryCollection([box(10, 20, 15, 28), nested])
+    for crs in ("EPSG:32632", "EPSG:4326"):
+        path = vector(tmp_path / f"{crs[-4:]}.gpkg", both, box(60, 60, 64, 64), crs=crs)
+        truth = window(10, 20, 15, 28) | window(40, 2, 44, 9) | window(50, 1, 52, 3) | window(60, 60, 64, 64)
+        np.testing.assert_array_equal(excluded(pair, MaskFile(path)), truth)
+    line = shapely.LineString([MS.pixel_to_map(1, 1), MS.pixel_to_map(5, 5)])
+    path = vector(tmp_path / "line.gpkg", shapely.GeometryCollection([box(10, 20, 15, 28), line]))
+    with pytest.raises(InputError, match="has LineString features") as caught:
+        open_pair(*pair, mask=MaskFile(path))
+    assert "-explodecollections" in str(caught.value.hint)
+
+
 def test_values_of_a_raster(pair, tmp_path: Path) -> None:
     values = np.zeros((1, 64, 64))
     values[0, 3:6, 7:9], values[0, 20:30, 1:4], values[0, 50, 50] = 1, 53248, 61440
