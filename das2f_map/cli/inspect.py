@@ -107,6 +107,7 @@ def _print(found: Inspection) -> None:
         elif found.shift["varies"] is None and found.shift["action"] == "correct":
             pair.append(("", "too few windows to tell whether it changes over the scene"))
     pair.append(("No data", f"{_share(found.invalid_share)} of {found.sampled_pixels:,} pixels looked at"))
+    pair.extend(("", notice) for notice in scene["nodata_notices"])
     if scene["mask"] is not None:
         pair.append(("Masked", f"{_share(found.masked_share)}, by {_last(scene['mask']['path'])}"))
         pair.extend(("", notice) for notice in scene["mask"]["notices"])

@@ -82,15 +82,21 @@ class ScenePair:
     ms_dtype, pan_dtype:
         As the files have it.
     notices:
-        What a user should know about the common grid and the mask, a sentence each.
+        What a user should know about the common grid, nodata and the mask, a sentence each.
     """
 
     def __init__(
-        self, ms: RasterSource, pan: RasterSource, plan: PairPlan, mask: SceneMask | None = None
+        self,
+        ms: RasterSource,
+        pan: RasterSource,
+        plan: PairPlan,
+        mask: SceneMask | None = None,
+        nodata: float | None = None,
     ) -> None:
         self._ms, self._pan = ms, pan
         self._mask = mask
-        self._nodata: float | None = None
+        self._nodata = nodata
+        self._nodata_notices = _held_nodata(ms, pan, nodata)
         self._open: list[RasterSource | SceneMask] = [ms, pan, *([] if mask is None else [mask])]
         self.shift: PanShift | None = None
         self.ms_path, self.pan_path = ms.path, pan.path
@@ -107,7 +113,11 @@ class ScenePair:
         self.strategy: Strategy = plan.strategy
         self.ratio: float = plan.ratio
         self.axis_ratios: tuple[float, float] = plan.axis_ratios
-        self.notices: tuple[str, ...] = (*plan.notices, *(self._mask.notices() if self._mask else ()))
+        self.notices: tuple[str, ...] = (
+            *plan.notices,
+            *self._nodata_notices,
+            *(self._mask.notices() if self._mask else ()),
+        )
 
     @property
     def sources(self) -> tuple[RasterSource, RasterSource]:
@@ -289,6 +299,7 @@ class ScenePair:
                 "corners": [list(c) for c in grid.corners()],
             },
             "nodata": self._nodata,
+            "nodata_notices": list(self._nodata_notices),
             "mask": None if self._mask is None else self._mask.describe(),
             "notices": list(self.notices),
         }
@@ -343,7 +354,7 @@ def open_pair(
     InputError
         A file is missing, not a raster, not georeferenced or rectified, or has complex values; the
         files look swapped, PAN has several bands, their ratio is far from 4, or they do not overlap;
-        the mask cannot be used.
+        the mask cannot be used; neither file can hold the value for nodata.
     """
     ms_source = RasterSource(ms, "MS", nodata=nodata)
     try:
@@ -353,14 +364,36 @@ def open_pair(
         raise
     try:
         plan = _checked_plan(ms_source, pan_source, force, shift)
-        pair = ScenePair(ms_source, pan_source, plan, None if mask is None else open_mask(mask, plan.grids))
+        opened_mask = None if mask is None else open_mask(mask, plan.grids)
+        try:
+            pair = ScenePair(ms_source, pan_source, plan, opened_mask, nodata)
+        except BaseException:
+            if opened_mask is not None:
+                opened_mask.close()
+            raise
     except BaseException:
         ms_source.close()
         pan_source.close()
         raise
-    pair._nodata = nodata
     pair.shift = shift
     return pair
+
+
+def _held_nodata(ms: RasterSource, pan: RasterSource, nodata: float | None) -> tuple[str, ...]:
+    """What to tell of a value that a file cannot hold; raises ``InputError`` if neither can."""
+    if nodata is None:
+        return ()
+    without = [s for s in (ms, pan) if not s.can_hold(nodata)]
+    if len(without) == 2:
+        raise InputError(
+            f"neither MS {ms.path} ({ms.dtype}) nor PAN {pan.path} ({pan.dtype}) can hold the nodata value "
+            f"{nodata:.10g}",
+            "gdalinfo -stats shows what values there are",
+        )
+    return tuple(
+        f"--nodata {nodata:.10g} has no effect on {s.role} {s.path}: its {s.dtype} values cannot be that"
+        for s in without
+    )
 
 
 def _checked_plan(ms: RasterSource, pan: RasterSource, force: bool, shift: PanShift | None) -> PairPlan:

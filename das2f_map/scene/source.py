@@ -140,6 +140,18 @@ class RasterSource:
         """Of a band of the file, counted from 1."""
         return str(self._dataset.dtypes[number - 1])
 
+    def can_hold(self, value: float) -> bool:
+        """Whether a pixel of any band that is read can have a value, before scale and offset."""
+        for dtype in self._dtypes:
+            if np.issubdtype(dtype, np.floating):
+                # By size: decimals are rounded when values are compared, and NaN is invalid anyway.
+                with np.errstate(over="ignore"):
+                    if not np.isfinite(value) or np.isfinite(dtype.type(value)):
+                        return True
+            elif float(value).is_integer() and np.iinfo(dtype).min <= int(value) <= np.iinfo(dtype).max:
+                return True
+        return False
+
     @property
     def band_count(self) -> int:
         """Bands that are read; by default all but alpha."""

@@ -145,8 +145,11 @@ def test_valid_pixels_stay_valid(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["-9999", "nan"])
-def test_nodata_that_the_type_cannot_hold(value: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    done = run(*pair, "-o", tmp_path / "out", "--nodata", value)
+def test_nodata_that_one_type_cannot_hold(value: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with rasterio.open(pair[0]) as file:
+        values, names = file.read(), file.descriptions
+    ms = write_raster(tmp_path / "floats.tif", values, MS, names=names)
+    done = run(ms, pair[1], "-o", tmp_path / "out", "--nodata", value)
     assert (done.returncode, done.stderr) == (0, "")
 
 

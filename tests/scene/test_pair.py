@@ -15,7 +15,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
-from synthetic import make_pair, pair_grids
+from synthetic import make_pair, pair_grids, write_raster
 
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Grid, Window
@@ -149,6 +149,34 @@ def test_nodata_of_each_file(tmp_path: Path) -> None:
     assert np.isnan(block.ms[1, 40, 30])
     assert np.isfinite(block.ms[0, 40, 30])
     assert np.isnan(block.pan).sum() == 2
+
+
+@pytest.mark.parametrize("value", [70_000, -1, 1.5, float("nan"), float("inf")])
+def test_nodata_that_a_type_cannot_hold(tmp_path: Path, value: float) -> None:
+    ms, pan = make_pair(tmp_path, dtype="uint16", ms_shape=(16, 16))
+    with pytest.raises(
+        InputError, match=r"neither MS .*ms.tif \(uint16\) nor PAN .*pan.tif \(uint16\)"
+    ) as caught:
+        open_pair(ms, pan, nodata=value)
+    assert f"the nodata value {value:g}" in caught.value.message
+    assert "\n" not in caught.value.message
+    with rasterio.open(ms) as ds:
+        values, grid = ds.read().astype(float), Grid(ds.height, ds.width, ds.transform, ds.crs)
+    values[:, 3, 4] = value
+    floats = write_raster(tmp_path / "floats.tif", values, grid)
+    with open_pair(floats, pan, nodata=value) as pair:
+        assert pair.notices[-1] == (
+            f"--nodata {value:g} has no effect on PAN {pan}: its uint16 values cannot be that"
+        )
+        assert pair.describe()["nodata_notices"] == [pair.notices[-1]]
+        valid = pair.read_block(pair.grids.ms.window, 0, 0).valid
+    assert np.argwhere(~valid).tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("value", [0, 65_535])
+def test_nodata_that_a_type_can_hold(tmp_path: Path, value: float) -> None:
+    with open_pair(*make_pair(tmp_path, dtype="uint16", ms_shape=(16, 16)), nodata=value) as pair:
+        assert pair.notices == ()
 
 
 @pytest.mark.parametrize("kind", ["nan", "undeclared nan", "inf", "mask", "alpha"])
