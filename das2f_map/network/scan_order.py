@@ -16,9 +16,11 @@ DIRECTIONS = 4
 
 @lru_cache(maxsize=16)
 def _cpu_scan_order(size: int) -> Tensor:
-    row_major = torch.arange(size * size, dtype=torch.int64)
-    column_major = row_major.view(size, size).t().reshape(-1)
-    return torch.stack([row_major, column_major, row_major.flip(0), column_major.flip(0)])
+    # Kept for all callers, and autograd does not take what was made in inference mode.
+    with torch.inference_mode(False):
+        row_major = torch.arange(size * size, dtype=torch.int64)
+        column_major = row_major.view(size, size).t().reshape(-1)
+        return torch.stack([row_major, column_major, row_major.flip(0), column_major.flip(0)])
 
 
 def scan_order(size: int, device: torch.device | str = "cpu") -> Tensor:
