@@ -330,7 +330,7 @@ def _bands(pair: ScenePair, survey: Survey, matched: bool) -> list[BandReport]:
 
 
 def _values(s: BandStatistics, low: float, high: float) -> dict[str, float]:
-    return {"min": low, "p01": s.p01, "mean": s.mean, "p99": s.p99, "max": high, "std": s.std}
+    return {"min": low, "p01": s.p01, "mean": s.mean, "p99": s.p99, "max": high, "std": s.spread}
 
 
 def _true_colour(pair: ScenePair) -> tuple[int, ...]:

@@ -170,8 +170,8 @@ def load_model(name_or_path: str | Path) -> ModelBundle:
 def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
     """Why a model's card does not fit a scene, a phrase each; empty when it fits.
 
-    Where values are normalised with the scene's own statistics, only sizes are compared here, see
-    :func:`cautions`.
+    Where values are normalised with the scene's own statistics, only sizes are compared here, and whether
+    bands vary at all; see :func:`cautions`.
     """
     found: list[str] = []
     if card.domain is not None:
@@ -183,12 +183,12 @@ def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model
         low, high = card.domain.ratio
         if not low <= scene.ratio <= high:
             found.append(f"it is for ratios of {low:.3g} to {high:.3g}, the scene's is {scene.ratio:.3g}")
+    pairs = list(zip((*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band), strict=True))
     if radiometry == "scene":
-        return found
+        # No scale makes a measurement of it.
+        return found + [_constant(known, seen) for known, seen in pairs if _constant(known, seen)]
     shares = _shares_outside(card, scene)
-    for known, seen, share in zip(
-        (*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band), shares, strict=True
-    ):
+    for (known, seen), share in zip(pairs, shares, strict=True):
         if phrase := _radiometric_misfit(known, seen):
             found.append(phrase)
         elif share > OUTSIDE_REFUSED:
@@ -240,12 +240,28 @@ def _outside(known: BandStatistics, share: float) -> str:
     )
 
 
+def _constant(known: BandStatistics, seen: BandStatistics) -> str:
+    """A phrase if the band is the same everywhere in the scene but was not in training."""
+    if seen.spread or not known.spread:
+        return ""
+    return f"band {known.name} has the same value {seen.mean:.5g} everywhere in the scene"
+
+
 def _radiometric_misfit(known: BandStatistics, seen: BandStatistics) -> str:
+    if phrase := _constant(known, seen):
+        return phrase
     margin = _MEAN_MARGIN * (known.p99 - known.p01)
     if not known.p01 - margin <= seen.mean <= known.p99 + margin:
         return (
             f"band {known.name}: the scene's mean {seen.mean:.5g} is outside the "
             f"{known.p01:.5g} to {known.p99:.5g} it was trained on"
+        )
+    if not known.spread:
+        # What it was trained on is all there is to compare with: the mean, above.
+        return (
+            ""
+            if not seen.spread
+            else f"band {known.name} was the same everywhere in training, and varies here"
         )
     if not 1 / _CONTRAST_FACTOR <= seen.std / known.std <= _CONTRAST_FACTOR:
         return (

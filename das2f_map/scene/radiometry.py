@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 
+_CONSTANT, _TINY = 1e-6, 1e-30
+"""Standard deviation over the mean up to which a band is constant; the least mean to hold it against."""
+
 _BLOCK = 128
 """MS pixels a side of a sampled block."""
 
@@ -32,6 +35,14 @@ class BandStatistics(BaseModel):
     std: float = Field(gt=0, description="divided by before the network")
     p01: float = Field(description="1st percentile")
     p99: float = Field(description="99th percentile")
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the values: 0 where all are the same, as there ``std`` is 1 to divide by."""
+        # Of values that do not vary, no percentile is further from the mean than ten standard deviations.
+        reach = 10 * _CONSTANT * max(abs(self.mean), _TINY)
+        same = self.std == 1.0 and max(abs(self.p01 - self.mean), abs(self.p99 - self.mean)) <= reach
+        return 0.0 if same else self.std
 
 
 def normalise(
@@ -170,6 +181,6 @@ def _statistics(name: str, values: Float32) -> BandStatistics:
     # About the mean in float64: the one-pass formula in float32 loses a small spread on a large mean.
     std = float(np.sqrt(np.mean(np.square(values - mean, dtype=np.float64))))
     p01, p99 = (float(p) for p in np.percentile(values, (1.0, 99.0)))
-    constant = not std > 1e-6 * max(abs(mean), 1e-30)
+    constant = not std > _CONSTANT * max(abs(mean), _TINY)
     # A constant band has nothing to divide by; 1 makes it 0 everywhere instead of noise blown up.
     return BandStatistics(name=name, mean=mean, std=1.0 if constant else std, p01=p01, p99=p99)

@@ -116,6 +116,9 @@ class RasterSource:
         self.dtype: str = np.result_type(*self._dtypes).name
         self._scales = np.array([ds.scales[i - 1] for i in self._indexes])
         self._offsets = np.array([ds.offsets[i - 1] for i in self._indexes])
+        self._without_scale = [
+            i for i, s in zip(self._indexes, self._scales, strict=True) if not (np.isfinite(s) and s != 0)
+        ]
         # Alpha bands are read as such: GDAL would take one for a mask though it is read as an image band.
         flags = [ds.mask_flag_enums[i - 1] for i in self._indexes]
         self._has_mask = any(not {MaskFlags.all_valid, MaskFlags.alpha} & set(f) for f in flags)
@@ -169,7 +172,7 @@ class RasterSource:
         Raises
         ------
         InputError
-            The file is damaged.
+            The file is damaged, or states a scale of 0 for a band that is read.
         """
         return self._in_units(*self.read_raw(window))
 
@@ -273,6 +276,14 @@ class RasterSource:
 
     def _in_units(self, raw: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Float32:
         """With scale and offset, NaN where invalid."""
+        if self._without_scale:
+            number = self._without_scale[0]
+            band = f"band {number} ({self.bands[number - 1].name})"
+            scale = self._dataset.scales[number - 1]
+            raise InputError(
+                f"{self.role} file {self.path} states a scale of {scale:g} for {band}, which leaves no value",
+                "gdalinfo shows it; without one: gdal_edit.py -scale 1 -offset 0 file",
+            )
         if np.any(self._scales != 1.0) or np.any(self._offsets != 0.0):
             raw = raw * self._scales[:, None, None] + self._offsets[:, None, None]
         with np.errstate(over="ignore", invalid="ignore"):

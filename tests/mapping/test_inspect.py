@@ -21,7 +21,7 @@ from tiny import tiny_bundle
 
 import das2f_map
 from das2f_map.cli.inspect import _print as show
-from das2f_map.errors import InputError, OutputError
+from das2f_map.errors import InputError, ModelError, OutputError
 from das2f_map.mapping import inspect as module
 from das2f_map.mapping import models
 from das2f_map.mapping.inspect import inspect_pair
@@ -298,3 +298,23 @@ def test_a_trial_that_fails_is_told(bundled: dict[str, Path], tmp_path: Path) ->
     found = inspect_pair(ms, pan, model=bundled["tiny"])
     assert found.estimate is None
     assert "but a trial run of model tiny failed: " in found.verdict
+
+
+@pytest.mark.parametrize("file", ["ms", "pan"])
+def test_a_constant_band(file: str, bundled: dict[str, Path], tmp_path: Path) -> None:
+    """No radiometry makes a measurement of it."""
+    ms, pan = make_pair(tmp_path, ms_shape=(40, 40), names=("blue", "green", "red", "nir"))
+    with rasterio.open(ms if file == "ms" else pan, "r+") as out:
+        out.write(np.full((out.height, out.width), 1234, out.dtypes[0]), 3 if file == "ms" else 1)
+    name = "red" if file == "ms" else "pan"
+    found = inspect_pair(ms, pan)
+    fit = next(m for m in found.models if m.name == "tiny")
+    assert (fit.fits, fit.fits_rescaled) == (False, False)
+    assert f"band {name} has the same value 1234 everywhere in the scene" in fit.reasons
+    assert not any("standard deviation" in r for r in fit.reasons if name in r)
+    assert "--radiometry scene" not in found.next_command
+    constant = next(b for b in found.bands if (b.used_as or b.role) == name)
+    assert constant.values is not None
+    assert constant.values["std"] == 0
+    with pytest.raises(ModelError, match=f"band {name} has the same value 1234 everywhere"):
+        das2f_map.classify(ms, pan, tmp_path / "map.tif", radiometry="scene")

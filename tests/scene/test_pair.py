@@ -262,6 +262,23 @@ def test_scale_and_offset(tmp_path: Path) -> None:
     np.testing.assert_allclose(ms[3, 1:], raw[3, 1:] * 1e-4 + 0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.0, float("nan")])
+def test_a_scale_of_nothing(tmp_path: Path, scale: float) -> None:
+    """Refused where the band is read, and only there."""
+    paths = make_pair(tmp_path, dtype="uint16", ms_shape=(16, 16))
+    with rasterio.open(paths[0], "r+") as ds:
+        ds.scales = (1.0, scale, 1.0, 1.0)
+    with open_pair(*paths) as pair:
+        window = pair.grids.ms.window
+        with pytest.raises(
+            InputError, match=rf"MS file .*ms.tif states a scale of {scale:g} for band 2 \(green\)"
+        ) as e:
+            pair.read_block(window, 0, 0)
+        assert "\n" not in e.value.message
+        others = pair.with_bands([pair.bands[0], pair.bands[2]])
+        assert others.read_block(window, 0, 0).valid.all()
+
+
 def test_check_valid(tmp_path: Path) -> None:
     with open_pair(*make_pair(tmp_path)) as pair:
         pair.check_valid()

@@ -13,7 +13,7 @@ from das2f_map.errors import InputError
 from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import SceneBlock, ScenePair, open_pair
-from das2f_map.scene.radiometry import BandStatistics, normalise, sample_statistics
+from das2f_map.scene.radiometry import BandStatistics, SceneSample, normalise, sample_statistics
 
 
 def test_small_scene_is_exact_over_valid_pixels(tmp_path: Path) -> None:
@@ -80,6 +80,8 @@ def test_constant_band(tmp_path: Path) -> None:
         bands, pan = sample_statistics(pair)
         assert [b.std for b in bands[:2]] == [1.0, 1.0]
         assert bands[1].mean == 7.0
+        assert [b.spread for b in bands[:2]] == [0.0, 0.0]
+        assert (bands[2].spread, pan.spread) == (bands[2].std, pan.std)
         ms, _ = normalise(pair.read_block(pair.grids.ms.window, 7, 8), bands, pan)
     assert np.abs(ms[:2]).max() < 1e-6
     assert ms[2].std() > 0.5
@@ -122,3 +124,20 @@ def test_spread_blocks_cover_everything_once(shape: tuple[int, int], strata: int
         seen[w.row - 3 : w.row_stop - 3, w.col - 4 : w.col_stop - 4] += 1
     assert (seen == 1).all()
     assert blocks == list(spread_blocks(Window(3, 4, *shape), 16, strata=strata, seed=0))
+
+
+def test_spread() -> None:
+    """0 of a constant band alone, also of 0 and of values that differ in their last digit."""
+    last_digit = np.where(np.arange(1000) % 2, np.float32(0.1), np.nextafter(np.float32(0.1), np.float32(1)))
+    for values, spread in (
+        (np.zeros(1000), 0.0),
+        (np.full(1000, -3e4), 0.0),
+        (last_digit, 0.0),
+        (np.arange(1000) % 2 * 2.0, 1.0),
+        (np.where(np.arange(1000) == 5, 1e3, 0.0), np.sqrt(1e3 - 1)),
+    ):
+        sample = SceneSample(("a",), values[None].astype(np.float32), values.astype(np.float32))
+        (band,), pan = sample.statistics()
+        assert band.std > 0
+        assert band.spread == pytest.approx(spread)
+        assert pan.spread == band.spread
