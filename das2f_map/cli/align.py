@@ -90,7 +90,7 @@ def _print(found: AlignReport) -> None:
         ),
     ]
     if shift.left_out:
-        rows.append(("Left out", ", ".join(f"{n} {reason}" for reason, n in shift.left_out.items())))
+        rows.append(("Left out", ", ".join(f"{reason}: {n}" for reason, n in shift.left_out.items())))
     if shift.variation is not None:
         v = shift.variation
         corners = (

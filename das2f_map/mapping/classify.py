@@ -161,8 +161,8 @@ def classify(
             log.info(
                 "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
                 f"{window.height * window.width:,}",
-                window.height,
                 window.width,
+                window.height,
                 bundle.card.name,
                 runner.name,
                 runner.device,

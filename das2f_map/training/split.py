@@ -130,7 +130,7 @@ def split_labels(
     ]
     if not layouts:
         raise LabelError(
-            f"the scene of {grid.height} × {grid.width} MS pixels is too small to be split into training and "
+            f"the scene of {grid.width} × {grid.height} MS pixels is too small to be split into training and "
             f"test blocks {gap} pixels apart",
             "train on a larger scene",
         )

@@ -129,7 +129,7 @@ def test_classify_shows_a_table_and_its_files(run: Run, scene, model: Path, tmp_
     assert shown == {tmp_path / f"map.{e}" for e in ("tif", "gpkg", "json")}
     assert all(path.is_file() for path in shown)
     # Notes on how it goes are for the terminal, not for a pipe.
-    assert "672 pixels (24 × 28) with tiny" in outcome.err
+    assert "672 pixels (28 × 24) with tiny" in outcome.err
     assert "672 pixels" not in outcome.out
 
 

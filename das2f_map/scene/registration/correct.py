@@ -151,7 +151,8 @@ def decide(
     applied = PanShift(round(shift.rows, _DECIMALS), round(shift.cols, _DECIMALS))
     limit = AUTO_LIMIT if mode == "auto" else 0.0
     if not applied.length > limit:
-        return Decision("leave", None, f"not over {limit:g} PAN pixel: left as it is", tuple(warnings))
+        because = f"not over {limit:g} PAN pixel: left as it is" if limit else "none: left as it is"
+        return Decision("leave", None, because, tuple(warnings))
     # Where nothing is gained, a resampling would only cost.
     before, after = report.fit_before, report.fit_after
     if before is not None and after is not None and not after > before:
