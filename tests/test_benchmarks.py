@@ -160,4 +160,4 @@ def test_tables_of_registration_stand_in_the_page(scripts: Any, tmp_path: Path) 
     registration.fill(page, registration.tables(results))
     assert page.read_text(encoding="utf-8") == text
     for scene in results:
-        assert text.count(f"\n| {scene['scene']} |") == 3
+        assert text.count(f"\n| {scene['scene']} |") == 4
