@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import zlib
@@ -24,7 +26,7 @@ from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands, given_bands
 from das2f_map.scene.grid import PAN_PER_MS, Window, blocks_of
 from das2f_map.scene.mask import MaskFile
-from das2f_map.scene.pair import ScenePair, open_pair
+from das2f_map.scene.pair import ALIGNED_TAG, ScenePair, open_pair
 from das2f_map.scene.registration import (
     DEFAULT_MAX_SHIFT,
     Coregistration,
@@ -136,7 +138,7 @@ def align(
             )
             done.log()
             whole = pair if decision.shift is None else pair.shifted(decision.shift)
-            _write_pair(whole, paths["ms"], paths["pan"], progress)
+            _write_pair(whole, paths["ms"], paths["pan"], _token(whole), progress)
             with writing(paths["picture"]):
                 title = report.sentence()
                 draw_shift(paths["picture"], thumbnail(used), used.sources[0].grid, report, title=title)
@@ -167,7 +169,7 @@ def _decided(pair: ScenePair, report: ShiftReport, max_shift: float) -> Decision
 def _report(
     pair: ScenePair, shift: ShiftReport, max_shift: float, decision: Decision | None = None
 ) -> AlignReport:
-    classify = decide(shift, max_shift=max_shift).because
+    classify = decide(shift, max_shift=max_shift, aligned=pair.aligned).because
     if max_shift != DEFAULT_MAX_SHIFT:
         classify = f"{classify}, with --max-shift {max_shift:g}"
     return AlignReport(
@@ -204,14 +206,19 @@ def _folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _write_pair(pair: ScenePair, ms: Path, pan: Path, progress: Progress) -> None:
+def _token(pair: ScenePair) -> str:
+    """The same for one pair of files and shift, and hardly for another."""
+    return hashlib.sha256(json.dumps(pair.describe(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_pair(pair: ScenePair, ms: Path, pan: Path, token: str, progress: Progress) -> None:
     grid = pair.grids.ms
     targets = []
     with (
         progress("Writing", grid.height * grid.width) as advance,
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        _Target(ms, pair, 0) as ms_target,
-        _Target(pan, pair, 1) as pan_target,
+        _Target(ms, pair, 0, token) as ms_target,
+        _Target(pan, pair, 1, token) as pan_target,
     ):
         targets += [ms_target, pan_target]
         for window in blocks_of(grid.window, _BLOCK):
@@ -231,7 +238,7 @@ class _Target:
     file in which it is a measurement in one band.
     """
 
-    def __init__(self, path: Path, pair: ScenePair, which: int) -> None:
+    def __init__(self, path: Path, pair: ScenePair, which: int, token: str) -> None:
         self._path = path
         self._source: RasterSource = pair.sources[which]
         self._origin = pair.origins[which]
@@ -273,6 +280,7 @@ class _Target:
             try:
                 # Of the file as it was: where it lay, and how it was stored.
                 self._ds.update_tags(**{k: v for k, v in tags.items() if k not in ("AREA_OR_POINT",)})
+                self._ds.update_tags(**{ALIGNED_TAG: token})
                 self._ds.colorinterp = colours
                 each = enumerate(zip(descriptions, band_tags, units, strict=True), 1)
                 for n, (description, own, unit) in each:

@@ -173,10 +173,16 @@ def inspect_pair(
                 draw_quicklook(picture, thumbnail(used), _true_colour(used), pair.ms_path, pair.pan_path)
         said = _said(bands, nodata, mask_file, force)
         verdict, command = _verdict(pair, survey, fits, bundle, said)
+        wanted = None if bands or survey.sample is None else _nameable(pair, fits, bundle)
+        if wanted is not None:
+            verdict = "the bands' names do not tell which is which: say it, number by number"
+            numbers = ",".join(f"{name}=N" for name in wanted)
+            files = shlex.join([pair.ms_path, pair.pan_path])
+            command = f"das2f-map inspect {files} --bands {numbers}{said}"
         if failed is not None:
             verdict = f"{verdict}, but {failed}"
         measured = None if survey.sample is None else measure_shift(used)
-        decision = None if measured is None else decide(measured)
+        decision = None if measured is None else decide(measured, aligned=used.aligned)
         if measured is not None and decision is not None:
             said = _said(None, nodata, mask_file, force)
             verdict, command = with_shift(verdict, command, pair, measured, decision, said)
@@ -215,7 +221,7 @@ def _models(views: SceneViews, own: ModelBundle | None) -> tuple[list[ModelFit],
         try:
             pair = views.pair_for(card)
         except UnmatchedBands as error:
-            said = [error.message]
+            said = [f"{error.message}: {error.hint}" if error.hint else error.message]
             none = ModelFit(name=name, fits=False, fits_rescaled=False, reasons=said, cautions=[], bands=None)
             fits.append(none)
             continue
@@ -355,6 +361,18 @@ def _said(bands: GivenBands | None, nodata: float | None, mask: MaskFile | None,
     if force:
         words.append("--force")
     return f" {shlex.join(words)}" if words else ""
+
+
+def _nameable(pair: ScenePair, fits: list[ModelFit], own: ModelBundle | None) -> list[str] | None:
+    """Bands of a model if none finds its own by their names, though the file has as many."""
+    if any(f.bands is not None for f in fits):
+        return None
+    cards = [own.card] if own is not None else [read_card(p) for p in bundled_models().values()]
+    images = sum(not b.alpha for b in pair.file_bands)
+    for card in cards:
+        if len(card.ms_bands) <= images:
+            return [b.name for b in card.ms_bands]
+    return None
 
 
 def _verdict(

@@ -286,13 +286,16 @@ def choose_model(views: SceneViews, radiometry: Radiometry = "model") -> Path:
     for name, path in bundled_models().items():
         card = read_card(path)
         try:
-            reasons = misfits(card, views.traits_for(card), radiometry)
+            traits = views.traits_for(card)
+            reasons = misfits(card, traits, radiometry)
         except UnmatchedBands as error:
             refusals.append(f"{name}: {error.message}")
             hint = error.hint or hint
             continue
         if reasons:
             refusals.append(f"{name}: {reasons[0]}")
+            if radiometry == "model" and not misfits(card, traits, "scene"):
+                hint = f"if the values are only in another unit, --radiometry scene fits {name}; or {hint}"
             continue
         low, high = card.domain.ms_gsd_m if card.domain else (pair.ms_gsd_m, pair.ms_gsd_m)
         fitting.append((abs(pair.ms_gsd_m / (low * high) ** 0.5 - 1), path))

@@ -19,6 +19,7 @@ from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.scene.vector import (
     geometry_layers,
     in_pixels,
+    near_grid,
     on_branch,
     read_layer,
     reprojected,
@@ -91,6 +92,8 @@ class Area:
         if not len(frame):
             return None
         geometries = _on_grid(frame, grid, label)
+        if not geometries.size:
+            return None
         left, top, right, bottom = shapely.total_bounds(geometries)
         # Outlines along pixel edges miss them by rounding: no further row or column for that.
         row, col = math.floor(top + _EDGE), math.floor(left + _EDGE)
@@ -120,9 +123,12 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise InputError(f"{label} does not exist", "check the path")
     try:
-        frames = [read_layer(path, layer) for layer in geometry_layers(path)]
+        layers = geometry_layers(path)
+        frames = [read_layer(path, layer) for layer in layers]
     except (DataSourceError, DataLayerError) as error:
         raise InputError(f"{label} cannot be read as a vector file: {error}") from error
+    if not layers:
+        raise InputError(f"{label} has no geometries: it is a table", "give a file of polygons")
     frames = [f for f in frames if len(f)]
     if not frames and may_be_empty:
         return geopandas.GeoDataFrame(geometry=[])
@@ -161,10 +167,13 @@ def _taken_apart(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 
 
 def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArray[np.object_]:
-    """Valid single polygons in pixels of the grid, x along columns."""
+    """Valid single polygons in pixels of the grid, x along columns; none if all are far from it."""
     shapes = frame.geometry
     crs = grid.crs.to_wkt()
     if shapes.crs != crs:
+        shapes = near_grid(shapes, grid)
+        if not len(shapes):
+            return np.empty(0, dtype=object)
         left, bottom, right, top = shapes.total_bounds
         # A straight edge of one CRS is a curve in another.
         shapes = reprojected(shapes.segmentize(max(right - left, top - bottom) / _EDGE_PARTS), crs)

@@ -3,7 +3,7 @@
 The file is a vector file (inside its polygons is excluded) or a raster of one band (pixels with certain
 values or bits are), in any CRS and on any grid. It is looked up at the centres of the 4 × 4 PAN-scale pixels
 of each MS pixel, which is excluded if at least half of them are. Outside the file, and where a raster
-mask has nodata, nothing is excluded.
+mask has nodata, nothing is excluded; a nodata value that is chosen by its number is a value like others.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class SceneMask:
         first_row, first_col = int(r.min()), int(c.min())
         window = Window(first_row, first_col, int(r.max()) + 1 - first_row, int(c.max()) + 1 - first_col)
         raw, valid = source.read_raw(window)
-        out[inside] = (self._chosen(raw[0]) & valid[0])[r - first_row, c - first_col]
+        out[inside] = self._chosen(source, raw[0], valid[0])[r - first_row, c - first_col]
 
     def at_a_glance(self, coarse: Grid) -> Bool:
         """What is excluded at the centres of a grid with much larger pixels, bool (h, w), for a picture."""
@@ -151,16 +151,21 @@ class SceneMask:
             return out
         for part in reduced_windows(source.grid, coarse):
             raw, valid = source.read_raw_reduced(part.window, part.height, part.width)
-            out[part.inside] = (self._chosen(raw[0]) & valid[0])[part.at_row, part.at_col]
+            out[part.inside] = self._chosen(source, raw[0], valid[0])[part.at_row, part.at_col]
         return out
 
-    def _chosen(self, raw: npt.NDArray[Any]) -> Bool:
+    def _chosen(self, source: RasterSource, raw: npt.NDArray[Any], valid: Bool) -> Bool:
+        """Of values read inside the file, which are valid or not."""
         if self.file.bits:
             wanted = np.array(sum(1 << b for b in set(self.file.bits)), dtype=np.uint64)
-            return np.asarray((raw.astype(np.int64).view(np.uint64) & wanted) != 0)
+            return np.asarray((raw.astype(np.int64).view(np.uint64) & wanted) != 0) & valid
         if self.file.values:
-            return np.isin(raw, self.file.values)
-        return np.asarray(raw != 0)
+            nodata = source.nodata_value
+            if nodata in self.file.values:
+                valid = valid | (raw == nodata)
+            return np.asarray(np.isin(raw, self.file.values) & valid)
+        # NaN is no measurement, declared or not.
+        return np.asarray((raw != 0) & (raw == raw) & valid)
 
     def notices(self) -> tuple[str, ...]:
         """What a user should know, a sentence each."""

@@ -24,6 +24,9 @@ from das2f_map.scene.resample import PixelMap, resample, sharing_distance
 from das2f_map.scene.shift import PanShift
 from das2f_map.scene.source import Float32, RasterSource
 
+ALIGNED_TAG = "DAS2F_MAP_ALIGNED"
+"""Metadata item of both files of a pair that was written aligned, the same in both."""
+
 
 @dataclass(frozen=True)
 class SceneBlock:
@@ -123,6 +126,12 @@ class ScenePair:
     def sources(self) -> tuple[RasterSource, RasterSource]:
         """The MS and the PAN file, each on its own grid."""
         return self._ms, self._pan
+
+    @property
+    def aligned(self) -> bool:
+        """Whether both files were written together by :func:`das2f_map.align`, as their tags say."""
+        ms, pan = (s.tag(ALIGNED_TAG) for s in self.sources)
+        return ms is not None and ms == pan
 
     @property
     def ms_band_names(self) -> tuple[str, ...]:

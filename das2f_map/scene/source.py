@@ -60,6 +60,8 @@ class RasterSource:
     bands:
         All bands of the file, alpha bands too. An alpha band that is described as a colour is none:
         many programs mark the fourth of four bands of bytes as alpha, whatever it holds.
+    nodata_value:
+        Of the first band that is read: the declared value, where nothing else in the file says what is valid.
     dtype:
         That holds the values of all bands that are read; where all have one type, that.
 
@@ -124,6 +126,7 @@ class RasterSource:
         self._has_mask = any(not {MaskFlags.all_valid, MaskFlags.alpha} & set(f) for f in flags)
         # Where a file has a mask of its own, GDAL leaves the declared nodata value out of account.
         values = [ds.nodatavals[i - 1] for i in self._indexes]
+        self.nodata_value: float | None = values[0] if MaskFlags.nodata in flags[0] else None
         self._beside_mask = [
             (place, value)
             for place, (value, f) in enumerate(zip(values, flags, strict=True))
@@ -142,6 +145,11 @@ class RasterSource:
     def dtype_of(self, number: int) -> str:
         """Of a band of the file, counted from 1."""
         return str(self._dataset.dtypes[number - 1])
+
+    def tag(self, name: str) -> str | None:
+        """A metadata item of the file; ``None`` if it has none of that name."""
+        value = self._dataset.tags().get(name)
+        return None if value is None else str(value)
 
     def can_hold(self, value: float) -> bool:
         """Whether a pixel of any band that is read can have a value, before scale and offset."""

@@ -11,12 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pyogrio
 import shapely
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
 from das2f_map.scene.grid import Grid
-from das2f_map.scene.wrap import repeats, x_period
+from das2f_map.scene.wrap import repeats, wrapped, x_period
 
 Geometries = npt.NDArray[np.object_]
+
+_SAMPLES = 33
+"""Points a side by which the surroundings of a grid are found in another CRS."""
 
 
 def geometry_layers(path: str | Path) -> list[str]:
@@ -53,6 +58,62 @@ def read_layer(
     """
     frame = pyogrio.read_dataframe(path, layer=layer, columns=list(columns), bbox=bbox)
     return frame[frame.geometry.notna() & ~frame.geometry.is_empty]
+
+
+def near_grid(shapes: geopandas.GeoSeries, grid: Grid) -> geopandas.GeoSeries:
+    """What of some shapes lies in and around a grid in another CRS, to be reprojected to it.
+
+    Far from the place it is made for, a projection may fold over and stay finite: a polygon around the world
+    would come out inside out. So polygons are cut to twice the extent of the grid, in their own CRS, and
+    what lies beyond is left out. All are as they were where that extent is no plain box of their CRS: about
+    a pole, more than half around the world, or where the grid cannot be converted to it.
+    """
+    crs = CRS.from_wkt(shapes.crs.to_wkt())
+    around = None if crs == grid.crs else _surroundings(grid, crs)
+    if around is None:
+        return shapes
+    geometries = shapes.to_numpy().copy()
+    shapely.prepare(around)
+    near = shapely.intersects(around, geometries)
+    over = near & ~shapely.contains_properly(around, geometries)
+    over &= np.isin(
+        shapely.get_type_id(geometries), (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+    )
+    if over.any():
+        cut = shapely.intersection(shapely.make_valid(geometries[over]), around)
+        # Where a polygon only touches, or was no proper one, lines and points come out as well.
+        geometries[over] = [
+            shapely.MultiPolygon([p for p in single_parts(np.array([g]))[0] if p.geom_type == "Polygon"])
+            for g in cut
+        ]
+    near &= ~shapely.is_empty(geometries)
+    return geopandas.GeoSeries(geometries[near], index=shapes.index[near], crs=shapes.crs)
+
+
+def _surroundings(grid: Grid, crs: CRS) -> shapely.Geometry | None:
+    """Twice the extent of a grid in another CRS, once for each turn around the world; ``None``: no box."""
+    row, col = np.meshgrid(
+        np.linspace(0, grid.height, _SAMPLES), np.linspace(0, grid.width, _SAMPLES), indexing="ij"
+    )
+    t = grid.transform
+    try:
+        x, y = Transformer.from_crs(grid.crs, crs, always_xy=True).transform(
+            t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
+        )
+    except ProjError:
+        return None
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    period = x_period(crs)
+    x = wrapped(x, float(x[_SAMPLES // 2, _SAMPLES // 2]), period)
+    if period is not None and np.ptp(x) > period / 2:
+        return None
+    margin_x, margin_y = np.ptp(x) / 2, np.ptp(y) / 2
+    left, right, bottom, top = x.min() - margin_x, x.max() + margin_x, y.min() - margin_y, y.max() + margin_y
+    turns = (0,) if period is None else range(-2, 3)
+    return shapely.union_all(
+        [shapely.box(left + k * (period or 0), bottom, right + k * (period or 0), top) for k in turns]
+    )
 
 
 def reprojected(shapes: geopandas.GeoSeries, crs: Any) -> geopandas.GeoSeries:

@@ -21,7 +21,15 @@ from rasterio.warp import transform_bounds
 from das2f_map.errors import LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.vector import geometry_layers, in_pixels, on_branch, read_layer, reprojected, valid_parts
+from das2f_map.scene.vector import (
+    geometry_layers,
+    in_pixels,
+    near_grid,
+    on_branch,
+    read_layer,
+    reprojected,
+    valid_parts,
+)
 from das2f_map.scene.wrap import x_period
 from das2f_map.training.label_source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 
@@ -132,7 +140,8 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
         except (DataSourceError, DataLayerError, RasterioError) as error:
             raise LabelError(f"labels {path} cannot be read: {error}") from error
         frame = frame.rename(columns={field: "value"})[["value", "geometry"]]
-        frames.append(frame.set_geometry(reprojected(frame.geometry, grid.crs)))
+        near_shapes = near_grid(frame.geometry, grid)
+        frames.append(frame.loc[near_shapes.index].set_geometry(reprojected(near_shapes, grid.crs)))
     if not any(len(f) for f in frames):
         raise outside_scene(path) if total else LabelError(f"labels {path} hold no features")
     merged = gpd.GeoDataFrame(

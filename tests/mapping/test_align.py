@@ -16,7 +16,7 @@ from synthetic import Field, pair_grids, write_raster
 from das2f_map.errors import InputError
 from das2f_map.mapping.align import align
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.registration import decide, measure_shift
+from das2f_map.scene.registration import coregister, decide, measure_shift
 
 MS, PAN = pair_grids(ms_shape=(72, 80))
 SHIFT = (1.4, -0.7)
@@ -240,3 +240,27 @@ def test_whole_pixels_are_not_called_a_resampling(tmp_path: Path) -> None:
         moved = files.shifted(whole.shift)
         assert moved.strategy == "native"
         assert "by whole pixels" in moved.notices[0]
+
+
+def test_an_aligned_pair_is_not_resampled_again(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Unless both files are not the ones that were written, or something moved them afterwards."""
+    align(*pair, tmp_path / "out")
+    ms, pan = tmp_path / "out" / "ms.tif", tmp_path / "out" / "pan.tif"
+
+    def move(path: Path, pixels: float) -> None:
+        with rasterio.open(path, "r+") as out:
+            out.transform = out.transform @ out.transform.translation(pixels, 0)
+
+    def corrected(*paths: Path) -> bool:
+        with open_pair(*paths) as opened:
+            return coregister(opened).corrected
+
+    move(pan, 0.6)
+    assert not corrected(ms, pan)
+    assert "the pair was aligned before" in align(ms, pan).classify
+    move(pan, 0.6)
+    assert corrected(ms, pan), "1.2 PAN pixels are no remainder"
+    move(pan, -0.6)
+    with rasterio.open(pan, "r+") as out:
+        out.update_tags(DAS2F_MAP_ALIGNED="another")
+    assert corrected(ms, pan)

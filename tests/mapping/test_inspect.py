@@ -318,3 +318,16 @@ def test_a_constant_band(file: str, bundled: dict[str, Path], tmp_path: Path) ->
     assert constant.values["std"] == 0
     with pytest.raises(ModelError, match=f"band {name} has the same value 1234 everywhere"):
         das2f_map.classify(ms, pan, tmp_path / "map.tif", radiometry="scene")
+
+
+def test_bands_without_names(bundled: dict[str, Path], tmp_path: Path) -> None:
+    """More bands than a model takes and no names: the way out is --bands, not training."""
+    grid, pan_grid = pair_grids(ms_shape=(24, 24))
+    ms = write_raster(tmp_path / "ms.tif", np.full((8, 24, 24), 500.0), grid, dtype="uint16")
+    pan = write_raster(tmp_path / "pan.tif", np.full((1, 96, 96), 500.0), pan_grid, dtype="uint16")
+    found = inspect_pair(ms, pan, nodata=0)
+    assert "do not tell which is which" in found.verdict
+    assert "--bands blue=N,green=N,red=N,nir=N --nodata 0" in found.next_command
+    assert "--bands" in found.models[0].reasons[0]
+    given = inspect_pair(ms, pan, bands={"blue": 7, "green": 6, "red": 4, "nir": 2})
+    assert "which is which" not in given.verdict

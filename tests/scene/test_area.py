@@ -8,7 +8,9 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from pyproj import Transformer
+from rasterio.crs import CRS
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 from synthetic import pair_grids
 
@@ -153,3 +155,47 @@ def test_refused(tmp_path: Path, grid: Grid) -> None:
             Area.from_file(path, grid)
         assert str(path) in caught.value.message
         assert "\n" not in caught.value.message
+
+
+WORLD = box(-180, -85, 180, 85)
+
+
+@pytest.mark.parametrize(
+    ("crs", "lon", "lat"),
+    [
+        ("EPSG:32631", 3.0, 45.0),
+        ("EPSG:32760", 179.99, -17.0),
+        ("EPSG:3031", 30.0, -70.0),
+        ("EPSG:2056", 8.2, 46.8),
+        ("EPSG:3857", -75.0, 40.0),
+    ],
+)
+def test_areas_around_the_world(crs: str, lon: float, lat: float, tmp_path: Path) -> None:
+    """Continents and oceans: far from the scene its projection folds over."""
+    x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(lon, lat)
+    grid = Grid(40, 50, Affine(30, 0, x - 750, 0, -30, y + 600), CRS.from_user_input(crs))
+    col, row = np.meshgrid(np.arange(50) + 0.5, np.arange(40) + 0.5)
+    lons, lats = Transformer.from_crs(crs, 4326, always_xy=True).transform(*(grid.transform * (col, row)))
+    near = box(lon - 2, lat - 2, lon + 2, lat + 2)
+    for number, (shape, told) in enumerate(
+        [
+            (WORLD, True),
+            (WORLD.difference(near), False),
+            (box(-180, -85, lon, 85), True),  # all that is west of the middle
+            (MultiPolygon([box(-180, lat, 180, 85), box(lon - 200, -80, lon - 90, -75)]), True),
+        ]
+    ):
+        path = save(tmp_path / f"{number}.gpkg", [shape], 4326)
+        area = Area.inside(path, grid, "area")
+        assert (area is not None) is told
+        expected = shapely.contains_xy(shape, lons, lats)
+        got = np.zeros_like(expected) if area is None else area.mask(grid.window)
+        # Edges are cut into straight pieces of some hundred metres.
+        assert (got != expected).sum() <= 3
+        assert 0 < expected.sum() < expected.size or number < 2
+
+
+def test_a_table_is_no_area(tmp_path: Path, grid: Grid) -> None:
+    (tmp_path / "t.csv").write_text("id,name\n1,a\n")
+    with pytest.raises(InputError, match="has no geometries: it is a table"):
+        Area.inside(tmp_path / "t.csv", grid, "mask file t.csv")

@@ -14,7 +14,7 @@ from tiny import tiny_bundle
 import das2f_map
 from das2f_map.errors import InputError
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.registration import Coregistration, coregister, correct, measure_shift
+from das2f_map.scene.registration import Coregistration, coregister, correct, measure, measure_shift
 from das2f_map.training.fit import train
 
 BANDS = {"blue": 1, "green": 2, "red": 3, "nir": 4}
@@ -98,3 +98,16 @@ def test_nothing_classified_names_what_may_be_the_cause(pair: tuple[Path, Path],
         )
     assert f"all nodata or left out by mask {masked}" in str(caught.value)
     assert not list(tmp_path.glob("map*"))
+
+
+def test_a_shift_that_the_fit_does_not_see_is_uncertain(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_pair(*pair) as opened:
+        used = opened.with_bands(opened.bands[:4])
+        sure = measure_shift(used)
+        monkeypatch.setattr(measure, "_fits", lambda *_: (0.93, 0.92))
+        doubted = measure_shift(used)
+    assert sure.uncertainty < 0.2 * sure.length
+    assert doubted.length == sure.length
+    assert doubted.uncertainty >= 0.5 * doubted.length

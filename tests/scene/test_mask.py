@@ -358,3 +358,32 @@ def test_negative_values(pair, tmp_path: Path) -> None:
     # Two's complement in 16 bits: -7 is 0b1111111111111001.
     np.testing.assert_array_equal(excluded(pair, MaskFile(path, bits=(1,))), values[0] == -1)
     np.testing.assert_array_equal(excluded(pair, MaskFile(path, bits=(15,))), values[0] < 0)
+
+
+@pytest.mark.parametrize("nodata", [None, np.nan])
+def test_nan_in_a_mask_excludes_nothing(pair, tmp_path: Path, nodata: float | None) -> None:
+    values = np.full((1, 64, 64), np.nan)
+    values[0, 5:9, 5:9], values[0, 20:30, 20:30] = 1, 0
+    path = write_raster(tmp_path / "m.tif", values, MS, nodata=nodata)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path)), window(5, 5, 9, 9))
+    with open_pair(*pair) as scene, open_mask(MaskFile(path), scene.grids) as mask:
+        np.testing.assert_array_equal(mask.at_a_glance(scene.grids.ms), window(5, 5, 9, 9))
+
+
+def test_a_nodata_value_that_is_chosen_by_number(pair, tmp_path: Path) -> None:
+    """0 is nodata in Sentinel-2's SCL, and may well be what is to be left out."""
+    values = np.full((1, 64, 64), 4)
+    values[0, 5:9, 5:9], values[0, 20:30, 20:30] = 0, 3
+    path = write_raster(tmp_path / "scl.tif", values, MS, dtype="uint8", nodata=0)
+    both = window(5, 5, 9, 9) | window(20, 20, 30, 30)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, values=(0, 3))), both)
+    np.testing.assert_array_equal(excluded(pair, MaskFile(path, values=(3,))), window(20, 20, 30, 30))
+    # Beyond the mask there is nothing that could be chosen.
+    part = write_raster(
+        tmp_path / "part.tif",
+        values[:, :16, :16],
+        Grid(16, 16, MS.transform, MS.crs),
+        dtype="uint8",
+        nodata=0,
+    )
+    np.testing.assert_array_equal(excluded(pair, MaskFile(part, values=(0,))), window(5, 5, 9, 9))

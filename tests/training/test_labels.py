@@ -428,3 +428,23 @@ def test_raster_around_the_world(crs: str, first: float, tmp_path: Path) -> None
     assert (found > 0).all()
     # A pixel beside a column's edge may be on its other side by rounding.
     assert (found == expected).mean() > 0.98
+
+
+def test_polygons_around_the_world(tmp_path: Path) -> None:
+    """Maps of a continent: far from the scene its projection folds over."""
+    x, y = Transformer.from_crs(4326, 32631, always_xy=True).transform(3.0, 45.0)
+    grid = Grid(40, 50, Affine(30, 0, x - 750, 0, -30, y + 600), CRS.from_epsg(32631))
+    frame = gpd.GeoDataFrame(
+        {"class": [1, 2, 3]},
+        geometry=[
+            shapely.box(-180, -85, 3.0, 85),
+            shapely.box(3.0, -85, 180, 85),
+            shapely.box(-180, -85, 180, 85) - shapely.box(2, 44, 4, 46),
+        ],
+        crs=4326,
+    )
+    frame.to_file(tmp_path / "world.gpkg")
+    found = image(read_labels(tmp_path / "world.gpkg", grid), grid)
+    # 3 degrees east is the zone's middle: grid north.
+    assert (found[:, :25] == 1).all()
+    assert (found[:, 25:] == 2).all()

@@ -21,6 +21,10 @@ MODES: tuple[CoregisterMode, ...] = ("auto", "on", "off")
 AUTO_LIMIT = 0.3
 """PAN pixels over which ``auto`` corrects a shift."""
 
+ALIGNED_LIMIT = 1.0
+"""The same for a pair that :func:`das2f_map.align` wrote: it is resampled already, which is not done twice
+for what resampling itself leaves of a shift. What is more came later."""
+
 DEFAULT_MAX_SHIFT = 8.0
 """PAN pixels over which a shift is refused: the files hardly belong together."""
 
@@ -98,8 +102,9 @@ def coregister(
     pair:
         An open pair; stays as it is.
     mode:
-        ``auto`` corrects a shift over 0.3 PAN pixel that enough windows agree on, ``on`` whatever is measured
-        and improves the fit, ``off`` measures nothing.
+        ``auto`` corrects a shift over 0.3 PAN pixel that enough windows agree on (over 1 in a pair that
+        :func:`das2f_map.align` wrote), ``on`` whatever is measured and improves the fit, ``off`` measures
+        nothing.
     max_shift:
         PAN pixels.
 
@@ -117,7 +122,7 @@ def coregister(
     if mode == "off":
         return Coregistration(pair, mode, None, False, ())
     report = measure_shift(pair)
-    decision = decide(report, mode, max_shift=max_shift)
+    decision = decide(report, mode, max_shift=max_shift, aligned=pair.aligned)
     refuse_large_shift(pair, report, max_shift)
     if decision.action == "refuse":
         raise InputError(
@@ -129,9 +134,16 @@ def coregister(
 
 
 def decide(
-    report: ShiftReport, mode: CoregisterMode = "auto", *, max_shift: float = DEFAULT_MAX_SHIFT
+    report: ShiftReport,
+    mode: CoregisterMode = "auto",
+    *,
+    max_shift: float = DEFAULT_MAX_SHIFT,
+    aligned: bool = False,
 ) -> Decision:
-    """What is done about a measured shift in a mode, ``auto`` or ``on``; see :func:`coregister`."""
+    """What is done about a measured shift in a mode, ``auto`` or ``on``; see :func:`coregister`.
+
+    ``aligned``: the pair is one that :func:`das2f_map.align` wrote.
+    """
     shift = report.shift
     agree = report.verdict == "agree"
     if shift is not None and agree and shift.length > max_shift:
@@ -149,9 +161,12 @@ def decide(
         )
     # Platforms differ in the last digits of a measurement; a resumed training has to find the same shift.
     applied = PanShift(round(shift.rows, _DECIMALS), round(shift.cols, _DECIMALS))
-    limit = AUTO_LIMIT if mode == "auto" else 0.0
+    usual = AUTO_LIMIT if mode == "auto" else 0.0
+    limit = ALIGNED_LIMIT if mode == "auto" and aligned else usual
     if not applied.length > limit:
-        because = f"not over {limit:g} PAN pixel: left as it is" if limit else "none: left as it is"
+        because = f"not over {limit:g} PAN pixel: left as it is" if limit else "no shift: left as it is"
+        if applied.length > usual:
+            because = f"{because}, the pair was aligned before"
         return Decision("leave", None, because, tuple(warnings))
     # Where nothing is gained, a resampling would only cost.
     before, after = report.fit_before, report.fit_after

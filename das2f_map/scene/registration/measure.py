@@ -178,15 +178,19 @@ def _report(
     verdict, reason = _judge(found, variation, faults)
     rows, cols = (float(v) for v in found.shift)
     east, north = _metres(images, rows / scale[0], cols / scale[1])
-    uncertainty = float(np.hypot(*found.sigma))
+    sigma = found.sigma
+    if before is not None and after is not None and not after > before:
+        # The images fit no better with it: what windows have in common (thin cloud, haze) feigns a shift.
+        sigma = np.maximum(sigma, np.abs(found.shift) / 2)
+    uncertainty = float(np.hypot(*sigma))
     pan_pixel = pixel_size_m(images.grid) / pair.ratio
     return ShiftReport(
         verdict=verdict,
         reason=reason,
         rows=rows,
         cols=cols,
-        sigma_rows=float(found.sigma[0]),
-        sigma_cols=float(found.sigma[1]),
+        sigma_rows=float(sigma[0]),
+        sigma_cols=float(sigma[1]),
         east_m=east,
         north_m=north,
         length=math.hypot(rows, cols),
