@@ -5,6 +5,7 @@ Nothing in a file is evaluated but the graph itself, by onnxruntime; the card is
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -42,10 +43,17 @@ class OnnxModel(ModelBundle):
 
 
 def require_packages(*names: str) -> None:
-    """Raise :class:`~das2f_map.errors.MissingDependencyError` unless all packages are installed."""
+    """Raise :class:`~das2f_map.errors.MissingDependencyError` unless all packages can be imported."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependencyError(f"ONNX models need the package {' and '.join(missing)}", INSTALL_HINT)
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except (ImportError, OSError) as error:  # installed, but its libraries do not load
+            raise MissingDependencyError(
+                f"{name} cannot be imported: {error}", "install it again, or use a bundle with --engine auto"
+            ) from error
 
 
 def metadata_of(card: ModelCard) -> dict[str, str]:

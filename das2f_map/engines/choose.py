@@ -181,8 +181,16 @@ def make_engine(
                 f"engine {engine} needs a model's weights, {bundle.path} has its ONNX graph alone",
                 "use --engine onnx, or the bundle it was exported from",
             )
-        engine = "onnx"
-    kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision)
+        try:
+            kind, taken = choose(bundle.card.network, device, engine="onnx", precision=precision)
+        except DeviceError as error:  # whose hint names engines that need weights
+            raise DeviceError(
+                error.message,
+                "an ONNX file runs in fp32, on CUDA with onnxruntime-gpu, else with --device cpu; or use the "
+                "bundle it was exported from",
+            ) from error
+    else:
+        kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision)
     if device.type == "cpu" and kind.name != "onnx":
         say_if_missing()
     return kind.make(bundle, device=device, precision=taken, batch_size=batch_size)

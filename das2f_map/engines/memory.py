@@ -12,6 +12,7 @@ _SIGNS = (
     "can't allocate memory",
     "could not create a primitive",  # oneDNN, whose reason it hardly ever is else
     "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
     "bad_alloc",
 )
 

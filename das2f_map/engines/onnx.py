@@ -6,10 +6,10 @@ per patch on two cores instead of one): every thread takes a batch of its own in
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,9 @@ import numpy.typing as npt
 import torch
 
 import das2f_map
-from das2f_map.engines.memory import too_small
-from das2f_map.errors import DeviceError, MissingDependencyError, ModelError
+from das2f_map.engines.memory import out_of_memory, too_small
+from das2f_map.engines.threads import in_threads
+from das2f_map.errors import DeviceError, ModelError
 from das2f_map.model import ModelBundle, ModelCard
 from das2f_map.network import NetworkConfig
 from das2f_map.network.onnx_graph import INPUT_NAMES, OPSETS, OUTPUT_NAME, build_graph
@@ -56,13 +57,14 @@ def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> 
     """Why the engine cannot be used; empty if it can."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed"
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except (ImportError, OSError) as error:  # installed, but its libraries do not load
+        return f"onnxruntime cannot be imported: {error}"
     if precision != "fp32":
         return "computes in fp32 only"
-    if device.type == "cuda":
-        import onnxruntime
-
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            return "this onnxruntime has no CUDA provider, which the package onnxruntime-gpu brings"
+    if device.type == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "this onnxruntime has no CUDA provider, which the package onnxruntime-gpu brings"
     return ""
 
 
@@ -142,49 +144,50 @@ class OnnxEngine:
         out = np.empty((len(rows), self._classes), dtype=np.float32)
 
         def run(part: slice) -> None:
-            r, c = rows[part], cols[part]
-            out[part] = self._run(ms_patches[r, c], pan_patches[r, c])
+            out[part] = self._run(ms_patches, pan_patches, rows[part], cols[part])
 
         size = self.batch_size
-        parts = [slice(i, i + size) for i in range(0, len(rows), size)]
-        with ThreadPoolExecutor(self._threads) as pool:
-            list(pool.map(run, parts))
+        in_threads(run, [slice(i, i + size) for i in range(0, len(rows), size)], self._threads)
         return out
 
-    def _run(self, ms: npt.NDArray[np.float32], pan: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits of some patches; in halves where memory does not take all."""
-        if len(ms) > self.batch_size:
-            half = len(ms) // 2
-            return np.concatenate([self._run(ms[:half], pan[:half]), self._run(ms[half:], pan[half:])])
+    def _run(
+        self,
+        ms: npt.NDArray[np.float32],
+        pan: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.int64],
+        cols: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float32]:
+        """Logits of some of the block's patches; in halves where memory does not take all."""
+        if len(rows) > self.batch_size:
+            half = len(rows) // 2
+            parts = (slice(half), slice(half, None))
+            return np.concatenate([self._run(ms, pan, rows[part], cols[part]) for part in parts])
         try:
+            patches = (ms[rows, cols], pan[rows, cols])
             logits: npt.NDArray[np.float32] = self._session.run(
-                [OUTPUT_NAME], dict(zip(INPUT_NAMES, (ms, pan), strict=True))
+                [OUTPUT_NAME], dict(zip(INPUT_NAMES, patches, strict=True))
             )[0]
         except Exception as error:  # onnxruntime has a class for every status, with no common base but this
             if not _out_of_memory(error):
                 raise
-            if len(ms) == 1:
+            if len(rows) == 1:
                 raise too_small(self.device) from error
             with self._halving:
-                self.batch_size = min(self.batch_size, len(ms) // 2)
+                self.batch_size = min(self.batch_size, len(rows) // 2)
             log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
-            return self._run(ms, pan)
+            return self._run(ms, pan, rows, cols)
         return logits
 
 
 def _out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return "failed to allocate" in text or "out of memory" in text or "bad_alloc" in text
+    signs = ("failed to allocate", "out of memory", "bad_alloc")
+    return out_of_memory(error) or any(sign in text for sign in signs)
 
 
 def _session(data: bytes, device: torch.device) -> onnxruntime.InferenceSession:
     require_packages("onnxruntime")
-    try:
-        import onnxruntime
-    except ImportError as error:  # installed, but its libraries do not load
-        raise MissingDependencyError(
-            f"onnxruntime cannot be imported: {error}", "install it again, or use --engine auto"
-        ) from error
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from tiny import tiny_bundle, tiny_card, tiny_network
 
 from das2f_map.engines.choose import make_engine
-from das2f_map.engines.onnx import OnnxEngine, graph_bytes
+from das2f_map.engines.onnx import OnnxEngine, graph_bytes, unavailable
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import DeviceError, MissingDependencyError, ModelError
+from das2f_map.mapping.export import export_onnx
 from das2f_map.model import ModelBundle, find_model, load_bundle
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.onnx_graph import OPSETS, build_graph
@@ -172,3 +174,53 @@ def test_graph_for_a_fixed_number_of_patches_is_refused(bundle: ModelBundle) -> 
         value.type.tensor_type.shape.dim[0].dim_value = 1
     with pytest.raises(ModelError, match="fixed to 1 patches at a time"):
         OnnxEngine(model.SerializeToString(), bundle.card)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_packages_that_do_not_load_are_told(
+    package: str, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
+    real = importlib.import_module
+
+    def broken(name: str, *rest: str) -> object:
+        if name == package:
+            raise ImportError("libcudart.so.12: cannot open shared object file")
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(MissingDependencyError, match=f"{package} cannot be imported: libcudart"):
+        export_onnx(bundle, tmp_path / "new.onnx")
+    if package == "onnxruntime":
+        with pytest.raises(MissingDependencyError, match="cannot be imported"):
+            load_bundle(tmp_path / "m.onnx")
+        assert "cannot be imported" in unavailable(bundle.card.network, torch.device("cpu"), "fp32")
+
+
+def test_hints_for_an_onnx_file_name_what_it_can_do(bundle: ModelBundle, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
+    model = load_bundle(tmp_path / "m.onnx")
+    with pytest.raises(DeviceError, match="computes in fp32 only") as caught:
+        make_engine(model, device=torch.device("cpu"), precision="bf16")
+    assert "--engine" not in str(caught.value.hint)
+
+
+def test_copies_of_patches_that_do_not_fit_are_halved(
+    bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = OnnxEngine.of(bundle, batch_size=8)
+    rng = np.random.default_rng(0)
+    ms = rng.standard_normal((bundle.card.network.ms_bands, 20, 20)).astype(np.float32)
+    pan = rng.standard_normal((1, 80, 80)).astype(np.float32)
+    targets = np.ones((5, 5), np.bool_)
+    expected = engine.logits(ms, pan, targets)
+
+    class Session:
+        def run(self, names: list[str], patches: dict[str, np.ndarray]) -> list[np.ndarray]:
+            if len(next(iter(patches.values()))) > 3:
+                raise MemoryError("Unable to allocate 1 GiB for an array")
+            return whole.run(names, patches)
+
+    whole, engine._session = engine._session, Session()
+    np.testing.assert_allclose(engine.logits(ms, pan, targets), expected, rtol=0, atol=1e-5)
+    assert engine.batch_size == 2

@@ -203,3 +203,32 @@ def test_mamba_that_imports_but_fails_is_not_used(monkeypatch: pytest.MonkeyPatc
     finally:
         mamba_cuda._kernel.cache_clear()
     assert "no kernel image is available" in reason
+
+
+def test_compiled_takes_other_types_and_refuses_other_shapes() -> None:
+    """The kernel reads memory by these sizes."""
+    _skip_unless("compiled", torch.float32)
+    names = ("x", "dt", "A", "B", "C", "D", "order")
+    given = dict(zip(names, _arguments(torch.float32), strict=True))
+    expected = selective_scan(**given, backend="sequential")
+    others = {
+        "A": given["A"].double(),
+        "B": given["B"].double(),
+        "order": given["order"].int(),
+    }
+    found = selective_scan(**{**given, **others}, backend="compiled")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for name, wrong in {
+        "x": given["x"][:, 1:],
+        "D": given["D"][:1],
+        "B": given["B"][:, :, 1:],
+        "A": given["A"][:, :, 1:],
+        "order": given["order"][:, 1:],
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name} is .* it must be"):
+            selective_scan(**{**given, name: wrong}, backend="compiled")
+    for step in (-1, given["order"].shape[1]):
+        order = given["order"].clone()
+        order[0, 0] = step
+        with pytest.raises(ValueError, match="tokens outside"):
+            selective_scan(**{**given, "order": order}, backend="compiled")

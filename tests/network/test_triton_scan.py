@@ -72,3 +72,19 @@ def test_is_the_second_choice_on_cuda_and_none_on_the_cpu(monkeypatch: pytest.Mo
         assert default_backend(torch.device("cuda"), torch.float32).name == "triton"
     for width in (64, 20):
         assert default_backend(torch.device("cpu"), torch.float32, width).name != "triton"
+
+
+def test_a_triton_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 3.4 it keeps its settings elsewhere; the other backends have to work beside it."""
+    triton = pytest.importorskip("triton")
+    monkeypatch.delattr(triton, "knobs")
+    for cached in (triton_scan.missing, triton_scan.interpreted):
+        cached.cache_clear()
+    try:
+        assert "is too old: 3.4 or newer" in triton_scan.missing()
+        assert not triton_scan.interpreted()
+        assert default_backend(torch.device("cuda"), torch.float32).name in ("mamba-ssm", "chunked")
+        assert default_backend(torch.device("cpu"), torch.float32).name in ("compiled", "chunked")
+    finally:
+        for cached in (triton_scan.missing, triton_scan.interpreted):
+            cached.cache_clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -24,6 +23,7 @@ from das2f_map.engines.shared_scan.maps import (
 )
 from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.engines.shared_scan.workspace import Workspace
+from das2f_map.engines.threads import in_threads
 from das2f_map.network import Das2fNet
 from das2f_map.network.das2f import Stage, StageOutput
 from das2f_map.network.mixer import Mlp
@@ -118,9 +118,12 @@ class FirstStage:
                 backwards=bool(item % 2),
             )
 
+        caller = threading.get_ident()
+
         def scan_in_thread(item: int) -> Tensor:
             # States decay through denormal numbers, which processors are slow with. Dies with the thread.
-            torch.set_flush_denormal(True)
+            if threading.get_ident() != caller:
+                torch.set_flush_denormal(True)
             with torch.inference_mode():
                 return scan(item)
 
@@ -129,8 +132,8 @@ class FirstStage:
             parts = [scan(item) for item in items]
         else:
             # The operations are many and small: a thread for each item, not all threads for each operation.
-            with _one_thread_each(len(items)) as workers, ThreadPoolExecutor(workers) as pool:
-                parts = list(pool.map(scan_in_thread, items))
+            with _one_thread_each(len(items)) as workers:
+                parts = in_threads(scan_in_thread, items, workers)
         out = []
         for forwards, backwards in zip(parts[::2], parts[1::2], strict=True):
             for own, other in zip(forwards, reversed(backwards.unbind()), strict=True):

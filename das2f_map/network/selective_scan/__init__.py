@@ -91,14 +91,15 @@ def default_backend(
     The fastest that works, except for training in PyTorch operations on the CPU: there `sequential` is up
     to a third faster than `chunked`, but keeps every step's states.
     """
-    usable = [b for b in BACKENDS.values() if not b.unavailable(device, dtype, width, states)]
+    backends = list(BACKENDS.values())
     if device.type == "cpu":  # there Triton interprets, for tests
-        usable = [b for b in usable if b.name != "triton"]
+        backends = [b for b in backends if b.name != "triton"]
     if device.type == "cpu" and not gradients:
         # One step of many patches stays in a processor's cache, which counts for more there than the
         # number of steps. With gradients every step's states would have to be kept.
-        usable.sort(key=lambda b: b.name == "chunked")
-    return usable[0]
+        backends.sort(key=lambda b: b.name == "chunked")
+    # Those in PyTorch operations work anywhere.
+    return next(b for b in backends if not b.unavailable(device, dtype, width, states))
 
 
 def selective_scan(

@@ -132,8 +132,33 @@ class _CompiledScan(torch.autograd.Function):
         )
 
 
+def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> None:
+    batch, k, steps, width = dt.shape
+    states = A.shape[2]
+    shapes = {
+        "x": (x, (batch, steps, width)),
+        "A": (A, (k, width, states)),
+        "B": (B, (batch, k, steps, states)),
+        "C": (C, (batch, k, steps, states)),
+        "D": (D, (k, width)),
+        "order": (order, (k, steps)),
+    }
+    for name, (tensor, shape) in shapes.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}; with dt {tuple(dt.shape)} it must be {shape}")
+    if order.numel() and not (order.min() >= 0 and order.max() < steps):
+        raise ValueError(f"order names tokens outside 0 to {steps - 1}")
+
+
 def compiled_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
-    """Arguments and result as :func:`das2f_map.network.selective_scan.selective_scan`."""
+    """Arguments and result as :func:`das2f_map.network.selective_scan.selective_scan`.
+
+    All are taken to float32. Raises ``ValueError`` if shapes do not fit together, or ``order`` names a token
+    that is not there: the kernel relies on both.
+    """
+    _check(x, dt, A, B, C, D, order)
+    x, dt, A, B, C, D = (t.to(torch.float32) for t in (x, dt, A, B, C, D))
+    order = order.to(torch.int64)
     missing = -B.shape[3] % _STATE_STEP
     if missing:  # a state whose B and C are zero stays zero and adds nothing
         A, B, C = (F.pad(v, (0, missing)) for v in (A, B, C))

@@ -23,6 +23,8 @@ _MAX_STATES = 64
 @lru_cache(maxsize=1)
 def interpreted() -> bool:
     """Whether Triton runs kernels in its interpreter, on the CPU (``TRITON_INTERPRET=1``)."""
+    if missing():
+        return False
     import triton
 
     return bool(triton.knobs.runtime.interpret)
@@ -34,6 +36,10 @@ def missing() -> str:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     try:
+        import triton
+
+        if not hasattr(triton, "knobs"):
+            return f"Triton {getattr(triton, '__version__', '')} is too old: 3.4 or newer is needed"
         from das2f_map.network.selective_scan import triton_kernels
     except Exception as error:  # whatever a foreign compiler raises, the portable scan is the answer
         return f"Triton does not work here: {type(error).__name__}: {error}"
