@@ -222,7 +222,7 @@ def test_compiled_takes_other_types_and_refuses_other_shapes() -> None:
         "x": given["x"][:, 1:],
         "D": given["D"][:1],
         "B": given["B"][:, :, 1:],
-        "A": given["A"][:, :, 1:],
+        "A": given["A"][:, 1:],
         "order": given["order"][:, 1:],
     }.items():
         with pytest.raises(ValueError, match=f"^{name} is .* it must be"):
