@@ -119,7 +119,8 @@ def table(record: dict[str, Any]) -> str:
     heads = ["MS pixels", "seconds", "µs a pixel", f"beside {reference['side']}²"]
     return common.markdown([*heads, *common.memory_heads(cuda), "repetitions"], rows) + (
         f"\n\nEngine `shared` in {record['precision']} ({record['scan']}), medians where there are several "
-        "repetitions; files are read in blocks of 64 × 64 pixels. Memory “by computing” is what the process has more than after its first block."
+        "repetitions; files are read in blocks of 64 × 64 pixels. Memory “by computing” is what the process "
+        "has more than after its first block."
     )
 
 
