@@ -200,7 +200,7 @@ def _folder(folder: Path) -> Iterator[None]:
         made = True
     try:
         yield
-    except BaseException:
+    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
         if made and not any(folder.iterdir()):
             folder.rmdir()
         raise
@@ -293,7 +293,7 @@ class _Target:
                         self._ds.set_band_unit(n, unit)
                 if as_it_is:
                     self._ds.scales, self._ds.offsets = scales, offsets
-            except BaseException:
+            except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
                 with suppress(*WRITE_ERRORS):  # what went wrong first is what is told
                     self._ds.close()
                 raise

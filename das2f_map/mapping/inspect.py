@@ -172,13 +172,8 @@ def inspect_pair(
             with writing(picture):
                 draw_quicklook(picture, thumbnail(used), _true_colour(used), pair.ms_path, pair.pan_path)
         said = _said(bands, nodata, mask_file, force)
-        verdict, command = _verdict(pair, survey, fits, bundle, said)
-        wanted = None if bands or survey.sample is None else _nameable(pair, fits, bundle)
-        if wanted is not None:
-            verdict = "the bands' names do not tell which is which: say it, number by number"
-            numbers = ",".join(f"{name}=N" for name in wanted)
-            files = shlex.join([pair.ms_path, pair.pan_path])
-            command = f"das2f-map inspect {files} --bands {numbers}{said}"
+        unnamed = None if bands else _nameable(pair, fits, bundle)
+        verdict, command = _verdict(pair, survey, fits, bundle, unnamed, said)
         if failed is not None:
             verdict = f"{verdict}, but {failed}"
         measured = None if survey.sample is None else measure_shift(used)
@@ -376,14 +371,26 @@ def _nameable(pair: ScenePair, fits: list[ModelFit], own: ModelBundle | None) ->
 
 
 def _verdict(
-    pair: ScenePair, survey: Survey, fits: list[ModelFit], own: ModelBundle | None, said: str
+    pair: ScenePair,
+    survey: Survey,
+    fits: list[ModelFit],
+    own: ModelBundle | None,
+    unnamed: list[str] | None,
+    said: str,
 ) -> tuple[str, str]:
-    """One sentence, and what to type; ``said`` are options that were given here."""
+    """One sentence, and what to type.
+
+    ``unnamed`` are bands that have to be said number by number, ``said`` options that were given here.
+    """
     files = shlex.join([pair.ms_path, pair.pan_path])
     train = f"das2f-map train {files} --labels labels.gpkg -o my-model{said}"
     if survey.sample is None:
         looked = f"in the {survey.pixels:,} pixels looked at"
         return f"nothing to classify: no pixel is valid {looked}", "gdalinfo shows the nodata values"
+    if unnamed is not None:
+        numbers = ",".join(f"{name}=N" for name in unnamed)
+        verdict = "the bands' names do not tell which is which: say it, number by number"
+        return verdict, f"das2f-map inspect {files} --bands {numbers}{said}"
     if own is not None:
         named = f"--model {shlex.quote(str(own.path or own.card.name))}"
         verdict = f"model {own.card.name} fits" if fits[0].fits else f"model {own.card.name} does not fit"

@@ -88,7 +88,7 @@ class ClassRasterWriter:
             if confidence_path is not None:
                 self._confidence = _BlockFile(confidence_path, grid, "float32", float("nan"))
                 self._confidence.describe(CONFIDENCE_DESCRIPTION, tags or {}, None)
-        except BaseException:
+        except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
             self._discard()
             raise
 

@@ -48,7 +48,7 @@ def check_vector_path(destination: Path, crs: CRS | None = None) -> None:
         raise OutputError(f"unknown vector format {extension or 'without extension'!r}: {destination}", _HINT)
     if extension == ".parquet":
         try:
-            import pyarrow.parquet  # noqa: F401
+            import pyarrow.parquet  # noqa: F401 - only whether it is there
         except ImportError as error:
             raise MissingDependencyError(
                 f"writing {destination.name} needs pyarrow", "pip install das2f-map[parquet]"

@@ -214,7 +214,7 @@ class StagedOutputs:
                 produced = [p for p in folder.iterdir() if p.name != "replaced"]
                 for path in sorted(produced, key=lambda p: (p.name in mains, p.name)):
                     _move(path, parent / path.name, done)
-        except BaseException as error:
+        except BaseException as error:  # an interrupt too: nothing half done stays
             self._undo(done, error)
             if isinstance(error, OSError):
                 raise write_error(error, self._finals[0]) from error

@@ -264,7 +264,7 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
         if mask.covered == 0:
             raise InputError(f"{label} does not touch the scene", "check that it belongs to this scene")
         return mask
-    except BaseException:
+    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
         source.close()
         raise
 

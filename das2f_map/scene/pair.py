@@ -368,7 +368,7 @@ def open_pair(
     ms_source = RasterSource(ms, "MS", nodata=nodata)
     try:
         pan_source = RasterSource(pan, "PAN", nodata=nodata)
-    except BaseException:
+    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
         ms_source.close()
         raise
     try:
@@ -376,11 +376,11 @@ def open_pair(
         opened_mask = None if mask is None else open_mask(mask, plan.grids)
         try:
             pair = ScenePair(ms_source, pan_source, plan, opened_mask, nodata)
-        except BaseException:
+        except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
             if opened_mask is not None:
                 opened_mask.close()
             raise
-    except BaseException:
+    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
         ms_source.close()
         pan_source.close()
         raise

@@ -78,7 +78,7 @@ class RasterSource:
         self._dataset = _open(self.path, role)
         try:
             self._prepare()
-        except BaseException:
+        except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
             self._dataset.close()
             raise
 

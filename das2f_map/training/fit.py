@@ -340,7 +340,7 @@ def train(
 
 def _require_lightning() -> None:
     try:
-        import das2f_map.training.loop  # noqa: F401
+        import das2f_map.training.loop  # noqa: F401 - only whether its packages are there
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "lightning":
             raise

@@ -42,6 +42,6 @@ def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None)
         )
     try:
         return RasterLabels(text, dataset, grid)
-    except BaseException:
+    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
         dataset.close()
         raise
