@@ -21,34 +21,44 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: i
     pending = iter(range(len(items)))
     lock = threading.Lock()
 
-    def take() -> None:
-        while not errors:
-            with lock:
-                i = next(pending, None)
-            if i is None:
-                return
-            try:
+    def take(ended: threading.Event) -> None:
+        try:
+            while not errors:
+                with lock:
+                    i = next(pending, None)
+                if i is None:
+                    return
                 results[i] = work(items[i])
-            except BaseException as error:  # raised again by the calling thread
-                errors.append(error)
+        except BaseException as error:  # raised again by the calling thread
+            errors.append(error)
+        finally:
+            ended.set()
 
-    started: list[threading.Thread] = []
+    ends: list[threading.Event] = []
     try:
         for _ in range(min(threads, len(items))):
-            thread = threading.Thread(target=take)
+            ended = threading.Event()
             try:
-                thread.start()
+                threading.Thread(target=take, args=(ended,)).start()
             except RuntimeError:  # "can't start new thread"
                 break
-            started.append(thread)
-        if not started:
-            take()
-        for thread in started:
-            thread.join()
+            ends.append(ended)
+        if not ends:
+            take(threading.Event())
+        _wait(ends)
     except BaseException as error:  # an interrupt, while waiting
         errors.append(error)
-        for thread in started:
-            thread.join()
+        _wait(ends)
     if errors:
         raise errors[0]
     return [results[i] for i in range(len(items))]
+
+
+def _wait(ends: Sequence[threading.Event]) -> None:
+    """Wait for events, not for the threads.
+
+    Before Python 3.13, a thread whose ``join`` was interrupted counts as ended while it still runs, and the
+    interpreter that then exits aborts in the middle of its work.
+    """
+    for ended in ends:
+        ended.wait()

@@ -939,10 +939,11 @@ def test_stopped_in_the_middle(
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True, preexec_fn=heard
     ) as process:
-        for _ in range(600):
-            if list(files.out.glob(".das2f-map-*/*")) or process.poll() is not None:
+        assert process.stderr is not None
+        for line in process.stderr:  # ends if the command does
+            if "engine" in line:
                 break
-            time.sleep(0.1)
+        time.sleep(0.5)  # in the middle of the classification, then
         assert listing(tmp_path) != before, "it should have begun to write"
         process.send_signal(sent)
         _, err = process.communicate(timeout=60)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 
 import pytest
 
@@ -44,3 +46,29 @@ def test_errors_are_the_callers() -> None:
     with pytest.raises(ValueError, match="three"):
         in_threads(work, range(10), 2)
     assert threading.active_count() < 50
+
+
+def test_interrupted_work_has_ended() -> None:
+    """What was begun is finished, as nothing may run in an interpreter that exits; the rest is not begun."""
+    running: set[int] = set()
+    begun: set[int] = set()
+
+    def work(n: int) -> None:
+        begun.add(n)
+        running.add(n)
+        time.sleep(0.8 if n == 0 else 0.3)
+        running.remove(n)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_threads(work, range(10), 2)
+        assert not running
+        assert begun == {0, 1}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
