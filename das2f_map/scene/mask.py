@@ -26,9 +26,9 @@ from das2f_map.errors import InputError
 from das2f_map.scene.area import Area
 from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
-from das2f_map.scene.plan import map_between
+from das2f_map.scene.pixel_map import PixelMap
 from das2f_map.scene.reduced import reduced_windows
-from das2f_map.scene.resample import PixelMap
+from das2f_map.scene.relation import map_between
 from das2f_map.scene.source import RasterSource
 from das2f_map.scene.wrap import repeats_within
 

@@ -19,8 +19,9 @@ from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.fill import fill_invalid
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, SceneMask, open_mask
+from das2f_map.scene.pixel_map import PixelMap
 from das2f_map.scene.plan import PairPlan, Strategy, pixel_size_m, plan_pair
-from das2f_map.scene.resample import PixelMap, resample, sharing_distance
+from das2f_map.scene.resample import resample, sharing_distance
 from das2f_map.scene.shift import PanShift
 from das2f_map.scene.source import Float32, RasterSource
 

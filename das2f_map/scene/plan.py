@@ -23,19 +23,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from affine import Affine
-from pyproj import CRS as PyprojCRS
 from pyproj import Geod, Transformer
-from pyproj.exceptions import ProjError
-from pyproj.transformer import AreaOfInterest, TransformerGroup
-from rasterio.crs import CRS
 
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
-from das2f_map.scene.resample import AffineMap, PixelMap, ProjectedMap, local_affine
+from das2f_map.scene.pixel_map import AffineMap, PixelMap, ProjectedMap, local_affine
+from das2f_map.scene.relation import crs_name, pyproj_crs, transformer_between
 from das2f_map.scene.shift import PanShift
-from das2f_map.scene.wrap import moved_beside, unbroken, wrapped, x_period
+from das2f_map.scene.wrap import moved_beside, unbroken
 
 Strategy = Literal["native", "ms-to-pan-grid", "pan-to-quarter-ms"]
 
@@ -103,7 +99,7 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | Non
     InputError
         No overlap, PAN not finer than MS, or a ratio far from 4. The message names no file.
     """
-    transformer = _transformer(ms, pan)
+    transformer = transformer_between(ms, pan)
     if transformer is None:
         pan = moved_beside(pan, ms)
         relation = ~pan.transform * ms.transform
@@ -119,8 +115,8 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | Non
         raise _no_overlap()
     _refuse_bad_ratio(ratios, force)
     notice = (
-        f"PAN is in another coordinate reference system ({_crs_name(pan.crs)}): "
-        f"it is resampled once to a quarter of the MS pixel in {_crs_name(ms.crs)}"
+        f"PAN is in another coordinate reference system ({crs_name(pan.crs)}): "
+        f"it is resampled once to a quarter of the MS pixel in {crs_name(ms.crs)}"
     )
     ratio = math.sqrt(ratios[0] * ratios[1])
     notices = (notice, *_ratio_notice(ratio))
@@ -302,98 +298,6 @@ def _pan_outline_in_ms(ms: Grid, pan: Grid, to_pan: Transformer) -> Window:
     return Window(row_first, col_first, row_stop - row_first, col_stop - col_first)
 
 
-def _transformer(ms: Grid, pan: Grid) -> Transformer | None:
-    """MS CRS to PAN CRS as one fixed operation; ``None`` if both are the same for this scene."""
-    if ms.crs == pan.crs:
-        return None
-    source, target = _pyproj(ms.crs), _pyproj(pan.crs)
-    if source.equals(target, ignore_axis_order=True):
-        return None
-    try:
-        # One operation for the whole scene: PROJ's own choice point by point could change inside it.
-        group = TransformerGroup(source, target, always_xy=True, area_of_interest=_area_of_interest(ms))
-        transformer = group.transformers[0]
-    except (ProjError, IndexError) as error:
-        raise InputError(
-            f"coordinates of {_crs_name(ms.crs)} (MS) and {_crs_name(pan.crs)} (PAN) cannot be converted",
-            "bring both files to one coordinate reference system with gdalwarp",
-        ) from error
-    nodes = _nodes(ms)
-    there = np.array(transformer.transform(*nodes))
-    there[0] = wrapped(there[0], nodes[0], x_period(pan.crs))
-    pan_pixel = max(pan.pixel_size)
-    with np.errstate(invalid="ignore"):
-        moved = np.abs(there - nodes).max()
-    # Two names of one system (a WKT without its EPSG code, ETRS89 beside WGS 84).
-    same = bool(np.isfinite(moved)) and moved < 1e-3 * pan_pixel
-    return None if same else transformer
-
-
-def map_between(target: Grid, source: Grid) -> PixelMap:
-    """Where the pixels of one grid lie in another, in any CRS.
-
-    Raises :class:`~das2f_map.errors.InputError` if the CRSs cannot be converted; it calls them MS and PAN.
-    """
-    return Relation(target, source).between(target, source)
-
-
-class Relation:
-    """How coordinates of two grids are converted, found once for all grids with their CRSs in their place.
-
-    Parameters
-    ----------
-    target, source:
-        As for :func:`map_between`.
-    """
-
-    def __init__(self, target: Grid, source: Grid) -> None:
-        self._transformer = _transformer(target, source)
-
-    def between(self, target: Grid, source: Grid) -> PixelMap:
-        """As :func:`map_between`, for parts of the two grids, moved or refined as may be."""
-        if self._transformer is None:
-            return AffineMap.between(target, source)
-        return ProjectedMap(target, source, self._transformer)
-
-
-def _nodes(grid: Grid) -> npt.NDArray[np.float64]:
-    """Map x and y, float64 (2, 25), of 5 × 5 positions over a grid."""
-    steps = np.linspace(0.0, 1.0, 5)
-    row, col = (a.ravel() for a in np.meshgrid(steps * grid.height, steps * grid.width, indexing="ij"))
-    t = grid.transform
-    return np.stack([t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f])
-
-
-def _area_of_interest(grid: Grid) -> AreaOfInterest | None:
-    crs = _pyproj(grid.crs)
-    if crs.geodetic_crs is None:
-        return None
-    to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    lon, lat = (np.asarray(v) for v in to_degrees.transform(*_nodes(grid)))
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        return None
-    if np.abs(lat).max() > 90:
-        return None
-    if np.ptp(lon) >= 180 or np.abs(lon).max() > 180:
-        # Over 180 degrees, or counted from 0 to 360. PROJ takes a west that is more than its east.
-        period = x_period(CRS.from_wkt(crs.geodetic_crs.to_wkt()))
-        near = wrapped(lon, float(lon[lon.size // 2]), period)
-        if period is not None and np.ptp(near) < period / 2:
-            ends = wrapped(np.array([near.min(), near.max()]), 0.0, period)
-            return AreaOfInterest(ends[0], lat.min(), ends[1], lat.max())
-    inside = np.abs(lon).max() <= 180
-    return AreaOfInterest(lon.min(), lat.min(), lon.max(), lat.max()) if inside else None
-
-
-def _pyproj(crs: CRS) -> PyprojCRS:
-    return PyprojCRS.from_wkt(crs.to_wkt())
-
-
-def _crs_name(crs: CRS) -> str:
-    epsg = crs.to_epsg()
-    return f"EPSG:{epsg}" if epsg else str(_pyproj(crs).name)
-
-
 def _axis_ratios(relation: Affine) -> tuple[float, float]:
     """PAN pixels along an MS pixel's row step and column step."""
     return math.hypot(relation.b, relation.e), math.hypot(relation.a, relation.d)
@@ -437,7 +341,7 @@ def pixel_size_m(grid: Grid) -> float:
     A projected CRS whose scale is true within 1 % there gives its nominal pixel size (10 m stays
     10 m in UTM); otherwise (geographic, Web Mercator) it is measured on the ellipsoid.
     """
-    crs = _pyproj(grid.crs)
+    crs = pyproj_crs(grid.crs)
     row, col = grid.height / 2, grid.width / 2
     ends = [(row, col - 0.5), (row, col + 0.5), (row - 0.5, col), (row + 0.5, col)]
     x, y = np.array([grid.pixel_to_map(*p) for p in ends]).T

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.plan import map_between
+from das2f_map.scene.relation import map_between
 from das2f_map.scene.wrap import repeats_within
 
 Float64 = npt.NDArray[np.float64]

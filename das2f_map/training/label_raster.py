@@ -14,7 +14,7 @@ from das2f_map.errors import InputError, LabelError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.products.class_raster import read_legend
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.plan import map_between
+from das2f_map.scene.relation import map_between
 from das2f_map.scene.wrap import repeats_within
 from das2f_map.training.label_source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 

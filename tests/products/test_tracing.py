@@ -7,7 +7,8 @@ import rasterio.features
 import shapely
 from maps import patchy_classes
 
-from das2f_map.products.tracing import Regions, RegionTracer
+from das2f_map.products.regions import Regions
+from das2f_map.products.tracing import RegionTracer
 
 
 def trace(

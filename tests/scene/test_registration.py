@@ -17,7 +17,7 @@ from scipy import ndimage
 from synthetic import Field, pair_grids, write_raster
 
 from das2f_map.errors import InputError
-from das2f_map.scene import plan
+from das2f_map.scene import relation
 from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
@@ -116,7 +116,7 @@ def test_files_in_different_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         made.append(args)
         return TransformerGroup(*args, **options)
 
-    monkeypatch.setattr(plan, "TransformerGroup", spy)
+    monkeypatch.setattr(relation, "TransformerGroup", spy)
     report = measured((ms_path, pan_path))
     assert report.windows_matched >= 8
     assert (report.rows, report.cols) == pytest.approx((1.3, -0.6), abs=0.05)

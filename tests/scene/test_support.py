@@ -12,7 +12,8 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.resample import AffineMap, PixelMap, ProjectedMap, resample, sharing_distance
+from das2f_map.scene.pixel_map import AffineMap, PixelMap, ProjectedMap
+from das2f_map.scene.resample import resample, sharing_distance
 
 SIDE = 44
 UTM = CRS.from_epsg(32632)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from das2f_map.scene.grid import PAN_PER_MS, GridPair, Window
 from das2f_map.scene.mask import SceneMask, open_mask
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.plan import Relation
+from das2f_map.scene.relation import Relation
 from das2f_map.scene.resample import resample
 from das2f_map.scene.source import Float32, RasterSource
 

@@ -1,0 +1,134 @@
+"""Rings of vertices, put together as regions in an order of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+UInt8 = npt.NDArray[np.uint8]
+
+ROW_SHIFT = 32
+"""A vertex is one int64: row << 32 | column << 1 | whether its region meets itself there diagonally."""
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Complete regions, ordered by lowest row, then by topmost leftmost vertex.
+
+    Attributes
+    ----------
+    class_ids:
+        uint8 (regions,).
+    sums:
+        float64 (regions, values): pixel count first, then one for each value array pushed.
+    rows, cols:
+        int64 (vertices,): pixel corners, each ring from its topmost leftmost vertex, clockwise for
+        outlines and counterclockwise for holes as seen in the image; the first is not repeated.
+    ring_starts:
+        int64 (rings + 1,), into the vertices.
+    region_starts:
+        int64 (regions + 1,), into the rings; the first ring of a region is its outline.
+    """
+
+    class_ids: UInt8
+    sums: Float64
+    rows: Int64
+    cols: Int64
+    ring_starts: Int64
+    region_starts: Int64
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+
+def arrange(vertices: Int64, lengths: Int64, regions: Int64, class_ids: UInt8, sums: Float64) -> Regions:
+    """Split rings that touch themselves, and bring all into an order that strips do not show in.
+
+    Parameters
+    ----------
+    vertices:
+        int64 (vertices,), see :data:`ROW_SHIFT`, ring after ring.
+    lengths, regions:
+        int64 (rings,): vertices of each ring, and its region as an index into the next two.
+    class_ids, sums:
+        As in :class:`Regions`.
+    """
+    vertices, lengths, regions = _split(vertices, lengths, regions)
+    vertices &= ~np.int64(1)
+    starts = np.cumsum(lengths) - lengths
+    if len(lengths) == 0:
+        none = np.zeros(0, dtype=np.int64)
+        zero = np.zeros(1, dtype=np.int64)
+        return Regions(class_ids, sums, none, none, zero, zero)
+    ring = np.repeat(np.arange(len(lengths)), lengths)
+    smallest = np.minimum.reduceat(vertices, starts)
+    at = np.flatnonzero(vertices == smallest[ring])  # once in each ring, as rings no longer touch themselves
+    turned = starts[ring] + (np.arange(len(vertices)) - starts[ring] + (at - starts)[ring]) % lengths[ring]
+    vertices = vertices[turned]
+    rows, cols = vertices >> ROW_SHIFT, (vertices & (2**ROW_SHIFT - 1)) >> 1
+    following = np.arange(1, len(vertices) + 1)
+    following[starts + lengths - 1] = starts
+    outline = np.add.reduceat(cols * (rows[following] - rows), starts) > 0
+    lowest = np.maximum.reduceat(rows, starts)
+    region_key = np.zeros((2, len(class_ids)), dtype=np.int64)
+    region_key[:, regions[outline]] = lowest[outline], smallest[outline]
+    order = np.lexsort((smallest, ~outline, region_key[1, regions], region_key[0, regions]))
+    region_order = regions[order][outline[order]]
+    take = ranges(starts[order], lengths[order])
+    ring_starts = np.concatenate([[0], np.cumsum(lengths[order])])
+    region_starts = np.append(np.flatnonzero(outline[order]), len(order))
+    return Regions(
+        class_ids[region_order], sums[region_order], rows[take], cols[take], ring_starts, region_starts
+    )
+
+
+def _split(vertices: Int64, lengths: Int64, regions: Int64) -> tuple[Int64, Int64, Int64]:
+    """Cut rings that come by a vertex twice into rings that touch there."""
+    ring = np.repeat(np.arange(len(lengths)), lengths)
+    diagonal = np.flatnonzero(vertices & 1)
+    order = np.lexsort((vertices[diagonal], ring[diagonal]))
+    sorted_at = diagonal[order]
+    a, b = sorted_at[:-1], sorted_at[1:]
+    twice = (vertices[a] == vertices[b]) & (ring[a] == ring[b])
+    if not twice.any():
+        return vertices, lengths, regions
+    a, b = a[twice], b[twice]
+    starts = np.cumsum(lengths) - lengths
+    following = np.arange(1, len(vertices) + 1)
+    following[starts + lengths - 1] = starts
+    # Exchanging what follows the two visits cuts the ring in two.
+    following[a], following[b] = following[b], following[a]
+    touching = np.zeros(len(lengths), dtype=bool)
+    touching[ring[a]] = True
+    mine = np.flatnonzero(touching[ring])
+    onward = dict(zip(mine.tolist(), following[mine].tolist(), strict=True))
+    walked: list[int] = []
+    new_lengths: list[int] = []
+    new_regions: list[int] = []
+    region_of = regions[ring[mine]].tolist()
+    for start, region in zip(mine.tolist(), region_of, strict=True):
+        if start not in onward:
+            continue
+        length, i = 0, start
+        while i in onward:
+            walked.append(i)
+            length += 1
+            i = onward.pop(i)
+        new_lengths.append(length)
+        new_regions.append(region)
+    keep = ~touching
+    return (
+        np.concatenate([vertices[keep[ring]], vertices[walked]]),
+        np.concatenate([lengths[keep], new_lengths]),
+        np.concatenate([regions[keep], new_regions]),
+    )
+
+
+def ranges(starts: Int64, lengths: Int64) -> Int64:
+    """``start, start + 1, … start + length - 1`` for each, one after the other."""
+    offsets = np.cumsum(lengths) - lengths
+    return np.repeat(starts - offsets, lengths) + np.arange(int(lengths.sum()))
