@@ -5,7 +5,10 @@
 Made-up scenes of 64² to 1024² MS pixels (GeoTIFF, PAN 4 : 1), each classified in a process of its own as
 `das2f-map classify` does it: blocks read from the files, the `shared` engine, classes and confidence. Time
 is that of all blocks, after one for warming up; memory is the process's peak. Small sizes are repeated, in
-rounds: the machine's drift over the minutes that the large ones take shows in them.
+rounds.
+
+A machine shared with others drifts by a tenth over the minutes that the large sizes take. So every process
+also classifies a 128² scene, block by block in between, and a size is compared with what that took.
 
 Every measurement is kept in growth.part.json of the output folder until all are there: interrupt it, and
 the same command goes on.
@@ -14,8 +17,11 @@ the same command goes on.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +31,53 @@ from common import OURS, PLAIN
 from matplotlib.figure import Figure
 
 from das2f_map.engines.choose import make_engine
-from das2f_map.mapping.blocks import BLOCK_SIZE, classify_blocks
+from das2f_map.mapping.blocks import BLOCK_SIZE, ClassifiedBlock, classify_blocks
 from das2f_map.model import load_bundle
-from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
 
 NAME = "growth"
 SIZES = (64, 128, 256, 512, 1024)
 REFERENCE = 128
 """Times are relative to this size: blocks are 64 pixels, so that smaller ones are one."""
+BETWEEN = 4
+"""Blocks of a large scene after which one of the reference is classified."""
 SEVERAL = 512
-"""Larger sizes are measured once, those from half of it on in half of the rounds."""
+"""Larger sizes are measured once, this one in half of the rounds."""
 
 
 def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Classify one scene; seconds of all its blocks and peak memory."""
-    side = task["side"]
+    """Classify one scene; seconds of all its blocks, of the reference's in between, and peak memory."""
     bundle = load_bundle(common.MODEL)
     engine = make_engine(bundle, engine="shared", device=device)
-    folder = Path(task["folder"])
-    with open_pair(folder / "ms.tif", folder / "pan.tif") as pair:
-        whole = pair.grids.ms.window
-        first = Window(0, 0, min(BLOCK_SIZE, side), min(BLOCK_SIZE, side))
-        for _ in classify_blocks(pair, engine, bundle.card, first):
-            pass
+    with ExitStack() as stack:
+
+        def blocks(side: int) -> Iterator[ClassifiedBlock]:
+            folder = Path(task["folder"]) / str(side)
+            pair = stack.enter_context(open_pair(folder / "ms.tif", folder / "pan.tif"))
+            while True:  # around and around
+                yield from classify_blocks(pair, engine, bundle.card, pair.grids.ms.window)
+
+        def seconds(scene: Iterator[ClassifiedBlock]) -> float:
+            begin = time.perf_counter()
+            next(scene)
+            return time.perf_counter() - begin
+
+        side, reference = task["side"], task["reference"]
+        scene, beside = blocks(side), blocks(reference)
+        count, beside_count = (math.ceil(s / BLOCK_SIZE) ** 2 for s in (side, reference))
+        every = max(1, min(BETWEEN, count // beside_count))
+        for _ in range(beside_count):
+            next(beside)  # to warm up
         memory = common.PeakMemory(device)
-        blocks = []
-        begin = last = time.perf_counter()
-        for _ in classify_blocks(pair, engine, bundle.card, whole):
-            now = time.perf_counter()
-            blocks.append(now - last)
-            last = now
-        seconds = last - begin
+        own, others = [], []
+        for i in range(count):
+            own.append(seconds(scene))
+            if (i + 1) % every == 0:
+                others.append(seconds(beside))
     return {
-        "seconds": seconds,
-        "median_block_seconds": common.median(blocks),
+        "seconds": sum(own),
+        "reference_seconds": beside_count * sum(others) / len(others),
+        "median_block_seconds": common.median(own),
         "scan": engine.scan,
         "precision": engine.precision,
         **memory.record(),
@@ -71,6 +89,7 @@ def measure(options: Any, sizes: list[int], machine: dict[str, Any]) -> dict[str
     kept = options.output / f"{NAME}{'-cuda' if options.device == 'cuda' else ''}.part.json"
     options.output.mkdir(parents=True, exist_ok=True)
     same = {k: v for k, v in machine.items() if k != "date"}
+    reference = reference_of(sizes)
     found: dict[str, list[dict[str, Any]]] = {}
     if kept.exists():
         before = json.loads(kept.read_text(encoding="utf-8"))
@@ -80,20 +99,23 @@ def measure(options: Any, sizes: list[int], machine: dict[str, Any]) -> dict[str
     with tempfile.TemporaryDirectory() as folder:
         for round_ in range(options.rounds):
             for side in sizes:
-                rounds = options.rounds if 2 * side < SEVERAL else (options.rounds + 1) // 2
+                rounds = options.rounds if side < SEVERAL else (options.rounds + 1) // 2
                 rounds = 1 if side > SEVERAL else rounds
                 have = found.setdefault(str(side), [])
                 if round_ >= rounds or len(have) > round_:
                     continue
-                place = Path(folder) / str(side)
-                if not place.exists():
-                    place.mkdir()
-                    common.write_scene(place, side, side)
-                one = common.in_own_process(__file__, options, {"side": side, "folder": str(place)})
+                for needed in (side, reference):
+                    place = Path(folder) / str(needed)
+                    if not place.exists():
+                        place.mkdir()
+                        common.write_scene(place, needed, needed)
+                task = {"side": side, "reference": reference, "folder": folder}
+                one = common.in_own_process(__file__, options, task)
                 have.append(one)
+                more = 100 * growth(one, side, reference)
                 common.say(
                     f"round {round_ + 1}: {side} × {side}: {one['seconds']:.1f} s, "
-                    f"{1e6 * one['seconds'] / side**2:.0f} µs a pixel"
+                    f"{1e6 * one['seconds'] / side**2:.0f} µs a pixel, {more:+.1f} %"
                 )
                 text = json.dumps({"machine": same, "measured": found})
                 common.write_text(kept, text)
@@ -101,26 +123,37 @@ def measure(options: Any, sizes: list[int], machine: dict[str, Any]) -> dict[str
     return found
 
 
+def reference_of(sizes: list[int]) -> int:
+    """Side of the scene that the others are compared with."""
+    return REFERENCE if REFERENCE in sizes else sizes[0]
+
+
+def growth(run: dict[str, Any], side: int, reference: int) -> float:
+    """Time a pixel relative to that of the reference's pixels in between, less 1."""
+    return float(run["seconds"] / side**2 / (run["reference_seconds"] / reference**2) - 1)
+
+
 def table(record: dict[str, Any]) -> str:
     sizes = record["sizes"]
-    reference = next((s for s in sizes if s["side"] == REFERENCE), sizes[0])
     cuda = record["machine"]["device"] == "cuda"
     rows = [
         [
             f"{s['side']}² = {s['side'] ** 2:,}",
             common.number(s["seconds"]),
             common.number(s["microseconds_a_pixel"]),
-            f"{100 * (s['microseconds_a_pixel'] / reference['microseconds_a_pixel'] - 1):+.1f} %",
+            f"{100 * s['growth']:+.1f} %",
             *common.memory_cells(s),
             str(s["repetitions"]),
         ]
         for s in sizes
     ]
-    heads = ["MS pixels", "seconds", "µs a pixel", f"beside {reference['side']}²"]
+    heads = ["MS pixels", "seconds", "µs a pixel", f"beside {record['reference']}²"]
     return common.markdown([*heads, *common.memory_heads(cuda), "repetitions"], rows) + (
         f"\n\nEngine `shared` in {record['precision']} ({record['scan']}), medians where there are several "
-        "repetitions; files are read in blocks of 64 × 64 pixels. Memory “by computing” is what the process "
-        "has more than after its first block."
+        f"repetitions; files are read in blocks of {BLOCK_SIZE} × {BLOCK_SIZE} pixels. “Beside "
+        f"{record['reference']}²” compares with blocks of such a scene in between, in the same process, so "
+        "that a machine that is slower for some minutes is so for both. Memory “by computing” is what the "
+        "process has more than after its first blocks."
     )
 
 
@@ -129,10 +162,9 @@ def plot(record: dict[str, Any], figure: Figure) -> None:
     figure.set_size_inches(7.5, 2.8)
     left, right = figure.subplots(1, 2)
     sides = [s["side"] for s in sizes]
-    left.plot(sides, [s["microseconds_a_pixel"] for s in sizes], "o-", color=OURS)
-    reference = next((s for s in sizes if s["side"] == REFERENCE), sizes[0])["microseconds_a_pixel"]
-    left.axhspan(0.9 * reference, 1.1 * reference, color=OURS, alpha=0.1, lw=0, label="± 10 %")
-    left.set_ylabel("µs a pixel")
+    left.plot(sides, [1 + s["growth"] for s in sizes], "o-", color=OURS)
+    left.axhspan(0.9, 1.1, color=OURS, alpha=0.1, lw=0, label="± 10 %")
+    left.set_ylabel(f"time a pixel, {record['reference']}² = 1")
     left.legend(frameon=False, loc="lower right")
     right.plot(sides, [s["peak_bytes"] / common.MIB for s in sizes], "o-", color=PLAIN, label="process")
     if "cuda_peak_bytes" in sizes[0]:
@@ -164,6 +196,7 @@ def main() -> None:
     found = measure(options, sizes, machine)
     first = found[str(sizes[0])][0]
     record = {"machine": machine, "scan": first["scan"], "precision": first["precision"], "sizes": []}
+    record["reference"] = reference = reference_of(sizes)
     for side in sizes:
         runs = found[str(side)]
         seconds = common.median([r["seconds"] for r in runs])
@@ -174,6 +207,7 @@ def main() -> None:
                 "repetitions": len(runs),
                 "seconds": seconds,
                 "microseconds_a_pixel": 1e6 * seconds / side**2,
+                "growth": common.median([growth(r, side, reference) for r in runs]),
                 **{k: v for k, v in largest.items() if k.endswith(("bytes", "before"))},
                 "runs": runs,
             }

@@ -56,6 +56,9 @@ def test_growth(tmp_path: Path) -> None:
     assert [s["side"] for s in record["sizes"]] == [8, 16]
     for size in record["sizes"]:
         assert size["microseconds_a_pixel"] == pytest.approx(1e6 * size["seconds"] / size["side"] ** 2)
+        (one,) = size["runs"]
+        beside = one["seconds"] / one["reference_seconds"] / (size["side"] / 8) ** 2
+        assert size["growth"] == pytest.approx(beside - 1)
 
 
 def test_breakdown(tmp_path: Path) -> None:
