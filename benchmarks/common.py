@@ -209,7 +209,7 @@ class PeakMemory:
 
 def memory_cells(record: Mapping[str, Any]) -> list[str]:
     """Memory for a table: :func:`memory_heads`."""
-    sizes = [record["peak_bytes"], record["peak_bytes"] - record["bytes_before"]]
+    sizes = [record["peak_bytes"], max(0, record["peak_bytes"] - record["bytes_before"])]
     if "cuda_peak_bytes" in record:
         sizes.append(record["cuda_peak_bytes"])
     return [f"{size / MIB:,.0f}" for size in sizes]
