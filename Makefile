@@ -36,7 +36,7 @@ check: $(VENV)/.dev
 walkthrough: $(VENV)/.dev
 	BIN=$(abspath $(BIN)) sh examples/walkthrough.sh $(OUT)/walkthrough
 
-# Measure everything, an hour on two cores; tables and plots go into docs/. Nothing else should run meanwhile.
+# Measure everything, an hour and a half on two cores; tables and plots go into docs/. Nothing else should run meanwhile.
 benchmarks: $(VENV)/.dev
 	for name in engines breakdown training scenes growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
