@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 import das2f_map
 from das2f_map.model import ModelBundle, find_model, load_bundle
-from das2f_map.scene import pair as pair_module
+from das2f_map.scene import block
 from das2f_map.scene.fill import fill_invalid
 
 SIDE = 96
@@ -89,7 +89,7 @@ def main() -> None:
                 ("nearest", bundle, nearest),
                 ("rings", bundle, fill_invalid),
             ):
-                pair_module.fill_invalid = fill
+                block.fill_invalid = fill
                 found = mapped(invalid, model)
                 both = (found > 0) & (truth > 0)
                 print(f"{pattern:8} {how:12} {100 * (found == truth)[both].mean():.1f} %", flush=True)

@@ -109,7 +109,7 @@ def by_phase_correlation(ms: Path, pan: Path, report: ShiftReport) -> dict[str, 
         from skimage.registration import phase_cross_correlation
     except ModuleNotFoundError:
         return None
-    found: dict[str, list[np.ndarray]] = {"phase": [], None: []}  # type: ignore[dict-item]
+    found: dict[str, list[np.ndarray]] = {"phase": [], None: []}
     with open_pair(ms, pan) as pair, MatchImages(pair) as images:
         for w in report.windows:
             window = images.window(Window(w.row, w.col, w.height, w.width))

@@ -158,7 +158,7 @@ def test_cards_must_agree_with_themselves() -> None:
         PatchGeometry(size=16, target_index=16)
     assert (PatchGeometry().before, PatchGeometry().after) == (7, 8)
     with pytest.raises(ValidationError):
-        Domain(ms_gsd_m=(1.0,), ratio=(1.0, 2.0))  # type: ignore[arg-type]
+        Domain(ms_gsd_m=(1.0,), ratio=(1.0, 2.0))
 
 
 def test_unknown_names_get_a_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

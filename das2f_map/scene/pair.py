@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import BandChoice, FileBand, own_bands
+from das2f_map.scene.block import SceneBlock, read_reflected
 from das2f_map.scene.blocks import spread_blocks
-from das2f_map.scene.fill import fill_invalid
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, SceneMask, open_mask
 from das2f_map.scene.pixel_map import PixelMap
@@ -27,37 +24,6 @@ from das2f_map.scene.source import Float32, RasterSource
 
 ALIGNED_TAG = "DAS2F_MAP_ALIGNED"
 """Metadata item of both files of a pair that was written aligned, the same in both."""
-
-
-@dataclass(frozen=True)
-class SceneBlock:
-    """A block of a scene with its halo.
-
-    Attributes
-    ----------
-    window:
-        Target pixels, MS pixels of the common grid.
-    before, after:
-        Halo above and left of the window, below and right of it; MS pixels.
-    ms:
-        float32 (bands, h + before + after, w + before + after), file units, NaN where invalid.
-    pan:
-        float32 (1, 4 × (h + before + after), 4 × (w + before + after)), the same.
-    valid:
-        bool (h, w): the target is valid in every MS band and in all of its 16 PAN pixels, and not excluded
-        by a mask.
-    invalid:
-        bool (h + before + after, w + before + after): MS pixels without measurements in some MS band or in
-        some of their PAN pixels, filled or not.
-    """
-
-    window: Window
-    before: int
-    after: int
-    ms: Float32
-    pan: Float32
-    valid: npt.NDArray[np.bool_]
-    invalid: npt.NDArray[np.bool_]
 
 
 class ScenePair:
@@ -231,8 +197,8 @@ class ScenePair:
             raise ValueError(f"halo must not be negative, got {before} and {after}")
         halo = window.padded(before, after)
         f = PAN_PER_MS
-        ms, ms_invalid = _read_reflected(self._read_ms, grid, halo, fill)
-        pan, pan_invalid = _read_reflected(self._read_pan, self.grids.pan, halo.refined(f), f * fill)
+        ms, ms_invalid = read_reflected(self._read_ms, grid, halo, fill)
+        pan, pan_invalid = read_reflected(self._read_pan, self.grids.pan, halo.refined(f), f * fill)
         invalid = ms_invalid | pan_invalid.reshape(halo.height, f, halo.width, f).any(axis=(1, 3))
         valid = ~invalid[before : before + window.height, before : before + window.width]
         if self._mask is not None:
@@ -366,26 +332,14 @@ def open_pair(
         files look swapped, PAN has several bands, their ratio is far from 4, or they do not overlap;
         the mask cannot be used; neither file can hold the value for nodata.
     """
-    ms_source = RasterSource(ms, "MS", nodata=nodata)
-    try:
-        pan_source = RasterSource(pan, "PAN", nodata=nodata)
-    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
-        ms_source.close()
-        raise
-    try:
+    with ExitStack() as stack:  # closes what is open if the rest fails
+        ms_source = stack.enter_context(closing(RasterSource(ms, "MS", nodata=nodata)))
+        pan_source = stack.enter_context(closing(RasterSource(pan, "PAN", nodata=nodata)))
         plan = _checked_plan(ms_source, pan_source, force, shift)
-        opened_mask = None if mask is None else open_mask(mask, plan.grids)
-        try:
-            pair = ScenePair(ms_source, pan_source, plan, opened_mask, nodata)
-        except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
-            if opened_mask is not None:
-                opened_mask.close()
-            raise
-    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
-        ms_source.close()
-        pan_source.close()
-        raise
-    pair.shift = shift
+        opened_mask = None if mask is None else stack.enter_context(closing(open_mask(mask, plan.grids)))
+        pair = ScenePair(ms_source, pan_source, plan, opened_mask, nodata)
+        pair.shift = shift
+        stack.pop_all()
     return pair
 
 
@@ -429,34 +383,6 @@ def _read(source: RasterSource, origin: Window | None, mapping: PixelMap | None,
         return resample(source.read, mapping, window)
     assert origin is not None  # a plan has one of the two
     return source.read(Window(window.row + origin.row, window.col + origin.col, window.height, window.width))
-
-
-def _read_reflected(
-    read: Callable[[Window], Float32], grid: Grid, window: Window, fill: int
-) -> tuple[Float32, npt.NDArray[np.bool_]]:
-    """Values (bands, h, w) and where some band is invalid (h, w); values are filled, that is not."""
-    rows = _reflected(window.row, window.row_stop, grid.height)
-    cols = _reflected(window.col, window.col_stop, grid.width)
-    row, col = int(rows.min()), int(cols.min())
-    inside = Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col)
-    values = read(inside)
-    invalid = np.asarray(~np.isfinite(values).all(axis=0))
-    if fill and invalid.any():
-        # What a pixel is filled with depends on the pixels so far around it.
-        wide = inside.padded(fill, fill).intersection(grid.window)
-        top, left = row - wide.row, col - wide.col
-        values = fill_invalid(read(wide), fill)[:, top : top + inside.height, left : left + inside.width]
-    if window.intersection(grid.window) == window:
-        return values, invalid
-    rows, cols = rows - row, cols - col
-    return np.take(np.take(values, rows, axis=1), cols, axis=2), invalid[np.ix_(rows, cols)]
-
-
-def _reflected(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
-    """Indices ``start..stop`` folded into ``0..size`` about the first and the last, neither repeated."""
-    period = max(1, 2 * (size - 1))
-    folded = np.arange(start, stop, dtype=np.int64) % period
-    return np.minimum(folded, period - folded) if size > 1 else folded
 
 
 def _crs_text(grid: Grid) -> str:

@@ -14,7 +14,8 @@ from das2f_map.scene.blocks import spread_blocks
 
 if TYPE_CHECKING:
     # The model card needs the statistics alone, without opening any raster.
-    from das2f_map.scene.pair import SceneBlock, ScenePair
+    from das2f_map.scene.block import SceneBlock
+    from das2f_map.scene.pair import ScenePair
 
 Float32 = npt.NDArray[np.float32]
 

@@ -297,7 +297,7 @@ def run_loop(
             accelerator=device.accelerator,
             devices=device.devices,
             strategy=device.strategy,
-            precision=device.precision,  # type: ignore[arg-type]
+            precision=device.precision,  # type: ignore[arg-type]  # a str; Lightning lists all literally
             max_epochs=settings.epochs,
             gradient_clip_val=settings.gradient_clip,
             sync_batchnorm=processes > 1 and device.accelerator == "cuda",

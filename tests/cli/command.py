@@ -67,7 +67,7 @@ def subprocess_run(*arguments: str | Path, **options: object) -> Outcome:
         env=ENVIRONMENT,
         timeout=300,
         check=False,
-        **options,  # type: ignore[call-overload]
+        **options,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
 

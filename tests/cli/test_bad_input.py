@@ -93,7 +93,7 @@ class Files:
     def pair(self, name: str, **how: object) -> tuple[Path, Path]:
         folder = self.inputs / name
         folder.mkdir()
-        return make_pair(folder, ms_shape=(24, 28), **how)  # type: ignore[arg-type]
+        return make_pair(folder, ms_shape=(24, 28), **how)
 
     def boxes(
         self,
@@ -902,7 +902,7 @@ def test_full_disk_at_the_report(
     def fail(path: Path, *args: object, **options: object) -> int:
         if path.name == "map.json":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return write_text(path, *args, **options)  # type: ignore[arg-type]
+        return write_text(path, *args, **options)
 
     monkeypatch.setattr(Path, "write_text", fail)
     before = listing(tmp_path)

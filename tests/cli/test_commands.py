@@ -149,7 +149,7 @@ def test_quiet_says_nothing_but_the_result(run: Run, scene, model: Path, tmp_pat
 @pytest.mark.parametrize("extension", ["gpkg", "shp", "geojson", "fgb", "parquet"])
 def test_polygons_by_extension(extension: str, run: Run, scene, model: Path, tmp_path: Path) -> None:
     if extension == "parquet":
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="GeoParquet needs the extra `parquet`")
     path = tmp_path / f"polygons.{extension}"
     report = _classify(run, scene, model, tmp_path, "--vectors", path)
     assert report["outputs"]["vectors"] == str(path)
@@ -312,7 +312,7 @@ def test_models_import(bundle: str, run: Run, scene, tmp_path: Path) -> None:
 
 
 def test_train(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("lightning")
+    pytest.importorskip("lightning", reason="needs the extra train")
     scene = make_scene(tmp_path)
     outcome = run(
         *("train", scene.ms, scene.pan, "--labels", scene.labels, "-o", tmp_path / "model"),

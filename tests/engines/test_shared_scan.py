@@ -396,7 +396,7 @@ def test_batches_of_a_second_stage_are_halved_first(monkeypatch: pytest.MonkeyPa
 @needs_kernels
 def test_kernels_go_on_when_the_machine_gives_no_more() -> None:
     """Under a limit of memory that takes no thread and no block of the usual size."""
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="needs a Unix's limits")
     if not hasattr(resource, "RLIMIT_AS") or not Path("/proc/self/statm").exists():
         pytest.skip("no limits of memory here")
     program = """

@@ -26,9 +26,10 @@ from das2f_map.mapping import inspect as module
 from das2f_map.mapping import models
 from das2f_map.mapping.inspect import inspect_pair
 from das2f_map.products.report import RunReport
+from das2f_map.scene.block import SceneBlock
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
-from das2f_map.scene.pair import SceneBlock, ScenePair, open_pair
+from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.survey import survey_scene, thumbnail
 
 

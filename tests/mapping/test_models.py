@@ -31,7 +31,7 @@ from parity import DATA, published_state_dict
 def _traits(**changes: object) -> SceneTraits:
     card = tiny_card()
     values = {"ms_gsd_m": 8.0, "ratio": 4.0, "ms_bands": card.ms_bands, "pan_band": card.pan_band}
-    return SceneTraits(**(values | changes))  # type: ignore[arg-type]
+    return SceneTraits(**(values | changes))
 
 
 def test_a_card_fits_its_own_scene_and_says_why_it_does_not_fit_others() -> None:

@@ -191,7 +191,7 @@ def test_mamba_that_imports_but_fails_is_not_used(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("no kernel image is available")
 
     module = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
-    module.selective_scan_fn = broken  # type: ignore[attr-defined]
+    module.selective_scan_fn = broken
     for name in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", module)

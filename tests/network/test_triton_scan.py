@@ -45,7 +45,7 @@ def test_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         triton_scan.missing.cache_clear()
     monkeypatch.undo()
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="needs Triton")
     monkeypatch.setattr(triton_scan, "interpreted", lambda: False)
     assert unavailable(cpu, torch.float32) == "runs on CUDA tensors only"
     assert unavailable(cuda, torch.float32) == ""
@@ -76,7 +76,7 @@ def test_is_the_second_choice_on_cuda_and_none_on_the_cpu(monkeypatch: pytest.Mo
 
 def test_a_triton_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before 3.4 it keeps its settings elsewhere; the other backends have to work beside it."""
-    triton = pytest.importorskip("triton")
+    triton = pytest.importorskip("triton", reason="needs Triton")
     monkeypatch.delattr(triton, "knobs")
     for cached in (triton_scan.missing, triton_scan.interpreted):
         cached.cache_clear()

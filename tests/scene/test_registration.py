@@ -51,7 +51,7 @@ def shifted_pair(
     **grid: float,
 ) -> tuple[Path, Path]:
     """PAN's content lies so many PAN pixels further on; ``stretch``: the more so, the further on."""
-    ms, pan = pair_grids(ms_shape=shape, **grid)  # type: ignore[arg-type]
+    ms, pan = pair_grids(ms_shape=shape, **grid)
     field = ground(ms)
     # What PAN has at a place, the ground has that much further up and left.
     seen = pan.moved(-rows, -cols)
@@ -130,7 +130,7 @@ def test_a_large_shift_is_found_and_refused(tmp_path: Path) -> None:
     with open_pair(*paths) as pair:
         for mode in ("auto", "on"):
             with pytest.raises(InputError, match=r"37\.2 PAN pixels .*more than 8") as error:
-                coregister(pair, mode)  # type: ignore[arg-type]
+                coregister(pair, mode)
             assert "--max-shift" in str(error.value.hint)
         assert coregister(pair, "off").pair is pair
         assert coregister(pair, max_shift=40).corrected
@@ -218,7 +218,7 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path, kind: str, caplog: pyte
 )
 def test_modes(tmp_path: Path, put: float, mode: str, corrected: bool) -> None:
     with open_pair(*shifted_pair(tmp_path, put, 0.0)) as pair:
-        done = coregister(pair, mode)  # type: ignore[arg-type]
+        done = coregister(pair, mode)
         assert done.corrected is corrected
         assert (done.pair.shift is not None) is corrected
         assert (done.report is None) is (mode == "off")
@@ -248,7 +248,7 @@ def test_a_change_that_cannot_be_looked_for_is_told(tmp_path: Path) -> None:
 def test_modes_are_checked(tmp_path: Path) -> None:
     with open_pair(*shifted_pair(tmp_path, 0.0, 0.0, shape=(30, 30))) as pair:
         with pytest.raises(ValueError, match="auto, on, off"):
-            coregister(pair, "maybe")  # type: ignore[arg-type]
+            coregister(pair, "maybe")
         with pytest.raises(ValueError, match="positive"):
             coregister(pair, max_shift=0)
 
@@ -361,7 +361,7 @@ def _fit_at(ms: Path, pan: Path, rows: float, cols: float) -> float:
 
 def _fit(pair: object) -> float:
     """R² of averaged PAN by the MS bands over the whole scene."""
-    block = pair.read_block(pair.grids.ms.window, 0, 0)  # type: ignore[attr-defined]
+    block = pair.read_block(pair.grids.ms.window, 0, 0)
     h, w = block.valid.shape
     pan = block.pan[0].reshape(h, 4, w, 4).mean(axis=(1, 3), dtype=float)[block.valid]
     bands = np.stack([*(b[block.valid].astype(float) for b in block.ms), np.ones(len(pan))], axis=1)

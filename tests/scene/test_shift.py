@@ -31,14 +31,14 @@ GEOMETRIES = {
 
 def mislabelled_pair(folder: Path, shift: PanShift, geometry: dict[str, object]) -> tuple[Path, Path]:
     """A pair whose PAN content lies ``shift`` further on than that of MS, by the georeferencing."""
-    ratio = float(geometry.get("ratio", 4))  # type: ignore[arg-type]
+    ratio = float(geometry.get("ratio", 4))
     if not geometry:
         # To be nested by the labels, and off by the content, PAN is rendered off and labelled anew.
         paths = make_pair(folder, dtype="float32", smooth=True, offset=(-shift.rows, -shift.cols))
         with rasterio.open(paths[1], "r+") as ds:
             ds.transform = pair_grids()[1].transform
         return paths
-    paths = make_pair(folder, dtype="float32", smooth=True, **geometry)  # type: ignore[arg-type]
+    paths = make_pair(folder, dtype="float32", smooth=True, **geometry)
     with rasterio.open(paths[0], "r+") as ds:
         # Labelled too far up and left, so that PAN lies further down and right.
         ds.transform = ds.transform * Affine.translation(-shift.cols / ratio, -shift.rows / ratio)

@@ -112,7 +112,7 @@ class TritonFirstStage:
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block."""
-        with torch.cuda.device_of(maps[0].scan):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(maps[0].scan):  # type: ignore[no-untyped-call]  # torch has no types there
             return self._scan(tokens, maps)
 
     def _scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
@@ -137,7 +137,7 @@ class TritonFirstStage:
         """
         parts: list[Tensor] = []
         done = 0
-        with torch.cuda.device_of(scanned.y[0]):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(scanned.y[0]):  # type: ignore[no-untyped-call]  # torch has no types there
             while done < len(rows):
                 some = slice(done, done + self.patches)
                 result = self._some_that_fit(scanned, rows[some], cols[some])

@@ -163,5 +163,6 @@ def compiled_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     if missing:  # a state whose B and C are zero stays zero and adds nothing
         A, B, C = (F.pad(v, (0, missing)) for v in (A, B, C))
     tensors = (x, dt, A.transpose(1, 2), B, C, D, order)
-    result: Tensor = _CompiledScan.apply(*(t.contiguous() for t in tensors))  # type: ignore[no-untyped-call]
+    contiguous = [t.contiguous() for t in tensors]
+    result: Tensor = _CompiledScan.apply(*contiguous)  # type: ignore[no-untyped-call]  # torch has no types there
     return result

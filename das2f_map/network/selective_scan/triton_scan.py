@@ -85,7 +85,7 @@ class _TritonScan(torch.autograd.Function):
         kept = torch.empty(batch, k, chunks, states, width, device=x.device)
         block = min(_CHANNELS, _power_of_two(width))
         if y.numel():
-            with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # torch has no types there
                 triton_kernels.scan_forward[(batch * k, -(-width // block))](
                     x,
                     dt,
@@ -130,7 +130,7 @@ class _TritonScan(torch.autograd.Function):
         grad_a, grad_d = new(batch, *a.shape), new(batch, *d.shape)
         grad_b, grad_c = new(blocks, *b.shape), new(blocks, *c.shape)
         if dt.numel():
-            with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # torch has no types there
                 triton_kernels.scan_backward[(batch * k, blocks)](
                     x,
                     dt,
@@ -175,7 +175,7 @@ def triton_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
 
     The floating-point types may differ between arguments; the result has that of ``x``.
     """
-    result: Tensor = _TritonScan.apply(  # type: ignore[no-untyped-call]
+    result: Tensor = _TritonScan.apply(  # type: ignore[no-untyped-call]  # torch has no types there
         x.contiguous(),
         dt.contiguous(),
         A.float().transpose(1, 2).contiguous(),
