@@ -15,6 +15,7 @@ import torch
 
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled, torch_path, unavailable
+from das2f_map.engines.shared_scan.first_stage import FirstStage
 from das2f_map.engines.shared_scan.runs import AxisRuns
 from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.errors import DeviceError
@@ -173,6 +174,21 @@ def test_kernels_can_be_left_out() -> None:
     got, expected = (e.logits(scene.ms, scene.pan, scene.all) for e in (engine, SharedScanEngine(network)))
     assert not np.array_equal(got, expected)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@torch.inference_mode()
+def test_torch_path_stays_on_its_device() -> None:
+    """As on a card without Triton: nothing of it runs on the CPU, nothing is read back in between.
+
+    PyTorch's `meta` device stands in for the card. It has no values to read and mixes with no other.
+    """
+    network, scene = trained_looking(torch.float32).to("meta"), block(5, 6)
+    first = FirstStage(network)
+    tokens, maps = first.maps(*(torch.from_numpy(v).to("meta") for v in (scene.ms, scene.pan)))
+    stage = first.output(first.scans(maps), tokens, maps, *np.nonzero(scene.all))
+    logits = network.classifier(network.features_after(stage))
+    assert logits.device.type == "meta"
+    assert logits.shape == (30, network.config.classes)
 
 
 @pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=needs_kernels)])

@@ -158,11 +158,10 @@ class _RowScan:
         self._steps, self._decay, self._skip, self._workspace = steps, decay, skip, workspace
         self._decay_rows = decay.t().contiguous()
         # Entries of each step's tokens, by the classes of x and by those of the parameters: (P, starts).
-        self._x_entries, self._entries = (
-            torch.from_numpy(r.cols.table().T.copy()).to(decay.device) for r in (steps.x_runs, steps.runs)
-        )
-        # Those of one step are neighbours in one run.
-        self._runs = [slice(e, e + self._entries.shape[1]) for e in self._entries[:, 0].tolist()]
+        tables = [r.cols.table().T.copy() for r in (steps.x_runs, steps.runs)]
+        self._x_entries, self._entries = (torch.from_numpy(t).to(decay.device) for t in tables)
+        # Those of one step are neighbours in one run. Not read back from a card, which would wait for it.
+        self._runs = [slice(e, e + tables[1].shape[1]) for e in tables[1][:, 0].tolist()]
 
     def directly(self, patch: int, position: int, state: Tensor) -> Tensor:
         """Scan row ``position`` of the patches at ``patch`` across the rows.
