@@ -24,7 +24,7 @@ from das2f_map.network.scan_order import scan_order
 
 # What Triton is made for on a GPU, and what the interpreter has time for.
 PUBLISHED = {"patch_size": 16, "width": 64, "state_size": 24, "dt_rank": 24, "mlp_ratio": 4}
-SMALL = {"patch_size": 8, "width": 32, "state_size": 5, "dt_rank": 6, "mlp_ratio": 4}
+SMALL = {"patch_size": 8, "width": 64, "state_size": 5, "dt_rank": 6, "mlp_ratio": 4}
 SIZES = PUBLISHED if DEVICE == "cuda" else SMALL
 P, WIDTH, STATES = SIZES["patch_size"], SIZES["width"], SIZES["state_size"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -64,7 +64,7 @@ def scan(height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype) ->
     )
     expected = there + back.flip(0, 1, 2, 3)
 
-    x_map, map_ = (triton_calls.stepped(m.scan.to(DEVICE), WIDTH, STATES) for m in maps)
+    x_map, map_ = (triton_calls.stepped(m.scan.to(DEVICE, copy=True), WIDTH, STATES) for m in maps)
     a = triton_calls.kernel_decay(decay.to(DEVICE))
     y = triton_calls.scan_branch(x_map, maps[0].runs, map_, maps[1].runs, a, dtype)
     assert y.dtype == dtype
@@ -84,30 +84,35 @@ def tail(dtype: torch.dtype) -> dict[str, float]:
     first = FirstStage(_network(1))
     module, skip = first.tails[2], first.skips[2]
     assert isinstance(module, Tail)
-    patches, length, entries = 3, P * P, 50
+    height, width, length = 2, 3, P * P
+    x_runs, runs = (BlockRuns.of(height, width, P, edge) for edge in (2, 1))
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=g)
 
-    y = (0.5 * normal(patches, 4, length, WIDTH)).to(dtype)
-    x, gate, tokens = normal(entries, 1, WIDTH + 16), normal(entries, 1, WIDTH), normal(entries, 1, WIDTH)
-    wanted = torch.tensor([2, 0])
-    x_index, index = (torch.randint(entries, (2, length), generator=g, dtype=torch.int32) for _ in range(2))
-    minus = normal(2, length, WIDTH)
+    y = (0.5 * normal(height * width, 4, length, WIDTH)).to(dtype)
+    x = normal(x_runs.rows.entries, x_runs.cols.entries, WIDTH + 16)
+    gate, tokens = (normal(runs.rows.entries, runs.cols.entries, WIDTH) for _ in range(2))
+    rows, cols = np.array([1, 0, 1]), np.array([2, 1, 0])
+    minus = normal(3, length, WIDTH)
 
-    total = x[x_index.long(), 0, :WIDTH].double() * skip.double().sum(dim=0)
+    def of_patches(values: torch.Tensor, of: BlockRuns) -> torch.Tensor:
+        r, c = of.rows.table()[rows], of.cols.table()[cols]
+        return values[r[:, :, None], c[:, None, :]].double().flatten(1, 2)
+
+    total = of_patches(x, x_runs)[..., :WIDTH] * skip.double().sum(dim=0)
     for k, order in enumerate(scan_order(P)):
-        total[:, order] += y[wanted, k].double()
+        total[:, order] += y[rows * width + cols, k].double()
     truth = copy.deepcopy(module).double()
-    expected = truth(total, gate[index.long(), 0].double(), tokens[index.long(), 0].double())
+    expected = truth(total, of_patches(gate, runs), of_patches(tokens, runs))
     order = torch.randperm(WIDTH, generator=g)
     module, skip = module.to(DEVICE), skip.to(DEVICE)
     weights = triton_calls.TailWeights(module, skip, order.to(DEVICE), dtype)
-    maps = [t.to(DEVICE) for t in (x, gate, tokens[..., order].contiguous())]
-    indices = [t.to(DEVICE) for t in (x_index, index)]
-    y, wanted = y.to(DEVICE), wanted.to(DEVICE)
-    plain = weights(y, wanted, *maps, *indices)
-    less = weights(y, wanted, *maps, *indices, minus.to(DEVICE), dtype)
+    # One more than is wanted: rows and columns need not follow each other.
+    patches = torch.from_numpy(np.stack([np.append(rows, 0), np.append(cols, 0)])).to(DEVICE, torch.int32)
+    maps = (x.to(DEVICE), x_runs, gate.to(DEVICE), tokens[..., order].contiguous().to(DEVICE), runs)
+    plain = weights(y.to(DEVICE), patches[:, :3], *maps)
+    less = weights(y.to(DEVICE), patches[:, :3], *maps, minus.to(DEVICE), dtype)
     assert less.dtype == dtype
     return {
         "plain": relative_error(plain, expected[..., order]),

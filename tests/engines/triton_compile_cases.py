@@ -22,8 +22,7 @@ from das2f_map.network.selective_scan import triton_kernels as selective
 # Bytes that a program may have.
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 SIZES = {"WIDTH": 64, "STATES": 24, "NP": 32}
-POINTERS = {"order_ptr": "*i64", "table_ptr": "*i64", "patch_ptr": "*i64"}
-POINTERS |= {"x_index_ptr": "*i32", "index_ptr": "*i32"}
+POINTERS = {"order_ptr": "*i64", "table_ptr": "*i64", "patch_ptr": "*i32", "places_ptr": "*i32"}
 KERNELS: dict[str, tuple[Any, dict[str, object], tuple[str, ...]]] = {
     # The kernel, its constants, and which of its tensors are half types where it computes in one.
     "scan_forward": (

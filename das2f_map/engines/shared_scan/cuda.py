@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,41 +138,47 @@ class TritonFirstStage:
         """
         parts: list[Tensor] = []
         done = 0
+        device = scanned.y[0].device
+        # All at once: every copy to the card waits for what it has been given to do.
+        patches = torch.from_numpy(np.stack([rows, cols])).to(device, torch.int32)
         with torch.cuda.device_of(scanned.y[0]):  # type: ignore[no-untyped-call]  # torch has no types there
             while done < len(rows):
-                some = slice(done, done + self.patches)
-                result = self._some_that_fit(scanned, rows[some], cols[some])
+                some = patches[:, done : done + self.patches]
+                result = self._some_that_fit(scanned, some)
                 if result is None:
-                    self.patches = len(rows[some]) // 2
-                    free(scanned.y[0].device)
+                    self.patches = some.shape[1] // 2
+                    free(device)
                     log.warning("out of memory: going on with %d patches at a time", self.patches)
                     continue
                 parts.append(result)
                 done += len(result)
         return torch.cat(parts)
 
-    def _some_that_fit(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor | None:
+    def _some_that_fit(self, scanned: ScannedBlock, patches: Tensor) -> Tensor | None:
         """As :meth:`_finish`, or ``None`` if memory is too small and fewer patches might do."""
         try:
-            return self._finish(scanned, rows, cols)
+            return self._finish(scanned, patches)
         except Exception as error:  # PyTorch and the libraries below it have several kinds for it
-            if len(rows) < 2 * _LEAST_PATCHES or not out_of_memory(error):
+            if patches.shape[1] < 2 * _LEAST_PATCHES or not out_of_memory(error):
                 raise
             return None
 
-    def _finish(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor:
-        device = scanned.y[0].device
-        across = scanned.scan_runs[0].cols.outputs
-        patches = torch.from_numpy(rows * across + cols).to(device)
+    def _finish(self, scanned: ScannedBlock, patches: Tensor) -> Tensor:
         # Common parts stay float32: of the small difference to them, their rounding would be a large part.
         specific = self._dtype if self.whole else torch.float32
 
         def branch(i: int, minus: Tensor | None = None) -> Tensor:
-            index = _entries(scanned.token_runs[i % 2], rows, cols, device)
-            x_index = _entries(scanned.scan_runs[i], rows, cols, device)
-            maps = (scanned.scan[i], scanned.gate[i], scanned.tokens[i % 2])
-            dtype = torch.float32 if minus is None else specific
-            return self._tails[i](scanned.y[i], patches, *maps, x_index, index, minus, dtype)
+            return self._tails[i](
+                scanned.y[i],
+                patches,
+                scanned.scan[i],
+                scanned.scan_runs[i],
+                scanned.gate[i],
+                scanned.tokens[i % 2],
+                scanned.token_runs[i % 2],
+                minus,
+                torch.float32 if minus is None else specific,
+            )
 
         ms_common, pan_common = branch(2), branch(3)
         ms, pan = branch(0, ms_common), branch(1, pan_common)
@@ -179,13 +186,4 @@ class TritonFirstStage:
             return self._fusion(ms, pan, ms_common, pan_common)
         p = scanned.scan_runs[0].rows.patch
         stage = torch.stack([ms, pan, ms_common, pan_common], dim=1)
-        return stage.view(len(rows), 4, p, p, -1)
-
-
-def _entries(runs: BlockRuns, rows: Indices, cols: Indices, device: torch.device) -> Tensor:
-    """int32 ``(n, P²)``: where patches' tokens stand in a map with its first two axes flattened."""
-    r, c = (
-        torch.from_numpy(axis.table()[start]).to(device, torch.int32)
-        for axis, start in zip(runs, (rows, cols), strict=True)
-    )
-    return (r[:, :, None] * runs.cols.entries + c[:, None, :]).flatten(1)
+        return stage.view(patches.shape[1], 4, p, p, -1)

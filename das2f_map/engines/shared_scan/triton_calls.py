@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from das2f_map.engines.shared_scan.first_stage import Tail
 from das2f_map.engines.shared_scan.maps import BlockRuns
-from das2f_map.engines.shared_scan.runs import Indices
+from das2f_map.engines.shared_scan.runs import AxisRuns, Indices
 from das2f_map.network import Das2fNet
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 from das2f_map.network.scan_order import DIRECTIONS
@@ -26,12 +27,10 @@ _LOG2E = math.log2(math.e)
 
 
 def stepped(scan: Tensor, width: int, states: int) -> Tensor:
-    """A scan map (see :class:`.MixerMaps`) with the softplus of its step sizes."""
-    out = scan.clone(memory_format=torch.contiguous_format)
-    for k in range(DIRECTIONS):
-        at = width + k * (width + 2 * states)
-        out[..., at : at + width] = F.softplus(scan[..., at : at + width])
-    return out
+    """A scan map (see :class:`.MixerMaps`) with the softplus of its step sizes; in its place."""
+    dt = scan[..., width:].view(*scan.shape[:-1], DIRECTIONS, width + 2 * states)[..., :width]
+    dt.copy_(F.softplus(dt))
+    return scan
 
 
 def kernel_decay(decay: Tensor) -> Tensor:
@@ -76,13 +75,13 @@ def scan_branch(
     states, width = decay.shape[1:]
     p, sizes = runs.rows.patch, tuple(a.outputs for a in runs)
     edge = max(x_runs.rows.edge, runs.rows.edge)
-    tables = torch.from_numpy(_tables(x, x_runs, parameters, runs)).to(x.device)
+    tables = _tables(x.stride()[:2], x_runs, parameters.stride()[:2], runs, x.device)
     y = x.new_empty(sizes[0] * sizes[1], DIRECTIONS, p * p, width, dtype=dtype)
     y_strides = (sizes[1] * y.stride(0), y.stride(0))
     common = {"P": p, "WIDTH": width, "STATES": states, "NP": _power_of_two(states, 16)}
     most = max(sizes[0] * (sizes[1] + p - 1 - 2 * edge), sizes[1] * (sizes[0] + p - 1 - 2 * edge))
     ends = x.new_empty(most * states * width)
-    local = x.new_empty(most * p * width)
+    local, elapsed = (x.new_empty(most * p * width) for _ in range(2))
     enter, leave = (x.new_empty(sizes[0] * sizes[1] * states * width) for _ in range(2))
     for k in range(DIRECTIONS):
         a, b = (1, 0) if k % 2 else (0, 1)  # axis across the rows of this direction, and along them
@@ -110,6 +109,7 @@ def scan_branch(
             tables[k],
             ends,
             local,
+            elapsed,
             *x_strides,
             *p_strides,
             along,
@@ -139,6 +139,7 @@ def scan_branch(
                     tables[k],
                     ends,
                     local,
+                    elapsed,
                     enter,
                     leave,
                     y_at,
@@ -158,16 +159,34 @@ def _last(shape: Sequence[int], strides: Sequence[int]) -> int:
     return sum((n - 1) * s for n, s in zip(shape[:2], strides[:2], strict=True))
 
 
-def _tables(x: Tensor, x_runs: BlockRuns, parameters: Tensor, runs: BlockRuns) -> Indices:
+@lru_cache(maxsize=64)
+def _tables(
+    x_strides: tuple[int, ...],
+    x_runs: BlockRuns,
+    p_strides: tuple[int, ...],
+    runs: BlockRuns,
+    device: torch.device,
+) -> Tensor:
     """int64 (4, 4, P): for each direction where the positions of a patch with start 0 stand, in elements of x
     across and along the direction's rows and of the parameters across and along."""
     tables = []
     for k in range(DIRECTIONS):
-        for values, axes in ((x, x_runs), (parameters, runs)):
+        for strides, axes in ((x_strides, x_runs), (p_strides, runs)):
             for axis in (1, 0) if k % 2 else (0, 1):
-                stride = values.stride(axis) * (-1 if k >= 2 else 1)
-                tables.append(axes[axis].entry(0, np.arange(axes[axis].patch)) * stride)
-    return np.stack(tables).reshape(DIRECTIONS, 4, -1)
+                stride = strides[axis] * (-1 if k >= 2 else 1)
+                tables.append(_positions(axes[axis]) * stride)
+    return torch.from_numpy(np.stack(tables).reshape(DIRECTIONS, 4, -1)).to(device)
+
+
+def _positions(axis: AxisRuns) -> Indices:
+    """Entries of the P positions of the patch that starts first; that of start s has them s later."""
+    return axis.entry(0, np.arange(axis.patch))
+
+
+@lru_cache(maxsize=64)
+def _places(x_runs: BlockRuns, runs: BlockRuns, device: torch.device) -> Tensor:
+    """int32 (4, P): :func:`_positions` of x's rows and columns and of the tokens' rows and columns."""
+    return torch.from_numpy(np.stack([_positions(axis) for axis in (*x_runs, *runs)])).to(device, torch.int32)
 
 
 class TailWeights:
@@ -203,10 +222,10 @@ class TailWeights:
         y: Tensor,
         patches: Tensor,
         x: Tensor,
+        x_runs: BlockRuns,
         gate: Tensor,
         tokens: Tensor,
-        x_index: Tensor,
-        index: Tensor,
+        runs: BlockRuns,
         minus: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
@@ -217,17 +236,18 @@ class TailWeights:
         y:
             By :func:`scan_branch`.
         patches:
-            int64 (n,): which of its patches.
-        x, gate, tokens:
-            Maps ``(row entries, column entries, …)``; x first in its last axis, tokens in the wanted order.
-        x_index, index:
-            int32 ``(n, P²)``: the entry of every token in x, and in gate and tokens.
+            int32 (2, n): rows and columns of some patches, dense in its last axis.
+        x, x_runs:
+            Map ``(row entries, column entries, …)`` that has x first in its last axis, and its layout.
+        gate, tokens, runs:
+            Maps ``(row entries, column entries, D)``, the latter in the wanted order, and their layout.
         minus:
             What is taken off, ``(n, P², D)``.
         """
         from das2f_map.engines.shared_scan import triton_tail
 
-        n, length = index.shape
+        n, p = patches.shape[1], runs.rows.patch
+        length = p * p
         width, hidden = self.inner.shape
         out = y.new_empty(n, length, width, dtype=dtype)
         triton_tail.tail[lambda meta: (n * length // meta["ROWS"],)](
@@ -236,8 +256,7 @@ class TailWeights:
             x,
             gate,
             tokens,
-            x_index,
-            index,
+            _places(x_runs, runs, y.device),
             self.vectors,
             self.project,
             self.inner,
@@ -245,10 +264,14 @@ class TailWeights:
             self.outer,
             out if minus is None else minus,
             out,
+            patches.stride(0),
+            runs.cols.outputs,
+            x_runs.cols.entries,
+            runs.cols.entries,
             x.shape[-1],
             self.eps,
             SUBTRACT=minus is not None,
-            P=math.isqrt(length),
+            P=p,
             WIDTH=width,
             HIDDEN=hidden,
             STEP=min(HIDDEN_STEP, hidden),

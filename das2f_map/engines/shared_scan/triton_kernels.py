@@ -3,7 +3,8 @@
 The algorithm is that of :mod:`.torch_path`; here the parts are launches of their own, each parallel over the
 starts *along* the rows and over channels:
 
-``segments``     what a row in the middle does to a zero state, for every row and start: L_end and ylocal
+``segments``     what a row in the middle does to a zero state, for every row and start: L_end and ylocal, and
+                 the time that has passed at each of its tokens
 ``border_rows``  a patch's first rows, from a zero state, or its last rows, from the state that reaches them
 ``wavefront``    the rows between, all patches of a start at once, each with its state in registers
 
@@ -80,17 +81,23 @@ def stored(v, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def _step(x_ptr, p_ptr, a2, h, d, n, n_in, WIDTH: tl.constexpr, STATES: tl.constexpr):
-    """One step of the recurrence from state ``h`` (NP, BD): the new state and C · h, (BD,)."""
-    dt = tl.load(p_ptr + d)
+def _inputs(x_ptr, p_ptr, d, n, n_in, WIDTH: tl.constexpr, STATES: tl.constexpr):
+    """What a step takes: x and dt, (BD,), B and C, (NP,)."""
     x = tl.load(x_ptr + d)
+    dt = tl.load(p_ptr + d)
     b = tl.load(p_ptr + WIDTH + n, mask=n_in, other=0.0)
     c = tl.load(p_ptr + WIDTH + STATES + n, mask=n_in, other=0.0)
+    return x, dt, b, c
+
+
+@triton.jit
+def _step(a2, h, x, dt, b, c):
+    """One step of the recurrence from state ``h`` (NP, BD): the new state and C · h, (BD,)."""
     h = tl.exp2(dt[None, :] * a2) * h + (dt * x)[None, :] * b[:, None]
     return h, tl.sum(h * c[:, None], axis=0)
 
 
-_ROW_CONFIGS = configs({"BD": 32, "num_warps": 1}, {"BD": 64, "num_warps": 2})
+_ROW_CONFIGS = configs({"BD": 64, "num_warps": 1}, {"BD": 32, "num_warps": 1}, {"BD": 64, "num_warps": 2})
 
 
 @triton.autotune(_ROW_CONFIGS, key=["WIDTH", "STATES"])
@@ -102,6 +109,7 @@ def segments(
     table_ptr,  # (4, P) int64: of x across and along, of the parameters across and along
     end_ptr,  # (middle rows, along, N, D): L_end
     local_ptr,  # (middle rows, along, P, D): ylocal
+    elapsed_ptr,  # (middle rows, along, P, D): dt_0 + … + dt_t
     x_across,
     x_along,
     p_across,
@@ -118,7 +126,7 @@ def segments(
     d = tl.program_id(0) % (WIDTH // BD) * BD + tl.arange(0, BD)
     n = tl.arange(0, NP)
     n_in = n < STATES
-    in_states = n_in[:, None] & (d < WIDTH)[None, :]
+    in_states = n_in[:, None]
     # The row as the patch that starts EDGE before it has it, which may be one beyond the last.
     x_row = x_ptr + tl.program_id(1).to(tl.int64) * x_across + tl.load(table_ptr + EDGE)
     p_row = p_ptr + tl.program_id(1).to(tl.int64) * p_across + tl.load(table_ptr + 2 * P + EDGE)
@@ -127,11 +135,19 @@ def segments(
     a2 = tl.load(a_ptr + n[:, None] * WIDTH + d[None, :], mask=in_states, other=0.0)
     segment = tl.program_id(1).to(tl.int64) * along + start
     h = tl.zeros((NP, BD), dtype=tl.float32)
+    elapsed = tl.zeros((BD,), dtype=tl.float32)
+    at_x, at_p = x_row + tl.load(table_ptr + P), p_row + tl.load(table_ptr + 3 * P)
+    x, dt, b, c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
     for t in range(P):
-        at_x = x_row + tl.load(table_ptr + P + t)
-        at_p = p_row + tl.load(table_ptr + 3 * P + t)
-        h, y = _step(at_x, at_p, a2, h, d, n, n_in, WIDTH, STATES)
+        # The next step's inputs are on their way while this one is computed.
+        later = tl.minimum(t + 1, P - 1)
+        at_x, at_p = x_row + tl.load(table_ptr + P + later), p_row + tl.load(table_ptr + 3 * P + later)
+        next_x, next_dt, next_b, next_c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
+        h, y = _step(a2, h, x, dt, b, c)
+        elapsed += dt
         tl.store(local_ptr + (segment * P + t) * WIDTH + d, y)
+        tl.store(elapsed_ptr + (segment * P + t) * WIDTH + d, elapsed)
+        x, dt, b, c = next_x, next_dt, next_b, next_c
     tl.store(end_ptr + segment * STATES * WIDTH + n[:, None] * WIDTH + d[None, :], h, mask=in_states)
 
 
@@ -164,7 +180,7 @@ def border_rows(
     d = tl.program_id(0) % (WIDTH // BD) * BD + tl.arange(0, BD)
     n = tl.arange(0, NP)
     n_in = n < STATES
-    in_states = n_in[:, None] & (d < WIDTH)[None, :]
+    in_states = n_in[:, None]
     a2 = tl.load(a_ptr + n[:, None] * WIDTH + d[None, :], mask=in_states, other=0.0)
     at_state = state_ptr + (patch.to(tl.int64) * along + start) * STATES * WIDTH
     at_state += n[:, None] * WIDTH + d[None, :]
@@ -174,15 +190,19 @@ def border_rows(
     h = tl.zeros((NP, BD), dtype=tl.float32)
     if LAST:
         h = tl.load(at_state, mask=in_states, other=0.0)
-    for row in range(EDGE):
-        position = row + P - EDGE if LAST else row
-        x_row = x_patch + tl.load(table_ptr + position)
-        p_row = p_patch + tl.load(table_ptr + 2 * P + position)
-        for t in range(P):
-            at_x = x_row + tl.load(table_ptr + P + t)
-            at_p = p_row + tl.load(table_ptr + 3 * P + t)
-            h, y = _step(at_x, at_p, a2, h, d, n, n_in, WIDTH, STATES)
-            tl.store(at_y + (position * P + t) * WIDTH + d, stored(y, y_ptr.dtype.element_ty))
+    top = P - EDGE if LAST else 0
+    at_x = x_patch + tl.load(table_ptr + top) + tl.load(table_ptr + P)
+    at_p = p_patch + tl.load(table_ptr + 2 * P + top) + tl.load(table_ptr + 3 * P)
+    x, dt, b, c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
+    for token in range(EDGE * P):
+        later = tl.minimum(token + 1, EDGE * P - 1)  # as for the segments
+        row, t = top + later // P, later % P
+        at_x = x_patch + tl.load(table_ptr + row) + tl.load(table_ptr + P + t)
+        at_p = p_patch + tl.load(table_ptr + 2 * P + row) + tl.load(table_ptr + 3 * P + t)
+        next_x, next_dt, next_b, next_c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
+        h, y = _step(a2, h, x, dt, b, c)
+        tl.store(at_y + (top * P + token) * WIDTH + d, stored(y, y_ptr.dtype.element_ty))
+        x, dt, b, c = next_x, next_dt, next_b, next_c
     if not LAST:
         tl.store(at_state, h, mask=in_states)
 
@@ -202,6 +222,7 @@ def wavefront(
     table_ptr,
     end_ptr,
     local_ptr,
+    elapsed_ptr,
     enter_ptr,  # (across, along, N, D): states before the rows in the middle
     leave_ptr,  # and after them
     y_ptr,
@@ -229,40 +250,50 @@ def wavefront(
     p_first = p_ptr + start.to(tl.int64) * p_along + tl.load(table_ptr + 2 * P + EDGE)
     columns = tl.load(table_ptr + 3 * P + t)
     in_state = n[None, :] * WIDTH + d[:, None]
+    in_row = t[None, :] * WIDTH + d[:, None]
     state = tl.zeros((BD, NP, P), dtype=tl.float32)
-    for row in range(across + P - 1 - 2 * EDGE):
+    rows = across + P - 1 - 2 * EDGE
+    segment = tl.cast(start, tl.int64)
+    local = tl.load(local_ptr + segment * P * WIDTH + in_row)
+    end_state = tl.load(end_ptr + segment * STATES * WIDTH + in_state, mask=n_in[None, :], other=0.0)
+    end = tl.load(elapsed_ptr + (segment * P + P - 1) * WIDTH + d)
+    for row in range(rows):
         token_row = row + EDGE
         position = (token_row - slot) & (P - 1)
         patch = token_row - position
         active = (position >= EDGE) & (position < P - EDGE) & (patch >= 0) & (patch < across)
+        # The next row's values are on their way while this one is computed; those that go into the product
+        # the compiler fetches ahead by itself.
+        later = tl.cast(tl.minimum(row + 1, rows - 1), tl.int64) * along + start
+        next_local = tl.load(local_ptr + later * P * WIDTH + in_row)
+        at_end = end_ptr + later * STATES * WIDTH + in_state
+        next_end_state = tl.load(at_end, mask=n_in[None, :], other=0.0)
+        next_end = tl.load(elapsed_ptr + (later * P + P - 1) * WIDTH + d)
         # One patch begins here, unless none is left.
-        at_state = (tl.cast(row, tl.int64) * along + start) * STATES * WIDTH
-        begun = tl.load(
-            enter_ptr + at_state + in_state, mask=n_in[None, :] & (row < across), other=0.0
-        )  # (BD, NP)
+        segment = tl.cast(row, tl.int64) * along + start
+        at_begun = enter_ptr + segment * STATES * WIDTH + in_state
+        begun = tl.load(at_begun, mask=n_in[None, :] & (row < across), other=0.0)  # (BD, NP)
         state = tl.where((position == EDGE)[None, None, :], begun[:, :, None], state)
 
-        p_row = p_first + tl.cast(row, tl.int64) * p_across
-        dt = tl.load(p_row + columns[None, :] + d[:, None])  # (BD, P)
-        at_c = p_row + columns[:, None] + WIDTH + STATES + n[None, :]
-        c = tl.load(at_c, mask=n_in[None, :], other=0.0)  # (P, NP)
-        elapsed = tl.cumsum(dt, axis=1)
+        at_c = p_first + tl.cast(row, tl.int64) * p_across + columns[:, None]
+        c = tl.load(at_c + WIDTH + STATES + n[None, :], mask=n_in[None, :], other=0.0)  # (P, NP)
+        elapsed = tl.load(elapsed_ptr + segment * P * WIDTH + in_row)  # (BD, P)
         weight = tl.exp2(a2[:, None, :] * elapsed[:, :, None]) * c[None, :, :]
 
-        segment = tl.cast(row, tl.int64) * along + start
-        local = tl.load(local_ptr + (segment * P + t[None, :]) * WIDTH + d[:, None])
         # (BD, P tokens, P patches); TF32 keeps more of the states than bfloat16 does, at little cost here.
         y = tl.dot(weight, state, input_precision=PRODUCT) + local[:, :, None]
         at_y = (patch.to(tl.int64) * y_across)[None, None, :] + start.to(tl.int64) * y_along
         at_y += ((position * P)[None, None, :] + t[None, :, None]) * WIDTH + d[:, None, None]
         tl.store(y_ptr + at_y, stored(y, y_ptr.dtype.element_ty), mask=active[None, None, :])
 
-        end_decay = tl.exp2(a2 * tl.sum(dt, axis=1)[:, None])
-        at_end = segment * STATES * WIDTH + in_state
-        end_state = tl.load(end_ptr + at_end, mask=n_in[None, :], other=0.0)
-        state = end_decay[:, :, None] * state + end_state[:, :, None]
+        state = tl.exp2(a2 * end[:, None])[:, :, None] * state + end_state[:, :, None]
         # And one ends.
         ended = token_row - (P - 1 - EDGE)
-        last = tl.sum(tl.where((position == P - 1 - EDGE)[None, None, :], state, 0.0), axis=2)
-        at_state = (tl.cast(ended, tl.int64) * along + start) * STATES * WIDTH
-        tl.store(leave_ptr + at_state + in_state, last, mask=n_in[None, :] & (ended >= 0))
+        ending = (position == P - 1 - EDGE) & (ended >= 0)
+        at_leave = (tl.cast(ended, tl.int64) * along + start) * STATES * WIDTH + in_state
+        tl.store(
+            (leave_ptr + at_leave)[:, :, None] + tl.zeros((1, 1, P), dtype=tl.int32),
+            state,
+            mask=n_in[None, :, None] & ending[None, None, :],
+        )
+        local, end_state, end = next_local, next_end_state, next_end

@@ -22,6 +22,21 @@ def _normed(v, weight, bias, eps, WIDTH: tl.constexpr):
     return centred * tl.rsqrt(variance + eps)[:, None] * weight[None, :] + bias[None, :]
 
 
+@triton.jit
+def _gelu(v):
+    """``v Phi(v) = max(v, 0) - |v| Phi(-|v|)``, with Phi(-a) = 2^p(a), p being of degree 5.
+
+    Within 1e-6 for all v, in a third of the instructions that ``erf`` takes. The coefficients minimise the
+    largest error of ``a 2^p(a)``; p falls without end, so that nothing needs to be clamped.
+    """
+    a = tl.abs(v)
+    p = -4.881021159e-4 * a + 7.198718376e-3
+    p = p * a - 5.214663222e-2
+    p = p * a - 4.595958292e-1
+    p = p * a - 1.151000500
+    return tl.maximum(v, 0.0) - a * tl.exp2(p * a - 1.0)
+
+
 @triton.autotune(
     configs(
         {"ROWS": 64, "num_warps": 4},
@@ -30,15 +45,14 @@ def _normed(v, weight, bias, eps, WIDTH: tl.constexpr):
     ),
     key=["WIDTH", "HIDDEN", "DTYPE", "SUBTRACT"],
 )
-@triton.jit
+@triton.jit(do_not_specialize=["patch_stride", "across", "x_cols", "cols"])
 def tail(
     y_ptr,  # (outputs of the block, 4, P * P, D), tokens in the order of each direction
-    patch_ptr,  # (n,) int64: which outputs are wanted
-    x_ptr,  # (entries, x_stride): scan inputs
-    gate_ptr,  # (entries, D)
-    tokens_ptr,  # (entries, D)
-    x_index_ptr,  # (n, P * P) int32: entries of the wanted patches' tokens
-    index_ptr,  # (n, P * P) int32: the same for gates and tokens
+    patch_ptr,  # (2, n) int32: rows and columns of the wanted outputs
+    x_ptr,  # (row entries, column entries, x_stride): scan inputs
+    gate_ptr,  # (row entries, column entries, D)
+    tokens_ptr,  # (row entries, column entries, D)
+    places_ptr,  # (4, P) int32: a first patch's entries in x's rows and columns and in the tokens'
     vectors_ptr,  # (6, D): skip, out_norm's weight and bias, norm's weight and bias, the outer bias
     project_ptr,  # (D, D), inputs first, as all matrices here
     inner_ptr,  # (D, HIDDEN)
@@ -46,6 +60,10 @@ def tail(
     outer_ptr,  # (HIDDEN, D)
     minus_ptr,  # (n, P * P, D): what is taken off
     out_ptr,  # (n, P * P, D)
+    patch_stride,  # from a patch's row to its column
+    across,  # outputs of the block along a row
+    x_cols,  # column entries
+    cols,
     x_stride,
     eps,
     SUBTRACT: tl.constexpr,
@@ -58,19 +76,23 @@ def tail(
 ):
     TOKENS: tl.constexpr = P * P
     first = tl.program_id(0).to(tl.int64) * ROWS
-    patch = tl.load(patch_ptr + first // TOKENS).to(tl.int64)
+    patch_row = tl.load(patch_ptr + first // TOKENS)
+    patch_col = tl.load(patch_ptr + patch_stride + first // TOKENS)
+    patch = patch_row.to(tl.int64) * across + patch_col
     token = (first % TOKENS).to(tl.int32) + tl.arange(0, ROWS)
-    across = token % P * P + token // P  # where column-major order has it
+    transposed = token % P * P + token // P  # where column-major order has it
     row = first + tl.arange(0, ROWS)
     d = tl.arange(0, WIDTH)
     y_at = y_ptr + patch * (4 * TOKENS * WIDTH) + d[None, :]
     y = tl.load(y_at + (token * WIDTH)[:, None]).to(tl.float32)
-    y += tl.load(y_at + ((TOKENS + across) * WIDTH)[:, None]).to(tl.float32)
+    y += tl.load(y_at + ((TOKENS + transposed) * WIDTH)[:, None]).to(tl.float32)
     y += tl.load(y_at + ((2 * TOKENS + TOKENS - 1 - token) * WIDTH)[:, None]).to(tl.float32)
-    y += tl.load(y_at + ((3 * TOKENS + TOKENS - 1 - across) * WIDTH)[:, None]).to(tl.float32)
-    x_at = tl.load(x_index_ptr + row).to(tl.int64) * x_stride
+    y += tl.load(y_at + ((3 * TOKENS + TOKENS - 1 - transposed) * WIDTH)[:, None]).to(tl.float32)
+    x_at = (tl.load(places_ptr + token // P) + patch_row).to(tl.int64) * x_cols
+    x_at = (x_at + tl.load(places_ptr + P + token % P) + patch_col) * x_stride
     y += tl.load(x_ptr + x_at[:, None] + d[None, :]) * tl.load(vectors_ptr + d)[None, :]
-    at = tl.load(index_ptr + row).to(tl.int64) * WIDTH
+    at = (tl.load(places_ptr + 2 * P + token // P) + patch_row).to(tl.int64) * cols
+    at = (at + tl.load(places_ptr + 3 * P + token % P) + patch_col) * WIDTH
     gate = tl.load(gate_ptr + at[:, None] + d[None, :]).to(tl.float32)
     gated = gate * _normed(
         y, tl.load(vectors_ptr + WIDTH + d), tl.load(vectors_ptr + 2 * WIDTH + d), eps, WIDTH
@@ -85,8 +107,7 @@ def tail(
         h = start + tl.arange(0, STEP)
         inner = tl.load(inner_ptr + d[:, None] * HIDDEN + h[None, :])
         hidden = product(normed, inner, DTYPE) + tl.load(inner_bias_ptr + h)[None, :]
-        hidden = 0.5 * hidden * (1.0 + tl.erf(hidden * 0.7071067811865476))
-        out += product(hidden, tl.load(outer_ptr + h[:, None] * WIDTH + d[None, :]), DTYPE)
+        out += product(_gelu(hidden), tl.load(outer_ptr + h[:, None] * WIDTH + d[None, :]), DTYPE)
     at_out = row[:, None] * WIDTH + d[None, :]
     if SUBTRACT:
         out -= tl.load(minus_ptr + at_out).to(tl.float32)
