@@ -97,7 +97,7 @@ class FirstStage:
         height, width = ms.shape[1] - p + 1, ms.shape[2] - p + 1
         runs = [BlockRuns.of(height, width, p, edge) for edge in (MS_EDGE, PAN_EDGE)]
         tokens = (
-            ms_tokens(self.network.ms_stem, ms, runs[0]),
+            ms_tokens(self.network.ms_stem, ms, runs[0], self.workspace),
             pan_tokens(self.network.pan_stem, pan, runs[1]),
         )
         return tokens, tuple(

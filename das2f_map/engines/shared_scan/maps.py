@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +27,8 @@ from das2f_map.network.stem import PIXELS_PER_TOKEN, MsStem, PanStem
 
 MS_EDGE, PAN_EDGE = 1, 0
 """Positions at each end of an axis whose stem token is a class of its own."""
+_ONES = 4
+"""Columns that take a bias along. One would do; with four, rows begin where vector loads want them to."""
 
 
 class BlockRuns(NamedTuple):
@@ -75,7 +76,7 @@ class MixerWeights:
     gate: Tensor  # (D, D)
     neighbours: Tensor  # (9 D, D): the depthwise convolution as what each of 9 tokens adds to the middle one
     neighbours_bias: Tensor  # (D,)
-    project: Tensor  # (D + 4 (D + 2 N), D + 1), the bias last
+    project: Tensor  # (D + 4 (D + 2 N), D + 4), the bias and zeros last
 
     @classmethod
     def of(cls, norm: nn.LayerNorm, mixer: SpvmMixer | CmdaBranch) -> MixerWeights:
@@ -100,18 +101,19 @@ class MixerWeights:
             bias = torch.cat([scan.dt_bias[k].double(), rows.new_zeros(len(rows) - rank)])
             parts.append(parameters @ embed)
             biases.append(parameters @ embed_bias + bias)
+        project = torch.cat([torch.cat(parts), torch.cat(biases)[:, None]], dim=1)
         return cls(
             norm,
             like,
             _by_neighbour(space.depthwise.weight[:, 0]),
             space.depthwise.bias.repeat_interleave(PIXELS_PER_TOKEN**2),
-            torch.cat([torch.cat(parts), torch.cat(biases)[:, None]], dim=1).to(like),
+            F.pad(project, (0, _ONES - 1)).to(like),
         )
 
 
-def ms_tokens(stem: MsStem, ms: Tensor, runs: BlockRuns) -> TokenMap:
+def ms_tokens(stem: MsStem, ms: Tensor, runs: BlockRuns, workspace: Workspace) -> TokenMap:
     """Stem tokens of an MS block ``(bands, h + P - 1, w + P - 1)``, every class of them."""
-    fine = _enlarged(_enlarged(ms, runs.rows, 1), runs.cols, 2)
+    fine = _enlarged(_enlarged(ms, runs.rows, 1, workspace), runs.cols, 2, workspace)
     return TokenMap(stem.embedding(fine[None])[0], runs)
 
 
@@ -130,12 +132,15 @@ def mixer_maps(weights: MixerWeights, tokens: TokenMap, workspace: Workspace, na
     parts = workspace.take("parts", (9 * len(u) + 1, width), u)
     parts[-1] = 0
     torch.mm(u, weights.neighbours.t(), out=parts[:-1].view(len(u), 9 * width))
-    sources = torch.from_numpy(_neighbours(tokens.runs, runs)).to(u.device)
+    (sources,) = workspace.kept(
+        ("neighbours", tokens.runs),
+        lambda: (torch.from_numpy(_neighbours(tokens.runs, runs)).to(u.device, torch.int32),),
+    )
     image = F.embedding_bag(sources, parts, mode="sum").add_(weights.neighbours_bias)
     # A column of ones takes the bias along.
-    pixels = workspace.take("pixels", (len(image), width + 1), u)
-    torch.mul(image, torch.sigmoid(image), out=pixels[:, :-1])
-    pixels[:, -1] = 1
+    pixels = workspace.take("pixels", (len(image), width + _ONES), u)
+    torch.mul(image, torch.sigmoid(image), out=pixels[:, :width])
+    pixels[:, width:] = 1
     scan = workspace.take(f"scan {name}", (len(image), len(weights.project)), u)
     torch.mm(pixels, weights.project.t(), out=scan)
     return MixerMaps(gate, scan.view(runs.rows.entries, runs.cols.entries, -1), runs)
@@ -159,7 +164,6 @@ def _by_neighbour(kernel: Tensor) -> Tensor:
     return out.reshape(9 * channels * s * s, channels * s * s)
 
 
-@lru_cache(maxsize=4)
 def _neighbours(source: BlockRuns, target: BlockRuns) -> Indices:
     """Rows of ``parts`` that make up each entry: int64 (entries, 9). The row after the last is zero."""
     nowhere = 9 * source.rows.entries * source.cols.entries
@@ -179,23 +183,23 @@ def _neighbours(source: BlockRuns, target: BlockRuns) -> Indices:
     return np.ascontiguousarray(np.where(inside, index, nowhere).reshape(-1, 9))
 
 
-def _enlarged(image: Tensor, runs: AxisRuns, dim: int) -> Tensor:
+def _enlarged(image: Tensor, runs: AxisRuns, dim: int, workspace: Workspace) -> Tensor:
     """Bilinear enlargement of one axis by four between pixel centres, clamped at the border of each patch."""
-    start, position = runs.representatives()
-    here = start + position
-    before = here - (position > 0)
-    after = here + (position < runs.patch - 1)
-    # Centres of the fine pixels lie at -3/8, -1/8, 1/8 and 3/8 of a pixel.
-    sources = np.stack([before, before, after, after], axis=1)
-    shares = [3 / 8, 1 / 8, 1 / 8, 3 / 8]
-    share = image.new_tensor(shares * len(here)).view([-1 if d == dim else 1 for d in range(image.dim())])
-    other = image.index_select(dim, _on(sources.ravel(), image))
-    centre = image.index_select(dim, _on(np.repeat(here, PIXELS_PER_TOKEN), image))
-    return torch.lerp(centre, other, share)
 
+    def sources() -> tuple[Tensor, ...]:
+        start, position = runs.representatives()
+        here = start + position
+        before = here - (position > 0)
+        after = here + (position < runs.patch - 1)
+        # Centres of the fine pixels lie at -3/8, -1/8, 1/8 and 3/8 of a pixel.
+        others = np.stack([before, before, after, after], axis=1).ravel()
+        shares = np.tile([3 / 8, 1 / 8, 1 / 8, 3 / 8], len(here))
+        indices = (torch.from_numpy(i).to(image.device) for i in (others, here.repeat(PIXELS_PER_TOKEN)))
+        return *indices, torch.from_numpy(shares).to(image)
 
-def _on(indices: Indices, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(indices)).to(like.device)
+    other, centre, share = workspace.kept(("enlarged", runs), sources)
+    share = share.view([-1 if d == dim else 1 for d in range(image.dim())])
+    return torch.lerp(image.index_select(dim, centre), image.index_select(dim, other), share)
 
 
 def split_scan(

@@ -209,9 +209,11 @@ def border_rows(
 
 @triton.autotune(
     configs(
-        {"BD": 16, "num_warps": 8},
+        # Two of these fit on a multiprocessor, and one works while the other waits.
         {"BD": 8, "num_warps": 4},
+        {"BD": 16, "num_warps": 8},
         {"BD": 8, "num_warps": 8},
+        {"BD": 16, "num_warps": 16},
     ),
     key=["WIDTH", "STATES", "PRODUCT"],
 )

@@ -9,17 +9,24 @@ from __future__ import annotations
 import errno
 import math
 import mmap
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 
 import torch
 from torch import Tensor
 
+_MOST_KEPT = 16
+
 
 class Workspace:
-    """Named buffers that grow as needed. What :meth:`take` returns is good until the name is taken again."""
+    """Named buffers that grow as needed, and tensors that are the same for blocks of the same size.
+
+    What :meth:`take` returns is good until the name is taken again. Of one user at a time, on one device.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self._kept: dict[Hashable, tuple[Tensor, ...]] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Contiguous, uninitialised, of a tensor's type and device."""
@@ -36,9 +43,21 @@ class Workspace:
             self._buffers[name] = buffer
         return buffer[:size].view(shape)
 
+    def kept(self, of: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What ``make`` gives, made once for whatever it depends on; never to be written to.
+
+        A scene's blocks come in few sizes. Of many, the ones asked for last are kept.
+        """
+        found = self._kept.pop(of, None)
+        self._kept[of] = found = make() if found is None else found
+        while len(self._kept) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return found
+
     def clear(self) -> None:
         """Give all memory back."""
         self._buffers.clear()
+        self._kept.clear()
 
 
 def _huge_pages(size: int, dtype: torch.dtype) -> Tensor:
