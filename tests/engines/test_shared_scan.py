@@ -317,6 +317,40 @@ def test_memory_of_blocks_is_private_and_given_back() -> None:
     assert not workspace._buffers
 
 
+def test_what_blocks_of_a_size_share_is_made_once_and_not_kept_for_ever() -> None:
+    workspace = Workspace()
+    made: list[int] = []
+
+    def of(size: int) -> int:
+        def make() -> tuple[torch.Tensor, ...]:
+            made.append(size)
+            return (torch.tensor(size),)
+
+        return int(workspace.kept(("size", size), make)[0])
+
+    assert [of(size) for size in (3, 4, 3)] == [3, 4, 3]
+    assert made == [3, 4]
+    for size in range(100, 115):  # the one asked for last outlives them, the other does not
+        of(size)
+    assert of(3) == 3
+    assert of(4) == 4
+    assert made.count(3) == 1
+    assert made.count(4) == 2
+    workspace.clear()
+    assert of(3) == 3
+    assert made.count(3) == 2
+
+
+def test_blocks_of_many_sizes_one_after_the_other() -> None:
+    network = trained_looking(torch.float64, **SMALL)
+    engine = SharedScanEngine(network)
+    for height, width in ((1, 2), (2, 1), (3, 2), (1, 2)):
+        scene = block(height, width, seed=height)
+        expected = truth(network, scene)
+        found = engine.logits(scene.ms, scene.pan, scene.all).reshape(expected.shape)
+        assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()  # they come as float32
+
+
 def test_nothing_wanted_and_a_block_that_does_not_fit() -> None:
     engine = SharedScanEngine(trained_looking(torch.float32, **SMALL))
     scene = block(2, 3)

@@ -10,9 +10,11 @@ import functools
 
 import numpy as np
 import torch
+import triton
+import triton.language as tl
 from kernel_cases import DEVICE, Case, relative_error, report
 
-from das2f_map.engines.shared_scan import torch_path, triton_calls
+from das2f_map.engines.shared_scan import torch_path, triton_calls, triton_tail
 from das2f_map.engines.shared_scan.cuda import TritonFirstStage
 from das2f_map.engines.shared_scan.first_stage import FirstStage, Tail
 from das2f_map.engines.shared_scan.maps import BlockRuns, MixerMaps, TokenMap
@@ -139,6 +141,24 @@ def fusion(dtype: torch.dtype) -> dict[str, float]:
     return {"logits": relative_error(result, expected)}
 
 
+@triton.jit
+def _gelu_of(in_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    tl.store(out_ptr + at, triton_tail._gelu(tl.load(in_ptr + at)))
+
+
+def gelu() -> dict[str, float]:
+    """The largest error near 0 and, in parts of the value, far from it."""
+    near = torch.linspace(-20, 20, 2**16)
+    far = 20 * 1.3 ** torch.linspace(0, 300, 2**9)
+    values = torch.cat([near, far, -far]).to(DEVICE)
+    out = torch.empty_like(values)
+    _gelu_of[(len(values) // 512,)](values, out, SIZE=512)
+    exact = torch.nn.functional.gelu(values.double())
+    error = (out.double() - exact).abs() / values.abs().clamp(min=20) * 20
+    return {"near": float(error[: len(near)].max()), "far": float(error[len(near) :].max())}
+
+
 def _patch() -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(2)
     return torch.randn(4, P, P, generator=g), torch.randn(1, 4 * P, 4 * P, generator=g)
@@ -183,6 +203,7 @@ CASES: dict[str, Case] = {
     "scan-bfloat16": lambda: scan(1, 2, 1, 2, torch.bfloat16),
     **{f"tail-{name}": functools.partial(tail, dtype) for name, dtype in DTYPES.items()},
     "fusion-bfloat16": functools.partial(fusion, torch.bfloat16),
+    "gelu": gelu,
     "whole-fp32": functools.partial(whole, "fp32"),
     "whole-bf16": functools.partial(whole, "bf16"),
     # More patches than a patch has rows: the places of their states are used again.
