@@ -9,7 +9,8 @@ import pytest
 import torch
 from kernel_cases import errors_of
 
-from das2f_map.engines.shared_scan import cuda
+from das2f_map.engines.shared_scan import cuda, triton_calls
+from das2f_map.engines.shared_scan.maps import BlockRuns
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import triton_scan
 
@@ -37,6 +38,14 @@ def test_kernels_agree_with_torch(case: str, tolerance: float) -> None:
     assert errors
     for name, error in errors.items():
         assert error <= tolerance, name
+
+
+@pytest.mark.parametrize("width", [32, 96])
+def test_widths_of_which_channels_would_be_left_out_are_refused(width: int) -> None:
+    runs = BlockRuns.of(1, 2, 8, 1)
+    values = torch.zeros(runs.rows.entries, runs.cols.entries, width + 4 * (width + 2 * 5))
+    with pytest.raises(ValueError, match=f"multiples of 64, not {width}"):
+        triton_calls.scan_branch(values, runs, values, runs, torch.zeros(4, 5, width), torch.float32)
 
 
 @pytest.mark.parametrize(

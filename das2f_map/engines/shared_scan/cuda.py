@@ -62,8 +62,8 @@ def block_size(config: NetworkConfig, device: torch.device, precision: str) -> i
     # What torch holds without using it is free as well.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     scanned = 4 * 4 * config.tokens * config.width * DTYPES[precision].itemsize
-    # Maps in float32, as projected and as the kernels take them: 25 classes of MS tokens, 9 of PAN's, for two
-    # branches each, more where a block is small.
+    # Maps in float32: 25 classes of MS tokens, 9 of PAN's, for two branches each, more where a block is
+    # small; and as much again for what stands beside them while they are made and scanned.
     features = config.width + 4 * (config.width + 2 * config.state_size)
     maps = 2 * 2 * (25 + 9) * features * 4 * 2
     side = int((_FREE_SHARE * free / (scanned + maps)) ** 0.5)
@@ -112,7 +112,7 @@ class TritonFirstStage:
         self._fusion = FusionWeights(network, self._order) if self.whole else None
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
-        """Scan every patch of a block."""
+        """Scan every patch of a block. The maps are used up: dt gets its softplus in its place."""
         with torch.cuda.device_of(maps[0].scan):  # type: ignore[no-untyped-call]  # torch has no types there
             return self._scan(tokens, maps)
 

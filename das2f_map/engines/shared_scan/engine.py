@@ -38,7 +38,9 @@ class _Kernels(Protocol):
 
     whole: bool
 
-    def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> Any: ...
+    def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> Any:
+        """Scan every patch of a block. May write into the maps; they are not to be used again."""
+        ...
 
     def finish(self, scanned: Any, rows: Indices, cols: Indices) -> Tensor: ...
 

@@ -21,6 +21,8 @@ from das2f_map.network.scan_order import DIRECTIONS
 
 HIDDEN_STEP = 64
 """The MLP's hidden width is taken in steps of it."""
+ROW_STEP = 64
+"""Channels are taken in steps of it: a width that is no multiple would leave some, or all, uncomputed."""
 _SPLITS = 8
 """Parts of a patch's tokens whose logits are summed by themselves."""
 _LOG2E = math.log2(math.e)
@@ -69,10 +71,17 @@ def scan_branch(
     -------
     ``(h w, 4, P², D)``: each direction by itself, its tokens in the order in which it meets them, without
     the skip ``D x``.
+
+    Raises
+    ------
+    ValueError
+        If the width is not a multiple of :data:`ROW_STEP`.
     """
+    states, width = decay.shape[1:]
+    if width % ROW_STEP:
+        raise ValueError(f"the kernels take widths that are multiples of {ROW_STEP}, not {width}")
     from das2f_map.engines.shared_scan import triton_kernels as kernels
 
-    states, width = decay.shape[1:]
     p, sizes = runs.rows.patch, tuple(a.outputs for a in runs)
     edge = max(x_runs.rows.edge, runs.rows.edge)
     tables = _tables(x.stride()[:2], x_runs, parameters.stride()[:2], runs, x.device)
