@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -90,6 +92,17 @@ def test_weights_must_belong_to_the_card(tmp_path: Path) -> None:
         save_file(change, path)
         with pytest.raises(ModelError, match=phrase):
             load_bundle(tmp_path / "tiny").network()
+
+
+def test_building_a_network_does_not_load_what_it_does_not_need(tmp_path: Path) -> None:
+    """Torch's compiler takes two seconds to import, of the four of a small scene's whole command."""
+    tiny_bundle(tmp_path)
+    program = (
+        "import sys; from das2f_map.model import load_bundle;"
+        f"load_bundle({str(tmp_path / 'tiny')!r}).network(); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_weights_of_another_precision_become_float32(tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 
 from das2f_map.legend import Legend
-from das2f_map.model import Domain, ModelBundle, ModelCard, load_bundle, save_bundle
+from das2f_map.model import Domain, ModelBundle, ModelCard, PatchGeometry, load_bundle, save_bundle
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.scene.radiometry import BandStatistics
 
 NAMES = ("water", "forest", "bare soil")
 
 
-def tiny_card(name: str = "tiny", bands: int = 4, stages: int = 1) -> ModelCard:
-    """A card for the scenes of ``synthetic.make_pair``."""
+def tiny_card(name: str = "tiny", bands: int = 4, stages: int = 1, patch: int = 16) -> ModelCard:
+    """A card for the scenes of ``synthetic.make_pair``; a ``patch`` of 8 takes a fifth of the time."""
     statistics = {"mean": 2500.0, "std": 700.0, "p01": 1000.0, "p99": 4000.0}
     ms = ("blue", "green", "red", "nir", "swir")[:bands]
     return ModelCard(
@@ -24,12 +24,14 @@ def tiny_card(name: str = "tiny", bands: int = 4, stages: int = 1) -> ModelCard:
             classes=len(NAMES),
             ms_bands=bands,
             stages=stages,
+            patch_size=patch,
             width=16,
             state_size=4,
             dt_rank=4,
             classifier_hidden=16,
         ),
         legend=Legend.from_names(NAMES, ids=(2, 5, 9)),
+        patch=PatchGeometry(size=patch, target_index=patch // 2 - 1),
         ms_bands=tuple(BandStatistics(name=n, **statistics) for n in ms),
         pan_band=BandStatistics(name="pan", **statistics),
         domain=Domain(ms_gsd_m=(6.0, 10.0), ratio=(1.5, 5.0)),
@@ -46,18 +48,20 @@ def tiny_network(card: ModelCard, seed: int = 0) -> Das2fNet:
             if name == "classifier.out.weight":
                 p.mul_(30)
     # Without this one class wins everywhere: the bias is taken off on the mean patch.
-    g = torch.Generator().manual_seed(seed)
+    g, size = torch.Generator().manual_seed(seed), card.patch.size
     with torch.no_grad():
         logits = network(
-            torch.randn(64, card.network.ms_bands, 16, 16, generator=g),
-            torch.randn(64, 1, 64, 64, generator=g),
+            torch.randn(64, card.network.ms_bands, size, size, generator=g),
+            torch.randn(64, 1, 4 * size, 4 * size, generator=g),
         )
         network.classifier.out.bias.sub_(logits.mean(dim=0))
     return network
 
 
-def tiny_bundle(folder: Path, name: str = "tiny", bands: int = 4, stages: int = 1) -> ModelBundle:
+def tiny_bundle(
+    folder: Path, name: str = "tiny", bands: int = 4, stages: int = 1, patch: int = 16
+) -> ModelBundle:
     """Save such a model as ``folder/name`` and read it back."""
-    card = tiny_card(name, bands, stages)
+    card = tiny_card(name, bands, stages, patch)
     save_bundle(folder / name, card, tiny_network(card).state_dict())
     return load_bundle(folder / name)

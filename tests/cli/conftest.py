@@ -44,5 +44,5 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model bundle that fits the scene."""
     folder = tmp_path_factory.mktemp("models")
-    tiny_bundle(folder)
+    tiny_bundle(folder, patch=8)
     return folder / "tiny"

@@ -55,7 +55,7 @@ def test_export(run: Run, model: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     outcome = run("export", model, "-o", tmp_path / "m.onnx", "--opset", "18")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "batch × 4 × 16 × 16" in outcome.out
+    assert "batch × 4 × 8 × 8" in outcome.out
     assert "water, forest, bare soil" in outcome.out
     outcome = run("export", model, "-o", tmp_path / "m.onnx", "--overwrite", "--json")
     report = json.loads(outcome.out)

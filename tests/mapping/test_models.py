@@ -47,7 +47,7 @@ def test_a_card_fits_its_own_scene_and_says_why_it_does_not_fit_others() -> None
 
 def test_bands_in_another_order_give_the_same_map(tmp_path: Path) -> None:
     """B, G, R, NIR; then the same bands in another order among others; byte for byte the same map."""
-    bundle = tiny_bundle(tmp_path / "m")
+    bundle = tiny_bundle(tmp_path / "m", patch=8)
     plain, turned, marked = (tmp_path / n for n in ("plain", "turned", "marked"))
     for folder in (plain, turned, marked):
         folder.mkdir()
@@ -240,7 +240,7 @@ def test_values_of_any_type_and_unit(kind: str, tmp_path: Path) -> None:
     Values are rounded in some types, so all but a few pixels on the border between two classes.
     """
     dtype, gain, offset = RADIOMETRY[kind]
-    bundle = tiny_bundle(tmp_path / "m")
+    bundle = tiny_bundle(tmp_path / "m", patch=8)
     ms, pan = make_pair(tmp_path, ms_shape=(20, 24), dtype="float32")
     other = []
     for path in (ms, pan):
@@ -293,7 +293,7 @@ def values_mean(path: Path) -> float:
 
 def test_scale_and_offset_of_the_file_are_applied(tmp_path: Path) -> None:
     """Digital numbers with metadata, and the same reflectance written out: the same map."""
-    bundle = tiny_bundle(tmp_path / "m")
+    bundle = tiny_bundle(tmp_path / "m", patch=8)
     ms, pan = make_pair(tmp_path, ms_shape=(20, 24))
 
     def scaled(b: BandStatistics) -> BandStatistics:

@@ -54,7 +54,7 @@ def test_measured_by_the_bands_that_are_used(
     module = {"classify": "das2f_map.mapping.classify", "train": "das2f_map.training.fit"}[command]
     monkeypatch.setattr(f"{module}.coregister", noted)
     if command == "classify":
-        bundle = tiny_bundle(tmp_path / "m")
+        bundle = tiny_bundle(tmp_path / "m", patch=8)
         with pytest.raises(Done):
             das2f_map.classify(*pair, tmp_path / "map.tif", model=bundle)
     else:
@@ -82,7 +82,7 @@ def test_the_applied_shift_is_rounded(pair: tuple[Path, Path], monkeypatch: pyte
 
 def test_nothing_classified_names_what_may_be_the_cause(pair: tuple[Path, Path], tmp_path: Path) -> None:
     grid = pair_grids(ms_shape=(96, 96))[0]
-    bundle = tiny_bundle(tmp_path / "m")
+    bundle = tiny_bundle(tmp_path / "m", patch=8)
     # One valid pixel in the middle of nothing: too much nodata around.
     hole = np.zeros((4, 96, 96))
     hole[:, 30, 30] = 2000

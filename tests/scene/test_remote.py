@@ -141,7 +141,7 @@ def test_commands_read_windows_of_remote_files(
     grid = pair_grids(ms_shape=SHAPE)[0]
     area = geopandas.GeoSeries([shapely.box(*grid.pixel_to_map(720, 700), *grid.pixel_to_map(714, 706))])
     area.set_crs(grid.crs.to_wkt()).to_file(tmp_path / "aoi.gpkg")
-    model = tiny_bundle(tmp_path / "models")
+    model = tiny_bundle(tmp_path / "models", patch=8)
 
     sent = Counter[str]()
     shares: dict[str, float] = {}
