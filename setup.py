@@ -26,6 +26,7 @@ setup(
                 "-std=c++17",
                 "-ffp-contract=fast",
                 "-fno-math-errno",
+                # How vectors are passed differs by instruction set; functions that take them are inlined.
                 "-Wno-psabi",
                 "-fvisibility=hidden",
                 "-pthread",

@@ -192,8 +192,8 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        # The system forgets the peak so far, that of loading. Where it does not, that counts in.
-        with suppress(OSError):
+        # The system forgets the peak so far, that of loading.
+        with suppress(OSError):  # where it does not, that counts in
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -280,7 +280,7 @@ def save_bundle(
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)  # an error may be on its way to the user: that one counts
     else:
         path.unlink(missing_ok=True)
 

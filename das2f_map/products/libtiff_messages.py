@@ -69,10 +69,10 @@ def _give_back(opened: list[int]) -> None:
     try:
         if len(opened) == 2:
             terminal, held = opened
-            with suppress(OSError, ValueError, AttributeError):
+            with suppress(OSError, ValueError, AttributeError):  # it may have been closed meanwhile
                 sys.stderr.flush()
             os.dup2(terminal, 2)
-            with suppress(OSError):
+            with suppress(OSError):  # the terminal takes no more: there is nobody left to tell
                 rest = _OWN.sub(b"", _content(held))
                 while rest:
                     rest = rest[os.write(2, rest) :]

@@ -170,6 +170,7 @@ class StagedOutputs:
                 raise write_error(error, self._finals[0]) from error
         finally:
             for folder in self._folders.values():
+                # The outputs are in place, or an error is on its way to the user: neither is to be hidden.
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _ours(self, path: Path) -> bool:

@@ -382,6 +382,7 @@ def _quiet() -> Iterator[None]:
         each.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
+            # Advice on data loaders and schedulers, which a user of `train` has no say in.
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             warnings.filterwarnings("ignore", module=r"torch\..*")
             yield

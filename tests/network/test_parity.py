@@ -55,7 +55,7 @@ def test_logits_agree_in_float64(case, backend: str) -> None:
 def test_logits_agree_in_float32(case, backend: str) -> None:
     network, vectors = case
     if reason := BACKENDS[backend].unavailable(torch.device("cpu"), torch.float32):
-        pytest.skip(f"{backend}: {reason}")
+        pytest.skip(f"{backend}: {reason}")  # one of a GPU, a compiler or an extra that is not here
     single = Das2fNet(network.config).eval()
     single.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in network.state_dict().items()}

@@ -54,7 +54,7 @@ def _plain(x, dt, A, B, C, D, order) -> np.ndarray:
 
 def _skip_unless(backend: str, dtype: torch.dtype) -> None:
     if reason := BACKENDS[backend].unavailable(torch.device("cpu"), dtype):
-        pytest.skip(f"{backend}: {reason}")
+        pytest.skip(f"{backend}: {reason}")  # one of a GPU, a compiler or an extra that is not here
 
 
 def test_reference_is_the_definition() -> None:

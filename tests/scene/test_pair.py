@@ -410,6 +410,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("spoil", "message", "hint"), REFUSED, ids=lambda v: getattr(v, "__name__", ""))
+# Some are spoiled by just this; rasterio says so as they are written.
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_refused(tmp_path: Path, spoil: Callable[[Path, Path], None], message: str, hint: str) -> None:
     paths = make_pair(tmp_path)

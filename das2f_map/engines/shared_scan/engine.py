@@ -237,7 +237,7 @@ class SharedScanEngine:
                 features = self._network.features_after(output(rows, cols))
             logits: Tensor = self._network.classifier(features.to(self._dtype))
             return logits
-        except Exception as error:  # as for blocks
+        except Exception as error:  # PyTorch and the libraries below it have several kinds for it
             if len(rows) < 2 * _LEAST_BATCH or not out_of_memory(error):
                 raise
             return None

@@ -21,6 +21,7 @@ tokens stand along an axis of a map is a table of its P positions, to be added t
 exponentials are float32.
 """
 
+# Triton has no types, and takes annotations of parameters for its own (`tl.constexpr`).
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Nothing between is written: the tail keeps a tile of tokens on chip from the sca
 output, the fusion one of sub-tokens from the outputs to the logits.
 """
 
+# Triton has no types, and takes annotations of parameters for its own (`tl.constexpr`).
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations

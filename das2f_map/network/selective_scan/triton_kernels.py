@@ -7,6 +7,7 @@ Everything is computed in float32, whatever the tensors are. ``exp(dt A)`` is ta
 which is what the hardware has.
 """
 
+# Triton has no types, and takes annotations of parameters for its own (`tl.constexpr`).
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations
