@@ -94,7 +94,7 @@ def test_weights_must_belong_to_the_card(tmp_path: Path) -> None:
             load_bundle(tmp_path / "tiny").network()
 
 
-def test_building_a_network_does_not_load_what_it_does_not_need(tmp_path: Path) -> None:
+def test_building_a_network_leaves_torchs_compiler_alone(tmp_path: Path) -> None:
     """Torch's compiler takes two seconds to import, of the four of a small scene's whole command."""
     tiny_bundle(tmp_path)
     program = (

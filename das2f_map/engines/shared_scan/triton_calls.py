@@ -21,8 +21,8 @@ from das2f_map.network.scan_order import DIRECTIONS
 
 HIDDEN_STEP = 64
 """The MLP's hidden width is taken in steps of it."""
-ROW_STEP = 64
-"""Channels are taken in steps of it: a width that is no multiple would leave some, or all, uncomputed."""
+CHANNEL_STEP = 64
+"""The most channels (BD) of a program in ``triton_kernels``; a width that is no multiple loses some."""
 _SPLITS = 8
 """Parts of a patch's tokens whose logits are summed by themselves."""
 _LOG2E = math.log2(math.e)
@@ -75,11 +75,11 @@ def scan_branch(
     Raises
     ------
     ValueError
-        If the width is not a multiple of :data:`ROW_STEP`.
+        If the width is not a multiple of :data:`CHANNEL_STEP`.
     """
     states, width = decay.shape[1:]
-    if width % ROW_STEP:
-        raise ValueError(f"the kernels take widths that are multiples of {ROW_STEP}, not {width}")
+    if width % CHANNEL_STEP:
+        raise ValueError(f"the kernels take widths that are multiples of {CHANNEL_STEP}, not {width}")
     from das2f_map.engines.shared_scan import triton_kernels as kernels
 
     p, sizes = runs.rows.patch, tuple(a.outputs for a in runs)

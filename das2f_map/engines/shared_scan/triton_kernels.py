@@ -98,6 +98,7 @@ def _step(a2, h, x, dt, b, c):
     return h, tl.sum(h * c[:, None], axis=0)
 
 
+# More channels than these 64: see CHANNEL_STEP in triton_calls.
 _ROW_CONFIGS = configs({"BD": 64, "num_warps": 1}, {"BD": 32, "num_warps": 1}, {"BD": 64, "num_warps": 2})
 
 
