@@ -193,14 +193,19 @@ class CompiledFirstStage:
         return self._kept[-1].data_ptr()
 
     def _packed(self, weight: Tensor, bf16: int | bool) -> int:
-        """(outputs, inputs) → (outputs / n, inputs, n); in bfloat16 (outputs / n, inputs / 2, n, 2)."""
-        outputs, inputs = weight.shape
-        n = self._outputs
-        if bf16:
-            blocks = weight.to(torch.bfloat16).view(outputs // n, n, inputs // 2, 2).transpose(1, 2)
-        else:
-            blocks = weight.view(outputs // n, n, inputs).transpose(1, 2)
-        return self._keep(blocks)
+        """(outputs, inputs) → for every n outputs (inputs, n), in bfloat16 (inputs / 2, n, 2).
+
+        Of every 64 outputs the last ones are fewer where n does not divide 64.
+        """
+        packed = []
+        for some in torch.split(weight, _HIDDEN_STEP):
+            for block in torch.split(some, self._outputs):
+                n, inputs = block.shape
+                if bf16:
+                    packed.append(block.to(torch.bfloat16).view(n, inputs // 2, 2).transpose(0, 1).flatten())
+                else:
+                    packed.append(block.t().flatten())
+        return self._keep(torch.cat(packed))
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. What it returns is good until the next call."""

@@ -53,7 +53,8 @@ constexpr int kChunk = 8;
 constexpr int kWidthStep = 16;
 constexpr float kLog2e = 1.4426950408889634f;
 
-// 16 lanes fill a register of AVX-512; elsewhere 8 keep the compiler from spilling most of what it holds.
+// A vector is a register: of 512, 256 and, elsewhere, 128 bits. Compilers take wider ones apart badly.
+#ifdef DAS2F_X86
 namespace lanes16 {
 constexpr int kLanes = 16;
 #include "scan_body.h"
@@ -62,8 +63,6 @@ namespace lanes8 {
 constexpr int kLanes = 8;
 #include "scan_body.h"
 }  // namespace lanes8
-
-#ifdef DAS2F_X86
 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma"))) void run_avx512(
     const Das2fScan &s, bool backward, std::atomic<int64_t> &next) {
     lanes16::run_range(s, backward, next);
@@ -73,8 +72,12 @@ __attribute__((target("avx2,fma"))) void run_avx2(
     lanes8::run_range(s, backward, next);
 }
 #endif
+namespace lanes4 {
+constexpr int kLanes = 4;
+#include "scan_body.h"
+}  // namespace lanes4
 void run_plain(const Das2fScan &s, bool backward, std::atomic<int64_t> &next) {
-    lanes8::run_range(s, backward, next);
+    lanes4::run_range(s, backward, next);
 }
 
 typedef void (*Runner)(const Das2fScan &, bool, std::atomic<int64_t> &);

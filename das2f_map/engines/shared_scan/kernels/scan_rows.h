@@ -5,7 +5,7 @@
 // patches, each at its own position across; those that have it in their middle share what it does to a state.
 
 constexpr int kGroups = kWidth / kLanes;
-constexpr int kShared = kLanes == 16 ? 6 : 2;  // patches whose sums are held in registers together
+constexpr int kShared = kManyRegisters ? 6 : 3;  // patches whose sums are held in registers together
 constexpr int kSteps = 4;                      // tokens, likewise
 constexpr int kMostEntries = 4 * kStrip + kStrip + kPatch - 1 - 4;
 
@@ -62,8 +62,14 @@ DAS2F_FN Vec abs_lanes(const Vec &v) { return v < Vec{} ? -v : v; }
 
 // 2^v for v <= 0, within 2e-7 of itself and exactly 1 at 0; next to nothing below -126.
 DAS2F_FN Vec decay_lanes(Vec v) {
+    // Of numbers below zero the nearer one has the lesser bits; not to be above zero is all that is needed.
+    typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
     const Vec low = Vec{} - 126.0f, magic = Vec{} + 12582912.0f;
-    v = v > low ? v : low;
+    Bits own, most;
+    std::memcpy(&own, &v, sizeof own);
+    std::memcpy(&most, &low, sizeof most);
+    own = own < most ? own : most;
+    std::memcpy(&v, &own, sizeof v);
     const Vec shifted = v + magic;
     const Vec f = v - (shifted - magic);
     Vec p = Vec{} + kExp2[4];
@@ -104,12 +110,15 @@ DAS2F_FN void fill_entries(const Rows &r, const Strip &strip, int64_t row, ScanS
     const float *map = r.parameters + row * r.p_across;
     Vec decay[kStates];
     for (int n = 0; n < kStates; ++n) decay[n] = load(r.decay + n * kWidth);
+    // dt first: each is a long chain of its own, and they overlap only where nothing stands between them.
+    for (int64_t i = 0; i < strip.entries; ++i) {
+        if (i + 4 < strip.entries) prefetch_entry(r, map + strip.offset[i + 4]);
+        store(w.entry[i].dt, softplus_lanes(load(map + strip.offset[i] + r.group * kLanes)));
+    }
     for (int64_t i = 0; i < strip.entries; ++i) {
         const float *source = map + strip.offset[i];
-        if (i + 4 < strip.entries) prefetch_entry(r, map + strip.offset[i + 4]);
         Entry &e = w.entry[i];
-        const Vec dt = softplus_lanes(load(source + r.group * kLanes));
-        store(e.dt, dt);
+        const Vec dt = load(e.dt);
         std::memcpy(e.b, source + kWidth, sizeof e.b);
         std::memcpy(e.c, source + kWidth + kStates, sizeof e.c);
 #pragma GCC unroll 8
@@ -122,18 +131,16 @@ DAS2F_FN void put(float *y, const Vec &sum) {
     store(y, kFirst ? sum : load(y) + sum);
 }
 
-// One row of one patch. All states stay in registers where there are 32 of them.
+// One row of one patch, where registers hold all of its states.
 template <bool kFirst>
-DAS2F_FN void scan_directly(
+DAS2F_FN void scan_in_registers(
     const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
-    ScanScratch &w) {
-    for (int j = 0; j < kPatch; ++j) __builtin_prefetch(y + j * r.token_along, 1);
+    const ScanScratch &w) {
     Vec h[kStates];
 #pragma GCC unroll 24
     for (int n = 0; n < kStates; ++n) h[n] = fresh ? Vec{} : load(state + n * kLanes);
-    float *out = y + (r.reverse ? (kPatch - 1) * r.token_along : 0);
     const int64_t step = r.reverse ? -r.token_along : r.token_along;
-    for (int j = 0; j < kPatch; ++j, out += step) {
+    for (int j = 0; j < kPatch; ++j, y += step) {
         const Entry &e = w.entry[at[j]];
         const Vec x = load(x_row + x_offset[j]), drive = load(e.dt) * x;
         Vec even = kFirst ? r.skip * x : Vec{}, odd{};
@@ -143,10 +150,52 @@ DAS2F_FN void scan_directly(
             if (n % 2) odd += h[n] * e.c[n];
             else even += h[n] * e.c[n];
         }
-        put<kFirst>(out, even + odd);
+        put<kFirst>(y, even + odd);
     }
 #pragma GCC unroll 24
     for (int n = 0; n < kStates; ++n) store(state + n * kLanes, h[n]);
+}
+
+// The same where they do not: a state passes kSteps tokens before it is stored.
+template <bool kFirst>
+DAS2F_FN void scan_in_steps(
+    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
+    const ScanScratch &w) {
+    const int64_t step = r.reverse ? -r.token_along : r.token_along;
+    for (int j = 0; j < kPatch; j += kSteps) {
+        Vec drive[kSteps], sum[kSteps];
+        const Entry *e[kSteps];
+#pragma GCC unroll 4
+        for (int k = 0; k < kSteps; ++k) {
+            e[k] = &w.entry[at[j + k]];
+            const Vec x = load(x_row + x_offset[j + k]);
+            drive[k] = load(e[k]->dt) * x;
+            sum[k] = kFirst ? r.skip * x : Vec{};
+        }
+        const bool zero = fresh && j == 0;
+#pragma GCC unroll 2
+        for (int n = 0; n < kStates; ++n) {
+            Vec h = zero ? Vec{} : load(state + n * kLanes);
+#pragma GCC unroll 4
+            for (int k = 0; k < kSteps; ++k) {
+                h = load(e[k]->exp[n]) * h + drive[k] * e[k]->b[n];
+                sum[k] += h * e[k]->c[n];
+            }
+            store(state + n * kLanes, h);
+        }
+#pragma GCC unroll 4
+        for (int k = 0; k < kSteps; ++k, y += step) put<kFirst>(y, sum[k]);
+    }
+}
+
+template <bool kFirst>
+DAS2F_FN void scan_directly(
+    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
+    const ScanScratch &w) {
+    for (int j = 0; j < kPatch; ++j) __builtin_prefetch(y + j * r.token_along, 1);
+    if (r.reverse) y += (kPatch - 1) * r.token_along;
+    if (kManyRegisters) scan_in_registers<kFirst>(r, x_row, x_offset, at, y, fresh, state, w);
+    else scan_in_steps<kFirst>(r, x_row, x_offset, at, y, fresh, state, w);
 }
 
 // kSteps tokens of a row from a zero state: W, ylocal, and what they add to P_end and L_end.
@@ -190,14 +239,14 @@ DAS2F_FN void apply_steps(float *const *state, float *const *y, const int64_t *t
         for (int k = 0; k < kSteps; ++k) sum[i][k] = load(w.local[k]);
 #pragma GCC unroll 2
     for (int n = 0; n < kStates; ++n) {
-        Vec weight[kSteps];
-#pragma GCC unroll 4
-        for (int k = 0; k < kSteps; ++k) weight[k] = load(w.weight[k][n]);
+        Vec h[kCount];
 #pragma GCC unroll 8
-        for (int i = 0; i < kCount; ++i) {
-            const Vec h = load(state[i] + n * kLanes);
+        for (int i = 0; i < kCount; ++i) h[i] = load(state[i] + n * kLanes);
 #pragma GCC unroll 4
-            for (int k = 0; k < kSteps; ++k) sum[i][k] += weight[k] * h;
+        for (int k = 0; k < kSteps; ++k) {
+            const Vec weight = load(w.weight[k][n]);
+#pragma GCC unroll 8
+            for (int i = 0; i < kCount; ++i) sum[i][k] += weight * h[i];
         }
     }
 #pragma GCC unroll 8
@@ -215,7 +264,7 @@ DAS2F_FN void apply_all(
         apply_steps<4, kFirst>(state + i, y + i, token, w);
         i += 4;
     }
-    if (kShared > 2 && i + 2 <= count) {
+    if (i + 2 <= count) {
         apply_steps<2, kFirst>(state + i, y + i, token, w);
         i += 2;
     }
@@ -298,43 +347,54 @@ DAS2F_FN void scan_strip(const Rows &r, int64_t first, int64_t n, ScanScratch &w
     for (int64_t i = 0; i < rows; ++i) scan_row<kFirst>(r, strip, r.reverse ? rows - 1 - i : i, w);
 }
 
-// Work items are (branch, group of channels, strip): each owns its part of y in both directions of an axis.
+// Both directions of an axis, of one branch, group of channels and strip, which own their part of y.
+DAS2F_FN void scan_item(
+    const Das2fSharedBlock &b, const Das2fSharedWeights &weights, bool columns, int64_t branch, int64_t group,
+    int64_t first, int64_t n, ScanScratch &w) {
+    const Layout layout(b.rows, b.cols, kLanes);
+    // CMDA scans each modality with the other one's parameters.
+    const int64_t source = branch == 2 ? 3 : branch == 3 ? 2 : branch;
+    Rows r;
+    r.x_edge = scan_edge(branch % 2), r.p_edge = scan_edge(source % 2);
+    const int64_t x_row = Axis{b.cols, r.x_edge}.middle() + 2 * r.x_edge * b.cols;
+    const int64_t p_row = Axis{b.cols, r.p_edge}.middle() + 2 * r.p_edge * b.cols;
+    r.x = b.scan[branch] + group * kLanes;
+    r.x_across = columns ? kScanMap : x_row * kScanMap, r.x_along = columns ? x_row * kScanMap : kScanMap;
+    r.p_across = columns ? kScanMap : p_row * kScanMap, r.p_along = columns ? p_row * kScanMap : kScanMap;
+    r.across = columns ? b.cols : b.rows, r.along = columns ? b.rows : b.cols;
+    r.y = b.y + branch * layout.branch + group * layout.group;
+    r.y_across = columns ? layout.patch : layout.row, r.y_along = columns ? layout.row : layout.patch;
+    r.token_across = columns ? kLanes : kPatch * kLanes, r.token_along = columns ? kPatch * kLanes : kLanes;
+    r.skip = load(weights.skip[branch] + group * kLanes);
+    r.group = static_cast<int>(group);
+    for (int backwards = 0; backwards < 2; ++backwards) {
+        const int direction = 2 * backwards + columns;
+        r.reverse = backwards;
+        r.parameters = b.scan[source] + kWidth + direction * kDirection;
+        r.decay = weights.decay[branch] + direction * kStates * kWidth + group * kLanes;
+        if (direction == 0) scan_strip<true>(r, first, n, w);
+        else scan_strip<false>(r, first, n, w);
+    }
+}
+
+// Work items are (branch, group of channels) with all strips of both axes, one after the other, or strips of one axis.
 DAS2F_FN void scan_items(
     const Das2fSharedBlock &b, const Das2fSharedWeights &weights, Pass pass, std::atomic<int64_t> &next) {
-    const bool columns = pass.columns;
-    const Layout layout(b.rows, b.cols, kLanes);
     std::vector<char> memory(sizeof(ScanScratch) + 64);
     void *place = memory.data();
     size_t room = memory.size();
     ScanScratch &w = *static_cast<ScanScratch *>(std::align(64, sizeof(ScanScratch), place, room));
-    const int64_t along = columns ? b.rows : b.cols, across = columns ? b.cols : b.rows;
-    const int64_t strips = (along + pass.strip - 1) / pass.strip;
-    for (int64_t item = next++; item < 4 * kGroups * strips; item = next++) {
-        const int64_t strip = item % strips, group = item / strips % kGroups, branch = item / strips / kGroups;
-        // CMDA scans each modality with the other one's parameters.
-        const int64_t source = branch == 2 ? 3 : branch == 3 ? 2 : branch;
-        Rows r;
-        r.x_edge = scan_edge(branch % 2), r.p_edge = scan_edge(source % 2);
-        const int64_t x_row = Axis{b.cols, r.x_edge}.middle() + 2 * r.x_edge * b.cols;
-        const int64_t p_row = Axis{b.cols, r.p_edge}.middle() + 2 * r.p_edge * b.cols;
-        r.x = b.scan[branch] + group * kLanes;
-        r.x_across = columns ? kScanMap : x_row * kScanMap, r.x_along = columns ? x_row * kScanMap : kScanMap;
-        r.p_across = columns ? kScanMap : p_row * kScanMap, r.p_along = columns ? p_row * kScanMap : kScanMap;
-        r.across = across, r.along = along;
-        r.y = b.y + branch * layout.branch + group * layout.group;
-        r.y_across = columns ? layout.patch : layout.row, r.y_along = columns ? layout.row : layout.patch;
-        r.token_across = columns ? kLanes : kPatch * kLanes, r.token_along = columns ? kPatch * kLanes : kLanes;
-        r.skip = load(weights.skip[branch] + group * kLanes);
-        r.group = static_cast<int>(group);
-        for (int backwards = 0; backwards < 2; ++backwards) {
-            const int direction = 2 * backwards + columns;
-            r.reverse = backwards;
-            r.parameters = b.scan[source] + kWidth + direction * kDirection;
-            r.decay = weights.decay[branch] + direction * kStates * kWidth + group * kLanes;
-            const int64_t first = strip * pass.strip;
-            const int64_t n = along - first < pass.strip ? along - first : pass.strip;
-            if (direction == 0) scan_strip<true>(r, first, n, w);
-            else scan_strip<false>(r, first, n, w);
+    const int64_t length = pass.strip, alongs[2] = {b.cols, b.rows};
+    const int64_t strips[2] = {(b.cols + length - 1) / length, (b.rows + length - 1) / length};
+    const int64_t each = pass.axis < 0 ? 1 : strips[pass.axis];
+    for (int64_t item = next++; item < 4 * kGroups * each; item = next++) {
+        const int64_t group = item / each % kGroups, branch = item / each / kGroups;
+        const int64_t begin = pass.axis < 0 ? 0 : pass.axis ? strips[0] + item % each : item % each;
+        const int64_t end = pass.axis < 0 ? strips[0] + strips[1] : begin + 1;
+        for (int64_t i = begin; i < end; ++i) {
+            const bool columns = i >= strips[0];
+            const int64_t first = (columns ? i - strips[0] : i) * length, rest = alongs[columns] - first;
+            scan_item(b, weights, columns, branch, group, first, rest < length ? rest : length, w);
         }
     }
 }

@@ -3,9 +3,12 @@
 
 constexpr int kVectors = 2;               // vectors of tokens in a tile
 constexpr int kTile = kVectors * kLanes;  // tokens of a tile
-constexpr int kOut = kLanes == 16 ? 8 : 4;  // outputs of a product held in registers together
+constexpr int kOut = kManyRegisters ? 8 : 6;  // outputs of a product held in registers together
+constexpr int kRest = kWidth % kOut;        // what is left of 64, or nothing
+constexpr int kLast = kRest ? kRest : kOut;
 constexpr int kTiles = kTokens / kTile;
 constexpr int kHiddenStep = 64;
+static_assert(kHiddenStep == kWidth && 16 % kOut == kRest, "one rest serves all products");
 
 typedef float Plane[kTile];  // one channel of a tile's tokens
 
@@ -24,36 +27,47 @@ DAS2F_FN Vec sqrt_lanes(Vec v) {
 
 DAS2F_FN Vec sigmoid_lanes(const Vec &v) { return 1.0f / (1.0f + exp2_lanes(v * -kLog2e)); }
 
-// x Phi(x), Phi from its table; within 2e-7 of |x| (and of 1) everywhere, or 1e-4 if it is rounded to bfloat16.
-DAS2F_FN Vec gelu_lanes(const Vec &x) {
-#if DAS2F_BF16
-    constexpr int degree = 2;
-    const float (*coefficient)[16] = kCoarsePhi.coefficient;
+// Of 16 lanes one register holds a coefficient of all of the table's polynomials. (clang has no such shuffle.)
+#if defined(__clang__)
+constexpr bool kPhiByTable = false;
 #else
-    constexpr int degree = 4;
-    const float (*coefficient)[16] = kPhi.coefficient;
+constexpr bool kPhiByTable = kLanes == 16;
 #endif
-    const Vec u = x < Vec{} ? -x : x;
-    Vec scaled = u * (1.0f / kPhiStep);
-    const Vec most = Vec{} + 15.99999f;
-    scaled = scaled < most ? scaled : most;  // NaN becomes `most` here and an index that exists; u keeps it
-    const VecInt index = __builtin_convertvector(scaled, VecInt);
-    const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
-    Vec q{};
+
+// x Phi(x); within 2.4e-7 of |x| (and of 1) everywhere, or 1e-4 if it is rounded to bfloat16.
+DAS2F_FN Vec gelu_lanes(const Vec &x) {
+    if constexpr (kPhiByTable) {
+#if DAS2F_BF16
+        const PhiTable<2> &phi = kCoarsePhi;
+#else
+        const PhiTable<4> &phi = kPhi;
+#endif
+        const Vec u = x < Vec{} ? -x : x;
+        Vec scaled = u * (1.0f / kPhiStep);
+        const Vec most = Vec{} + 15.99999f;
+        scaled = scaled < most ? scaled : most;  // NaN becomes `most` here and an index that exists; u keeps it
+        const VecInt index = __builtin_convertvector(scaled, VecInt);
+        const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
+        Vec q{};
 #pragma GCC unroll 5
-    for (int k = degree; k >= 0; --k) {
-        Vec c{};
+        for (int k = phi.degree; k >= 0; --k) {
+            Vec c;
+            std::memcpy(&c, phi.coefficient[k], sizeof c);
 #if !defined(__clang__)
-        if (kLanes == 16) {
-            Vec table;
-            std::memcpy(&table, coefficient[k], sizeof table);
-            c = __builtin_shuffle(table, index);
-        } else
+            c = __builtin_shuffle(c, index);
 #endif
-            for (int i = 0; i < kLanes; ++i) c[i] = coefficient[k][index[i]];
-        q = k == degree ? c : q * f + c;
+            q = k == phi.degree ? c : q * f + c;
+        }
+        return 0.5f * x + u * q;
     }
-    return 0.5f * x + u * q;
+    const Vec most = Vec{} + kPhiMost;
+    Vec v = x < most ? x : most;
+    v = v > -most ? v : -most;
+    const Vec s = v * v * (-2.0f / (kPhiMost * kPhiMost)) + 1.0f;
+    Vec q = Vec{} + kPhi13[13];
+#pragma GCC unroll 13
+    for (int k = 12; k >= 0; --k) q = q * s + kPhi13[k];
+    return x * (v * q + 0.5f);
 }
 
 // Rows of kLanes values to columns, in place.
@@ -135,24 +149,25 @@ DAS2F_FN void pack_planes(const Plane *in, int channels, uint32_t (*out)[kTile])
 }
 #endif
 
-// sum += W in, for kOut outputs; `w` is packed (inputs, kOut), in pairs of inputs for bfloat16.
+// sum += W in, for kN outputs; `w` is packed (inputs, kN), in pairs of inputs for bfloat16.
+template <int kN>
 DAS2F_FN void multiply(
-    const Plane *in, const uint32_t (*packed)[kTile], const void *w, int inputs, Vec (&result)[kOut][kVectors]) {
+    const Plane *in, const uint32_t (*packed)[kTile], const void *w, int inputs, Vec (&result)[kN][kVectors]) {
     // A copy that nothing indexes at run time: it stays in registers.
-    Vec sum[kOut][kVectors];
+    Vec sum[kN][kVectors];
 #pragma GCC unroll 8
-    for (int o = 0; o < kOut; ++o)
+    for (int o = 0; o < kN; ++o)
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) sum[o][v] = result[o][v];
 #if DAS2F_BF16
     (void)in;
     const int32_t *weight = static_cast<const int32_t *>(w);
-    for (int k = 0; k < inputs / 2; ++k, weight += kOut) {
+    for (int k = 0; k < inputs / 2; ++k, weight += kN) {
         __m512i x[kVectors];
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) x[v] = _mm512_loadu_si512(packed[k] + v * kLanes);
 #pragma GCC unroll 8
-        for (int o = 0; o < kOut; ++o) {
+        for (int o = 0; o < kN; ++o) {
             const __m512i pair = _mm512_set1_epi32(weight[o]);
 #pragma GCC unroll 2
             for (int v = 0; v < kVectors; ++v)
@@ -163,18 +178,18 @@ DAS2F_FN void multiply(
     (void)packed;
     const float *weight = static_cast<const float *>(w);
 #pragma GCC unroll 2
-    for (int k = 0; k < inputs; ++k, weight += kOut) {
+    for (int k = 0; k < inputs; ++k, weight += kN) {
         Vec x[kVectors];
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) x[v] = load(in[k] + v * kLanes);
 #pragma GCC unroll 8
-        for (int o = 0; o < kOut; ++o)
+        for (int o = 0; o < kN; ++o)
 #pragma GCC unroll 2
             for (int v = 0; v < kVectors; ++v) sum[o][v] += x[v] * weight[o];
     }
 #endif
 #pragma GCC unroll 8
-    for (int o = 0; o < kOut; ++o)
+    for (int o = 0; o < kN; ++o)
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) result[o][v] = sum[o][v];
 }
@@ -189,75 +204,95 @@ DAS2F_FN const void *packed_at(const void *weights, int64_t element) {
     return static_cast<const char *>(weights) + element * kWeightBytes;
 }
 
+// kN outputs from `o` of what is added to the residual tokens.
+template <int kN>
+DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, TailScratch &s) {
+    Vec sum[kN][kVectors];
+    for (int i = 0; i < kN; ++i)
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = load(s.residual[o + i] + v * kLanes);
+    multiply<kN>(s.gated, s.packed, packed_at(w.project[branch], o * kWidth), kWidth, sum);
+    for (int i = 0; i < kN; ++i)
+        for (int v = 0; v < kVectors; ++v) store(s.residual[o + i] + v * kLanes, sum[i][v]);
+}
+
+// kN outputs from `first + o` of the hidden layer.
+template <int kN>
+DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int o, TailScratch &s) {
+    Vec sum[kN][kVectors];
+    for (int i = 0; i < kN; ++i)
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec{} + w.mlp_in_bias[branch][first + o + i];
+    multiply<kN>(s.normed, s.packed, packed_at(w.mlp_in[branch], (first + o) * kWidth), kWidth, sum);
+#if DAS2F_BF16
+    for (int i = 0; i < kN; i += 2)
+        for (int v = 0; v < kVectors; ++v)
+            store_pair(s.packed_hidden[(o + i) / 2] + v * kLanes, gelu_lanes(sum[i][v]), gelu_lanes(sum[i + 1][v]));
+#else
+    for (int i = 0; i < kN; ++i)
+        for (int v = 0; v < kVectors; ++v) store(s.hidden[o + i] + v * kLanes, gelu_lanes(sum[i][v]));
+#endif
+}
+
+// What kHiddenStep of the hidden layer add to kN outputs from `o`.
+template <int kN>
+DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, int o, TailScratch &s, Plane *out) {
+    Vec sum[kN][kVectors];
+    for (int i = 0; i < kN; ++i)
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = load(out[o + i] + v * kLanes);
+    // Packed (outputs / kN, hidden, kN).
+    const void *weight = packed_at(w.mlp_out[branch], o * w.hidden + first * kN);
+    multiply<kN>(s.hidden, s.packed_hidden, weight, kHiddenStep, sum);
+    for (int i = 0; i < kN; ++i)
+        for (int v = 0; v < kVectors; ++v) store(out[o + i] + v * kLanes, sum[i][v]);
+}
+
 // What follows the scan of one branch; `gated` holds the scanned tokens, normalised and gated.
 DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, TailScratch &s, Plane *out) {
 #if DAS2F_BF16
     pack_planes(s.gated, kWidth, s.packed);
 #endif
-    for (int o = 0; o < kWidth; o += kOut) {
-        Vec sum[kOut][kVectors];
-        for (int i = 0; i < kOut; ++i)
-            for (int v = 0; v < kVectors; ++v) sum[i][v] = load(s.residual[o + i] + v * kLanes);
-        multiply(s.gated, s.packed, packed_at(w.project[branch], o * kWidth), kWidth, sum);
-        for (int i = 0; i < kOut; ++i)
-            for (int v = 0; v < kVectors; ++v) store(s.residual[o + i] + v * kLanes, sum[i][v]);
-    }
+    int o = 0;
+    for (; o + kOut <= kWidth; o += kOut) project<kOut>(w, branch, o, s);
+    if (kRest) project<kLast>(w, branch, o, s);
     layer_norm<kWidth>(s.residual, 1, w.norm[branch], s.normed);
-    for (int o = 0; o < kWidth; ++o)
+    for (o = 0; o < kWidth; ++o)
         for (int v = 0; v < kVectors; ++v)
             store(out[o] + v * kLanes, load(s.residual[o] + v * kLanes) + w.mlp_out_bias[branch][o]);
 #if DAS2F_BF16
     pack_planes(s.normed, kWidth, s.packed);
 #endif
     for (int64_t first = 0; first < w.hidden; first += kHiddenStep) {
-        for (int o = 0; o < kHiddenStep; o += kOut) {
-            Vec sum[kOut][kVectors];
-            for (int i = 0; i < kOut; ++i)
-                for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec{} + w.mlp_in_bias[branch][first + o + i];
-            multiply(s.normed, s.packed, packed_at(w.mlp_in[branch], (first + o) * kWidth), kWidth, sum);
-#if DAS2F_BF16
-            for (int i = 0; i < kOut; i += 2)
-                for (int v = 0; v < kVectors; ++v)
-                    store_pair(
-                        s.packed_hidden[(o + i) / 2] + v * kLanes, gelu_lanes(sum[i][v]), gelu_lanes(sum[i + 1][v]));
-#else
-            for (int i = 0; i < kOut; ++i)
-                for (int v = 0; v < kVectors; ++v) store(s.hidden[o + i] + v * kLanes, gelu_lanes(sum[i][v]));
-#endif
-        }
-        for (int o = 0; o < kWidth; o += kOut) {
-            Vec sum[kOut][kVectors];
-            for (int i = 0; i < kOut; ++i)
-                for (int v = 0; v < kVectors; ++v) sum[i][v] = load(out[o + i] + v * kLanes);
-            // Packed (64 / kOut, hidden, kOut).
-            const void *weight = packed_at(w.mlp_out[branch], o * w.hidden + first * kOut);
-            multiply(s.hidden, s.packed_hidden, weight, kHiddenStep, sum);
-            for (int i = 0; i < kOut; ++i)
-                for (int v = 0; v < kVectors; ++v) store(out[o + i] + v * kLanes, sum[i][v]);
-        }
+        for (o = 0; o + kOut <= kHiddenStep; o += kOut) mlp_in<kOut>(w, branch, first, o, s);
+        if (kRest) mlp_in<kLast>(w, branch, first, o, s);
+        for (o = 0; o + kOut <= kWidth; o += kOut) mlp_out<kOut>(w, branch, first, o, s, out);
+        if (kRest) mlp_out<kLast>(w, branch, first, o, s, out);
     }
+}
+
+// What kN outputs from `o` of the gate add to 16 mean_c(A_c G_c).
+template <int kN>
+DAS2F_FN void add_gated(const float *weight, const float *bias, int o, const TailScratch &s, Vec (&mean)[kVectors]) {
+    const Vec none{};
+    Vec sum[kN][kVectors];
+    for (int i = 0; i < kN; ++i)
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = none + bias[o + i];
+    const float *w = weight + o * 32;
+    for (int k = 0; k < 32; ++k, w += kN) {
+        Vec x[kVectors];
+        for (int v = 0; v < kVectors; ++v) x[v] = load(s.a[k] + v * kLanes);
+#pragma GCC unroll 8
+        for (int i = 0; i < kN; ++i)
+            for (int v = 0; v < kVectors; ++v) sum[i][v] += x[v] * w[i];
+    }
+    for (int i = 0; i < kN; ++i)
+        for (int v = 0; v < kVectors; ++v) mean[v] += sigmoid_lanes(sum[i][v]) * load(s.a[o + i] + v * kLanes);
 }
 
 // mean_c(A_c G_c) B with G = sigmoid(W [A; B] + bias); A is in a[0..15], B in a[16..31]; result in `out`.
 DAS2F_FN void gated_fusion(const float *weight, const float *bias, TailScratch &s, Plane *out, int stride) {
-    const Vec none{};
     Vec mean[kVectors] = {};
-    for (int o = 0; o < 16; o += kOut) {
-        Vec sum[kOut][kVectors];
-        for (int i = 0; i < kOut; ++i)
-            for (int v = 0; v < kVectors; ++v) sum[i][v] = none + bias[o + i];
-        const float *w = weight + o * 32;
-        for (int k = 0; k < 32; ++k, w += kOut) {
-            Vec x[kVectors];
-            for (int v = 0; v < kVectors; ++v) x[v] = load(s.a[k] + v * kLanes);
-#pragma GCC unroll 8
-            for (int i = 0; i < kOut; ++i)
-                for (int v = 0; v < kVectors; ++v) sum[i][v] += x[v] * w[i];
-        }
-        for (int i = 0; i < kOut; ++i)
-            for (int v = 0; v < kVectors; ++v)
-                mean[v] += sigmoid_lanes(sum[i][v]) * load(s.a[o + i] + v * kLanes);
-    }
+    int o = 0;
+    for (; o + kOut <= 16; o += kOut) add_gated<kOut>(weight, bias, o, s, mean);
+    if (kRest) add_gated<kLast>(weight, bias, o, s, mean);
     for (int c = 0; c < 16; ++c)
         for (int v = 0; v < kVectors; ++v)
             store(out[c * stride] + v * kLanes, mean[v] * (1.0f / 16) * load(s.a[16 + c] + v * kLanes));
