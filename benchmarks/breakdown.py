@@ -315,7 +315,7 @@ def main() -> None:
         "peaks": peaks(device, half, options.quick),
         "kinds": measure(options, device, half),
     }
-    common.publish(NAME, record, options.output, table, plot)
+    common.publish(NAME, record, options, table, plot)
 
 
 if __name__ == "__main__":

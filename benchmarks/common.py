@@ -1,8 +1,9 @@
 """What the benchmarks share: options, machine, timing, memory, made-up scenes, results, docs.
 
 Every benchmark writes NAME.json (all that was measured), NAME.md (the table) and NAME.png into the
-output folder, by default docs/benchmarks; NAME-cuda.* for a run on CUDA. Tables and plots are made of the
-JSON alone: ``python benchmarks/render.py`` makes them again and puts the tables into docs/benchmarks.md.
+output folder, by default docs/benchmarks; NAME-cuda.* for a run on CUDA, NAME-SUFFIX.* with --suffix.
+Tables and plots are made of the JSON alone: ``python benchmarks/render.py`` makes them again and puts the
+tables into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=usable_cores(), help="CPU threads [all cores]")
     made.add_argument("--rounds", type=int, default=rounds, help=f"repetitions [{rounds}]")
     made.add_argument("--quick", action="store_true", help="tiny sizes: does it run? To a temporary folder")
+    made.add_argument(
+        "--suffix", default="", help="of the results' names, for those of a further machine [CUDA: cuda]"
+    )
     made.add_argument("--child", help=argparse.SUPPRESS)  # JSON: what a process of its own is to measure
     return made
 
@@ -88,6 +92,8 @@ def start(options: argparse.Namespace) -> torch.device:
     torch.manual_seed(0)
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.device == "cuda" and not options.suffix:
+        options.suffix = "cuda"
     return torch.device("cuda:0" if options.device == "cuda" else "cpu")
 
 
@@ -321,11 +327,12 @@ Table = Callable[[dict[str, Any]], str]
 Plot = Callable[[dict[str, Any], Figure], None]
 
 
-def publish(name: str, record: dict[str, Any], folder: Path, table: Table, plot: Plot) -> None:
+def publish(name: str, record: dict[str, Any], options: argparse.Namespace, table: Table, plot: Plot) -> None:
     """Write a benchmark's JSON, table and plot; in the repository's own folder, refresh the docs as well."""
+    folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
-    if record["machine"]["device"] == "cuda":
-        name += "-cuda"
+    if options.suffix:
+        name += f"-{options.suffix}"
     write_text(folder / f"{name}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
     print(render(name, folder, table, plot))
     if folder.resolve() == DOCS:

@@ -401,7 +401,7 @@ def main() -> None:
         "ways": measure(options, device, ways, bundle),
         "agreement": agreement([w for w in ways if w.family == ENGINE], options.quick),
     }
-    common.publish(NAME, record, options.output, table, plot)
+    common.publish(NAME, record, options, table, plot)
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def main() -> None:
                 "runs": runs,
             }
         )
-    common.publish(NAME, record, options.output, table, plot)
+    common.publish(NAME, record, options, table, plot)
 
 
 if __name__ == "__main__":

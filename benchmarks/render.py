@@ -3,7 +3,7 @@
     python benchmarks/render.py
 
 Every benchmark does this for itself when it is done. In docs/benchmarks.md what stands between
-``<!-- NAME -->`` and ``<!-- end of NAME -->`` is replaced.
+``<!-- NAME -->`` and ``<!-- end of NAME -->`` is replaced, of further machines ``<!-- NAME-SUFFIX -->``.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ def refresh_page(page: Path = PAGE, folder: Path = common.DOCS) -> None:
     """Put the tables into the page."""
     text = page.read_text(encoding="utf-8")
     for name, module in BENCHMARKS.items():
-        for device in ("", "-cuda"):
-            text = _replaced(text, name + device, _section(module, name, device, folder))
+        for suffix in {"", *re.findall(f"<!-- {name}(-.*?) -->", text)}:
+            text = _replaced(text, name + suffix, _section(module, name, suffix, folder))
     accuracy = folder / "gulf_accuracy.json"
     if accuracy.exists():
         text = _replaced(text, "accuracy", _accuracy(json.loads(accuracy.read_text(encoding="utf-8"))))
     common.write_text(page, text)
 
 
-def _section(module: Any, name: str, device: str, folder: Path) -> str:
+def _section(module: Any, name: str, suffix: str, folder: Path) -> str:
     """Table and plot; where there is no result, how to get it."""
-    if not (folder / f"{name}{device}.json").exists():
-        where = " on a machine with CUDA" if device else ""
-        return f"Not measured yet; `python benchmarks/{name}.py`{where} measures it and fills this in."
-    text = common.render(name + device, folder, module.table, module.plot)
-    return f"{text}\n![{name}]({folder.name}/{name}{device}.png)"
+    if not (folder / f"{name}{suffix}.json").exists():
+        how = {"": "`", "-cuda": "` on a machine with CUDA"}.get(suffix, f" --suffix {suffix[1:]}`")
+        return f"Not measured yet; `python benchmarks/{name}.py{how} measures it and fills this in."
+    text = common.render(name + suffix, folder, module.table, module.plot)
+    return f"{text}\n![{name}]({folder.name}/{name}{suffix}.png)"
 
 
 def _replaced(text: str, name: str, content: str) -> str:

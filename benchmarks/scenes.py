@@ -186,7 +186,7 @@ def main() -> None:
         "budget_minutes": options.budget,
         "scenes": [scene(options, *size) for size in sizes],
     }
-    common.publish(NAME, record, options.output, table, plot)
+    common.publish(NAME, record, options, table, plot)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def main() -> None:
         "default": default_backend(device, torch.float32).name,
         "ways": measure(options, device),
     }
-    common.publish(NAME, record, options.output, table, plot)
+    common.publish(NAME, record, options, table, plot)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ EXTRAS: Final = {
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
     "cluster": ("dask", "distributed"),
-    "cuda": ("mamba_ssm",),
+    "cuda": ("mamba-ssm", "onnxruntime-gpu"),
 }
-"""Extra → the modules that make it up."""
-_DISTRIBUTIONS: Final = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "mamba_ssm": ("mamba-ssm",)}
+"""Extra → the packages that make it up."""
+_GPU_RUNTIME: Final = "onnxruntime-gpu"
 
 
 @dataclass(frozen=True)
@@ -225,20 +225,23 @@ def _versions() -> dict[str, str | None]:
         "geopandas": _version("geopandas"),
         "lightning": _version("lightning"),
         "onnx": _version("onnx"),
-        "onnxruntime": _version("onnxruntime"),
+        "onnxruntime": _onnxruntime(),
         "triton": _version("triton"),
-        "mamba-ssm": _version("mamba_ssm"),
+        "mamba-ssm": _version("mamba-ssm"),
     }
 
 
-def _version(module: str) -> str | None:
-    for name in _DISTRIBUTIONS.get(module, (module,)):
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-        return version if name == module or "-gpu" not in name else f"{version} (GPU)"
-    return None
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _onnxruntime() -> str | None:
+    """Both packages if both are there: they bring the same module, and only one of them can be it."""
+    plain, gpu = _version("onnxruntime"), _version(_GPU_RUNTIME)
+    return " and ".join([*([plain] if plain else []), *([f"{gpu} (GPU)"] if gpu else [])]) or None
 
 
 def _gdal_version() -> str | None:
@@ -256,6 +259,19 @@ def _engine_unavailable(kind: EngineKind, config: NetworkConfig, device: torch.d
     return reason
 
 
-def _extra(name: str, modules: tuple[str, ...]) -> Extra:
-    missing = tuple(m.replace("_", "-") for m in modules if importlib.util.find_spec(m) is None)
-    return Extra(name, missing, f"pip install '.[{name}]' in the checkout" if missing else "")
+def _extra(name: str, packages: tuple[str, ...]) -> Extra:
+    missing = tuple(p for p in packages if _is_missing(p))
+    if not missing:
+        return Extra(name, missing, "")
+    if name == "cuda":
+        # mamba-ssm's own build needs the PyTorch that it is to run with.
+        hint = "pip install --no-build-isolation '.[cuda]' in the checkout, see its README"
+    else:
+        hint = f"pip install '.[{name}]' in the checkout"
+    return Extra(name, missing, hint)
+
+
+def _is_missing(package: str) -> bool:
+    if package == _GPU_RUNTIME:  # its module is that of onnxruntime
+        return _version(package) is None
+    return importlib.util.find_spec(package.replace("-", "_")) is None

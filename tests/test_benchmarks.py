@@ -128,7 +128,8 @@ def test_baseline_computes_the_same_network(scripts: Any) -> None:
 
 def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    places = [n + d for n in NAMES for d in ("", "-cuda")] + ["accuracy"]
+    places = [n + d for n in NAMES for d in ("", "-cuda")] + ["training-other", "accuracy"]
+    (trained / "training-other.json").write_bytes((trained / "training.json").read_bytes())
     page.write_text("".join(f"before\n<!-- {n} -->\nold\n<!-- end of {n} -->\n" for n in places))
     scripts.refresh_page(page, trained)
     text = page.read_text(encoding="utf-8")
@@ -136,7 +137,8 @@ def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path
     table = (trained / "training.md").read_text(encoding="utf-8").strip()
     assert f"<!-- training -->\n{table}\n\n![training]({trained.name}/training.png)\n<!-- end" in text
     assert "Not measured yet; `python benchmarks/scenes.py` on a machine with CUDA" in text
-    assert text.count("Not measured yet") == len(places) - 2  # all but training and accuracy
+    assert f"![training]({trained.name}/training-other.png)\n<!-- end of training-other" in text
+    assert text.count("Not measured yet") == len(places) - 3  # all but training, twice, and accuracy
     assert text.count("old") == 1  # accuracy has no result here
 
 

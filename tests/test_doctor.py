@@ -31,8 +31,8 @@ def _extras() -> dict[str, set[str]]:
 
 def test_every_extra_is_looked_for() -> None:
     assert set(doctor.EXTRAS) == set(_extras()) - {"dev"}
-    for extra, modules in doctor.EXTRAS.items():
-        assert {m.replace("_", "-") for m in modules} <= _extras()[extra]
+    for extra, packages in doctor.EXTRAS.items():
+        assert set(packages) <= _extras()[extra]
 
 
 def test_this_machine() -> None:
@@ -73,6 +73,36 @@ def test_a_machine_with_a_card(capability: tuple[int, int], monkeypatch: pytest.
     engines = {(a.name, a.precision): a.unavailable for a in found.engines if a.device == "cuda:0"}
     assert bool(engines["patch", "bf16"]) == (capability < (8, 0))
     assert found.uses[1].train.endswith("bf16" if capability >= (8, 0) else "fp32")
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected", "missing"),
+    [
+        ({"onnxruntime": "1.2", "onnxruntime-gpu": "1.1"}, "1.2 and 1.1 (GPU)", ("mamba-ssm",)),
+        ({"onnxruntime-gpu": "1.1"}, "1.1 (GPU)", ("mamba-ssm",)),
+        ({"onnxruntime": "1.2"}, "1.2", ("mamba-ssm", "onnxruntime-gpu")),
+        ({}, None, ("mamba-ssm", "onnxruntime-gpu")),
+    ],
+)
+def test_onnxruntime_for_cpu_and_gpu_are_told_apart(
+    installed: dict[str, str], expected: str | None, missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, find = metadata.version, importlib.util.find_spec
+
+    def of(name: str) -> str:
+        if not name.startswith("onnxruntime"):
+            return version(name)
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(metadata, "version", of)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "mamba_ssm" else find(n, *a))
+    found = doctor.diagnose()
+    assert found.versions["onnxruntime"] == expected
+    (cuda,) = [e for e in found.extras if e.name == "cuda"]
+    assert cuda.missing == missing
+    assert "--no-build-isolation" in cuda.install
 
 
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

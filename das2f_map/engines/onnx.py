@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 import threading
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,8 +65,18 @@ def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> 
     if precision != "fp32":
         return "computes in fp32 only"
     if device.type == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        if _is_installed("onnxruntime") and _is_installed("onnxruntime-gpu"):
+            return "onnxruntime hides onnxruntime-gpu: uninstall both, then install onnxruntime-gpu"
         return "this onnxruntime has no CUDA provider, which the package onnxruntime-gpu brings"
     return ""
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 class OnnxEngine:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
+import rasterio.env
 
 from das2f_map.engines import Engine
 from das2f_map.errors import InputError
@@ -19,6 +24,8 @@ from das2f_map.scene.radiometry import BandStatistics, normalise
 
 BLOCK_SIZE = 64
 """MS pixels a side of what is read, computed and written at once."""
+
+Float32 = npt.NDArray[np.float32]
 
 Mask = Callable[[Window], npt.NDArray[np.bool_]]
 """Which pixels of a window are wanted: bool (h, w)."""
@@ -43,6 +50,33 @@ class ClassifiedBlock:
     confidence: npt.NDArray[np.float32]
 
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """``map``, with the next result being made in a thread of its own while the last one is used.
+
+    Results come in order, and so does what ``work`` raises; never more than one is made ahead. GDAL's options
+    that are set where the first result is asked for (:class:`rasterio.Env`) hold in the thread too.
+    """
+    options = dict(rasterio.env.getenv()) if rasterio.env.hasenv() else None
+
+    def there(item: Item) -> Result:
+        with nullcontext() if options is None else rasterio.Env(**options):
+            return work(item)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as thread:
+        pending = None
+        for item in items:
+            following = thread.submit(there, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
+
+
 def classify_blocks(
     pair: ScenePair,
     engine: Engine,
@@ -53,7 +87,7 @@ def classify_blocks(
     wanted: Mask | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> Iterator[ClassifiedBlock]:
-    """Classify a window of a scene, a block at a time, row by row.
+    """Classify a window of a scene, a block at a time, row by row; the next one is read meanwhile.
 
     A pixel gets nodata where either sensor is invalid at it, where a mask excludes it, or where more of its
     patch is invalid than the card's ``max_invalid_share``; other invalid pixels in its patch are filled, see
@@ -63,17 +97,21 @@ def classify_blocks(
     patch = card.patch
     ms_bands, pan_band = statistics or (card.ms_bands, card.pan_band)
     ids = np.array(card.legend.ids, dtype=np.uint8)
-    for part in blocks_of(window, block_size):
+
+    def read(part: Window) -> tuple[Window, npt.NDArray[np.bool_], tuple[Float32, Float32] | None]:
+        """The pixels to classify and, if there are any, the normalised block."""
         targets = np.ones((part.height, part.width), dtype=np.bool_) if wanted is None else wanted(part)
-        classes = np.full(targets.shape, NODATA_CLASS, dtype=np.uint8)
-        confidence = np.full(targets.shape, np.nan, dtype=np.float32)
         if targets.any():
             block = pair.read_block(part, patch.before, patch.after, fill=patch.fill_radius)
             shares = invalid_shares(block.invalid, patch.size)
             targets = targets & block.valid & (shares <= patch.max_invalid_share)
-        if targets.any():
-            ms, pan = normalise(block, ms_bands, pan_band)
-            logits = engine.logits(ms, pan, targets)
+        return part, targets, normalise(block, ms_bands, pan_band) if targets.any() else None
+
+    for part, targets, values in one_ahead(read, blocks_of(window, block_size)):
+        classes = np.full(targets.shape, NODATA_CLASS, dtype=np.uint8)
+        confidence = np.full(targets.shape, np.nan, dtype=np.float32)
+        if values is not None:
+            logits = engine.logits(*values, targets)
             if not np.isfinite(logits).all():
                 rows, cols = np.nonzero(targets)
                 first = int((~np.isfinite(logits).all(axis=1)).argmax())

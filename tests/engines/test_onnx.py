@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,18 @@ def test_what_onnx_cannot_do(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(metadata, "version", lambda package: _only(package, "onnxruntime"))
     with pytest.raises(DeviceError, match="no CUDA provider"):
         make_engine(bundle, engine="onnx", device=torch.device("cuda:0"))
+    monkeypatch.setattr(metadata, "version", lambda package: "1.0")
+    with pytest.raises(DeviceError, match="hides onnxruntime-gpu"):
+        make_engine(bundle, engine="onnx", device=torch.device("cuda:0"))
+
+
+def _only(package: str, installed: str) -> str:
+    if package != installed:
+        raise metadata.PackageNotFoundError(package)
+    return "1.0"
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])

@@ -312,9 +312,9 @@ DAS2F_EXPORT int das2f_shared_scan(
 #endif
     (void)level;
     const int64_t groups = 4 * kWidth / lanes_of(level);
-    // With one thread to several groups of channels, what a group adds to y along the columns still lies in the
+    // With one thread to several whole groups of channels, what a group adds to y along the columns still lies in the
     // last cache from its rows.
-    if (groups >= 4 * threads) return run(worker, *b, *w, {-1, kStrip}, threads) ? 0 : 1;
+    if (groups >= 4 * threads && groups % threads == 0) return run(worker, *b, *w, {-1, kStrip}, threads) ? 0 : 1;
     // Shorter strips share less, but every thread is to have one. What comes out is the same.
     const auto strip = [&](int64_t starts) {
         int length = kStrip;
