@@ -22,7 +22,7 @@ from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 
-_ABI = 2
+_ABI = 3
 LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16")
 _BF16_LEVEL = 3
 _LOG2E = 1.4426950408889634
