@@ -6,6 +6,7 @@ cannot be used, so that a refusal can name what can.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from das2f_map.engines import Engine, onnx, shared_scan
+from das2f_map.engines.device import resolve_device
 from das2f_map.engines.kernels import say_if_missing
 from das2f_map.engines.onnx import OnnxEngine
 from das2f_map.engines.per_patch import PerPatchEngine
@@ -22,6 +24,8 @@ from das2f_map.model import ModelBundle
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import default_backend
 from das2f_map.onnx_file import OnnxModel, require_packages
+
+log = logging.getLogger(__name__)
 
 ENGINES: Final = ("auto", "shared", "patch", "onnx")
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
@@ -150,7 +154,7 @@ def make_engine(
     bundle: ModelBundle,
     *,
     engine: str = "auto",
-    device: torch.device,
+    device: torch.device | str = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
 ) -> Engine:
@@ -163,7 +167,8 @@ def make_engine(
     engine:
         In :data:`ENGINES`; ``auto`` is the fastest that works.
     device:
-        Where to compute.
+        Where to compute; names as :func:`.resolve_device` takes them. ``auto`` is the CPU for an ONNX graph
+        that onnxruntime cannot run on CUDA.
     precision:
         In :data:`PRECISIONS`; ``auto`` is bf16 for the shared scan on CUDA, else fp32.
     batch_size:
@@ -175,6 +180,11 @@ def make_engine(
         As :func:`choose`.
     """
     check_choice(engine, precision)
+    automatic = device == "auto"
+    if isinstance(device, str):
+        device = resolve_device(device)
+    if automatic and (engine == "onnx" or isinstance(bundle, OnnxModel)):
+        device = _device_for_onnx(bundle.card.network, device)
     if isinstance(bundle, OnnxModel):
         if engine not in ("auto", "onnx"):
             raise ModelError(
@@ -194,6 +204,16 @@ def make_engine(
     if device.type == "cpu" and kind.name != "onnx":
         say_if_missing()
     return kind.make(bundle, device=device, precision=taken, batch_size=batch_size)
+
+
+def _device_for_onnx(config: NetworkConfig, device: torch.device) -> torch.device:
+    """The device, or the CPU where onnxruntime runs a graph there only; says so."""
+    cpu = torch.device("cpu")
+    reason = onnx.unavailable(config, device, "fp32")
+    if device == cpu or not reason or onnx.unavailable(config, cpu, "fp32"):
+        return device
+    log.warning("the ONNX graph runs on the CPU, not on %s: %s", device, reason)
+    return cpu
 
 
 def _works(config: NetworkConfig, device: torch.device) -> str:

@@ -126,7 +126,7 @@ def classify(
     if vector_path is not None:
         check_vector_path(vector_path)
     check_choice(engine, precision)
-    torch_device = resolve_device(device)
+    resolve_device(device)  # says at once if it is not there
     mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
     inputs = [str(p) for p in (ms, pan, aoi, mask_file and mask_file.path) if p is not None]
     if isinstance(model, (str, Path)):
@@ -156,7 +156,7 @@ def classify(
                     SceneViews(pair, bands) if coregistered.corrected else views, bundle, radiometry
                 )
                 runner = make_engine(
-                    bundle, engine=engine, device=torch_device, precision=precision, batch_size=batch_size
+                    bundle, engine=engine, device=device, precision=precision, batch_size=batch_size
                 )
             log.info(
                 "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",

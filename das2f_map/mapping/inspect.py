@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.engines.choose import make_engine
@@ -140,7 +139,7 @@ def inspect_pair(
         The pair cannot be used at all, the model cannot be read, or the picture cannot be written.
     """
     mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
-    torch_device = resolve_device(device)
+    resolve_device(device)  # says at once if it is not there
     if output is not None and Path(output).suffix.lower() != ".png":
         raise OutputError(f"output {output} is not a PNG", "give it the extension .png")
     bundle = load_bundle(find_model(model)) if isinstance(model, (str, Path)) else model
@@ -165,7 +164,7 @@ def inspect_pair(
         estimate, failed = None, None
         if chosen is not None and survey.sample is not None:
             try:
-                estimate = _trial(chosen, used, survey, torch_device)
+                estimate = _trial(chosen, used, survey, device)
             except Das2fMapError as error:  # what `classify` would come to grief over is to be told
                 failed = f"a trial run of model {chosen.card.name} failed: {error.message}"
         if picture is not None:
@@ -246,7 +245,7 @@ def _models(views: SceneViews, own: ModelBundle | None) -> tuple[list[ModelFit],
         return fits, load_bundle(paths[usable[0]]) if usable else None
 
 
-def _trial(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: torch.device) -> Estimate | None:
+def _trial(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str) -> Estimate | None:
     """Classify a little and go by that."""
     engine = make_engine(bundle, device=device)
     window = pair.grids.ms.window

@@ -161,6 +161,28 @@ def test_what_onnx_cannot_do(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatc
         make_engine(bundle, engine="onnx", device=torch.device("cuda:0"))
 
 
+@pytest.mark.parametrize("as_file", [False, True])
+def test_without_a_cuda_provider_an_automatic_device_is_the_cpu(
+    bundle: ModelBundle,
+    as_file: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
+    model = load_bundle(tmp_path / "m.onnx") if as_file else bundle
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    engine = make_engine(model, engine="auto" if as_file else "onnx", device="auto")
+    assert (engine.name, engine.device) == ("onnx", "cpu")
+    assert [r.message for r in caplog.records if "no CUDA provider" in r.message]
+    with pytest.raises(DeviceError, match="no CUDA provider"):  # a card that was asked for by name
+        make_engine(model, engine="onnx", device="cuda")
+
+
 def _only(package: str, installed: str) -> str:
     if package != installed:
         raise metadata.PackageNotFoundError(package)
