@@ -14,7 +14,9 @@ SHARED_SCAN = "das2f_map/engines/shared_scan/kernels/shared_scan.cpp"
 setup(
     packages=[*find_packages(include=["das2f_map*"]), "das2f_map.models"],
     package_dir={"das2f_map.models": "models"},
-    package_data={"das2f_map": ["py.typed", "**/*.cpp", "**/*.h"], "das2f_map.models": ["*/*"]},
+    # Nothing else that MANIFEST.in names: the kernels' sources are for the source package alone.
+    include_package_data=False,
+    package_data={"das2f_map": ["py.typed"], "das2f_map.models": ["*/*"]},
     ext_modules=[
         Extension(
             name,
