@@ -29,6 +29,7 @@ PUBLISHED = {"patch_size": 16, "width": 64, "state_size": 24, "dt_rank": 24, "ml
 SMALL = {"patch_size": 8, "width": 64, "state_size": 5, "dt_rank": 6, "mlp_ratio": 4}
 SIZES = PUBLISHED if DEVICE == "cuda" else SMALL
 P, WIDTH, STATES = SIZES["patch_size"], SIZES["width"], SIZES["state_size"]
+FEW = P if DEVICE == "cuda" else 4  # rows of a patch, where there are more patches than that
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -48,13 +49,15 @@ def _network(stages: int) -> Das2fNet:
     return network.requires_grad_(False)
 
 
-def scan(height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype) -> dict[str, float]:
+def scan(
+    height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype, patch: int = P
+) -> dict[str, float]:
     """All four directions of a branch; x and the parameters may be of different modalities."""
     g = torch.Generator().manual_seed(height)
     features = WIDTH + 4 * (WIDTH + 2 * STATES)
     maps = []
     for e in (x_edge, edge):
-        runs = BlockRuns.of(height, width, P, e)
+        runs = BlockRuns.of(height, width, patch, e)
         values = torch.randn(runs.rows.entries, runs.cols.entries, features, generator=g)
         maps.append(MixerMaps(torch.zeros(0), values, runs))
     decay = -8 * torch.rand(4, WIDTH, STATES, generator=g)
@@ -70,11 +73,11 @@ def scan(height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype) ->
     a = triton_calls.kernel_decay(decay.to(DEVICE))
     y = triton_calls.scan_branch(x_map, maps[0].runs, map_, maps[1].runs, a, dtype)
     assert y.dtype == dtype
-    order = scan_order(P)
-    result = torch.zeros(height * width, P * P, WIDTH, dtype=torch.float64)
+    order = scan_order(patch)
+    result = torch.zeros(height * width, patch * patch, WIDTH, dtype=torch.float64)
     for k in range(4):
         result[:, order[k]] += y[:, k].cpu().double()
-    result = result.view(height, width, P, P, WIDTH)
+    result = result.view(height, width, patch, patch, WIDTH)
     rows, cols = (axis.table() for axis in x.runs)
     result += x.scan[rows[:, None, :, None], cols[None, :, None, :], :WIDTH] * skip.sum(dim=0)
     return {"y": relative_error(result, expected)}
@@ -207,7 +210,7 @@ CASES: dict[str, Case] = {
     "whole-fp32": functools.partial(whole, "fp32"),
     "whole-bf16": functools.partial(whole, "bf16"),
     # More patches than a patch has rows: the places of their states are used again.
-    "scan-long-float32": lambda: scan(P + 2, 1, 1, 1, torch.float32),
+    "scan-long-float32": lambda: scan(FEW + 2, 1, 1, 1, torch.float32, FEW),
 }
 if DEVICE == "cuda":  # for which the interpreter is too slow
     CASES |= {
