@@ -168,7 +168,7 @@ def make_engine(
         In :data:`ENGINES`; ``auto`` is the fastest that works.
     device:
         Where to compute; names as :func:`.resolve_device` takes them. ``auto`` is the CPU for an ONNX graph
-        that onnxruntime cannot run on CUDA.
+        where onnxruntime has no CUDA provider.
     precision:
         In :data:`PRECISIONS`; ``auto`` is bf16 for the shared scan on CUDA, else fp32.
     batch_size:

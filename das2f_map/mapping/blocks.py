@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -63,7 +62,11 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
     options = dict(rasterio.env.getenv()) if rasterio.env.hasenv() else None
 
     def there(item: Item) -> Result:
-        with nullcontext() if options is None else rasterio.Env(**options):
+        if options is None:
+            return work(item)
+        with rasterio.Env():
+            # Not given to Env itself, which refuses the credentials that a session has put among them.
+            rasterio.env.setenv(**options)
             return work(item)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as thread:

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import rasterio
+import rasterio.env
 from rasterio import _env  # what GDAL itself has, whoever set it
 
 from das2f_map.mapping.blocks import one_ahead
@@ -67,3 +68,11 @@ def test_options_of_gdal_hold_there_too() -> None:
     thread.start()
     thread.join()
     assert found == ["das2f-map", None]
+
+
+def test_credentials_of_the_caller_hold_there_too() -> None:
+    """A session puts them among the options, though rasterio takes them from nobody else."""
+    with rasterio.Env():
+        rasterio.env.setenv(AWS_ACCESS_KEY_ID="an id", AWS_SECRET_ACCESS_KEY="a secret")
+        found = list(one_ahead(_env.get_gdal_config, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]))
+    assert found == ["an id", "a secret"]
