@@ -133,13 +133,24 @@ def test_where_there_is_a_compiler_the_kernels_were_built() -> None:
     assert KERNELS_MISSING == ""
 
 
+def choose_level(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the code of one instruction set, or skip the test on a processor without it."""
+    monkeypatch.setenv("DAS2F_MAP_SIMD_LEVEL", str(level))
+    if compiled.instruction_set() != compiled.LEVELS[level]:
+        pytest.skip(f"no {compiled.LEVELS[level]} here")
+
+
+# With bfloat16 products (3) float32 is the same code as with AVX-512 (2).
+each_level = pytest.mark.parametrize("level", [0, 1, 2, 4], ids=lambda i: compiled.LEVELS[i])
+
+
 @needs_kernels
-@pytest.mark.parametrize("level", ["0", "1", "2"])
+@each_level
 @pytest.mark.parametrize("shape", [(5, 7), (1, 1), (2, 33), (18, 1)])
 def test_kernels_agree_with_every_patch(
-    shape: tuple[int, int], level: str, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int], level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DAS2F_MAP_SIMD_LEVEL", level)
+    choose_level(level, monkeypatch)
     scene = block(*shape)
     expected = truth(trained_looking(torch.float64), scene)
     engine = SharedScanEngine(trained_looking(torch.float32))
@@ -149,8 +160,8 @@ def test_kernels_agree_with_every_patch(
 
 
 @needs_kernels
-@pytest.mark.parametrize("level", ["0", "1", "2"])
-def test_kernels_agree_where_activations_are_large(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_level
+def test_kernels_agree_where_activations_are_large(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden values of tens: their GELU, an approximation on an interval, has to go on as 0 and x outside."""
 
     found: list[torch.Tensor] = []
@@ -163,7 +174,7 @@ def test_kernels_agree_where_activations_are_large(level: str, monkeypatch: pyte
                 module[0].register_forward_hook(lambda _module, _inputs, out: found.append(out.abs().max()))
         return made
 
-    monkeypatch.setenv("DAS2F_MAP_SIMD_LEVEL", level)
+    choose_level(level, monkeypatch)
     scene = block(2, 3)
     expected = truth(network(torch.float64), scene)
     assert max(found) > 30
@@ -173,7 +184,9 @@ def test_kernels_agree_where_activations_are_large(level: str, monkeypatch: pyte
 
 
 @needs_kernels
-def test_kernels_give_the_first_stage_of_two() -> None:
+@each_level
+def test_kernels_give_the_first_stage_of_two(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose_level(level, monkeypatch)
     scene = block(3, 5)
     expected = truth(trained_looking(torch.float64, stages=2), scene)
     got = SharedScanEngine(trained_looking(torch.float32, stages=2), batch_size=4).logits(
@@ -185,10 +198,10 @@ def test_kernels_give_the_first_stage_of_two() -> None:
 
 
 @needs_kernels
-def test_bfloat16_stays_near() -> None:
-    config = NetworkConfig(classes=5)
-    if reason := unavailable(config, torch.device("cpu"), "bf16"):
-        pytest.skip(reason)  # a processor without bfloat16 products, on which nothing takes this way
+@pytest.mark.parametrize("level", [3, 4], ids=lambda i: compiled.LEVELS[i])
+def test_bfloat16_stays_near(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose_level(level, monkeypatch)
+    assert not unavailable(NetworkConfig(classes=5), torch.device("cpu"), "bf16")
     scene = block(4, 6)
     expected = truth(trained_looking(torch.float64), scene)
     engine = SharedScanEngine(trained_looking(torch.float32), precision="bf16")
@@ -504,9 +517,9 @@ np.testing.assert_allclose(engine.logits(small.ms, small.pan, small.all), expect
 
 
 @needs_kernels
-@pytest.mark.parametrize("level", ["0", "1", "2"])
-def test_absurd_values_do_no_harm(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAS2F_MAP_SIMD_LEVEL", level)
+@each_level
+def test_absurd_values_do_no_harm(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose_level(level, monkeypatch)
     scene = block(2, 2)
     scene.ms[:, 8, 8] = -3.4e38
     logits = SharedScanEngine(trained_looking(torch.float32)).logits(scene.ms, scene.pan, scene.all)

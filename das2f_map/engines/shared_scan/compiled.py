@@ -22,9 +22,9 @@ from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 
-_ABI = 3
-LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16")
-_BF16_LEVEL = 3
+_ABI = 4
+LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 with AMX")
+_BF16_LEVEL, _TILES_LEVEL = 3, 4
 _LOG2E = 1.4426950408889634
 _HIDDEN_STEP = 64
 
@@ -161,10 +161,11 @@ class CompiledFirstStage:
             inner, outer = tail.mlp[0], tail.mlp[2]
             assert isinstance(inner, nn.Linear)
             assert isinstance(outer, nn.Linear)
-            w.project[i] = self._packed(tail.out_proj.weight, w.bf16)
-            w.mlp_in[i] = self._packed(inner.weight, w.bf16)
+            pack = self._packed_in_tiles if self._level >= _TILES_LEVEL else self._packed
+            w.project[i] = pack(tail.out_proj.weight, w.bf16)
+            w.mlp_in[i] = pack(inner.weight, w.bf16)
             w.mlp_in_bias[i] = self._keep(inner.bias)
-            w.mlp_out[i] = self._packed(outer.weight, w.bf16)
+            w.mlp_out[i] = pack(outer.weight, w.bf16)
             w.mlp_out_bias[i] = self._keep(outer.bias)
         if self.whole:
             self._fusion(network, w)
@@ -206,6 +207,20 @@ class CompiledFirstStage:
                 else:
                     packed.append(block.t().flatten())
         return self._keep(torch.cat(packed))
+
+    def _packed_in_tiles(self, weight: Tensor, bf16: int | bool) -> int:
+        """(outputs, inputs) → (inputs / 64, outputs / 32, 2, parts, 2, 16, 32) in bfloat16.
+
+        Steps of 64 inputs, bands of 32 outputs, and of these tiles of 16 outputs and 32 inputs. Three parts add
+        up to the float32 number, one is the number rounded.
+        """
+        parts, rest = [], weight
+        for _ in range(1 if bf16 else 3):
+            parts.append(rest.to(torch.bfloat16))
+            rest = rest - parts[-1].float()
+        outputs, inputs = weight.shape
+        tiles = torch.stack(parts).view(-1, outputs // 32, 2, 16, inputs // 64, 2, 32)
+        return self._keep(tiles.permute(4, 1, 5, 0, 2, 3, 6))
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. What it returns is good until the next call."""

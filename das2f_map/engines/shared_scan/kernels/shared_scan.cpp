@@ -46,10 +46,10 @@ struct Das2fSharedWeights {
     const float *skip[4];           // (64): D, summed over the directions
     const float *norm[4];           // (2, 64): weight and bias
     const float *out_norm[4];       // (2, 64)
-    const void *project[4];         // packed (64 outputs, 64 inputs)
+    const void *project[4];         // packed (64 outputs, 64 inputs), for tiles as for vectors
     const void *mlp_in[4];          // packed (hidden, 64)
     const float *mlp_in_bias[4];    // (hidden)
-    const void *mlp_out[4];         // packed (64, hidden)
+    const void *mlp_out[4];         // packed (64, hidden); for tiles one step of the hidden layer after the other
     const float *mlp_out_bias[4];   // (64)
     const float *fusion_norm;       // (2, 16)
     const float *fusion_gate[2];    // packed (16, 32)
@@ -136,6 +136,7 @@ const PhiTable<2> kCoarsePhi;
 }  // namespace
 
 #define DAS2F_BF16 0
+#define DAS2F_TILES 0
 namespace {
 #define DAS2F_FN ALWAYS_INLINE
 // A vector is a register: of 512, 256 and, elsewhere, 128 bits. Compilers take wider ones apart badly.
@@ -176,6 +177,7 @@ constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
 #define DAS2F_HAS_BF16 1
 #undef DAS2F_BF16
 #define DAS2F_BF16 1
+#include <cpuid.h>
 #include <immintrin.h>
 namespace {
 #define DAS2F_FN \
@@ -186,6 +188,34 @@ constexpr bool kManyRegisters = true;
 #include "../../../network/selective_scan/lanes.h"
 #include "tail.h"
 }  // namespace bf16
+#undef DAS2F_FN
+}  // namespace
+#endif
+
+#if defined(DAS2F_HAS_BF16) && defined(__linux__) && __GNUC__ >= 11
+#define DAS2F_HAS_TILES 1
+#include <sys/syscall.h>
+#include <unistd.h>
+#undef DAS2F_TILES
+#define DAS2F_TILES 1
+#define DAS2F_TILES_TARGET \
+    "avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma,amx-tile,amx-bf16"
+namespace {
+#define DAS2F_FN inline __attribute__((always_inline, target(DAS2F_TILES_TARGET)))
+namespace tiles_bf16 {
+constexpr int kLanes = 16;
+constexpr bool kManyRegisters = true;
+#include "../../../network/selective_scan/lanes.h"
+#include "tail.h"
+}  // namespace tiles_bf16
+#undef DAS2F_BF16
+#define DAS2F_BF16 0
+namespace tiles {
+constexpr int kLanes = 16;
+constexpr bool kManyRegisters = true;
+#include "../../../network/selective_scan/lanes.h"
+#include "tail.h"
+}  // namespace tiles
 #undef DAS2F_FN
 }  // namespace
 #endif
@@ -213,6 +243,25 @@ DAS2F_AVX2 void tail_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w
 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma"))) void tail_bf16(
     const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
     bf16::tail_items(b, w, next);
+}
+#endif
+#ifdef DAS2F_HAS_TILES
+__attribute__((target(DAS2F_TILES_TARGET))) void tail_tiles(
+    const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
+    if (w.bf16) tiles_bf16::tail_items(b, w, next);
+    else tiles::tail_items(b, w, next);
+}
+
+// Whether processor and system have the matrix unit for bfloat16; Linux gives it to a process that asks.
+bool tiles_usable() {
+    static const bool usable = [] {
+        unsigned a, b, c, d;
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        if (!(d >> 22 & 1) || !(d >> 24 & 1)) return false;  // AMX-BF16, AMX-TILE
+        constexpr int request_permission = 0x1023, tile_data = 18;
+        return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+    }();
+    return usable;
 }
 #endif
 #endif
@@ -266,17 +315,22 @@ extern "C" {
 #endif
 
 // Changes whenever a structure or the meaning of an argument does.
-DAS2F_EXPORT int das2f_shared_abi(void) { return 3; }
+DAS2F_EXPORT int das2f_shared_abi(void) { return 4; }
 
 // The best instruction set of this processor that the library has code for:
-// 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16 products.
+// 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16 products, 4 the same with AMX.
 DAS2F_EXPORT int das2f_shared_level(void) {
 #ifdef DAS2F_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
 #ifdef DAS2F_HAS_BF16
-        if (__builtin_cpu_supports("avx512bf16")) return 3;
+        if (__builtin_cpu_supports("avx512bf16")) {
+#ifdef DAS2F_HAS_TILES
+            if (tiles_usable()) return 4;
+#endif
+            return 3;
+        }
 #endif
         return 2;
     }
@@ -293,6 +347,10 @@ DAS2F_EXPORT void das2f_shared_packing(int level, int64_t *packing) {
     const int64_t wide[3] = {lanes16::kLanes, lanes16::kTile, lanes16::kOut};
     const int64_t half[3] = {lanes8::kLanes, lanes8::kTile, lanes8::kOut};
     if (level > 0) std::memcpy(packing, level >= 2 ? wide : half, sizeof own);
+#ifdef DAS2F_HAS_TILES
+    static_assert(tiles::kTile == tiles_bf16::kTile && tiles::kOut == lanes16::kOut, "one packing serves both");
+    if (level >= 4) packing[1] = tiles::kTile;
+#endif
 #endif
     (void)level;
 }
@@ -335,6 +393,9 @@ DAS2F_EXPORT int das2f_shared_tail(
     else if (level == 1) worker = tail_avx2;
 #ifdef DAS2F_HAS_BF16
     if (w->bf16) worker = tail_bf16;
+#endif
+#ifdef DAS2F_HAS_TILES
+    if (level >= 4) worker = tail_tiles;
 #endif
 #endif
     (void)level;

@@ -11,11 +11,22 @@ constexpr int kHiddenStep = 64;
 static_assert(kHiddenStep == kWidth && 16 % kOut == kRest, "one rest serves all products");
 
 typedef float Plane[kTile];  // one channel of a tile's tokens
+#if DAS2F_TILES
+constexpr int kParts = DAS2F_BF16 ? 1 : 3;  // bfloat16 numbers that stand for one number
+typedef uint32_t Packed[kParts][kWidth / 2][kTile];  // pairs of neighbouring planes
+#endif
 
 struct TailScratch {
     Plane out[4][kTiles][kWidth];  // of the four branches
-    Plane gated[kWidth], residual[kWidth], normed[kWidth], hidden[kHiddenStep];
+    Plane gated[kWidth], residual[kWidth], normed[kWidth];
+#if DAS2F_TILES
+    // Two steps of the hidden layer are under way at once.
+    Plane hidden[2][kHiddenStep];
+    Packed packed, packed_hidden[2];
+#else
+    Plane hidden[kHiddenStep];
     uint32_t packed[kWidth / 2][kTile], packed_hidden[kHiddenStep / 2][kTile];
+#endif
     const float *token[kTile];
     Plane a[2 * 16], gate[16], features[kWidth];
 };
@@ -140,133 +151,13 @@ DAS2F_FN void store_pair(uint32_t *out, const Vec &first, const Vec &second) {
     const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
     _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_load_si512(order), halves));
 }
-
-// Neighbouring planes side by side, as the dot product of pairs takes them.
-DAS2F_FN void pack_planes(const Plane *in, int channels, uint32_t (*out)[kTile]) {
-    for (int c = 0; c < channels; c += 2)
-        for (int v = 0; v < kVectors; ++v)
-            store_pair(out[c / 2] + v * kLanes, load(in[c] + v * kLanes), load(in[c + 1] + v * kLanes));
-}
 #endif
 
-// sum += W in, for kN outputs; `w` is packed (inputs, kN), in pairs of inputs for bfloat16.
-template <int kN>
-DAS2F_FN void multiply(
-    const Plane *in, const uint32_t (*packed)[kTile], const void *w, int inputs, Vec (&result)[kN][kVectors]) {
-    // A copy that nothing indexes at run time: it stays in registers.
-    Vec sum[kN][kVectors];
-#pragma GCC unroll 8
-    for (int o = 0; o < kN; ++o)
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) sum[o][v] = result[o][v];
-#if DAS2F_BF16
-    (void)in;
-    const int32_t *weight = static_cast<const int32_t *>(w);
-    for (int k = 0; k < inputs / 2; ++k, weight += kN) {
-        __m512i x[kVectors];
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) x[v] = _mm512_loadu_si512(packed[k] + v * kLanes);
-#pragma GCC unroll 8
-        for (int o = 0; o < kN; ++o) {
-            const __m512i pair = _mm512_set1_epi32(weight[o]);
-#pragma GCC unroll 2
-            for (int v = 0; v < kVectors; ++v)
-                sum[o][v] = (Vec)_mm512_dpbf16_ps((__m512)sum[o][v], (__m512bh)x[v], (__m512bh)pair);
-        }
-    }
+#if DAS2F_TILES
+#include "products_tiles.h"
 #else
-    (void)packed;
-    const float *weight = static_cast<const float *>(w);
-#pragma GCC unroll 2
-    for (int k = 0; k < inputs; ++k, weight += kN) {
-        Vec x[kVectors];
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) x[v] = load(in[k] + v * kLanes);
-#pragma GCC unroll 8
-        for (int o = 0; o < kN; ++o)
-#pragma GCC unroll 2
-            for (int v = 0; v < kVectors; ++v) sum[o][v] += x[v] * weight[o];
-    }
+#include "products.h"
 #endif
-#pragma GCC unroll 8
-    for (int o = 0; o < kN; ++o)
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) result[o][v] = sum[o][v];
-}
-
-#if DAS2F_BF16
-constexpr int64_t kWeightBytes = 2;
-#else
-constexpr int64_t kWeightBytes = 4;
-#endif
-
-DAS2F_FN const void *packed_at(const void *weights, int64_t element) {
-    return static_cast<const char *>(weights) + element * kWeightBytes;
-}
-
-// kN outputs from `o` of what is added to the residual tokens.
-template <int kN>
-DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, TailScratch &s) {
-    Vec sum[kN][kVectors];
-    for (int i = 0; i < kN; ++i)
-        for (int v = 0; v < kVectors; ++v) sum[i][v] = load(s.residual[o + i] + v * kLanes);
-    multiply<kN>(s.gated, s.packed, packed_at(w.project[branch], o * kWidth), kWidth, sum);
-    for (int i = 0; i < kN; ++i)
-        for (int v = 0; v < kVectors; ++v) store(s.residual[o + i] + v * kLanes, sum[i][v]);
-}
-
-// kN outputs from `first + o` of the hidden layer.
-template <int kN>
-DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int o, TailScratch &s) {
-    Vec sum[kN][kVectors];
-    for (int i = 0; i < kN; ++i)
-        for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec{} + w.mlp_in_bias[branch][first + o + i];
-    multiply<kN>(s.normed, s.packed, packed_at(w.mlp_in[branch], (first + o) * kWidth), kWidth, sum);
-#if DAS2F_BF16
-    for (int i = 0; i < kN; i += 2)
-        for (int v = 0; v < kVectors; ++v)
-            store_pair(s.packed_hidden[(o + i) / 2] + v * kLanes, gelu_lanes(sum[i][v]), gelu_lanes(sum[i + 1][v]));
-#else
-    for (int i = 0; i < kN; ++i)
-        for (int v = 0; v < kVectors; ++v) store(s.hidden[o + i] + v * kLanes, gelu_lanes(sum[i][v]));
-#endif
-}
-
-// What kHiddenStep of the hidden layer add to kN outputs from `o`.
-template <int kN>
-DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, int o, TailScratch &s, Plane *out) {
-    Vec sum[kN][kVectors];
-    for (int i = 0; i < kN; ++i)
-        for (int v = 0; v < kVectors; ++v) sum[i][v] = load(out[o + i] + v * kLanes);
-    // Packed (outputs / kN, hidden, kN).
-    const void *weight = packed_at(w.mlp_out[branch], o * w.hidden + first * kN);
-    multiply<kN>(s.hidden, s.packed_hidden, weight, kHiddenStep, sum);
-    for (int i = 0; i < kN; ++i)
-        for (int v = 0; v < kVectors; ++v) store(out[o + i] + v * kLanes, sum[i][v]);
-}
-
-// What follows the scan of one branch; `gated` holds the scanned tokens, normalised and gated.
-DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, TailScratch &s, Plane *out) {
-#if DAS2F_BF16
-    pack_planes(s.gated, kWidth, s.packed);
-#endif
-    int o = 0;
-    for (; o + kOut <= kWidth; o += kOut) project<kOut>(w, branch, o, s);
-    if (kRest) project<kLast>(w, branch, o, s);
-    layer_norm<kWidth>(s.residual, 1, w.norm[branch], s.normed);
-    for (o = 0; o < kWidth; ++o)
-        for (int v = 0; v < kVectors; ++v)
-            store(out[o] + v * kLanes, load(s.residual[o] + v * kLanes) + w.mlp_out_bias[branch][o]);
-#if DAS2F_BF16
-    pack_planes(s.normed, kWidth, s.packed);
-#endif
-    for (int64_t first = 0; first < w.hidden; first += kHiddenStep) {
-        for (o = 0; o + kOut <= kHiddenStep; o += kOut) mlp_in<kOut>(w, branch, first, o, s);
-        if (kRest) mlp_in<kLast>(w, branch, first, o, s);
-        for (o = 0; o + kOut <= kWidth; o += kOut) mlp_out<kOut>(w, branch, first, o, s, out);
-        if (kRest) mlp_out<kLast>(w, branch, first, o, s, out);
-    }
-}
 
 // What kN outputs from `o` of the gate add to 16 mean_c(A_c G_c).
 template <int kN>
@@ -401,6 +292,9 @@ DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w,
     void *place = memory.data();
     size_t room = memory.size();
     TailScratch &s = *static_cast<TailScratch *>(std::align(64, sizeof(TailScratch), place, room));
+#if DAS2F_TILES
+    configure_tiles();
+#endif
     for (int64_t item = next++; item < b.patches; item = next++) {
         const int64_t row = b.wanted[item] / b.cols, col = b.wanted[item] % b.cols;
         // Branch by branch: its weights then stay in second-level cache for the whole patch.
@@ -415,4 +309,7 @@ DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w,
             for (int tile = 0; tile < kTiles; ++tile) classify_tile(w, tile, s, logits);
         }
     }
+#if DAS2F_TILES
+    _tile_release();  // or the system keeps the registers at every switch of threads
+#endif
 }
