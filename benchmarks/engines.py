@@ -138,10 +138,10 @@ class Way:
         return run
 
 
-def _lesser(level: int, device: torch.device) -> Callable[[ModelBundle], Engine]:
+def _lesser(level: int, device: torch.device, precision: str = "fp32") -> Callable[[ModelBundle], Engine]:
     def make(bundle: ModelBundle) -> Engine:
         with simd_level(level):
-            return SharedScanEngine(bundle.network(), device=device)
+            return SharedScanEngine(bundle.network(), device=device, precision=precision)
 
     return make
 
@@ -194,10 +194,20 @@ def ways_on(device: torch.device, bundle: ModelBundle) -> list[Way]:
         ]
     elif not compiled.unavailable(config, torch.float32):
         level = compiled.LEVELS.index(compiled.instruction_set() or "portable")
-        if level >= compiled.LEVELS.index("AVX-512"):
-            lesser = compiled.LEVELS.index("AVX2")
-            found.append(Way("`shared`, compiled for AVX2", ENGINE, _lesser(lesser, device), side=32))
+        avx2, avx512, half, amx = (
+            compiled.LEVELS.index(n) for n in ("AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 with AMX")
+        )
+
+        def for_(lesser: int, name: str, precision: str = "fp32") -> Way:
+            return Way(f"`shared`, compiled for {name}", ENGINE, _lesser(lesser, device, precision), side=32)
+
+        if level >= avx512:
+            found.append(for_(avx2, "AVX2"))
+        if level >= amx:
+            found.append(for_(avx512, "AVX-512"))
         found.append(Way("`shared`, compiled", ENGINE, _shared(device, "fp32"), side=32))
+        if level >= amx:
+            found.append(for_(half, "AVX-512, bf16", "bf16"))
         if not unavailable(config, device, "bf16"):
             found.append(Way("`shared`, compiled, bf16", ENGINE, _shared(device, "bf16"), side=32))
     return found

@@ -209,10 +209,11 @@ class CompiledFirstStage:
         return self._keep(torch.cat(packed))
 
     def _packed_in_tiles(self, weight: Tensor, bf16: int | bool) -> int:
-        """(outputs, inputs) → (inputs / 64, outputs / 32, 2, parts, 2, 16, 32) in bfloat16.
+        """(outputs, inputs) → (inputs / 64, outputs / 32, 2, parts, 2, 16, 16, 2) in bfloat16.
 
-        Steps of 64 inputs, bands of 32 outputs, and of these tiles of 16 outputs and 32 inputs. Three parts add
-        up to the float32 number, one is the number rounded.
+        Steps of 64 inputs, bands of 32 outputs, and of these tiles of 32 inputs and 16 outputs, pairs of inputs
+        side by side. Three parts add up to the float32 number; one is the number rounded. Then inputs come as
+        they are, else the first and the second 16 in turns.
         """
         parts, rest = [], weight
         for _ in range(1 if bf16 else 3):
@@ -220,7 +221,9 @@ class CompiledFirstStage:
             rest = rest - parts[-1].float()
         outputs, inputs = weight.shape
         tiles = torch.stack(parts).view(-1, outputs // 32, 2, 16, inputs // 64, 2, 32)
-        return self._keep(tiles.permute(4, 1, 5, 0, 2, 3, 6))
+        if not bf16:
+            tiles = tiles.unflatten(-1, (2, 16)).transpose(-1, -2).flatten(-2)
+        return self._keep(tiles.unflatten(-1, (16, 2)).permute(4, 1, 5, 0, 2, 6, 3, 7))
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. What it returns is good until the next call."""

@@ -1,4 +1,4 @@
-// The shared scan and the patch's tail, float32 (the tail's products also bfloat16), for the CPU.
+// The shared scan and the patch's tail, float32 (the tail's products also bfloat16, and on AMX), for the CPU.
 //
 // What is computed is described in ../torch_path.py, whose operations these kernels repeat; ../maps.py makes
 // their inputs. Two entry points: das2f_shared_scan scans every patch of a block in one pair of directions,
@@ -6,7 +6,7 @@
 //
 // In the scan, lanes are neighbouring channels: all products are vertical and what a row does to the state
 // stays in first-level cache while the patches that share the row use it. In the tail, lanes are neighbouring
-// tokens, so that norms over channels need no sums across lanes.
+// tokens, so that norms over channels need no sums across lanes; where there is a matrix unit, channels again.
 //
 // Plain C interface, no dependency but the C++ library. The bodies are compiled once per instruction
 // set (x86-64) and chosen at run time; elsewhere the compiler's target decides (NEON on Arm).
@@ -77,13 +77,14 @@ constexpr float kEps = 1e-5f;
 constexpr float kExp2[5] = {
     6.931469776e-01f, 2.402224208e-01f, 5.550733744e-02f, 9.671512661e-03f, 1.326472690e-03f};
 
-// Distance in floats between the patches' tokens in y: odd multiples of a cache line, so that what
-// neighbouring patches meet at the same time does not fall into the same cache set.
+// Distance in floats between the patches' tokens in y: of neighbours an odd number of cache lines, so that what
+// they meet at the same time does not fall into the same cache set.
 struct Layout {
     int64_t patch, row, group, branch;
     Layout(int64_t rows, int64_t cols, int lanes) {
-        patch = kTokens * lanes + lanes;
-        row = cols * patch + lanes;
+        constexpr int line = 16;
+        patch = kTokens * lanes + line;
+        row = cols * patch + line;
         group = rows * row;
         branch = group * (kWidth / lanes);
     }
@@ -124,8 +125,8 @@ struct PhiTable {
     }
 };
 const PhiTable<4> kPhi;
-// (Phi(u) - 1/2) / u on [0, kPhiMost] by powers of 1 - 2 (u / kPhiMost)^2: the least largest error of u times that,
-// 5.7e-8. All terms are positive but near u = kPhiMost, so that float32 loses nothing in their sum.
+// (Phi(u) - 1/2) / u on [0, kPhiMost] by powers of 1 - 2 (u / kPhiMost)^2. u Phi(u) is within 1e-7 of max(u, 1), Phi(u)
+// within 1.6e-7. Terms are positive where u is small and fall quickly elsewhere, so that float32 loses little in their sum.
 constexpr float kPhiMost = 5.2f;
 constexpr float kPhi13[14] = {
     1.359499906e-01f, 6.774365980e-02f, 5.002475612e-02f, 3.993019836e-02f, 3.198644558e-02f,

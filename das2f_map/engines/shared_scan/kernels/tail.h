@@ -1,4 +1,4 @@
-// From scanned tokens to logits, for kTile tokens of one patch at a time; lanes are neighbouring tokens.
+// From scanned tokens to logits, for kTile tokens of one patch at a time. In planes, lanes are neighbouring tokens.
 // Included by shared_scan.cpp once for each kLanes, inside a namespace of its own, after lanes.h.
 
 constexpr int kVectors = 2;               // vectors of tokens in a tile
@@ -11,25 +11,6 @@ constexpr int kHiddenStep = 64;
 static_assert(kHiddenStep == kWidth && 16 % kOut == kRest, "one rest serves all products");
 
 typedef float Plane[kTile];  // one channel of a tile's tokens
-#if DAS2F_TILES
-constexpr int kParts = DAS2F_BF16 ? 1 : 3;  // bfloat16 numbers that stand for one number
-typedef uint32_t Packed[kParts][kWidth / 2][kTile];  // pairs of neighbouring planes
-#endif
-
-struct TailScratch {
-    Plane out[4][kTiles][kWidth];  // of the four branches
-    Plane gated[kWidth], residual[kWidth], normed[kWidth];
-#if DAS2F_TILES
-    // Two steps of the hidden layer are under way at once.
-    Plane hidden[2][kHiddenStep];
-    Packed packed, packed_hidden[2];
-#else
-    Plane hidden[kHiddenStep];
-    uint32_t packed[kWidth / 2][kTile], packed_hidden[kHiddenStep / 2][kTile];
-#endif
-    const float *token[kTile];
-    Plane a[2 * 16], gate[16], features[kWidth];
-};
 
 DAS2F_FN Vec sqrt_lanes(Vec v) {
     for (int i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
@@ -45,7 +26,7 @@ constexpr bool kPhiByTable = false;
 constexpr bool kPhiByTable = kLanes == 16;
 #endif
 
-// x Phi(x); within 2.4e-7 of |x| (and of 1) everywhere, or 1e-4 if it is rounded to bfloat16.
+// x Phi(x); within 3e-7 of max(|x|, 1) everywhere, or 1e-4 if it is rounded to bfloat16.
 DAS2F_FN Vec gelu_lanes(const Vec &x) {
     if constexpr (kPhiByTable) {
 #if DAS2F_BF16
@@ -143,21 +124,32 @@ DAS2F_FN void layer_norm(const Plane *in, int stride, const float *weight, Plane
     }
 }
 
-#if DAS2F_BF16
-// Each lane of `first` in the low half, of `second` in the high half, rounded to bfloat16.
-DAS2F_FN void store_pair(uint32_t *out, const Vec &first, const Vec &second) {
-    alignas(64) static constexpr uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                       8,  24, 9,  25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
-    _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_load_si512(order), halves));
+// Where a tile's tokens are found in a map laid out as Axis::entry of scan_rows.h says, for an edge of 0 or 1.
+DAS2F_FN void locate_entries(
+    const float *map, int edge, int64_t rows, int64_t cols, int64_t row, int64_t col, int tile, const float **entry) {
+    const int64_t row_entries = 2 * edge * cols + cols + kPatch - 1 - 2 * edge;
+    for (int i = 0; i < kTile; ++i) {
+        const int token = tile * kTile + i, pr = token / kPatch, pc = token % kPatch;
+        int64_t r = row + pr, c = col + pc;
+        if (edge) {
+            r = pr == 0 ? row : pr == kPatch - 1 ? 2 * rows + kPatch - 3 + row : rows + r - 1;
+            c = pc == 0 ? col : pc == kPatch - 1 ? 2 * cols + kPatch - 3 + col : cols + c - 1;
+        }
+        entry[i] = map + (r * row_entries + c) * kWidth;
+    }
 }
-#endif
 
 #if DAS2F_TILES
-#include "products_tiles.h"
+#include "branch_tiles.h"
 #else
-#include "products.h"
+#include "branch_vectors.h"
 #endif
+
+struct TailScratch {
+    Plane out[4][kTiles][kWidth];  // of the four branches
+    BranchScratch branch;
+    Plane a[2 * 16], gate[16], features[kWidth];
+};
 
 // What kN outputs from `o` of the gate add to 16 mean_c(A_c G_c).
 template <int kN>
@@ -187,51 +179,6 @@ DAS2F_FN void gated_fusion(const float *weight, const float *bias, TailScratch &
     for (int c = 0; c < 16; ++c)
         for (int v = 0; v < kVectors; ++v)
             store(out[c * stride] + v * kLanes, mean[v] * (1.0f / 16) * load(s.a[16 + c] + v * kLanes));
-}
-
-DAS2F_FN void load_entries(
-    const float *map, int edge, int64_t rows, int64_t cols, int64_t row, int64_t col, int tile, TailScratch &s,
-    Plane *out) {
-    // The map's entries: as Axis::entry of scan_rows.h, for an edge of 0 or 1.
-    const int64_t row_entries = 2 * edge * cols + cols + kPatch - 1 - 2 * edge;
-    for (int i = 0; i < kTile; ++i) {
-        const int token = tile * kTile + i, pr = token / kPatch, pc = token % kPatch;
-        int64_t r = row + pr, c = col + pc;
-        if (edge) {
-            r = pr == 0 ? row : pr == kPatch - 1 ? 2 * rows + kPatch - 3 + row : rows + r - 1;
-            c = pc == 0 ? col : pc == kPatch - 1 ? 2 * cols + kPatch - 3 + col : cols + c - 1;
-        }
-        s.token[i] = map + (r * row_entries + c) * kWidth;
-    }
-    for (int v = 0; v < kVectors; ++v)
-        for (int g = 0; g < kWidth; g += kLanes) load_planes(s.token + v * kLanes, g, out, v);
-}
-
-DAS2F_FN void branch_tile(
-    const Das2fSharedBlock &b, const Das2fSharedWeights &w, const Layout &layout, int branch, int64_t row, int64_t col,
-    int tile, TailScratch &s) {
-    const float *y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
-    for (int g = 0; g < kWidth / kLanes; ++g)
-        for (int v = 0; v < kVectors; ++v) {
-            Vec t[kLanes];
-#pragma GCC unroll 16
-            for (int i = 0; i < kLanes; ++i) t[i] = load(y + g * layout.group + (v * kLanes + i) * kLanes);
-            transpose_lanes(t);
-#pragma GCC unroll 16
-            for (int i = 0; i < kLanes; ++i) store(s.residual[g * kLanes + i] + v * kLanes, t[i]);
-        }
-    // The next tile's, which come from memory while this one is computed.
-    if (tile + 1 < kTiles)
-        for (int g = 0; g < kWidth / kLanes; ++g)
-            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(y + g * layout.group + i * kLanes);
-    layer_norm<kWidth>(s.residual, 1, w.out_norm[branch], s.gated);
-    const int edge = branch % 2 ? 0 : 1;
-    load_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, s, s.normed);
-    for (int c = 0; c < kWidth; ++c)
-        for (int v = 0; v < kVectors; ++v)
-            store(s.gated[c] + v * kLanes, load(s.gated[c] + v * kLanes) * load(s.normed[c] + v * kLanes));
-    load_entries(b.tokens[branch % 2], edge, b.rows, b.cols, row, col, tile, s, s.residual);
-    project_and_mlp(w, branch, s, s.out[branch][tile]);
 }
 
 // Specifics and commons of a tile in place: branches 0, 1 minus 2, 3.
@@ -299,7 +246,8 @@ DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w,
         const int64_t row = b.wanted[item] / b.cols, col = b.wanted[item] % b.cols;
         // Branch by branch: its weights then stay in second-level cache for the whole patch.
         for (int branch = 0; branch < 4; ++branch)
-            for (int tile = 0; tile < kTiles; ++tile) branch_tile(b, w, layout, branch, row, col, tile, s);
+            for (int tile = 0; tile < kTiles; ++tile) 
+                branch_tile(b, w, layout, branch, row, col, tile, s.branch, s.out[branch][tile]);
         for (int tile = 0; tile < kTiles; ++tile) take_specifics(tile, s);
         if (b.stage)
             for (int tile = 0; tile < kTiles; ++tile) write_tokens(tile, s, b.stage + item * 4 * kTokens * kWidth);

@@ -1,7 +1,21 @@
-// Projection and MLP of a tile of tokens, its products summed in vector registers: float32, or pairs of bfloat16.
-// Included by tail.h. Weights are packed as compiled.py does for vectors.
+// From scanned tokens to a branch's output, its products summed in vector registers: float32, or pairs of bfloat16.
+// Included by tail.h. Lanes are neighbouring tokens, so that norms over channels need no sums across lanes.
+
+struct BranchScratch {
+    Plane gated[kWidth], residual[kWidth], normed[kWidth], hidden[kHiddenStep];
+    uint32_t packed[kWidth / 2][kTile], packed_hidden[kHiddenStep / 2][kTile];
+    const float *token[kTile];
+};
 
 #if DAS2F_BF16
+// Each lane of `first` in the low half, of `second` in the high half, rounded to bfloat16.
+DAS2F_FN void store_pair(uint32_t *out, const Vec &first, const Vec &second) {
+    alignas(64) static constexpr uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                       8,  24, 9,  25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_load_si512(order), halves));
+}
+
 // Neighbouring planes side by side, as the dot product of pairs takes them.
 DAS2F_FN void pack_planes(const Plane *in, int channels, uint32_t (*out)[kTile]) {
     for (int c = 0; c < channels; c += 2)
@@ -67,7 +81,7 @@ DAS2F_FN const void *packed_at(const void *weights, int64_t element) {
 
 // kN outputs from `o` of what is added to the residual tokens.
 template <int kN>
-DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, TailScratch &s) {
+DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, BranchScratch &s) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = load(s.residual[o + i] + v * kLanes);
@@ -78,7 +92,7 @@ DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, TailScratc
 
 // kN outputs from `first + o` of the hidden layer.
 template <int kN>
-DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int o, TailScratch &s) {
+DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int o, BranchScratch &s) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec{} + w.mlp_in_bias[branch][first + o + i];
@@ -95,7 +109,7 @@ DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int
 
 // What kHiddenStep of the hidden layer add to kN outputs from `o`.
 template <int kN>
-DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, int o, TailScratch &s, Plane *out) {
+DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, int o, BranchScratch &s, Plane *out) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = load(out[o + i] + v * kLanes);
@@ -107,7 +121,7 @@ DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, in
 }
 
 // What follows the scan of one branch; `gated` holds the scanned tokens, normalised and gated.
-DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, TailScratch &s, Plane *out) {
+DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, BranchScratch &s, Plane *out) {
 #if DAS2F_BF16
     pack_planes(s.gated, kWidth, s.packed);
 #endif
@@ -127,4 +141,39 @@ DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, TailScrat
         for (o = 0; o + kOut <= kWidth; o += kOut) mlp_out<kOut>(w, branch, first, o, s, out);
         if (kRest) mlp_out<kLast>(w, branch, first, o, s, out);
     }
+}
+
+DAS2F_FN void load_entries(
+    const float *map, int edge, int64_t rows, int64_t cols, int64_t row, int64_t col, int tile, BranchScratch &s,
+    Plane *out) {
+    locate_entries(map, edge, rows, cols, row, col, tile, s.token);
+    for (int v = 0; v < kVectors; ++v)
+        for (int g = 0; g < kWidth; g += kLanes) load_planes(s.token + v * kLanes, g, out, v);
+}
+
+DAS2F_FN void branch_tile(
+    const Das2fSharedBlock &b, const Das2fSharedWeights &w, const Layout &layout, int branch, int64_t row, int64_t col,
+    int tile, BranchScratch &s, Plane *out) {
+    const float *y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
+    for (int g = 0; g < kWidth / kLanes; ++g)
+        for (int v = 0; v < kVectors; ++v) {
+            Vec t[kLanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) t[i] = load(y + g * layout.group + (v * kLanes + i) * kLanes);
+            transpose_lanes(t);
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) store(s.residual[g * kLanes + i] + v * kLanes, t[i]);
+        }
+    // The next tile's, which come from memory while this one is computed.
+    if (tile + 1 < kTiles)
+        for (int g = 0; g < kWidth / kLanes; ++g)
+            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(y + g * layout.group + i * kLanes);
+    layer_norm<kWidth>(s.residual, 1, w.out_norm[branch], s.gated);
+    const int edge = branch % 2 ? 0 : 1;
+    load_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, s, s.normed);
+    for (int c = 0; c < kWidth; ++c)
+        for (int v = 0; v < kVectors; ++v)
+            store(s.gated[c] + v * kLanes, load(s.gated[c] + v * kLanes) * load(s.normed[c] + v * kLanes));
+    load_entries(b.tokens[branch % 2], edge, b.rows, b.cols, row, col, tile, s, s.residual);
+    project_and_mlp(w, branch, s, out);
 }

@@ -1,0 +1,240 @@
+// From scanned tokens to a branch's output by a processor's matrix unit (AMX): it multiplies bfloat16 and sums
+// float32. Included by tail.h in the place of branch_vectors.h.
+//
+// A tile register holds 16 tokens and 16 channels, or 32 for the products' inputs, so that tokens stay as they come;
+// only what leaves is turned into planes. Float32 is cut into three bfloat16 parts whose sum is the number itself, and
+// products of parts that matter to float32 are summed: all but those below 2^-22 of the whole.
+//
+// The unit works by itself while vectors do something else, so that GELU and the cutting of one part of the
+// hidden layer stand between the products of its neighbours.
+
+constexpr int kParts = DAS2F_BF16 ? 1 : 3;  // bfloat16 numbers that stand for one number
+constexpr int kSide = 16;                   // tokens or outputs of a tile register; inputs are twice as many
+constexpr int kInputs = 2 * kSide;
+constexpr int kGroups = kWidth / kSide;
+constexpr int kRegister = kSide * kInputs;  // bfloat16 numbers of a tile register
+// Pairs of vectors of the hidden layer that pass GELU after four products.
+constexpr int kMeanwhile = kParts == 1 ? 8 : 2;
+static_assert(kLanes == kSide && kVectors == 2 && kHiddenStep == kWidth, "as the tile registers are used");
+
+typedef float Sums[kSide][kSide];  // tokens, channels
+typedef Sums Channels[kVectors][kGroups];  // of kTile tokens
+// As products take them: two groups' channels side by side (bfloat16), or in turns.
+typedef uint32_t Packed[kParts][kGroups / 2][kVectors][kSide][kSide];
+
+struct BranchScratch {
+    Channels residual, out, hidden[2];  // two steps of the hidden layer are under way at once
+    Packed packed, packed_hidden[2];
+    alignas(64) float mean[kSide], scale[kSide];
+};
+
+// How the tile registers are used: 0 to 3 sums, 4 and 5 tokens, 6 and 7 weights; all of them whole.
+DAS2F_FN void configure_tiles() {
+    struct alignas(64) {
+        uint8_t palette = 1, start_row = 0, reserved[14] = {};
+        uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+        uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } configuration;
+    static_assert(sizeof configuration == 64, "as the processor reads it");
+    asm volatile("" : : "m"(configuration));
+    _tile_loadconfig(&configuration);
+}
+
+// A token's channels of two neighbouring groups, part by part.
+DAS2F_FN void store_parts(Packed &out, int pair, int v, int token, Vec a, Vec b) {
+#if DAS2F_BF16
+    _mm512_store_si512(out[0][pair][v][token], (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a));
+#else
+    // The high half of a float32 is a bfloat16 rounded towards zero, and what is left is exact.
+    typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
+#pragma GCC unroll 3
+    for (int part = 0; part < kParts; ++part) {
+        const Bits high_a = (Bits)a & 0xFFFF0000u, high_b = (Bits)b & 0xFFFF0000u;
+        const Bits both = (Bits)a >> 16 | high_b;
+        std::memcpy(out[part][pair][v][token], &both, sizeof both);
+        a -= (Vec)high_a;
+        b -= (Vec)high_b;
+    }
+#endif
+}
+
+// The sum of each of 16 vectors' lanes.
+DAS2F_FN Vec sums_of(Vec (&v)[kSide]) {
+#pragma GCC unroll 4
+    for (int half = kSide / 2; half > 0; half /= 2) {
+        VecInt own, other;
+        for (int i = 0; i < kSide; ++i) {
+            own[i] = i & half ? kSide + i : i;
+            other[i] = own[i] ^ half;
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < half; ++i)
+            v[i] = __builtin_shuffle(v[i], v[i + half], own) + __builtin_shuffle(v[i], v[i + half], other);
+    }
+    return v[0];
+}
+
+// Mean and 1 / sqrt(var + eps) of 16 tokens whose groups of channels lie `stride` floats apart.
+DAS2F_FN void moments(const float *in, int64_t stride, BranchScratch &s) {
+    Vec v[kSide];
+#pragma GCC unroll 16
+    for (int i = 0; i < kSide; ++i) {
+        const float *token = in + i * kSide;
+        v[i] = (load(token) + load(token + stride)) + (load(token + 2 * stride) + load(token + 3 * stride));
+    }
+    store(s.mean, sums_of(v) * (1.0f / kWidth));
+#pragma GCC unroll 16
+    for (int i = 0; i < kSide; ++i) {
+        const float *token = in + i * kSide;
+        Vec squares[2] = {};
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g) {
+            const Vec d = load(token + g * stride) - s.mean[i];
+            squares[g % 2] += d * d;
+        }
+        v[i] = squares[0] + squares[1];
+    }
+    store(s.scale, 1.0f / sqrt_lanes(sums_of(v) * (1.0f / kWidth) + kEps));
+}
+
+// Packs normalised tokens, multiplied by those of `gate` if there are any.
+template <bool kGated>
+DAS2F_FN void normalise(
+    const float *in, int64_t stride, const float *weight, const float *const *gate, int v, BranchScratch &s) {
+    Vec w[kGroups], bias[kGroups];
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) w[g] = load(weight + g * kSide), bias[g] = load(weight + kWidth + g * kSide);
+    for (int i = 0; i < kSide; ++i) {
+        Vec out[kGroups];
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g) {
+            out[g] = (load(in + i * kSide + g * stride) - s.mean[i]) * s.scale[i] * w[g] + bias[g];
+            if (kGated) out[g] *= load(gate[i] + g * kSide);
+        }
+        store_parts(s.packed, 0, v, i, out[0], out[1]);
+        store_parts(s.packed, 1, v, i, out[2], out[3]);
+    }
+}
+
+// What is left of a step of the hidden layer to pass GELU.
+struct HiddenStep {
+    const Channels &sums;
+    const float *bias;
+    Packed &packed;
+    int next = 0;
+
+    static constexpr int all = kVectors * kSide * kGroups / 2;
+
+    DAS2F_FN void some(int count) {
+        for (const int end = next + count < all ? next + count : all; next < end; ++next) {
+            const int token = next % kSide, v = next / kSide % kVectors, pair = next / (kSide * kVectors);
+            const Vec a = load(sums[v][2 * pair][token]) + load(bias + 2 * pair * kSide);
+            const Vec b = load(sums[v][2 * pair + 1][token]) + load(bias + (2 * pair + 1) * kSide);
+            store_parts(packed, pair, v, token, gelu_lanes(a), gelu_lanes(b));
+        }
+    }
+};
+
+struct Nothing {
+    DAS2F_FN void some(int) {}
+};
+
+// out = W in, or out += W in: 64 outputs, as many inputs. `weight` moves on to what follows.
+template <bool kAdd, class Meanwhile>
+DAS2F_FN void multiply(const uint16_t *&weight, const Packed &in, Channels &out, Meanwhile &meanwhile) {
+    constexpr int64_t row = sizeof(Sums) / kSide;
+    for (int g = 0; g < kGroups; g += 2) {
+        asm volatile("" : : : "memory");  // loads of tiles do not say what they read
+        if (kAdd) {
+            _tile_loadd(0, out[0][g], row);
+            _tile_loadd(1, out[0][g + 1], row);
+            _tile_loadd(2, out[1][g], row);
+            _tile_loadd(3, out[1][g + 1], row);
+        } else {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+        for (int pair = 0; pair < kGroups / 2; ++pair)
+#pragma GCC unroll 3
+            for (int b = 0; b < kParts; ++b, weight += 2 * kRegister) {
+                _tile_loadd(6, weight, row);
+                _tile_loadd(7, weight + kRegister, row);
+#pragma GCC unroll 3
+                for (int a = 0; a < kParts - b; ++a) {
+                    _tile_loadd(4, in[a][pair][0], row);
+                    _tile_loadd(5, in[a][pair][1], row);
+                    _tile_dpbf16ps(0, 4, 6);
+                    _tile_dpbf16ps(1, 4, 7);
+                    _tile_dpbf16ps(2, 5, 6);
+                    _tile_dpbf16ps(3, 5, 7);
+                    meanwhile.some(kMeanwhile);
+                }
+            }
+        _tile_stored(0, out[0][g], row);
+        _tile_stored(1, out[0][g + 1], row);
+        _tile_stored(2, out[1][g], row);
+        _tile_stored(3, out[1][g + 1], row);
+    }
+}
+
+// The MLP of the packed tokens, added to `out`.
+DAS2F_FN void add_mlp(const Das2fSharedWeights &w, int branch, BranchScratch &s) {
+    Nothing nothing;
+    const uint16_t *inner = static_cast<const uint16_t *>(w.mlp_in[branch]);
+    const uint16_t *outer = static_cast<const uint16_t *>(w.mlp_out[branch]);
+    const int steps = static_cast<int>(w.hidden / kHiddenStep);
+    multiply<false>(inner, s.packed, s.hidden[0], nothing);
+    for (int i = 0; i < steps; ++i) {
+        HiddenStep step{s.hidden[i % 2], w.mlp_in_bias[branch] + i * kHiddenStep, s.packed_hidden[i % 2]};
+        if (i + 1 < steps) multiply<false>(inner, s.packed, s.hidden[(i + 1) % 2], step);
+        if (i > 0) multiply<true>(outer, s.packed_hidden[(i - 1) % 2], s.out, step);
+        step.some(HiddenStep::all);
+    }
+    multiply<true>(outer, s.packed_hidden[(steps - 1) % 2], s.out, nothing);
+}
+
+DAS2F_FN void branch_tile(
+    const Das2fSharedBlock &b, const Das2fSharedWeights &w, const Layout &layout, int branch, int64_t row, int64_t col,
+    int tile, BranchScratch &s, Plane *out) {
+    Nothing nothing;
+    const float *y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
+    const float *entry[kTile];
+    const int edge = branch % 2 ? 0 : 1;
+    locate_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, entry);
+    for (int v = 0; v < kVectors; ++v) {
+        const float *scanned = y + v * kSide * kLanes;
+        moments(scanned, layout.group, s);
+        normalise<true>(scanned, layout.group, w.out_norm[branch], entry + v * kSide, v, s);
+    }
+    // The next tile's, which come from memory while this one is computed.
+    if (tile + 1 < kTiles)
+        for (int g = 0; g < kGroups; ++g)
+            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(y + g * layout.group + i * kLanes);
+    const uint16_t *weight = static_cast<const uint16_t *>(w.project[branch]);
+    multiply<false>(weight, s.packed, s.residual, nothing);
+    locate_entries(b.tokens[branch % 2], edge, b.rows, b.cols, row, col, tile, entry);
+    for (int v = 0; v < kVectors; ++v) {
+        for (int i = 0; i < kSide; ++i)
+#pragma GCC unroll 4
+            for (int g = 0; g < kGroups; ++g) {
+                const Vec r = load(s.residual[v][g][i]) + load(entry[v * kSide + i] + g * kSide);
+                store(s.residual[v][g][i], r);
+                store(s.out[v][g][i], r + load(w.mlp_out_bias[branch] + g * kSide));
+            }
+        const float *residual = s.residual[v][0][0];
+        moments(residual, kSide * kSide, s);
+        normalise<false>(residual, kSide * kSide, w.norm[branch], nullptr, v, s);
+    }
+    add_mlp(w, branch, s);
+    for (int v = 0; v < kVectors; ++v)
+        for (int g = 0; g < kGroups; ++g) {
+            Vec t[kLanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < kSide; ++i) t[i] = load(s.out[v][g][i]);
+            transpose_lanes(t);
+#pragma GCC unroll 16
+            for (int i = 0; i < kSide; ++i) store(out[g * kSide + i] + v * kLanes, t[i]);
+        }
+}
