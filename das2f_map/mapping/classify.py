@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -243,17 +243,18 @@ def _write_raster(
     pair, card = fitted.pair, fitted.bundle.card
     grid = pair.grids.ms.cropped(window)
     tags = {"model": card.name, "software": f"das2f-map {das2f_map.__version__}"}
+    wanted = None if area is None else area.mask
+    statistics = (fitted.ms_bands, fitted.pan_band)
+    # An engine with room for larger blocks gets them: less of them is halo.
+    size = max(BLOCK_SIZE, int(getattr(engine, "block_size", 0)))
     with (
         ClassRasterWriter(raster, grid, card.legend, confidence_path=confidence, tags=tags) as writer,
         progress("Classifying", window.height * window.width) as advance,
+        closing(
+            classify_blocks(pair, engine, card, window, statistics=statistics, wanted=wanted, block_size=size)
+        ) as blocks,
     ):
-        wanted = None if area is None else area.mask
-        statistics = (fitted.ms_bands, fitted.pan_band)
-        # An engine with room for larger blocks gets them: less of them is halo.
-        size = max(BLOCK_SIZE, int(getattr(engine, "block_size", 0)))
-        for block in classify_blocks(
-            pair, engine, card, window, statistics=statistics, wanted=wanted, block_size=size
-        ):
+        for block in blocks:
             part = block.window
             place = Window(part.row - window.row, part.col - window.col, part.height, part.width)
             writer.write(place, block.classes, block.confidence)

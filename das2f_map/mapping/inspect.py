@@ -6,6 +6,7 @@ import resource
 import shlex
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,8 @@ def _trial(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str) ->
         if done and seconds / done * small.height * small.width > _TRIAL_S:
             break
         start = time.perf_counter()
-        done = sum(int((b.classes > 0).sum()) for b in classify_blocks(pair, engine, bundle.card, small))
+        with closing(classify_blocks(pair, engine, bundle.card, small)) as blocks:
+            done = sum(int((b.classes > 0).sum()) for b in blocks)
         seconds = time.perf_counter() - start
         if done:
             rate = done / seconds

@@ -64,6 +64,7 @@ class Relation:
     """
 
     def __init__(self, target: Grid, source: Grid) -> None:
+        # One thread at a time: pyproj guards other transformers against more, not those of a group.
         self._transformer = transformer_between(target, source)
 
     def between(self, target: Grid, source: Grid) -> PixelMap:

@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import rasterio
 import rasterio.env
 from rasterio import _env  # what GDAL itself has, whoever set it
+from rasterio.session import DummySession, Session
 
-from das2f_map.mapping.blocks import one_ahead
+from das2f_map.mapping import blocks
+from das2f_map.mapping.blocks import classify_blocks, one_ahead
+from das2f_map.scene.grid import Window
 
 PATIENCE = 60  # seconds; never waited for unless something is broken
+
+
+class Slow:
+    """Work that takes a while; knows what was begun and whether something runs."""
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        self.seconds = seconds
+        self.begun: list[int] = []
+        self.running = False
+
+    def __call__(self, item: int) -> int:
+        self.running = True
+        self.begun.append(item)
+        time.sleep(self.seconds.get(item, 0))
+        self.running = False
+        return item
+
+
+@contextmanager
+def interrupts(*times: float) -> Iterator[None]:
+    """Interrupts, numbered, after as many seconds; none once the block is left."""
+    waits = iter(np.diff((0, *times)).tolist())
+    count = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal count
+        count += 1
+        signal.setitimer(signal.ITIMER_REAL, next(waits, 0))
+        raise KeyboardInterrupt(count)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, next(waits))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_next_one_is_made_while_the_last_is_used() -> None:
@@ -24,10 +72,9 @@ def test_next_one_is_made_while_the_last_is_used() -> None:
     results = one_ahead(work, range(5))
     for item in range(5):
         assert next(results) == 10 * item
-        if item < 4:
-            assert started[item + 1].wait(PATIENCE)  # though nobody has asked for it yet
-        if item < 3:
-            assert not started[item + 2].is_set()  # one ahead, no more
+        assert started[min(item + 1, 4)].wait(PATIENCE)  # though nobody has asked for it yet
+        time.sleep(0.05)  # for one too many to begin
+        assert sum(s.is_set() for s in started) == min(item + 2, 5)
     assert list(results) == []
 
 
@@ -49,10 +96,121 @@ def test_errors_come_when_it_is_their_turn() -> None:
 
 
 def test_nothing_runs_on_after_it_was_left() -> None:
-    results = one_ahead(str, range(9))
+    work = Slow({1: 0.2})
+    results = one_ahead(work, range(9))
     next(results)
+    while not work.running:
+        time.sleep(0.001)
     results.close()
-    assert not any(t.name.startswith("read-ahead") for t in threading.enumerate())
+    assert not work.running
+    deadline = time.monotonic() + PATIENCE
+    while any(t.name.startswith("read-ahead") for t in threading.enumerate()):
+        assert time.monotonic() < deadline, "the thread should end by itself"
+    assert work.begun == [0, 1]
+
+
+@pytest.mark.parametrize("times", [(0.1,), (0.1, 0.2), (0.1, 0.15, 0.2)])
+def test_nothing_runs_on_after_interrupts(times: tuple[float, ...]) -> None:
+    """They come while the second is waited for and the third is queued, which is not begun then."""
+    work = Slow({1: 0.4})
+    results = one_ahead(work, range(9))
+    next(results)
+    with interrupts(*times), pytest.raises(KeyboardInterrupt) as caught:
+        next(results)
+    assert caught.value.args == (1,)
+    assert not work.running
+    time.sleep(0.05)
+    assert work.begun == [0, 1]
+
+
+def test_interrupt_while_it_is_left_is_raised() -> None:
+    work = Slow({1: 0.3})
+    results = one_ahead(work, range(9))
+    next(results)
+    with interrupts(0.1), pytest.raises(KeyboardInterrupt):
+        results.close()
+    assert not work.running
+
+
+STOPPED_TWICE = """
+import signal, threading, time
+from das2f_map.mapping.blocks import one_ahead
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+begun, running = [], []
+
+def work(item):
+    begun.append(item)
+    running.append(item)
+    for _ in range(2):
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(0.2)
+    running.clear()
+
+class Files:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        print("closed with", running, "running and", begun, "begun", flush=True)
+
+forgotten = one_ahead(str, range(9))
+next(forgotten)
+try:
+    with Files():
+        for _ in one_ahead(work, range(9)):
+            pass
+except KeyboardInterrupt:
+    raise SystemExit(7)
+"""
+
+
+def test_files_are_closed_after_the_last_read_however_often_it_is_interrupted() -> None:
+    """And the interpreter ends, though one of them has never been left."""
+    ended = subprocess.run(
+        [sys.executable, "-c", STOPPED_TWICE], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert ended.stdout == "closed with [] running and [0] begun\n"
+    assert (ended.returncode, ended.stderr) == (7, "")
+
+
+def test_without_a_thread_the_caller_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    made: list[int] = []
+
+    def work(item: int) -> int:
+        made.append(threading.get_ident())
+        return 10 * item
+
+    results = one_ahead(work, range(3))
+    assert next(results) == 0
+    assert len(made) == 1
+    assert list(results) == [10, 20]
+    assert made == 3 * [threading.get_ident()]
+
+
+def test_interrupt_while_blocks_are_left_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not printed and forgotten, as is what ends a generator that is dropped."""
+
+    def interrupted(work: Callable[..., object], parts: Iterator[Window]) -> Iterator[object]:
+        try:
+            for part in parts:
+                yield part, np.ones((part.height, part.width), bool), (np.zeros(1), np.zeros(1))
+        finally:
+            raise KeyboardInterrupt
+
+    class Engine:
+        def logits(self, *_: object) -> object:
+            raise ValueError("the engine's")
+
+    monkeypatch.setattr(blocks, "one_ahead", interrupted)
+    card = SimpleNamespace(patch=None, legend=SimpleNamespace(ids=(1,)))
+    with pytest.raises(KeyboardInterrupt):
+        list(classify_blocks(None, Engine(), card, Window(0, 0, 4, 4), statistics=([], None)))
 
 
 def test_options_of_gdal_hold_there_too() -> None:
@@ -76,3 +234,14 @@ def test_credentials_of_the_caller_hold_there_too() -> None:
         rasterio.env.setenv(AWS_ACCESS_KEY_ID="an id", AWS_SECRET_ACCESS_KEY="a secret")
         found = list(one_ahead(_env.get_gdal_config, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]))
     assert found == ["an id", "a secret"]
+
+
+def test_nobody_is_asked_for_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> Session:
+        raise AssertionError("the caller's session has said what there is")
+
+    with rasterio.Env(DummySession()):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an id")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+        monkeypatch.setattr(Session, "from_environ", asked)
+        assert list(one_ahead(str, range(3))) == ["0", "1", "2"]

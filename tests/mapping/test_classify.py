@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 from pathlib import Path
 
@@ -101,6 +103,32 @@ def test_map_does_not_depend_on_the_block_size(bundle, pair, tmp_path: Path, mon
         with rasterio.open(tmp_path / f"map{size}.tif") as src:
             maps.append(src.read(1))
     np.testing.assert_array_equal(*maps)
+
+
+def test_interrupt_while_the_blocks_are_left_is_raised(bundle, pair, tmp_path: Path, monkeypatch) -> None:
+    """It is what ends a run that is stopped twice; from a generator that is dropped it would be lost."""
+    module = importlib.import_module("das2f_map.mapping.classify")
+    original = module.classify_blocks
+
+    def interrupted(*args, **options):
+        try:
+            yield from original(*args, **options)
+        finally:
+            raise KeyboardInterrupt
+
+    def failing(pixels: int) -> None:
+        raise ValueError("the caller's")
+
+    monkeypatch.setattr(module, "classify_blocks", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        das2f_map.classify(
+            *pair,
+            tmp_path / "map.tif",
+            model=bundle,
+            vectors=False,
+            progress=lambda *_: contextlib.nullcontext(failing),
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nodata_around_and_inside(bundle, tmp_path: Path, monkeypatch) -> None:
