@@ -264,11 +264,23 @@ def _extra(name: str, packages: tuple[str, ...]) -> Extra:
     if not missing:
         return Extra(name, missing, "")
     if name == "cuda":
-        # mamba-ssm's own build needs the PyTorch that it is to run with.
-        hint = "pip install --no-build-isolation '.[cuda]' in the checkout, see its README"
+        hint = f"{_cuda_steps(missing)}, see docs/engines.md"
     else:
         hint = f"pip install '.[{name}]' in the checkout"
     return Extra(name, missing, hint)
+
+
+def _cuda_steps(missing: tuple[str, ...]) -> str:
+    """How to get what is missing of the extra for CUDA."""
+    if missing == (_GPU_RUNTIME,):
+        steps = f"pip install {_GPU_RUNTIME}"
+    else:
+        # mamba-ssm's own build needs the PyTorch that it is to run with.
+        steps = "pip install --no-build-isolation '.[cuda]' in the checkout"
+    if _GPU_RUNTIME in missing and _version("onnxruntime") is not None:
+        # Both bring the same module: one would hide the other.
+        return f"pip uninstall onnxruntime, then {steps}"
+    return steps
 
 
 def _is_missing(package: str) -> bool:

@@ -103,6 +103,35 @@ def test_onnxruntime_for_cpu_and_gpu_are_told_apart(
     (cuda,) = [e for e in found.extras if e.name == "cuda"]
     assert cuda.missing == missing
     assert "--no-build-isolation" in cuda.install
+    # Both packages bring the same module, and the one that is there would hide the other.
+    assert ("uninstall onnxruntime," in cuda.install) == (set(installed) == {"onnxruntime"})
+
+
+@pytest.mark.parametrize(
+    ("plain_runtime", "expected"),
+    [
+        (True, "pip uninstall onnxruntime, then pip install onnxruntime-gpu, see docs/engines.md"),
+        (False, "pip install onnxruntime-gpu, see docs/engines.md"),
+    ],
+)
+def test_an_extra_that_lacks_one_package_only(
+    plain_runtime: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, find = metadata.version, importlib.util.find_spec
+
+    def of(name: str) -> str:
+        if name == "onnxruntime-gpu" or (name == "onnxruntime" and not plain_runtime):
+            raise metadata.PackageNotFoundError(name)
+        return "1.2" if name == "onnxruntime" else version(name)
+
+    monkeypatch.setattr(metadata, "version", of)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: find("json" if n == "mamba_ssm" else n, *a)
+    )
+    (cuda,) = [e for e in doctor.diagnose().extras if e.name == "cuda"]
+    assert cuda.missing == ("onnxruntime-gpu",)
+    assert cuda.install == expected
+    assert (ROOT / "docs" / "engines.md").is_file()
 
 
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,8 +183,9 @@ def make_engine(
     automatic = device == "auto"
     if isinstance(device, str):
         device = resolve_device(device)
+    found, why_cpu = device, ""
     if automatic and (engine == "onnx" or isinstance(bundle, OnnxModel)):
-        device = _device_for_onnx(bundle.card.network, device)
+        device, why_cpu = _device_for_onnx(bundle.card.network, device)
     if isinstance(bundle, OnnxModel):
         if engine not in ("auto", "onnx"):
             raise ModelError(
@@ -203,17 +204,19 @@ def make_engine(
         kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision)
     if device.type == "cpu" and kind.name != "onnx":
         say_if_missing()
-    return kind.make(bundle, device=device, precision=taken, batch_size=batch_size)
+    made = kind.make(bundle, device=device, precision=taken, batch_size=batch_size)
+    if why_cpu:  # not before it is sure that it runs at all
+        log.warning("the ONNX graph runs on the CPU, not on %s: %s", found, why_cpu)
+    return made
 
 
-def _device_for_onnx(config: NetworkConfig, device: torch.device) -> torch.device:
-    """The device, or the CPU where onnxruntime runs a graph there only; says so."""
+def _device_for_onnx(config: NetworkConfig, device: torch.device) -> tuple[torch.device, str]:
+    """The device, or the CPU and the reason where onnxruntime runs a graph there only."""
     cpu = torch.device("cpu")
     reason = onnx.unavailable(config, device, "fp32")
     if device == cpu or not reason or onnx.unavailable(config, cpu, "fp32"):
-        return device
-    log.warning("the ONNX graph runs on the CPU, not on %s: %s", device, reason)
-    return cpu
+        return device, ""
+    return cpu, reason
 
 
 def _works(config: NetworkConfig, device: torch.device) -> str:

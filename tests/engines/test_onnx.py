@@ -161,26 +161,54 @@ def test_what_onnx_cannot_do(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatc
         make_engine(bundle, engine="onnx", device=torch.device("cuda:0"))
 
 
-@pytest.mark.parametrize("as_file", [False, True])
-def test_without_a_cuda_provider_an_automatic_device_is_the_cpu(
-    bundle: ModelBundle,
-    as_file: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
-    model = load_bundle(tmp_path / "m.onnx") if as_file else bundle
+@pytest.fixture
+def card_without_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA device that PyTorch knows and onnxruntime, the only one installed, does not."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(metadata, "version", lambda package: _only(package, "onnxruntime"))
+
+
+@pytest.mark.usefixtures("card_without_provider")
+@pytest.mark.parametrize("as_file", [False, True])
+def test_without_a_cuda_provider_an_automatic_device_is_the_cpu(
+    bundle: ModelBundle, as_file: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
+    model = load_bundle(tmp_path / "m.onnx") if as_file else bundle
     engine = make_engine(model, engine="auto" if as_file else "onnx", device="auto")
     assert (engine.name, engine.device) == ("onnx", "cpu")
     assert [r.message for r in caplog.records if "no CUDA provider" in r.message]
     with pytest.raises(DeviceError, match="no CUDA provider"):  # a card that was asked for by name
         make_engine(model, engine="onnx", device="cuda")
+
+
+@pytest.mark.usefixtures("card_without_provider")
+@pytest.mark.parametrize(
+    ("as_file", "engine", "precision", "says"),
+    [
+        (False, "onnx", "bf16", "fp32 only"),
+        (True, "auto", "bf16", "fp32 only"),
+        (True, "patch", "auto", "needs a model's weights"),
+    ],
+)
+def test_what_is_refused_is_not_said_to_run_on_the_cpu(
+    bundle: ModelBundle,
+    as_file: bool,
+    engine: str,
+    precision: str,
+    says: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
+    model = load_bundle(tmp_path / "m.onnx") if as_file else bundle
+    with pytest.raises((DeviceError, ModelError), match=says):
+        make_engine(model, engine=engine, device="auto", precision=precision)
+    assert not caplog.records
 
 
 def _only(package: str, installed: str) -> str:
