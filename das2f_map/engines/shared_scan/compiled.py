@@ -211,19 +211,21 @@ class CompiledFirstStage:
     def _packed_in_tiles(self, weight: Tensor, bf16: int | bool) -> int:
         """(outputs, inputs) → (inputs / 64, outputs / 32, 2, parts, 2, 16, 16, 2) in bfloat16.
 
-        Steps of 64 inputs, bands of 32 outputs, and of these tiles of 32 inputs and 16 outputs, pairs of inputs
-        side by side. Three parts add up to the float32 number; one is the number rounded. Then inputs come as
-        they are, else the first and the second 16 in turns.
+        Steps of 64 inputs, bands of 32 outputs, and of these tiles of 32 inputs and 16 outputs, pairs of
+        inputs side by side. Three parts add up to the float32 number; one is the number rounded. Then inputs
+        come as they are, else the first and the second 16 in turns.
         """
         parts, rest = [], weight
         for _ in range(1 if bf16 else 3):
             parts.append(rest.to(torch.bfloat16))
             rest = rest - parts[-1].float()
         outputs, inputs = weight.shape
-        tiles = torch.stack(parts).view(-1, outputs // 32, 2, 16, inputs // 64, 2, 32)
+        # parts, bands, tiles, outputs, steps, tiles, and an input's place in both orders
+        shape = (-1, outputs // 32, 2, 16, inputs // 64, 2, *((16, 2) if bf16 else (2, 16)))
+        tiles = torch.stack(parts).view(shape)
         if not bf16:
-            tiles = tiles.unflatten(-1, (2, 16)).transpose(-1, -2).flatten(-2)
-        return self._keep(tiles.unflatten(-1, (16, 2)).permute(4, 1, 5, 0, 2, 6, 3, 7))
+            tiles = tiles.transpose(-1, -2)
+        return self._keep(tiles.permute(4, 1, 5, 0, 2, 6, 3, 7))
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. What it returns is good until the next call."""
