@@ -16,6 +16,7 @@ This is the plain twin of the compiled kernels, and what runs where they cannot.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,8 @@ from torch.nn import functional as F
 from das2f_map.engines.shared_scan.maps import BlockRuns, MixerMaps, split_scan
 from das2f_map.engines.shared_scan.runs import AxisRuns, Indices
 from das2f_map.engines.shared_scan.workspace import Workspace
+
+_CACHE_LINE = 16  # float32 values
 
 
 class _Steps(NamedTuple):
@@ -85,7 +88,7 @@ def scan_block(
     _, directions = split_scan(maps.scan, width, states)
     rows, cols = maps.runs
     p = rows.patch
-    out = workspace.take("out", (rows.outputs, cols.outputs, p, p, width), x).zero_()
+    out = workspace.take("out", (rows.outputs, cols.outputs, p, p, width), x)
     for columns in (False, True):
         k = 2 * backwards + columns
         dt, b, c = directions[k]
@@ -95,7 +98,7 @@ def scan_block(
             steps, across, along, view = steps.transposed, cols, rows, out.permute(1, 0, 3, 2, 4)
         if backwards:
             steps = steps.reversed
-        _scan_rows(steps, decay[k], skip[k], across, along, view, workspace)
+        _scan_rows(steps, decay[k], skip[k], across, along, view, workspace, add=columns)
     return out
 
 
@@ -107,23 +110,26 @@ def _scan_rows(
     along: AxisRuns,
     out: Tensor,
     workspace: Workspace,
+    *,
+    add: bool,
 ) -> None:
-    """Add the row-major scan to ``out`` ``(across, along, P, P, D)``."""
+    """Write the row-major scan to ``out`` ``(across, along, P, P, D)``, or add it to what is there."""
     p, outputs = across.patch, across.outputs
     width, states = decay.shape
     edge = max(steps.runs.rows.edge, steps.x_runs.rows.edge)
     # Of the patches that have the row in their middle, as the products want them; and of the others.
-    middle = workspace.take("middle", (along.outputs, width, outputs, states), decay).zero_()
+    middle = _apart(workspace, "middle", outputs, (along.outputs, width, states), decay).zero_()
     border = workspace.take("border", (outputs, along.outputs, states, width), decay).zero_()
     scan = _RowScan(steps, decay, skip, workspace)
 
-    def add(first: int, last: int, token: int, y: Tensor) -> None:
-        """Row ``token`` of patches ``first..last``: ``y`` is (patches or 1, starts, P, D)."""
+    put = Tensor.add_ if add else Tensor.copy_
+
+    def put_row(first: int, last: int, token: int, y: Tensor) -> None:
+        """Row ``token`` of patches ``first..last``: ``y`` is (patches, starts, P, D)."""
         # The next patch meets the same row one position earlier.
         s0, s1, s2, s3, s4 = out.stride()
         offset = out.storage_offset() + first * s0 + (token - first) * s2
-        shape = (last - first + 1, *y.shape[1:])
-        out.as_strided(shape, (s0 - s2, s1, s3, s4), offset).add_(y)
+        put(out.as_strided(y.shape, (s0 - s2, s1, s3, s4), offset), y)
 
     for token in range(outputs + p - 1):
         # Patch i meets this row at its position token - i.
@@ -132,80 +138,113 @@ def _scan_rows(
             if 0 <= patch < outputs:
                 state = border[patch]
                 if position == p - edge:
-                    state.copy_(middle[:, :, patch].transpose(1, 2))
-                add(patch, patch, token, scan.directly(patch, position, state)[None])
+                    state.copy_(middle[patch].transpose(1, 2))
+                put_row(patch, patch, token, scan.directly(patch, position, state)[None])
                 if position == edge - 1:
-                    middle[:, :, patch].copy_(state.transpose(1, 2))
+                    middle[patch].copy_(state.transpose(1, 2))
         first, last = max(0, token - (p - 1 - edge)), min(outputs - 1, token - edge)
         if first > last:
             continue
         # Any of the patches serves: they all have the row in their middle.
         end_state = workspace.take("end state", (along.outputs, states, width), decay).zero_()
-        add(first, last, token, scan.directly(last, token - last, end_state)[None])
+        local = scan.directly(last, token - last, end_state)
         weight, end_decay = scan.response(last, token - last)
-        now = middle[:, :, first : last + 1]
-        # (starts, D, patches, N) @ (starts, D, N, P)
-        y = workspace.take("middle y", (*now.shape[:3], p), decay)
-        torch.matmul(now, weight.transpose(2, 3), out=y)
-        add(first, last, token, y.permute(2, 0, 3, 1))
-        torch.addcmul(end_state.transpose(1, 2)[:, :, None], now, end_decay[:, :, None], out=now)
+        now = middle[first : last + 1]
+        y = workspace.take("middle y", (along.outputs, width, len(now), p), decay)
+        y.copy_(local.transpose(1, 2)[:, :, None])
+        # (starts x D, patches, N) @ (starts x D, N, P)
+        products = now.flatten(1, 2).transpose(0, 1), weight.flatten(1, 2).permute(1, 2, 0)
+        y.flatten(0, 1).baddbmm_(*products)
+        put_row(first, last, token, y.permute(2, 0, 3, 1))
+        turned = workspace.take("turned", end_decay.shape, decay).copy_(end_state.transpose(1, 2))
+        torch.addcmul(turned, now, end_decay, out=now)
+
+
+def _apart(workspace: Workspace, name: str, count: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """``(count, *shape)``, of which neighbours do not fall into the same cache sets."""
+    size = math.prod(shape)
+    return workspace.take(name, (count, size + _CACHE_LINE), like)[:, :size].unflatten(1, shape)
 
 
 class _RowScan:
-    """Scans one row of tokens, of all the patches that start along it."""
+    """Scans one row of tokens, of all the patches that start along it.
+
+    Every row has as many entries, so that its tensors, and the views of them step by step, are made once.
+    """
 
     def __init__(self, steps: _Steps, decay: Tensor, skip: Tensor, workspace: Workspace) -> None:
-        self._steps, self._decay, self._skip, self._workspace = steps, decay, skip, workspace
+        self._steps, self._decay, self._skip = steps, decay, skip
         self._decay_rows = decay.t().contiguous()
         # Entries of each step's tokens, by the classes of x and by those of the parameters: (P, starts).
         tables = [r.cols.table().T.copy() for r in (steps.x_runs, steps.runs)]
         self._x_entries, self._entries = (torch.from_numpy(t).to(decay.device) for t in tables)
         # Those of one step are neighbours in one run. Not read back from a card, which would wait for it.
-        self._runs = [slice(e, e + tables[1].shape[1]) for e in tables[1][:, 0].tolist()]
+        runs = [slice(e, e + tables[1].shape[1]) for e in tables[1][:, 0].tolist()]
+        (width, states), (patch, starts), entries = decay.shape, self._entries.shape, steps.dt.shape[1]
+
+        def take(name: str, *shape: int) -> Tensor:
+            return workspace.take(name, shape, decay)
+
+        self._exp = take("exp", entries, states, width)
+        self._exp_steps = [self._exp[run] for run in runs]
+        self._x, self._drive = take("x", patch, starts, width), take("drive", patch, starts, width)
+        self._b, self._c = take("b", patch, starts, states), take("c", patch, starts, states)
+        self._y = take("y", patch, starts, width)
+        self._steps_of_scan = list(
+            zip(
+                self._exp_steps,
+                self._drive[:, :, None].unbind(),
+                self._b[..., None].unbind(),
+                self._c[:, :, None].unbind(),
+                self._y[:, :, None].unbind(),
+                strict=True,
+            )
+        )
+        # The same with N last, for the response.
+        self._exp_by_channel = take("exp by channel", entries, width, states)
+        self._c_by_channel = take("c by channel", entries, width, states)
+        self._product = take("product", starts, width, states)
+        self._weight = _apart(workspace, "weight", patch, (starts, width, states), decay)
+        self._steps_of_response = [
+            (self._exp_by_channel[run], self._c_by_channel[run], w)
+            for run, w in zip(runs, self._weight.unbind(), strict=True)
+        ]
 
     def directly(self, patch: int, position: int, state: Tensor) -> Tensor:
         """Scan row ``position`` of the patches at ``patch`` across the rows.
 
-        Updates ``state`` ``(starts, N, D)``; returns y with D x ``(starts, P, D)``, in the workspace.
+        Updates ``state`` ``(starts, N, D)``; returns y with D x ``(starts, P, D)``, good until the next call.
         """
         x_row, row = self._rows(patch, position)
-        dt, b, c = self._steps.dt[row], self._steps.b[row], self._steps.c[row]
-        exp = self._workspace.take("exp", (len(dt), *self._decay_rows.shape), state)
-        torch.mul(dt[:, None, :], self._decay_rows, out=exp).exp_()
-        x = self._spread("x", self._steps.x[x_row], self._x_entries)
-        drive = self._spread("drive", dt, self._entries).mul_(x)[:, :, None]
-        b = self._spread("b", b, self._entries)[..., None]
-        c = self._spread("c", c, self._entries)[:, :, None]
-        y = self._workspace.take("y", (len(x), len(state), 1, state.shape[-1]), state)
-        for run, d, bt, ct, yt in zip(
-            self._runs, drive.unbind(), b.unbind(), c.unbind(), y.unbind(), strict=True
-        ):
-            state.mul_(exp[run]).addcmul_(d, bt)
-            torch.bmm(ct, state, out=yt)
-        return y[:, :, 0].addcmul_(x, self._skip).transpose(0, 1)
+        dt = self._steps.dt[row]
+        torch.mul(dt[:, None, :], self._decay_rows, out=self._exp).exp_()
+        self._spread(self._steps.x[x_row], self._x_entries, self._x)
+        self._spread(dt, self._entries, self._drive).mul_(self._x)
+        self._spread(self._steps.b[row], self._entries, self._b)
+        self._spread(self._steps.c[row], self._entries, self._c)
+        for exp, drive, b, c, y in self._steps_of_scan:
+            state.mul_(exp).addcmul_(drive, b)
+            torch.bmm(c, state, out=y)
+        return self._y.addcmul_(self._x, self._skip).transpose(0, 1)
 
     def response(self, patch: int, position: int) -> tuple[Tensor, Tensor]:
-        """What a row makes of a state: W ``(starts, D, P, N)`` and P_end ``(starts, D, N)``.
+        """What a row makes of a state: W ``(P, starts, D, N)`` and P_end ``(starts, D, N)``.
 
-        In the workspace.
+        Good until the next call.
         """
         _, row = self._rows(patch, position)
-        dt, c = self._steps.dt[row], self._spread("c", self._steps.c[row], self._entries)[:, :, None]
-        patch_size, starts = self._entries.shape
-        exp = self._workspace.take("exp", (len(dt), *self._decay.shape), dt)
-        torch.mul(dt[:, :, None], self._decay, out=exp).exp_()
-        product = self._workspace.take("product", (starts, *self._decay.shape), dt).fill_(1)
-        shape = (starts, self._decay.shape[0], patch_size, self._decay.shape[1])
-        weight = self._workspace.take("weight", shape, dt)
-        for run, ct, wt in zip(self._runs, c.unbind(), weight.unbind(2), strict=True):
-            torch.mul(product.mul_(exp[run]), ct, out=wt)
-        return weight, product
+        torch.mul(self._steps.dt[row][:, :, None], self._decay, out=self._exp_by_channel).exp_()
+        # Once for every channel: a product of tensors alike in shape is one loop, not one a channel.
+        self._c_by_channel.copy_(self._steps.c[row][:, None, :])
+        self._product.fill_(1)
+        for exp, c, weight in self._steps_of_response:
+            torch.mul(self._product.mul_(exp), c, out=weight)
+        return self._weight, self._product
 
-    def _spread(self, name: str, values: Tensor, entries: Tensor) -> Tensor:
+    def _spread(self, values: Tensor, entries: Tensor, out: Tensor) -> Tensor:
         """Values of a row's entries by step: ``(P, starts, …)``."""
-        out = self._workspace.take(name, (entries.numel(), values.shape[-1]), values)
-        torch.index_select(values.contiguous(), 0, entries.view(-1), out=out)
-        return out.view(*entries.shape, -1)
+        torch.index_select(values.contiguous(), 0, entries.view(-1), out=out.view(-1, out.shape[-1]))
+        return out
 
     def _rows(self, patch: int, position: int) -> tuple[int, int]:
         x_row, row = (int(r.rows.entry(patch, position)) for r in (self._steps.x_runs, self._steps.runs))

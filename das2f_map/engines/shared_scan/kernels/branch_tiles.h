@@ -15,6 +15,9 @@ constexpr int kGroups = kWidth / kSide;
 constexpr int kRegister = kSide * kInputs;  // bfloat16 numbers of a tile register
 // Pairs of vectors of the hidden layer that pass GELU after four products.
 constexpr int kMeanwhile = kParts == 1 ? 8 : 2;
+// Products of parts of tokens and of weights, in an order in which most have one of them in common with the last.
+constexpr int kProducts = kParts * (kParts + 1) / 2;
+constexpr int kOrder[6][2] = {{2 * (kParts > 1), 0}, {1, 0}, {0, 0}, {0, 2}, {0, 1}, {1, 1}};
 static_assert(kLanes == kSide && kVectors == 2 && kHiddenStep == kWidth, "as the tile registers are used");
 
 typedef float Sums[kSide][kSide];  // tokens, channels
@@ -156,22 +159,25 @@ DAS2F_FN void multiply(const uint16_t *&weight, const Packed &in, Channels &out,
             _tile_zero(2);
             _tile_zero(3);
         }
-        for (int pair = 0; pair < kGroups / 2; ++pair)
-#pragma GCC unroll 3
-            for (int b = 0; b < kParts; ++b, weight += 2 * kRegister) {
-                _tile_loadd(6, weight, row);
-                _tile_loadd(7, weight + kRegister, row);
-#pragma GCC unroll 3
-                for (int a = 0; a < kParts - b; ++a) {
+        for (int pair = 0; pair < kGroups / 2; ++pair, weight += kParts * 2 * kRegister) {
+#pragma GCC unroll 6
+            for (int i = 0; i < kProducts; ++i) {
+                const int a = kOrder[i][0], b = kOrder[i][1];
+                if (i == 0 || b != kOrder[i - 1][1]) {
+                    _tile_loadd(6, weight + b * 2 * kRegister, row);
+                    _tile_loadd(7, weight + (b * 2 + 1) * kRegister, row);
+                }
+                if (i == 0 || a != kOrder[i - 1][0]) {
                     _tile_loadd(4, in[a][pair][0], row);
                     _tile_loadd(5, in[a][pair][1], row);
-                    _tile_dpbf16ps(0, 4, 6);
-                    _tile_dpbf16ps(1, 4, 7);
-                    _tile_dpbf16ps(2, 5, 6);
-                    _tile_dpbf16ps(3, 5, 7);
-                    meanwhile.some(kMeanwhile);
                 }
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+                meanwhile.some(kMeanwhile);
             }
+        }
         _tile_stored(0, out[0][g], row);
         _tile_stored(1, out[0][g + 1], row);
         _tile_stored(2, out[1][g], row);
