@@ -163,7 +163,7 @@ def _scan_rows(
 def _apart(workspace: Workspace, name: str, count: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """``(count, *shape)``, of which neighbours do not fall into the same cache sets."""
     size = math.prod(shape)
-    return workspace.take(name, (count, size + _CACHE_LINE), like)[:, :size].unflatten(1, shape)
+    return workspace.take(name, (count, size + _CACHE_LINE), like)[:, :size].view(count, *shape)
 
 
 class _RowScan:
@@ -186,20 +186,20 @@ class _RowScan:
             return workspace.take(name, shape, decay)
 
         self._exp = take("exp", entries, states, width)
-        self._exp_steps = [self._exp[run] for run in runs]
         self._x, self._drive = take("x", patch, starts, width), take("drive", patch, starts, width)
         self._b, self._c = take("b", patch, starts, states), take("c", patch, starts, states)
         self._y = take("y", patch, starts, width)
-        self._steps_of_scan = list(
-            zip(
-                self._exp_steps,
+        self._steps_of_scan = [
+            (self._exp[run], drive, b, c, y)
+            for run, drive, b, c, y in zip(
+                runs,
                 self._drive[:, :, None].unbind(),
                 self._b[..., None].unbind(),
                 self._c[:, :, None].unbind(),
                 self._y[:, :, None].unbind(),
                 strict=True,
             )
-        )
+        ]
         # The same with N last, for the response.
         self._exp_by_channel = take("exp by channel", entries, width, states)
         self._c_by_channel = take("c by channel", entries, width, states)
