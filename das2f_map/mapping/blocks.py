@@ -67,7 +67,8 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generato
     When this is left, even by interrupts, ``work`` runs no longer: what it reads from may be closed then.
     """
     options = dict(rasterio.env.getenv()) if rasterio.env.hasenv() else None
-    running = threading.Lock()
+    # Not a plain lock: a generator that nobody closed may be collected, and so left, in the reading thread.
+    running = threading.RLock()
     made: SimpleQueue[Future[Result]] = SimpleQueue()
     left = False
 
@@ -78,9 +79,11 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generato
             result: Future[Result] = Future()
             try:
                 with _gdal_options(options):
-                    result.set_result(work(item))
+                    value = work(item)
             except BaseException as error:  # raised again when it is its turn
                 result.set_exception(error)
+            else:
+                result.set_result(value)
             made.put(result)
 
     # Neither used in a `with` nor waited for through its futures. Before Python 3.13 a thread whose `join`
