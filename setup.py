@@ -7,11 +7,27 @@ models lie in models/ of a checkout and inside the package, as das2f_map/models,
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, CompileError
 
 SCAN = "das2f_map/network/selective_scan/scan.cpp"
 SHARED_SCAN = "das2f_map/engines/shared_scan/kernels/shared_scan.cpp"
 
+
+
+class BuildKernels(build_ext):
+    """Tries again without the matrix unit's instructions, which a compiler may know and its assembler not."""
+
+    def build_extension(self, ext):
+        try:
+            super().build_extension(ext)
+        except (CCompilerError, CompileError):
+            ext.define_macros.append(("DAS2F_NO_TILES", None))
+            super().build_extension(ext)
+
+
 setup(
+    cmdclass={"build_ext": BuildKernels},
     packages=[*find_packages(include=["das2f_map*"]), "das2f_map.models"],
     package_dir={"das2f_map.models": "models"},
     # Nothing else that MANIFEST.in names: the kernels' sources are for the source package alone.

@@ -161,6 +161,22 @@ def test_kernels_agree_with_every_patch(
 
 @needs_kernels
 @each_level
+@pytest.mark.parametrize("mlp_ratio", [1, 3])
+def test_kernels_agree_with_other_hidden_layers(
+    mlp_ratio: int, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of the hidden layer, and an odd number of them."""
+    choose_level(level, monkeypatch)
+    scene = block(1, 2)
+    expected = truth(trained_looking(torch.float64, mlp_ratio=mlp_ratio), scene)
+    engine = SharedScanEngine(trained_looking(torch.float32, mlp_ratio=mlp_ratio))
+    assert engine.scan.startswith("compiled")
+    got = engine.logits(scene.ms, scene.pan, scene.all).reshape(expected.shape)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@needs_kernels
+@each_level
 def test_kernels_agree_where_activations_are_large(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden values of tens: their GELU, an approximation on an interval, has to go on as 0 and x outside."""
 

@@ -193,7 +193,7 @@ constexpr bool kManyRegisters = true;
 }  // namespace
 #endif
 
-#if defined(DAS2F_HAS_BF16) && defined(__linux__) && __GNUC__ >= 11
+#if defined(DAS2F_HAS_BF16) && defined(__linux__) && __GNUC__ >= 11 && !defined(DAS2F_NO_TILES)
 #define DAS2F_HAS_TILES 1
 #include <sys/syscall.h>
 #include <unistd.h>
