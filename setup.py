@@ -14,7 +14,6 @@ SCAN = "das2f_map/network/selective_scan/scan.cpp"
 SHARED_SCAN = "das2f_map/engines/shared_scan/kernels/shared_scan.cpp"
 
 
-
 class BuildKernels(build_ext):
     """Tries again without the matrix unit's instructions, which a compiler may know and its assembler not."""
 
