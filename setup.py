@@ -21,7 +21,7 @@ class BuildKernels(build_ext):
         try:
             super().build_extension(ext)
         except (CCompilerError, CompileError):
-            ext.define_macros.append(("DAS2F_NO_TILES", None))
+            ext.define_macros.append(("DAS2F_NO_AMX", None))
             super().build_extension(ext)
 
 

@@ -160,6 +160,26 @@ def test_kernels_agree_with_every_patch(
 
 
 @needs_kernels
+@pytest.mark.parametrize("bf16", [False, True])
+def test_weights_are_packed_for_amx_as_its_instructions_take_them(bf16: bool) -> None:
+    """Element by element, on any processor."""
+    kernels = SharedScanEngine(trained_looking(torch.float32))._kernels
+    assert isinstance(kernels, compiled.CompiledFirstStage)
+    weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    kernels._packed_for_amx(weight, bf16)
+    packed = kernels._kept[-1]
+    assert packed.dtype is torch.bfloat16
+    assert packed.shape == (2, 2, 2, 1 if bf16 else 3, 2, 16, 16, 2)
+    sums = packed.double().sum(dim=3)
+    for out, of in np.ndindex(64, 128):
+        register, place = of % 64 // 32, of % 32
+        row, half = divmod(place, 2) if bf16 else (place % 16, place // 16)
+        found = sums[of // 64, out // 32, register, out % 32 // 16, row, out % 16, half]
+        expected = weight[out, of].bfloat16() if bf16 else weight[out, of]
+        assert found == expected.double()
+
+
+@needs_kernels
 @each_level
 @pytest.mark.parametrize("mlp_ratio", [1, 3])
 def test_kernels_agree_with_other_hidden_layers(

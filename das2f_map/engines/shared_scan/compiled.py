@@ -24,7 +24,7 @@ from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 
 _ABI = 4
 LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 with AMX")
-_BF16_LEVEL, _TILES_LEVEL = 3, 4
+_BF16_LEVEL, _AMX_LEVEL = 3, 4
 _LOG2E = 1.4426950408889634
 _HIDDEN_STEP = 64
 
@@ -161,7 +161,7 @@ class CompiledFirstStage:
             inner, outer = tail.mlp[0], tail.mlp[2]
             assert isinstance(inner, nn.Linear)
             assert isinstance(outer, nn.Linear)
-            pack = self._packed_in_tiles if self._level >= _TILES_LEVEL else self._packed
+            pack = self._packed_for_amx if self._level >= _AMX_LEVEL else self._packed
             w.project[i] = pack(tail.out_proj.weight, w.bf16)
             w.mlp_in[i] = pack(inner.weight, w.bf16)
             w.mlp_in_bias[i] = self._keep(inner.bias)
@@ -208,19 +208,20 @@ class CompiledFirstStage:
                     packed.append(block.t().flatten())
         return self._keep(torch.cat(packed))
 
-    def _packed_in_tiles(self, weight: Tensor, bf16: int | bool) -> int:
+    def _packed_for_amx(self, weight: Tensor, bf16: int | bool) -> int:
         """(outputs, inputs) → (inputs / 64, outputs / 32, 2, parts, 2, 16, 16, 2) in bfloat16.
 
-        Steps of 64 inputs, bands of 32 outputs, and of these tiles of 32 inputs and 16 outputs, pairs of
-        inputs side by side. Three parts add up to the float32 number; one is the number rounded. Then inputs
-        come as they are, else the first and the second 16 in turns.
+        In the order in which the kernel reads them: steps of 64 inputs, bands of 32 outputs, and of each the
+        tile registers of 32 inputs and 16 outputs, pairs of inputs side by side. Three parts add up to the
+        float32 number; one is the number rounded. A pair is of neighbours where there is one part, else of
+        one of the first 16 inputs and one of the second 16, as the kernel cuts its tokens.
         """
         parts, rest = [], weight
         for _ in range(1 if bf16 else 3):
             parts.append(rest.to(torch.bfloat16))
             rest = rest - parts[-1].float()
         outputs, inputs = weight.shape
-        # parts, bands, tiles, outputs, steps, tiles, and an input's place in both orders
+        # parts, bands, registers, outputs, steps, registers, and an input's place in its register
         shape = (-1, outputs // 32, 2, 16, inputs // 64, 2, *((16, 2) if bf16 else (2, 16)))
         tiles = torch.stack(parts).view(shape)
         if not bf16:

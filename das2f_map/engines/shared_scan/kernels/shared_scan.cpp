@@ -46,10 +46,10 @@ struct Das2fSharedWeights {
     const float *skip[4];           // (64): D, summed over the directions
     const float *norm[4];           // (2, 64): weight and bias
     const float *out_norm[4];       // (2, 64)
-    const void *project[4];         // packed (64 outputs, 64 inputs), for tiles as for vectors
+    const void *project[4];         // packed (64 outputs, 64 inputs), otherwise for AMX
     const void *mlp_in[4];          // packed (hidden, 64)
     const float *mlp_in_bias[4];    // (hidden)
-    const void *mlp_out[4];         // packed (64, hidden); for tiles one step of the hidden layer after the other
+    const void *mlp_out[4];         // packed (64, hidden); for AMX one step of the hidden layer after the other
     const float *mlp_out_bias[4];   // (64)
     const float *fusion_norm;       // (2, 16)
     const float *fusion_gate[2];    // packed (16, 32)
@@ -137,7 +137,7 @@ const PhiTable<2> kCoarsePhi;
 }  // namespace
 
 #define DAS2F_BF16 0
-#define DAS2F_TILES 0
+#define DAS2F_AMX 0
 namespace {
 #define DAS2F_FN ALWAYS_INLINE
 // A vector is a register: of 512, 256 and, elsewhere, 128 bits. Compilers take wider ones apart badly.
@@ -193,30 +193,30 @@ constexpr bool kManyRegisters = true;
 }  // namespace
 #endif
 
-#if defined(DAS2F_HAS_BF16) && defined(__linux__) && __GNUC__ >= 11 && !defined(DAS2F_NO_TILES)
-#define DAS2F_HAS_TILES 1
+#if defined(DAS2F_HAS_BF16) && defined(__linux__) && __GNUC__ >= 11 && !defined(DAS2F_NO_AMX)
+#define DAS2F_HAS_AMX 1
 #include <sys/syscall.h>
 #include <unistd.h>
-#undef DAS2F_TILES
-#define DAS2F_TILES 1
-#define DAS2F_TILES_TARGET \
+#undef DAS2F_AMX
+#define DAS2F_AMX 1
+#define DAS2F_AMX_TARGET \
     "avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma,amx-tile,amx-bf16"
 namespace {
-#define DAS2F_FN inline __attribute__((always_inline, target(DAS2F_TILES_TARGET)))
-namespace tiles_bf16 {
+#define DAS2F_FN inline __attribute__((always_inline, target(DAS2F_AMX_TARGET)))
+namespace amx_bf16 {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
 #include "../../../network/selective_scan/lanes.h"
 #include "tail.h"
-}  // namespace tiles_bf16
+}  // namespace amx_bf16
 #undef DAS2F_BF16
 #define DAS2F_BF16 0
-namespace tiles {
+namespace amx {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
 #include "../../../network/selective_scan/lanes.h"
 #include "tail.h"
-}  // namespace tiles
+}  // namespace amx
 #undef DAS2F_FN
 }  // namespace
 #endif
@@ -246,15 +246,15 @@ __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma"))
     bf16::tail_items(b, w, next);
 }
 #endif
-#ifdef DAS2F_HAS_TILES
-__attribute__((target(DAS2F_TILES_TARGET))) void tail_tiles(
+#ifdef DAS2F_HAS_AMX
+__attribute__((target(DAS2F_AMX_TARGET))) void tail_amx(
     const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
-    if (w.bf16) tiles_bf16::tail_items(b, w, next);
-    else tiles::tail_items(b, w, next);
+    if (w.bf16) amx_bf16::tail_items(b, w, next);
+    else amx::tail_items(b, w, next);
 }
 
 // Whether processor and system have the matrix unit for bfloat16; Linux gives it to a process that asks.
-bool tiles_usable() {
+bool amx_usable() {
     static const bool usable = [] {
         unsigned a, b, c, d;
         if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
@@ -327,8 +327,8 @@ DAS2F_EXPORT int das2f_shared_level(void) {
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
 #ifdef DAS2F_HAS_BF16
         if (__builtin_cpu_supports("avx512bf16")) {
-#ifdef DAS2F_HAS_TILES
-            if (tiles_usable()) return 4;
+#ifdef DAS2F_HAS_AMX
+            if (amx_usable()) return 4;
 #endif
             return 3;
         }
@@ -348,9 +348,9 @@ DAS2F_EXPORT void das2f_shared_packing(int level, int64_t *packing) {
     const int64_t wide[3] = {lanes16::kLanes, lanes16::kTile, lanes16::kOut};
     const int64_t half[3] = {lanes8::kLanes, lanes8::kTile, lanes8::kOut};
     if (level > 0) std::memcpy(packing, level >= 2 ? wide : half, sizeof own);
-#ifdef DAS2F_HAS_TILES
-    static_assert(tiles::kTile == tiles_bf16::kTile && tiles::kOut == lanes16::kOut, "one packing serves both");
-    if (level >= 4) packing[1] = tiles::kTile;
+#ifdef DAS2F_HAS_AMX
+    static_assert(amx::kTile == amx_bf16::kTile && amx::kOut == lanes16::kOut, "one packing serves both");
+    if (level >= 4) packing[1] = amx::kTile;
 #endif
 #endif
     (void)level;
@@ -395,8 +395,8 @@ DAS2F_EXPORT int das2f_shared_tail(
 #ifdef DAS2F_HAS_BF16
     if (w->bf16) worker = tail_bf16;
 #endif
-#ifdef DAS2F_HAS_TILES
-    if (level >= 4) worker = tail_tiles;
+#ifdef DAS2F_HAS_AMX
+    if (level >= 4) worker = tail_amx;
 #endif
 #endif
     (void)level;

@@ -139,8 +139,8 @@ DAS2F_FN void locate_entries(
     }
 }
 
-#if DAS2F_TILES
-#include "branch_tiles.h"
+#if DAS2F_AMX
+#include "branch_amx.h"
 #else
 #include "branch_vectors.h"
 #endif
@@ -239,14 +239,14 @@ DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w,
     void *place = memory.data();
     size_t room = memory.size();
     TailScratch &s = *static_cast<TailScratch *>(std::align(64, sizeof(TailScratch), place, room));
-#if DAS2F_TILES
-    configure_tiles();
+#if DAS2F_AMX
+    configure_registers();
 #endif
     for (int64_t item = next++; item < b.patches; item = next++) {
         const int64_t row = b.wanted[item] / b.cols, col = b.wanted[item] % b.cols;
         // Branch by branch: its weights then stay in second-level cache for the whole patch.
         for (int branch = 0; branch < 4; ++branch)
-            for (int tile = 0; tile < kTiles; ++tile) 
+            for (int tile = 0; tile < kTiles; ++tile)
                 branch_tile(b, w, layout, branch, row, col, tile, s.branch, s.out[branch][tile]);
         for (int tile = 0; tile < kTiles; ++tile) take_specifics(tile, s);
         if (b.stage)
@@ -257,7 +257,7 @@ DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w,
             for (int tile = 0; tile < kTiles; ++tile) classify_tile(w, tile, s, logits);
         }
     }
-#if DAS2F_TILES
+#if DAS2F_AMX
     _tile_release();  // or the system keeps the registers at every switch of threads
 #endif
 }

@@ -2,8 +2,9 @@
 // float32. Included by tail.h in the place of branch_vectors.h.
 //
 // A tile register holds 16 tokens and 16 channels, or 32 for the products' inputs, so that tokens stay as they come;
-// only what leaves is turned into planes. Float32 is cut into three bfloat16 parts whose sum is the number itself, and
-// products of parts that matter to float32 are summed: all but those below 2^-22 of the whole.
+// only what leaves is turned into planes. Float32 is cut into three bfloat16 parts whose sum is the number itself (but for
+// numbers so small that the last part is denormal), and products of parts that matter to float32 are summed: all but
+// those below 2^-22 of the whole. Infinity becomes NaN on the way; both are refused in the end.
 //
 // The unit works by itself while vectors do something else, so that GELU and the cutting of one part of the
 // hidden layer stand between the products of its neighbours.
@@ -15,9 +16,11 @@ constexpr int kGroups = kWidth / kSide;
 constexpr int kRegister = kSide * kInputs;  // bfloat16 numbers of a tile register
 // Pairs of vectors of the hidden layer that pass GELU after four products.
 constexpr int kMeanwhile = kParts == 1 ? 8 : 2;
-// Products of parts of tokens and of weights, in an order in which most have one of them in common with the last.
+// Products of parts of tokens and of weights, in an order in which each has one of them in common with the last. One
+// part has the last of these products only.
 constexpr int kProducts = kParts * (kParts + 1) / 2;
-constexpr int kOrder[6][2] = {{2 * (kParts > 1), 0}, {1, 0}, {0, 0}, {0, 2}, {0, 1}, {1, 1}};
+constexpr int kOrders[6][2] = {{0, 2}, {0, 1}, {1, 1}, {1, 0}, {2, 0}, {0, 0}};
+constexpr const int (*kOrder)[2] = kOrders + 6 - kProducts;
 static_assert(kLanes == kSide && kVectors == 2 && kHiddenStep == kWidth, "as the tile registers are used");
 
 typedef float Sums[kSide][kSide];  // tokens, channels
@@ -32,7 +35,7 @@ struct BranchScratch {
 };
 
 // How the tile registers are used: 0 to 3 sums, 4 and 5 tokens, 6 and 7 weights; all of them whole.
-DAS2F_FN void configure_tiles() {
+DAS2F_FN void configure_registers() {
     struct alignas(64) {
         uint8_t palette = 1, start_row = 0, reserved[14] = {};
         uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -147,7 +150,7 @@ template <bool kAdd, class Meanwhile>
 DAS2F_FN void multiply(const uint16_t *&weight, const Packed &in, Channels &out, Meanwhile &meanwhile) {
     constexpr int64_t row = sizeof(Sums) / kSide;
     for (int g = 0; g < kGroups; g += 2) {
-        asm volatile("" : : : "memory");  // loads of tiles do not say what they read
+        asm volatile("" : : : "memory");  // loads of tile registers do not say what they read
         if (kAdd) {
             _tile_loadd(0, out[0][g], row);
             _tile_loadd(1, out[0][g + 1], row);
