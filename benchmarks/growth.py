@@ -20,8 +20,8 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,12 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
     engine = make_engine(bundle, engine="shared", device=device)
     with ExitStack() as stack:
 
-        def blocks(side: int) -> Iterator[ClassifiedBlock]:
+        def blocks(side: int) -> Generator[ClassifiedBlock, None, None]:
             folder = Path(task["folder"]) / str(side)
-            pair = stack.enter_context(open_pair(folder / "ms.tif", folder / "pan.tif"))
-            while True:  # around and around
-                yield from classify_blocks(pair, engine, bundle.card, pair.grids.ms.window)
+            with open_pair(folder / "ms.tif", folder / "pan.tif") as pair:
+                while True:  # around and around
+                    with closing(classify_blocks(pair, engine, bundle.card, pair.grids.ms.window)) as found:
+                        yield from found
 
         def seconds(scene: Iterator[ClassifiedBlock]) -> float:
             begin = time.perf_counter()
@@ -63,7 +64,8 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
             return time.perf_counter() - begin
 
         side, reference = task["side"], task["reference"]
-        scene, beside = blocks(side), blocks(reference)
+        # Closed before the files that they read ahead from.
+        scene, beside = (stack.enter_context(closing(blocks(s))) for s in (side, reference))
         count, beside_count = (math.ceil(s / BLOCK_SIZE) ** 2 for s in (side, reference))
         every = max(1, min(BETWEEN, count // beside_count))
         for _ in range(beside_count):

@@ -105,7 +105,7 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generato
             yield made.get().result()
     except GeneratorExit:
         pass
-    except BaseException as error:
+    except BaseException as error:  # an interrupt too: raised again when nothing runs any more
         first = error
     # Nothing is called between handlers and `try`: of two signals at once the second is raised after a call.
     left = True

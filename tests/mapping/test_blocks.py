@@ -26,30 +26,34 @@ PATIENCE = 60  # seconds; never waited for unless something is broken
 
 
 class Slow:
-    """Work that takes a while; knows what was begun and whether something runs."""
+    """Work of which the second item lasts until it is told to end; knows what was begun and what runs."""
 
-    def __init__(self, seconds: dict[int, float]) -> None:
-        self.seconds = seconds
+    def __init__(self) -> None:
         self.begun: list[int] = []
-        self.running = False
+        self.running = threading.Event()
+        self.end = threading.Event()
 
     def __call__(self, item: int) -> int:
-        self.running = True
         self.begun.append(item)
-        time.sleep(self.seconds.get(item, 0))
-        self.running = False
+        if item == 1:
+            self.running.set()
+            assert self.end.wait(PATIENCE)
+            time.sleep(0.1)  # whoever does not wait for it is gone by now
+            self.running.clear()
         return item
 
 
 @contextmanager
-def interrupts(*times: float) -> Iterator[None]:
-    """Interrupts, numbered, after as many seconds; none once the block is left."""
+def interrupts(*times: float, last: threading.Event) -> Iterator[None]:
+    """Interrupts, numbered, after as many seconds; ``last`` set with the last; none once it is left."""
     waits = iter(np.diff((0, *times)).tolist())
     count = 0
 
     def interrupt(*_: object) -> None:
         nonlocal count
         count += 1
+        if count == len(times):
+            last.set()
         signal.setitimer(signal.ITIMER_REAL, next(waits, 0))
         raise KeyboardInterrupt(count)
 
@@ -96,13 +100,13 @@ def test_errors_come_when_it_is_their_turn() -> None:
 
 
 def test_nothing_runs_on_after_it_was_left() -> None:
-    work = Slow({1: 0.2})
+    work = Slow()
     results = one_ahead(work, range(9))
     next(results)
-    while not work.running:
-        time.sleep(0.001)
+    assert work.running.wait(PATIENCE)
+    threading.Timer(0.1, work.end.set).start()
     results.close()
-    assert not work.running
+    assert not work.running.is_set()
     deadline = time.monotonic() + PATIENCE
     while any(t.name.startswith("read-ahead") for t in threading.enumerate()):
         assert time.monotonic() < deadline, "the thread should end by itself"
@@ -112,24 +116,72 @@ def test_nothing_runs_on_after_it_was_left() -> None:
 @pytest.mark.parametrize("times", [(0.1,), (0.1, 0.2), (0.1, 0.15, 0.2)])
 def test_nothing_runs_on_after_interrupts(times: tuple[float, ...]) -> None:
     """They come while the second is waited for and the third is queued, which is not begun then."""
-    work = Slow({1: 0.4})
+    work = Slow()
     results = one_ahead(work, range(9))
     next(results)
-    with interrupts(*times), pytest.raises(KeyboardInterrupt) as caught:
+    assert work.running.wait(PATIENCE)
+    with interrupts(*times, last=work.end), pytest.raises(KeyboardInterrupt) as caught:
         next(results)
     assert caught.value.args == (1,)
-    assert not work.running
-    time.sleep(0.05)
+    assert not work.running.is_set()
+    time.sleep(0.05)  # for one too many to begin
     assert work.begun == [0, 1]
 
 
 def test_interrupt_while_it_is_left_is_raised() -> None:
-    work = Slow({1: 0.3})
+    work = Slow()
     results = one_ahead(work, range(9))
     next(results)
-    with interrupts(0.1), pytest.raises(KeyboardInterrupt):
+    assert work.running.wait(PATIENCE)
+    with interrupts(0.1, last=work.end), pytest.raises(KeyboardInterrupt):
         results.close()
-    assert not work.running
+    assert not work.running.is_set()
+
+
+COLLECTED = """
+import gc, threading
+from das2f_map.mapping.blocks import one_ahead
+
+dropped = threading.Event()
+
+def work(item):
+    if item == 1:
+        assert dropped.wait(60)
+        gc.collect()
+        print("collected", flush=True)
+    return item
+
+class Cycle:
+    pass
+
+gc.disable()
+cycle = Cycle()
+cycle.own, cycle.results = cycle, one_ahead(work, range(9))
+next(cycle.results)
+del cycle
+dropped.set()
+"""
+
+
+def test_one_collected_in_its_own_thread_does_not_wait_for_itself() -> None:
+    """As part of a cycle that nobody closed; the interpreter ends all the same."""
+    ended = subprocess.run(
+        [sys.executable, "-c", COLLECTED], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "collected\n", "")
+
+
+def test_an_error_of_the_options_comes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are undone, when there is a result already."""
+
+    @contextmanager
+    def options(_: object) -> Iterator[None]:
+        yield
+        raise ValueError("the options'")
+
+    monkeypatch.setattr(blocks, "_gdal_options", options)
+    with pytest.raises(ValueError, match="the options'"):
+        next(one_ahead(str, range(3)))
 
 
 STOPPED_TWICE = """
