@@ -25,10 +25,10 @@ import torch
 from common import BASELINE, MIB, OURS, PLAIN
 from matplotlib.figure import Figure
 
+from das2f_map.bundle.files import load_bundle
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled, cuda, unavailable
 from das2f_map.engines.shared_scan.compiled import CompiledFirstStage
 from das2f_map.engines.shared_scan.maps import MS_EDGE, PAN_EDGE, BlockRuns
-from das2f_map.model import load_bundle
 from das2f_map.network import NetworkConfig
 from das2f_map.network.das2f import StageOutput
 from das2f_map.network.scan_order import DIRECTIONS

@@ -39,12 +39,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from rasterio.crs import CRS
 
-from das2f_map.doctor import diagnose
-from das2f_map.model import ModelBundle, load_bundle
+from das2f_map.bundle.files import load_bundle
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.network import Das2fNet
 from das2f_map.scene.grid import PAN_PER_MS
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import normalise
+from das2f_map.workflows.doctor import diagnose
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 MODEL: Final = ROOT / "models" / "landsat8-gulf"

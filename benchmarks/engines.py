@@ -32,18 +32,19 @@ from common import BASELINE, OURS, PLAIN, Float32
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from das2f_map.bundle.files import load_bundle
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines import Engine, onnx
 from das2f_map.engines.onnx import OnnxEngine
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled, unavailable
-from das2f_map.model import ModelBundle, load_bundle
+from das2f_map.labels.table import read_labels
 from das2f_map.network.selective_scan import BACKENDS, Backend, default_backend, use_backend
 from das2f_map.network.selective_scan.reference import to_steps, to_tokens
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import blocks_of
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import normalise
-from das2f_map.training.labels import read_labels
 
 NAME = "engines"
 STEP, REFERENCE, MAMBA, ENGINE = "step by step", "reference scan", "mamba-ssm", "engine"

@@ -30,9 +30,9 @@ import torch
 from common import OURS, PLAIN
 from matplotlib.figure import Figure
 
+from das2f_map.bundle.files import load_bundle
 from das2f_map.engines.choose import make_engine
-from das2f_map.mapping.blocks import BLOCK_SIZE, ClassifiedBlock, classify_blocks
-from das2f_map.model import load_bundle
+from das2f_map.running.blocks import BLOCK_SIZE, ClassifiedBlock, classify_blocks
 from das2f_map.scene.pair import open_pair
 
 NAME = "growth"

@@ -24,12 +24,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from das2f_map.accuracy import ConfusionMatrix, percent
-from das2f_map.model import ModelBundle, load_bundle
+from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
+from das2f_map.bundle.files import load_bundle
+from das2f_map.bundle.model import ModelBundle
+from das2f_map.labels.table import LabelTable, read_labels
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.pair import open_pair
 from das2f_map.training.dataset import PatchDataset, PatchReader
-from das2f_map.training.labels import LabelTable, read_labels
 from das2f_map.training.loop import predict
 from das2f_map.training.run_files import SPLIT_NAME
 

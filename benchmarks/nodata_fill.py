@@ -17,7 +17,9 @@ import rasterio
 from rasterio.windows import Window
 
 import das2f_map
-from das2f_map.model import ModelBundle, find_model, load_bundle
+from das2f_map.bundle.catalogue import find_model
+from das2f_map.bundle.files import load_bundle
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.scene import block
 from das2f_map.scene.fill import fill_invalid
 

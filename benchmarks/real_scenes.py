@@ -24,11 +24,11 @@ from PIL import Image
 
 import das2f_map
 from das2f_map.errors import Das2fMapError
-from das2f_map.mapping.align import align
 from das2f_map.scene.grid import Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.registration import measure_shift
+from das2f_map.workflows.align import align
 
 MODEL = "landsat8-gulf"
 MASKS = {"gulf": ("bqa.tif", (15,))}

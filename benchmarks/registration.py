@@ -28,11 +28,11 @@ from matplotlib.figure import Figure
 from rasterio.windows import Window as RasterioWindow
 from scipy import ndimage
 
+from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.registration import ShiftReport, measure_shift
 from das2f_map.scene.registration.images import MatchImages
-from das2f_map.scene.shift import PanShift
 
 PERFECT = ("berlin", "zion")
 """Made by averaging one image: their own shift is zero."""

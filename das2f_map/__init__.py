@@ -11,27 +11,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from das2f_map.mapping.align import align
-    from das2f_map.mapping.classify import classify
-    from das2f_map.mapping.inspect import inspect_pair as inspect
-    from das2f_map.mapping.models import load_model
-    from das2f_map.products.preview import preview
-    from das2f_map.training.evaluate import evaluate_map as evaluate
-    from das2f_map.training.fit import train
+from das2f_map._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from das2f_map.bundle.catalogue import load_model
+    from das2f_map.workflows.align import align
+    from das2f_map.workflows.classify import classify
+    from das2f_map.workflows.evaluate import evaluate_map as evaluate
+    from das2f_map.workflows.inspect import inspect_pair as inspect
+    from das2f_map.workflows.preview import preview
+    from das2f_map.workflows.train import train
 
 __all__ = ["__version__", "align", "classify", "evaluate", "inspect", "load_model", "preview", "train"]
 
 _HOMES = {
-    "align": ("das2f_map.mapping.align", "align"),
-    "classify": ("das2f_map.mapping.classify", "classify"),
-    "evaluate": ("das2f_map.training.evaluate", "evaluate_map"),
-    "inspect": ("das2f_map.mapping.inspect", "inspect_pair"),
-    "load_model": ("das2f_map.mapping.models", "load_model"),
-    "preview": ("das2f_map.products.preview", "preview"),
-    "train": ("das2f_map.training.fit", "train"),
+    "align": ("das2f_map.workflows.align", "align"),
+    "classify": ("das2f_map.workflows.classify", "classify"),
+    "evaluate": ("das2f_map.workflows.evaluate", "evaluate_map"),
+    "inspect": ("das2f_map.workflows.inspect", "inspect_pair"),
+    "load_model": ("das2f_map.bundle.catalogue", "load_model"),
+    "preview": ("das2f_map.workflows.preview", "preview"),
+    "train": ("das2f_map.workflows.train", "train"),
 }
 
 

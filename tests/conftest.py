@@ -16,6 +16,8 @@ HERE = Path(__file__).resolve().parent
 # Test files are imported without a package (importlib mode), so their helpers need a place on the path.
 sys.path.insert(0, str(HERE))
 
+from small_scene import Scene, make_scene  # noqa: E402 - the path is set above
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -24,3 +26,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real scenes in {folder}, which are not part of the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A made-up scene with labels, made once: tests only read it."""
+    return make_scene(tmp_path_factory.mktemp("scene"))

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import torch
 
+from das2f_map.bundle.card import Domain, ModelCard
+from das2f_map.bundle.files import load_bundle, save_bundle
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.legend import Legend
-from das2f_map.model import Domain, ModelBundle, ModelCard, PatchGeometry, load_bundle, save_bundle
 from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import BandStatistics
 
 NAMES = ("water", "forest", "bare soil")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from das2f_map.cli.console import print_table
 
 if TYPE_CHECKING:
-    from das2f_map.accuracy import ConfusionMatrix
+    from das2f_map.assess.confusion_matrix import ConfusionMatrix
 
 
 def print_accuracy(matrix: ConfusionMatrix, title: str) -> None:
     """Overall figures, accuracy per class, confusion matrix."""
-    from das2f_map.accuracy import percent
+    from das2f_map.assess.confusion_matrix import percent
 
     overall = [["OA", "AA", "kappa", "pixels"]]
     overall.append(

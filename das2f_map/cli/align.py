@@ -25,7 +25,7 @@ from das2f_map.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from das2f_map.mapping.align import AlignReport
+    from das2f_map.workflows.align import AlignReport
 
 
 def align_command(
@@ -52,7 +52,7 @@ def align_command(
 
     Example: das2f-map align ms.tif pan.tif -o aligned
     """
-    from das2f_map.mapping.align import align
+    from das2f_map.workflows.align import align
 
     found = align(
         ms,

@@ -15,7 +15,7 @@ from das2f_map import __version__
 from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, train
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError
-from das2f_map.products.libtiff_messages import keep_libtiff_quiet
+from das2f_map.outputs.libtiff_messages import keep_libtiff_quiet
 
 _INTERRUPTED = 130
 """Exit code of typer after Ctrl-C."""

@@ -100,7 +100,7 @@ def classify_command(
         raise typer.BadParameter("--vectors and --no-vectors contradict each other")
     if no_vectors and min_area is not None:
         raise typer.BadParameter("--min-area is about polygons, which --no-vectors leaves out")
-    from das2f_map.mapping.classify import classify
+    from das2f_map.workflows.classify import classify
 
     report = classify(
         ms,

@@ -8,7 +8,7 @@ from das2f_map.cli.console import print_json, print_table
 from das2f_map.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from das2f_map.doctor import Availability, Diagnosis
+    from das2f_map.workflows.doctor import Availability, Diagnosis
 
 
 def doctor_command(as_json: JsonOption = False) -> None:
@@ -16,7 +16,7 @@ def doctor_command(as_json: JsonOption = False) -> None:
 
     Example: das2f-map doctor
     """
-    from das2f_map.doctor import diagnose
+    from das2f_map.workflows.doctor import diagnose
 
     diagnosis = diagnose()
     if as_json:

@@ -23,7 +23,7 @@ def evaluate_command(
 
     Example: das2f-map evaluate landcover.tif --reference labels.gpkg
     """
-    from das2f_map.training.evaluate import evaluate_map
+    from das2f_map.workflows.evaluate import evaluate_map
 
     result = evaluate_map(
         landcover, reference, class_field=class_field, progress=progress_for(bool(context.obj))

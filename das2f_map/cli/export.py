@@ -24,7 +24,7 @@ def export_command(
 
     Example: das2f-map export landsat8-gulf -o model.onnx
     """
-    from das2f_map.mapping.export import export_onnx
+    from das2f_map.workflows.export import export_onnx
 
     report = export_onnx(model, output, opset=opset, overwrite=overwrite)
     if as_json:

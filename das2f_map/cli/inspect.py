@@ -25,7 +25,7 @@ from das2f_map.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from das2f_map.mapping.inspect import Estimate, Inspection
+    from das2f_map.workflows.inspect import Estimate, Inspection
 
 
 def inspect_command(
@@ -55,7 +55,7 @@ def inspect_command(
 
     Example: das2f-map inspect ms.tif pan.tif -o look.png
     """
-    from das2f_map.mapping.inspect import inspect_pair
+    from das2f_map.workflows.inspect import inspect_pair
 
     found = inspect_pair(
         ms,

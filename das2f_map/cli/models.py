@@ -19,7 +19,8 @@ def list_command(as_json: JsonOption = False) -> None:
 
     Example: das2f-map models list
     """
-    from das2f_map.model import bundled_models, read_card
+    from das2f_map.bundle.catalogue import bundled_models
+    from das2f_map.bundle.files import read_card
 
     paths = bundled_models()
     cards = {name: read_card(path) for name, path in paths.items()}
@@ -59,8 +60,9 @@ def show_command(
 
     Example: das2f-map models show landsat8-gulf
     """
-    from das2f_map.accuracy import percent
-    from das2f_map.model import find_model, read_card
+    from das2f_map.assess.confusion_matrix import percent
+    from das2f_map.bundle.catalogue import find_model
+    from das2f_map.bundle.files import read_card
 
     card = read_card(find_model(model))
     if as_json:
@@ -137,7 +139,7 @@ def import_command(
 
     Example: das2f-map models import net.pth --ms ms.tif --pan pan.tif --classes water,forest,soil -o my-model
     """
-    from das2f_map.mapping.import_published import import_checkpoint
+    from das2f_map.workflows.import_checkpoint import import_checkpoint
 
     names = [n.strip() for n in classes.split(",")] if classes else None
     bundle = import_checkpoint(

@@ -20,7 +20,7 @@ def preview_command(
 
     Example: das2f-map preview landcover.tif -o map.png
     """
-    from das2f_map.products.preview import preview
+    from das2f_map.workflows.preview import preview
 
     preview(landcover, output, title=title, overwrite=overwrite)
     print(output)

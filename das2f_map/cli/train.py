@@ -97,7 +97,7 @@ def train_command(
 
     Example: das2f-map train ms.tif pan.tif --labels labels.gpkg -o my-model
     """
-    from das2f_map.training.fit import train
+    from das2f_map.workflows.train import train
 
     result = train(
         ms,

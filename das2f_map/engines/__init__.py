@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
+from das2f_map.types import Bool, Float32
 
 
 class Engine(Protocol):
@@ -28,10 +27,10 @@ class Engine(Protocol):
 
     def logits(
         self,
-        ms: npt.NDArray[np.float32],
-        pan: npt.NDArray[np.float32],
-        targets: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.float32]:
+        ms: Float32,
+        pan: Float32,
+        targets: Bool,
+    ) -> Float32:
         """Logits of the target pixels of a block.
 
         Parameters

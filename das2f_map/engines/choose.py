@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import torch
 
+from das2f_map.bundle.model import ModelBundle
+from das2f_map.bundle.onnx_file import OnnxModel, require_packages
 from das2f_map.engines import Engine, onnx, shared_scan
 from das2f_map.engines.device import resolve_device
 from das2f_map.engines.kernels import say_if_missing
@@ -20,10 +22,8 @@ from das2f_map.engines.onnx import OnnxEngine
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled
 from das2f_map.errors import DeviceError, ModelError
-from das2f_map.model import ModelBundle
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import default_backend
-from das2f_map.onnx_file import OnnxModel, require_packages
 
 log = logging.getLogger(__name__)
 

@@ -14,18 +14,19 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-import das2f_map
+from das2f_map._version import __version__
+from das2f_map.bundle.card import ModelCard
+from das2f_map.bundle.model import ModelBundle
+from das2f_map.bundle.onnx_file import OnnxModel, metadata_of, require_packages
 from das2f_map.engines.memory import out_of_memory, too_small
 from das2f_map.engines.threads import in_threads
 from das2f_map.errors import DeviceError, ModelError
-from das2f_map.model import ModelBundle, ModelCard
 from das2f_map.network import NetworkConfig
 from das2f_map.network.onnx_graph import INPUT_NAMES, OPSETS, OUTPUT_NAME, build_graph
-from das2f_map.onnx_file import OnnxModel, metadata_of, require_packages
 from das2f_map.scene.grid import PAN_PER_MS
+from das2f_map.types import Bool, Float32, Int64
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -47,9 +48,7 @@ def graph_bytes(bundle: ModelBundle, opset: int = OPSETS[0]) -> bytes:
         The model is an ONNX file already.
     """
     require_packages("onnx")
-    model = build_graph(
-        bundle.network(), opset=opset, metadata=metadata_of(bundle.card), version=das2f_map.__version__
-    )
+    model = build_graph(bundle.network(), opset=opset, metadata=metadata_of(bundle.card), version=__version__)
     data: bytes = model.SerializeToString()
     return data
 
@@ -139,10 +138,10 @@ class OnnxEngine:
 
     def logits(
         self,
-        ms: npt.NDArray[np.float32],
-        pan: npt.NDArray[np.float32],
-        targets: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.float32]:
+        ms: Float32,
+        pan: Float32,
+        targets: Bool,
+    ) -> Float32:
         """See :class:`das2f_map.engines.Engine`. Raises ``DeviceError`` when one patch is too much."""
         p, f = self._patch, PAN_PER_MS
         # Views of every patch of the block: (h, w, bands, P, P) and (h, w, 1, 4P, 4P), nothing copied.
@@ -163,11 +162,11 @@ class OnnxEngine:
 
     def _run(
         self,
-        ms: npt.NDArray[np.float32],
-        pan: npt.NDArray[np.float32],
-        rows: npt.NDArray[np.int64],
-        cols: npt.NDArray[np.int64],
-    ) -> npt.NDArray[np.float32]:
+        ms: Float32,
+        pan: Float32,
+        rows: Int64,
+        cols: Int64,
+    ) -> Float32:
         """Logits of some of the block's patches; in halves where memory does not take all."""
         if len(rows) > self.batch_size:
             half = len(rows) // 2
@@ -175,9 +174,9 @@ class OnnxEngine:
             return np.concatenate([self._run(ms, pan, rows[part], cols[part]) for part in parts])
         try:
             patches = (ms[rows, cols], pan[rows, cols])
-            logits: npt.NDArray[np.float32] = self._session.run(
-                [OUTPUT_NAME], dict(zip(INPUT_NAMES, patches, strict=True))
-            )[0]
+            logits: Float32 = self._session.run([OUTPUT_NAME], dict(zip(INPUT_NAMES, patches, strict=True)))[
+                0
+            ]
         except Exception as error:  # onnxruntime has a class for every status, with no common base but this
             if not _out_of_memory(error):
                 raise

@@ -7,7 +7,6 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from das2f_map.engines.memory import free, out_of_memory, too_small
 from das2f_map.network import Das2fNet
 from das2f_map.network.selective_scan import default_backend
 from das2f_map.scene.grid import PAN_PER_MS
+from das2f_map.types import Bool, Float32
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +77,10 @@ class PerPatchEngine:
     @torch.inference_mode()
     def logits(
         self,
-        ms: npt.NDArray[np.float32],
-        pan: npt.NDArray[np.float32],
-        targets: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.float32]:
+        ms: Float32,
+        pan: Float32,
+        targets: Bool,
+    ) -> Float32:
         """See :class:`das2f_map.engines.Engine`. Raises ``DeviceError`` when one patch is too much."""
         p, f = self._patch, PAN_PER_MS
         # Views of every patch of the block: (h, w, bands, P, P) and (h, w, 1, 4P, 4P), nothing copied.
@@ -102,9 +102,7 @@ class PerPatchEngine:
             done += len(r)
         return out
 
-    def _batch_that_fits(
-        self, ms: Tensor, pan: Tensor, rows: Tensor, cols: Tensor
-    ) -> npt.NDArray[np.float32] | None:
+    def _batch_that_fits(self, ms: Tensor, pan: Tensor, rows: Tensor, cols: Tensor) -> Float32 | None:
         """Logits of some patches, or ``None`` if memory is too small for them."""
         try:
             with self._arithmetic():
@@ -138,5 +136,5 @@ class PerPatchEngine:
             )
         return torch.autocast(self._device.type, dtype=_HALVES[self.precision])
 
-    def _to_device(self, values: npt.NDArray[np.float32]) -> Tensor:
+    def _to_device(self, values: Float32) -> Tensor:
         return torch.from_numpy(values).to(self._device, self._dtype)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyproj
 import rasterio
 import rasterio.errors
@@ -26,8 +25,7 @@ from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.products.class_raster import raster_window
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid, Window
-
-Float64 = npt.NDArray[np.float64]
+from das2f_map.types import Float32, Float64, Int64, UInt8
 
 _LATTICE_PIXELS = 16
 _LATTICE_METRES = 1000.0
@@ -178,7 +176,7 @@ def class_areas(
     return out, int(pixels[NODATA_CLASS])
 
 
-def check_ids(ids: npt.NDArray[np.int64], legend: Legend, raster: Path) -> None:
+def check_ids(ids: Int64, legend: Legend, raster: Path) -> None:
     """Raise :class:`InputError` for values of a map that its legend lacks."""
     if unknown := sorted({*ids.tolist()} - {NODATA_CLASS, *legend.ids}):
         raise InputError(
@@ -192,9 +190,9 @@ class Strip:
     """Some whole rows of a map: classes uint8, pixel areas float64 m², confidence float32, all (h, width)."""
 
     window: Window
-    classes: npt.NDArray[np.uint8]
+    classes: UInt8
     areas: Float64
-    confidence: npt.NDArray[np.float32] | None
+    confidence: Float32 | None
 
 
 def grid_of(dataset: rasterio.DatasetReader) -> Grid:
@@ -249,7 +247,7 @@ def _strip_rows(grid: Grid, block_rows: int) -> int:
     return rows // block_rows * block_rows if rows >= block_rows else rows
 
 
-def _lattice(start: int, length: int, step: int) -> tuple[Float64, npt.NDArray[np.int64], Float64]:
+def _lattice(start: int, length: int, step: int) -> tuple[Float64, Int64, Float64]:
     """Lattice positions around pixel centres; for each centre the position before it and the share after."""
     centres = start + np.arange(length) + 0.5
     first = math.floor(centres[0] / step)

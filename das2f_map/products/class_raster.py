@@ -25,10 +25,11 @@ from rasterio.enums import ColorInterp
 
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.outputs.libtiff_messages import libtiff_kept_quiet
+from das2f_map.outputs.staging import WRITE_ERRORS, writing
 from das2f_map.products.attribute_table import legend_from, read_attribute_table, write_attribute_table
-from das2f_map.products.libtiff_messages import libtiff_kept_quiet
-from das2f_map.products.staging import WRITE_ERRORS, writing
 from das2f_map.scene.grid import Grid, Window
+from das2f_map.types import Float32, Int64, UInt8
 
 LEGEND_TAG = "DAS2F_MAP_LEGEND"
 """GeoTIFF metadata item with the legend as JSON."""
@@ -107,8 +108,8 @@ class ClassRasterWriter:
     def write(
         self,
         window: Window,
-        classes: npt.NDArray[np.uint8],
-        confidence: npt.NDArray[np.float32] | None = None,
+        classes: UInt8,
+        confidence: Float32 | None = None,
     ) -> None:
         """Write one block; blocks come in any order and do not overlap.
 
@@ -221,7 +222,7 @@ class _BlockFile:
         with writing(self.path):
             self._dataset.write(values, 1, window=raster_window(window))
 
-    def finish(self, profile: Mapping[str, str], count_values: bool = False) -> npt.NDArray[np.int64] | None:
+    def finish(self, profile: Mapping[str, str], count_values: bool = False) -> Int64 | None:
         """Make the COG; with ``count_values``, read it back and count each of the 256 values."""
         with writing(self.path):
             self._close()

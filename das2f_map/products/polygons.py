@@ -20,11 +20,11 @@ from rasterio.crs import CRS
 
 from das2f_map.errors import InputError, MissingDependencyError, OutputError
 from das2f_map.legend import Legend
+from das2f_map.outputs.staging import siblings, writing
 from das2f_map.products.areas import ClassArea, check_ids, grid_of, read_strips
 from das2f_map.products.qgis import style_vectors
 from das2f_map.products.regions import Regions
 from das2f_map.products.sieve import sieved
-from das2f_map.products.staging import siblings, writing
 from das2f_map.products.tracing import RegionTracer
 from das2f_map.products.vector_files import DRIVERS, FeatureBatch, LayerFile, convert
 from das2f_map.progress import Progress, silent

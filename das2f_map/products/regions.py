@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
+from das2f_map.types import Float64, Int64, UInt8
 
 ROW_SHIFT = 32
 """A vertex is one int64: row << 32 | column << 1 | whether its region meets itself there diagonally."""

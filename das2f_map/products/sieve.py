@@ -14,18 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 import rasterio.features
 import rasterio.windows
 
 from das2f_map.legend import NODATA_CLASS
+from das2f_map.outputs.staging import writing
 from das2f_map.products.areas import STRIP_PIXELS, PixelAreas, grid_of
-from das2f_map.products.staging import writing
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid
-
-UInt8 = npt.NDArray[np.uint8]
+from das2f_map.types import UInt8
 
 _PASSES = 20
 

@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from das2f_map.products.regions import ROW_SHIFT, Float64, Int64, Regions, UInt8, arrange, ranges
+from das2f_map.products.regions import ROW_SHIFT, Regions, arrange, ranges
+from das2f_map.types import Bool, Float64, Int64, UInt8
 
 _N, _E, _S, _W = 0, 1, 2, 3
 _NONE = -1
@@ -131,10 +132,10 @@ class _Strip:
         self.vertical_edges = np.flatnonzero(south)
         self.line, self.col = np.nonzero((north | south) & (west | east))
         at = (self.line, self.col)
-        self.arms: npt.NDArray[np.bool_] = np.stack([north[at], east[at], south[at], west[at]], axis=1)
+        self.arms: Bool = np.stack([north[at], east[at], south[at], west[at]], axis=1)
         right: UInt8 = np.stack([ne[at], se[at], sw[at], nw[at]], axis=1)
         """Class on the right when leaving along each arm: the pixel clockwise after it."""
-        exists: npt.NDArray[np.bool_] = np.logical_and(self.arms, right != 0)
+        exists: Bool = np.logical_and(self.arms, right != 0)
         self.node, self.out = np.nonzero(exists)
         self.passes = len(self.node)
         self.class_id = right[exists]

@@ -15,6 +15,7 @@ import pyproj
 from rasterio.crs import CRS
 
 from das2f_map.legend import Legend
+from das2f_map.types import Bool, Float64, UInt8
 
 DRIVERS = {
     ".gpkg": "GPKG",
@@ -45,9 +46,9 @@ _LAYER_OPTIONS: dict[str, dict[str, str]] = {
 class FeatureBatch:
     """Features of any class: uint8, float64, float64 and WKB bytes, all (features,)."""
 
-    class_ids: npt.NDArray[np.uint8]
-    areas_m2: npt.NDArray[np.float64]
-    confidence: npt.NDArray[np.float64]
+    class_ids: UInt8
+    areas_m2: Float64
+    confidence: Float64
     wkb: npt.NDArray[np.object_]
 
     @classmethod
@@ -60,7 +61,7 @@ class FeatureBatch:
             np.concatenate([p.wkb for p in parts]),
         )
 
-    def taken(self, chosen: npt.NDArray[np.bool_]) -> FeatureBatch:
+    def taken(self, chosen: Bool) -> FeatureBatch:
         """Some features."""
         return FeatureBatch(
             self.class_ids[chosen], self.areas_m2[chosen], self.confidence[chosen], self.wkb[chosen]

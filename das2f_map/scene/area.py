@@ -26,6 +26,7 @@ from das2f_map.scene.vector import (
     single_parts,
     valid_parts,
 )
+from das2f_map.types import Bool
 
 _EDGE_PARTS = 64
 """Parts that an edge as long as the whole area is cut into before it is reprojected."""
@@ -101,7 +102,7 @@ class Area:
         window = bounding.intersection(grid.window)
         return None if window.is_empty else cls(geometries, grid, window)
 
-    def mask(self, window: Window) -> npt.NDArray[np.bool_]:
+    def mask(self, window: Window) -> Bool:
         """Pixels whose centre lies inside the area: bool (h, w) for a window of the grid."""
         shape = (window.height, window.width)
         here = shapely.box(window.col, window.row, window.col_stop, window.row_stop)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from das2f_map.scene.fill import fill_invalid
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.source import Float32
+from das2f_map.types import Bool, Float32, Int64
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ class SceneBlock:
     after: int
     ms: Float32
     pan: Float32
-    valid: npt.NDArray[np.bool_]
-    invalid: npt.NDArray[np.bool_]
+    valid: Bool
+    invalid: Bool
 
 
 def read_reflected(
     read: Callable[[Window], Float32], grid: Grid, window: Window, fill: int
-) -> tuple[Float32, npt.NDArray[np.bool_]]:
+) -> tuple[Float32, Bool]:
     """A window of a grid that may reach beyond it, where it is the grid's reflection.
 
     Parameters
@@ -80,7 +79,7 @@ def read_reflected(
     return np.take(np.take(values, rows, axis=1), cols, axis=2), invalid[np.ix_(rows, cols)]
 
 
-def _reflected(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
+def _reflected(start: int, stop: int, size: int) -> Int64:
     """Indices ``start..stop`` folded into ``0..size`` about the first and the last, neither repeated."""
     period = max(1, 2 * (size - 1))
     folded = np.arange(start, stop, dtype=np.int64) % period

@@ -10,10 +10,8 @@ the nodata value or from the other side of the image. Each band is filled by its
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
+from das2f_map.types import Bool, Float32, Float64
 
 _AROUND = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0))
 
@@ -68,7 +66,7 @@ def _grown(mask: Bool) -> Bool:
     return wide
 
 
-def invalid_shares(invalid: Bool, size: int) -> npt.NDArray[np.float64]:
+def invalid_shares(invalid: Bool, size: int) -> Float64:
     """Part of each ``size`` × ``size`` square that is invalid, 0..1.
 
     Parameters

@@ -23,17 +23,15 @@ from rasterio.errors import RasterioError
 from shapely import affinity
 
 from das2f_map.errors import InputError
+from das2f_map.scene.antimeridian import repeats_within
 from das2f_map.scene.area import Area
-from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.common_grid.pixel_map import PixelMap
+from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
-from das2f_map.scene.pixel_map import PixelMap
 from das2f_map.scene.reduced import reduced_windows
-from das2f_map.scene.relation import map_between
 from das2f_map.scene.source import RasterSource
-from das2f_map.scene.wrap import repeats_within
-
-Bool = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
+from das2f_map.scene.spread import spread_blocks
+from das2f_map.types import Bool, Float64
 
 _HALF = PAN_PER_MS * PAN_PER_MS // 2
 _OUTLINE_PARTS = 64

@@ -13,14 +13,15 @@ from typing import Any
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import BandChoice, FileBand, own_bands
 from das2f_map.scene.block import SceneBlock, read_reflected
-from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.common_grid.pixel_map import PixelMap
+from das2f_map.scene.common_grid.plan import PairPlan, Strategy, pixel_size_m, plan_pair
+from das2f_map.scene.common_grid.resample import resample, sharing_distance
+from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, SceneMask, open_mask
-from das2f_map.scene.pixel_map import PixelMap
-from das2f_map.scene.plan import PairPlan, Strategy, pixel_size_m, plan_pair
-from das2f_map.scene.resample import resample, sharing_distance
-from das2f_map.scene.shift import PanShift
-from das2f_map.scene.source import Float32, RasterSource
+from das2f_map.scene.source import RasterSource
+from das2f_map.scene.spread import spread_blocks
+from das2f_map.types import Float32
 
 ALIGNED_TAG = "DAS2F_MAP_ALIGNED"
 """Metadata item of both files of a pair that was written aligned, the same in both."""
@@ -36,7 +37,7 @@ class ScenePair:
     grids:
         The common grid.
     strategy:
-        ``native``, ``ms-to-pan-grid`` or ``pan-to-quarter-ms``; see :mod:`das2f_map.scene.plan`.
+        ``native``, ``ms-to-pan-grid`` or ``pan-to-quarter-ms``; see :mod:`das2f_map.scene.common_grid.plan`.
     ratio:
         MS over PAN pixel size, as the files have it.
     axis_ratios:
@@ -322,8 +323,8 @@ def open_pair(
     mask:
         Pixels that are not to be classified. Patches still see them.
     shift:
-        Where PAN's content lies against that of MS, see :mod:`das2f_map.scene.shift`; corrected in the
-        resampling that is done anyway.
+        Where PAN's content lies against that of MS, see :mod:`das2f_map.scene.common_grid.shift`;
+        corrected in the resampling that is done anyway.
 
     Raises
     ------

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.spread import spread_blocks
+from das2f_map.types import Float32
 
 if TYPE_CHECKING:
     # The model card needs the statistics alone, without opening any raster.
     from das2f_map.scene.block import SceneBlock
     from das2f_map.scene.pair import ScenePair
 
-Float32 = npt.NDArray[np.float32]
 
 _CONSTANT, _TINY = 1e-6, 1e-30
 """Standard deviation over the mean up to which a band is constant; the least mean to hold it against."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from das2f_map.scene.antimeridian import repeats_within
+from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.relation import map_between
-from das2f_map.scene.wrap import repeats_within
-
-Float64 = npt.NDArray[np.float64]
+from das2f_map.types import Bool, Float64, Int64
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class ReducedWindow:
     window: Window
     height: int
     width: int
-    inside: npt.NDArray[np.bool_]
-    at_row: npt.NDArray[np.int64]
-    at_col: npt.NDArray[np.int64]
+    inside: Bool
+    at_row: Int64
+    at_col: Int64
 
 
 def reduced_windows(file: Grid, coarse: Grid) -> tuple[ReducedWindow, ...]:

@@ -26,8 +26,7 @@ from rasterio.windows import Window as RasterioWindow
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import FileBand, roles_of
 from das2f_map.scene.grid import Grid, Window
-
-Float32 = npt.NDArray[np.float32]
+from das2f_map.types import Bool, Float32
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
 _ACCESS_HINT = (
@@ -193,15 +192,13 @@ class RasterSource:
             *self._in_fewer(window, height, width, Resampling.average if average else Resampling.nearest)
         )
 
-    def read_raw_reduced(
-        self, window: Window, height: int, width: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def read_raw_reduced(self, window: Window, height: int, width: int) -> tuple[npt.NDArray[Any], Bool]:
         """As :meth:`read_raw`, for a window inside the file, in fewer pixels: values from here and there."""
         return self._in_fewer(window, height, width, Resampling.nearest)
 
     def _in_fewer(
         self, window: Window, height: int, width: int, method: Resampling
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    ) -> tuple[npt.NDArray[Any], Bool]:
         row = self.grid.height - window.row_stop if self._flip_rows else window.row
         col = self.grid.width - window.col_stop if self._flip_cols else window.col
         on_file = RasterioWindow(col, row, window.width, window.height)
@@ -218,7 +215,7 @@ class RasterSource:
             raise self._damaged(error, row, col) from error
         return self._checked(raw, valid)
 
-    def read_raw(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def read_raw(self, window: Window) -> tuple[npt.NDArray[Any], Bool]:
         """As :meth:`read`: the file's own numbers, 0 outside it, and which are valid; both (bands, h, w)."""
         shape = (self.band_count, window.height, window.width)
         inside = window.intersection(self.grid.window)
@@ -257,9 +254,7 @@ class RasterSource:
             self.dtype, copy=False
         )
 
-    def _checked(
-        self, raw: npt.NDArray[Any], valid: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def _checked(self, raw: npt.NDArray[Any], valid: Bool) -> tuple[npt.NDArray[Any], Bool]:
         """The usual way up, and without nodata values that GDAL does not see to."""
         for place, value in self._beside_mask:
             band = raw[place]
@@ -282,7 +277,7 @@ class RasterSource:
         with np.errstate(over="ignore"):
             return dtype.type(value) if np.issubdtype(dtype, np.floating) else value
 
-    def _in_units(self, raw: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Float32:
+    def _in_units(self, raw: npt.NDArray[Any], valid: Bool) -> Float32:
         """With scale and offset, NaN where invalid."""
         if self._without_scale:
             number = self._without_scale[0]

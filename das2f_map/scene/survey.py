@@ -10,18 +10,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from affine import Affine
 
-from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.mask import open_mask
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import SceneSample, valid_values
 from das2f_map.scene.reduced import reduced_windows
-from das2f_map.scene.source import Float32, RasterSource
-
-Bool = npt.NDArray[np.bool_]
+from das2f_map.scene.source import RasterSource
+from das2f_map.scene.spread import spread_blocks
+from das2f_map.types import Bool, Float32
 
 _BLOCK = 128
 """MS pixels a side of a block that is read."""

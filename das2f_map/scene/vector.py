@@ -15,8 +15,9 @@ from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
+from das2f_map.scene.antimeridian import repeats, wrapped, x_period
 from das2f_map.scene.grid import Grid
-from das2f_map.scene.wrap import repeats, wrapped, x_period
+from das2f_map.types import Float64, Int64
 
 Geometries = npt.NDArray[np.object_]
 
@@ -133,7 +134,7 @@ def reprojected(shapes: geopandas.GeoSeries, crs: Any) -> geopandas.GeoSeries:
     return moved
 
 
-def _width(shapes: geopandas.GeoSeries) -> npt.NDArray[np.float64]:
+def _width(shapes: geopandas.GeoSeries) -> Float64:
     bounds = shapely.bounds(shapes.to_numpy())
     with np.errstate(invalid="ignore"):
         width = bounds[:, 2] - bounds[:, 0]
@@ -159,7 +160,7 @@ def _in_one_piece(geometry: shapely.Geometry, period: float) -> shapely.Geometry
     return pieces[0] if len(pieces) == 1 else shapely.GeometryCollection(pieces)
 
 
-def on_branch(parts: Geometries, grid: Grid) -> tuple[Geometries, npt.NDArray[np.int64]]:
+def on_branch(parts: Geometries, grid: Grid) -> tuple[Geometries, Int64]:
     """Shapes in pixels of a grid, where the grid has them, and the shape each was: both ``(parts,)``.
 
     Where a shape touches the grid only after whole turns around the world (-179.99 is 180.01), it is moved
@@ -196,7 +197,7 @@ def in_pixels(geometries: npt.NDArray[Any], grid: Grid) -> Geometries:
     return np.asarray(moved, dtype=object)
 
 
-def valid_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, npt.NDArray[np.int64]]:
+def valid_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, Int64]:
     """Polygons and points, single and valid, and the geometry each is of: both ``(parts,)``.
 
     Mending a polygon that crosses or retraces itself may leave lines and points beside areas (the spike of
@@ -210,7 +211,7 @@ def valid_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, npt.NDArray[n
     return mended[keep], of[of_part[keep]]
 
 
-def single_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, npt.NDArray[np.int64]]:
+def single_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, Int64]:
     """Collections taken apart, one inside another too; and the geometry each part is of, ``(parts,)``."""
     parts = np.asarray(geometries, dtype=object)
     of = np.arange(parts.size)

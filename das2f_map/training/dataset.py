@@ -27,15 +27,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from das2f_map.labels.table import LabelTable, by_block
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.fill import invalid_shares
 from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.radiometry import BandStatistics, normalise
-from das2f_map.training.labels import LabelTable, by_block
+from das2f_map.types import Bool, Float32, Int64
 
 if TYPE_CHECKING:
-    from das2f_map.model import PatchGeometry
     from das2f_map.scene.pair import ScenePair
+    from das2f_map.scene.patch import PatchGeometry
 
 BLOCK = 64
 """MS pixels a side of a cached block."""
@@ -48,9 +49,9 @@ TURNS = 8
 class _Block:
     """Normalised pixels of a block with its margin; ``valid``, the usable targets, is without."""
 
-    ms: NDArray[np.float32]
-    pan: NDArray[np.float32]
-    valid: NDArray[np.bool_]
+    ms: Float32
+    pan: Float32
+    valid: Bool
 
 
 class PatchReader:
@@ -99,7 +100,7 @@ class PatchReader:
         """MS pixels a side of the square that a patch may come from, over all turns."""
         return 2 * self._radius + 1
 
-    def load(self, rows: NDArray[Any], cols: NDArray[Any], progress: Progress = silent) -> NDArray[np.bool_]:
+    def load(self, rows: NDArray[Any], cols: NDArray[Any], progress: Progress = silent) -> Bool:
         """Read the blocks of some pixels; which of these pixels are valid in both sensors, bool ``(n,)``."""
         valid = np.zeros(rows.size, bool)
         blocks = by_block(rows, cols, BLOCK)
@@ -131,9 +132,9 @@ class PatchReader:
     def _keep(
         self,
         key: tuple[int, int],
-        ms: NDArray[np.float32],
-        pan: NDArray[np.float32],
-        valid: NDArray[np.bool_],
+        ms: Float32,
+        pan: Float32,
+        valid: Bool,
     ) -> _Block:
         size = ms.nbytes + pan.nbytes
         if self._held + size <= self._memory:
@@ -190,7 +191,7 @@ class PatchReader:
         return torch.from_numpy(ms_out), torch.from_numpy(pan_out)
 
 
-def turned(image: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
+def turned(image: Float32, turn: int) -> Float32:
     """One of the eight flips and quarter turns of ``(bands, n, n)``, as a view."""
     result = np.rot90(image, turn % 4, axes=(1, 2))
     return result[:, :, ::-1] if turn >= 4 else result
@@ -200,8 +201,8 @@ def turned(image: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
 class PatchBatch:
     """Which patches make a batch: positions in a label table, and a turn for each."""
 
-    positions: NDArray[np.int64]
-    turns: NDArray[np.int64]
+    positions: Int64
+    turns: Int64
 
 
 class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):

@@ -23,18 +23,18 @@ import lightning.pytorch as pl
 import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from das2f_map.accuracy import ConfusionMatrix, percent
+from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
 from das2f_map.progress import Progress
 from das2f_map.training.dataset import BalancedBatches, PatchDataset, PlainBatches
 from das2f_map.training.run_files import BEST_NAME, LAST_NAME, partial_name
+from das2f_map.types import Int64
 
 log = logging.getLogger(__name__)
 
@@ -360,7 +360,7 @@ def predict(
     batch_size: int,
     device: torch.device,
     advance: Callable[[int], None],
-) -> NDArray[np.int64]:
+) -> Int64:
     """Position of the winning class for every patch of a dataset, int64 ``(n,)``."""
     network = network.to(device).eval()
     found = []

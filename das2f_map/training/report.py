@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from das2f_map.accuracy import ConfusionMatrix, percent
+from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.training.split import Split
 
 _PART_COLOURS = {"train": "#2f6fc4", "validation": "#f28e2b", "test": "#c2392f"}

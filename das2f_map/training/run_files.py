@@ -9,9 +9,10 @@ from typing import Any
 
 from rasterio.errors import RasterioError
 
-from das2f_map.accuracy import ConfusionMatrix
+from das2f_map.assess.confusion_matrix import ConfusionMatrix
+from das2f_map.bundle.card import ModelCard
+from das2f_map.bundle.files import require_replaceable, save_bundle
 from das2f_map.errors import OutputError
-from das2f_map.model import ModelCard, require_replaceable, save_bundle
 from das2f_map.network import Das2fNet
 from das2f_map.scene.grid import Grid
 from das2f_map.training.report import draw_training

@@ -25,9 +25,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from das2f_map.errors import LabelError
+from das2f_map.labels.table import LabelTable, by_block
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
-from das2f_map.training.labels import LabelTable, by_block
+from das2f_map.types import Bool, Float64, Int32, Int64, UInt8
 
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
@@ -179,14 +180,14 @@ def _block_sizes(grid: Grid, gap: int) -> list[int]:
     return sorted((s for s in sizes if s < longest), reverse=True)
 
 
-def _count(of_pixel: NDArray[np.int8], labels: LabelTable) -> NDArray[np.int64]:
+def _count(of_pixel: NDArray[np.int8], labels: LabelTable) -> Int64:
     """Pixels of each class in each part, ``(classes, 3)``."""
     used = of_pixel != _UNUSED
     flat = _positions(labels.classes[used], labels.legend) * 3 + of_pixel[used]
     return np.bincount(flat, minlength=len(labels.legend) * 3).reshape(-1, 3)
 
 
-def _require_all_classes(counts: NDArray[np.int64], legend: Legend, gap: int) -> None:
+def _require_all_classes(counts: Int64, legend: Legend, gap: int) -> None:
     short = [(c.name, n) for c, n in zip(legend.each(), counts, strict=True) if (n < MIN_PART_PIXELS).any()]
     if short:
         listed = ", ".join(f"{name!r} ({n[TRAIN]} for training, {n[TEST]} for testing)" for name, n in short)
@@ -201,7 +202,7 @@ def _require_all_classes(counts: NDArray[np.int64], legend: Legend, gap: int) ->
         )
 
 
-def _require_validation(counts: NDArray[np.int64], legend: Legend, gap: int) -> None:
+def _require_validation(counts: Int64, legend: Legend, gap: int) -> None:
     """Half of the classes; the rest are left to a warning, as the epoch can be chosen without them."""
     without = [c.name for c, n in zip(legend.each(), counts, strict=True) if n[VALIDATION] == 0]
     if 2 * len(without) > len(legend):
@@ -216,17 +217,17 @@ def _require_validation(counts: NDArray[np.int64], legend: Legend, gap: int) -> 
 class _Goal:
     """What a good split is: each class has its share of every part."""
 
-    totals: NDArray[np.float64]
-    shares: NDArray[np.float64]
+    totals: Float64
+    shares: Float64
 
-    def score(self, counts: NDArray[Any]) -> NDArray[np.float64]:
+    def score(self, counts: NDArray[Any]) -> Float64:
         """At most about 0, lower the more is missing; ``counts`` is ``(…, classes, 3)``."""
         needed = np.array([max(1, n) for n in MIN_PART_PIXELS])
         weight = np.array([5.0, 1.0, 5.0])
         missing = (np.maximum(0, needed - counts) / needed * weight).sum(axis=(-2, -1))
         held = np.minimum(1.0, counts / (self.totals[:, None] * self.shares))
         # The logarithm makes the worst-served class count most.
-        result: NDArray[np.float64] = np.log(held + 0.02).mean(axis=(-2, -1)) - missing
+        result: Float64 = np.log(held + 0.02).mean(axis=(-2, -1)) - missing
         return result
 
 
@@ -242,11 +243,11 @@ class _Layout:
     gap: int
     offset: tuple[int, int]
     n_blocks: int
-    group_block: NDArray[np.int64]  # (groups,)
-    group_class: NDArray[np.int64]  # (groups,) position in the legend
-    group_count: NDArray[np.float64]  # (groups,)
-    group_near: NDArray[np.int64]  # (groups, 8) blocks with labels within the gap, own block where none
-    pixel_block: NDArray[np.int64]  # (pixels,)
+    group_block: Int64  # (groups,)
+    group_class: Int64  # (groups,) position in the legend
+    group_count: Float64  # (groups,)
+    group_near: Int64  # (groups, 8) blocks with labels within the gap, own block where none
+    pixel_block: Int64  # (pixels,)
 
     @classmethod
     def random(cls, labels: LabelTable, grid: Grid, size: int, gap: int, rng: np.random.Generator) -> _Layout:
@@ -277,7 +278,7 @@ class _Layout:
             pixel_block=pixel_block,
         )
 
-    def counts(self, parts: NDArray[np.int8], n_classes: int) -> NDArray[np.float64]:
+    def counts(self, parts: NDArray[np.int8], n_classes: int) -> Float64:
         """Pixels left of each class in each part, ``(…, classes, 3)`` for assignments ``(…, blocks)``.
 
         A pixel gives way to a neighbouring block of a higher part. (Slightly pessimistic: that block's
@@ -334,18 +335,18 @@ def _improve(
     return score, layout, parts
 
 
-def _positions(classes: NDArray[np.uint8], legend: Legend) -> NDArray[np.int64]:
+def _positions(classes: UInt8, legend: Legend) -> Int64:
     """Class ids → positions in the legend."""
     return np.searchsorted(np.array(legend.ids), classes).astype(np.int64)
 
 
 def near(
-    rows: NDArray[np.int64],
-    cols: NDArray[np.int64],
-    other_rows: NDArray[np.int64],
-    other_cols: NDArray[np.int64],
+    rows: Int64,
+    cols: Int64,
+    other_rows: Int64,
+    other_cols: Int64,
     distance: int,
-) -> NDArray[np.bool_]:
+) -> Bool:
     """Which of the first pixels have one of the others closer than ``distance`` (Chebyshev)."""
     reach = distance - 1
     result = np.zeros(rows.size, bool)
@@ -356,14 +357,14 @@ def near(
 
 
 def _near_codes(
-    rows: NDArray[np.int64],
-    cols: NDArray[np.int64],
-    block_row: NDArray[np.int64],
-    block_col: NDArray[np.int64],
+    rows: Int64,
+    cols: Int64,
+    block_row: Int64,
+    block_col: Int64,
     size: int,
     offset: tuple[int, int],
     gap: int,
-) -> NDArray[np.int64]:
+) -> Int64:
     """Bit k of a pixel's code: neighbouring block k has a labelled pixel within the gap."""
     reach = gap - 1
     code = np.zeros(rows.size, np.int64)
@@ -386,14 +387,12 @@ def _near_codes(
 class _Tile:
     """Some pixels, and a summed-area table of the others around them."""
 
-    members: NDArray[np.int64]
+    members: Int64
     top: int
     left: int
-    area: NDArray[np.int32]
+    area: Int32
 
-    def any_in(
-        self, r0: NDArray[np.int64], r1: NDArray[np.int64], c0: NDArray[np.int64], c1: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
+    def any_in(self, r0: Int64, r1: Int64, c0: Int64, c1: Int64) -> Bool:
         """Whether boxes (both ends included, may be empty) hold one of the others."""
         filled = (r1 >= r0) & (c1 >= c0)
         a, b = np.where(filled, r0 - self.top, 0), np.where(filled, r1 + 1 - self.top, 0)
@@ -403,10 +402,10 @@ class _Tile:
 
 
 def _tiles(
-    rows: NDArray[np.int64],
-    cols: NDArray[np.int64],
-    other_rows: NDArray[np.int64],
-    other_cols: NDArray[np.int64],
+    rows: Int64,
+    cols: Int64,
+    other_rows: Int64,
+    other_cols: Int64,
     reach: int,
 ) -> Iterator[_Tile]:
     """Tiles with a margin of ``reach``: memory follows the tile size, not the scene's."""

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command import Run, in_process
 from synthetic import make_pair
 from tiny import tiny_bundle
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "network"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
-
-from command import Run, in_process
 
 
 @pytest.fixture

@@ -658,7 +658,7 @@ def test_a_bug_is_called_one(files: Files, run: Run, tmp_path: Path, monkeypatch
     def fail(*_args: object, **_options: object) -> None:
         raise RuntimeError("the sky\nfell")
 
-    monkeypatch.setattr("das2f_map.mapping.classify.classify_blocks", fail)
+    monkeypatch.setattr("das2f_map.workflows.classify.classify_blocks", fail)
     before = listing(tmp_path)
     outcome = run(*classify(files))
     assert outcome.code == 70
@@ -721,7 +721,7 @@ def test_a_checkpoint_of_another_network_is_told_what_is_odd(files: Files, run: 
 
 
 def test_near_miss_of_a_models_name(files: Files, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("das2f_map.model.bundled_models", lambda: {"landsat8-gulf": files.model})
+    monkeypatch.setattr("das2f_map.bundle.catalogue.bundled_models", lambda: {"landsat8-gulf": files.model})
     for command in (load(files, "landsat8gulf"), ["models", "show", "landsat8gulf"]):
         outcome = run(*command)
         check(outcome, MODEL, ("no model 'landsat8gulf'",), "did you mean 'landsat8-gulf'?")
@@ -734,7 +734,7 @@ def test_no_bundled_model_fits(
     card = json.loads((path / "model.json").read_text())
     card["domain"]["ms_gsd_m"] = [24.0, 37.5]
     (path / "model.json").write_text(json.dumps(card))
-    monkeypatch.setattr("das2f_map.mapping.models.bundled_models", lambda: {"coarse": path})
+    monkeypatch.setattr("das2f_map.bundle.fit.bundled_models", lambda: {"coarse": path})
     before = listing(tmp_path)
     outcome = run("classify", files.ms, files.pan, "-o", files.map)
     check(

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import tiny_bundle
 
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines import choose, kernels
 from das2f_map.engines.choose import EngineKind, make_engine
 from das2f_map.errors import DeviceError, ModelError
-from das2f_map.model import ModelBundle
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import default_backend
 

@@ -11,17 +11,19 @@ import pytest
 import torch
 from tiny import tiny_bundle, tiny_card, tiny_network
 
+from das2f_map.bundle.catalogue import find_model
+from das2f_map.bundle.files import load_bundle
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.choose import make_engine
 from das2f_map.engines.onnx import OnnxEngine, graph_bytes, unavailable
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import DeviceError, MissingDependencyError, ModelError
-from das2f_map.mapping.export import export_onnx
-from das2f_map.model import ModelBundle, find_model, load_bundle
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.onnx_graph import OPSETS, build_graph
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import normalise
+from das2f_map.workflows.export import export_onnx
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from parity import DATA, load_parity, published_shapes
 
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.published import published_names
 from das2f_map.network.selective_scan import BACKENDS, use_backend
-
-sys.path.insert(0, str(Path(__file__).parent))
-from parity import DATA, load_parity, published_shapes
 
 # Published module name → where its output is taken from here.
 _TOKENS = {

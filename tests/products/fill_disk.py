@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from maps import AWKWARD_LEGEND, confidence_of, write_map
 
 from das2f_map.errors import Das2fMapError
+from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.products.polygons import write_polygons
-from das2f_map.products.staging import StagedOutputs
 
 folder = Path(sys.argv[1])
 # Noise, which does not compress.

@@ -6,16 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rasterio.crs import CRS
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "products"))
-
 from maps import AWKWARD_LEGEND, GEOGRAPHIC, ROTATED, UTM, confidence_of, patchy_classes, write_map
+from rasterio.crs import CRS
 
 from das2f_map.products.polygons import write_polygons
 from das2f_map.products.qgis import style_raster

@@ -15,7 +15,7 @@ import das2f_map
 from das2f_map.errors import InputError
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.registration import Coregistration, coregister, correct, measure, measure_shift
-from das2f_map.training.fit import train
+from das2f_map.workflows.train import train
 
 BANDS = {"blue": 1, "green": 2, "red": 3, "nir": 4}
 
@@ -51,7 +51,7 @@ def test_measured_by_the_bands_that_are_used(
         found.append(coregister(*args, **options))
         raise Done
 
-    module = {"classify": "das2f_map.mapping.classify", "train": "das2f_map.training.fit"}[command]
+    module = {"classify": "das2f_map.workflows.classify", "train": "das2f_map.workflows.train"}[command]
     monkeypatch.setattr(f"{module}.coregister", noted)
     if command == "classify":
         bundle = tiny_bundle(tmp_path / "m", patch=8)

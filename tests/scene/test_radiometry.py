@@ -11,10 +11,10 @@ from synthetic import make_pair, pair_grids, write_raster
 
 from das2f_map.errors import InputError
 from das2f_map.scene.block import SceneBlock
-from das2f_map.scene.blocks import spread_blocks
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import BandStatistics, SceneSample, normalise, sample_statistics
+from das2f_map.scene.spread import spread_blocks
 
 
 def test_small_scene_is_exact_over_valid_pixels(tmp_path: Path) -> None:

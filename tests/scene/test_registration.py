@@ -17,13 +17,13 @@ from scipy import ndimage
 from synthetic import Field, pair_grids, write_raster
 
 from das2f_map.errors import InputError
-from das2f_map.scene import relation
-from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.common_grid import relation
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.registration import ShiftReport, coregister, measure_shift
 from das2f_map.scene.source import RasterSource
+from das2f_map.scene.spread import spread_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data"

@@ -21,10 +21,10 @@ from tiny import tiny_bundle
 
 import das2f_map
 from das2f_map.errors import InputError
-from das2f_map.mapping.align import align
-from das2f_map.mapping.inspect import inspect_pair
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
+from das2f_map.workflows.align import align
+from das2f_map.workflows.inspect import inspect_pair
 
 
 @dataclass

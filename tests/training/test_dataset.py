@@ -12,33 +12,33 @@ from numpy.typing import NDArray
 from small_scene import Scene
 from synthetic import make_pair
 
+from das2f_map.labels.table import LabelTable
 from das2f_map.legend import Legend
-from das2f_map.mapping.blocks import classify_blocks
-from das2f_map.model import PatchGeometry
+from das2f_map.running.blocks import classify_blocks
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
+from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import BandStatistics
 from das2f_map.scene.source import RasterSource
 from das2f_map.training.dataset import TURNS, BalancedBatches, PatchReader, PlainBatches, turned
-from das2f_map.training.labels import LabelTable
 
 RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
 
 
-def images(scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    with rasterio.open(scene.ms) as ms, rasterio.open(scene.pan) as pan:
+def images(small_scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    with rasterio.open(small_scene.ms) as ms, rasterio.open(small_scene.pan) as pan:
         return ms.read().astype(np.float32), pan.read().astype(np.float32)
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 0], ids=["in memory", "on disk"])
-def test_patches_are_slices_of_the_reflected_scene(scene: Scene, memory: int) -> None:
-    ms, pan = images(scene)
+def test_patches_are_slices_of_the_reflected_scene(small_scene: Scene, memory: int) -> None:
+    ms, pan = images(small_scene)
     ms = np.pad(ms, ((0, 0), (7, 8), (7, 8)), mode="reflect")
     pan = np.pad(pan, ((0, 0), (28, 32), (28, 32)), mode="reflect")
     # Corners, the seam between cached blocks of 64, and the middle.
     rows = np.array([0, 0, 95, 95, 63, 64, 40])
     cols = np.array([0, 95, 0, 95, 64, 63, 17])
-    with open_pair(scene.ms, scene.pan) as pair:
+    with open_pair(small_scene.ms, small_scene.pan) as pair:
         reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry(), memory=memory)
         assert reader.load(rows, cols).all()
         got_ms, got_pan = reader.patches(rows, cols)
@@ -49,14 +49,14 @@ def test_patches_are_slices_of_the_reflected_scene(scene: Scene, memory: int) ->
 
 
 @pytest.mark.parametrize("turn", range(TURNS))
-def test_turned_patch_is_the_patch_of_the_turned_scene(scene: Scene, turn: int) -> None:
+def test_turned_patch_is_the_patch_of_the_turned_scene(small_scene: Scene, turn: int) -> None:
     """Turn the whole scene, find the target there, cut as always: the target stays at index 7."""
-    ms, pan = images(scene)
+    ms, pan = images(small_scene)
     row, col = 41, 58
     marker = np.zeros((1, 96, 96), np.float32)
     marker[0, row, col] = 1
     (r, c) = np.argwhere(turned(marker, turn)[0])[0]
-    with open_pair(scene.ms, scene.pan) as pair:
+    with open_pair(small_scene.ms, small_scene.pan) as pair:
         reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry())
         got_ms, got_pan = reader.patches(np.array([row]), np.array([col]), np.array([turn]))
     assert np.array_equal(got_ms[0], turned(ms, turn)[:, r - 7 : r + 9, c - 7 : c + 9])
@@ -70,8 +70,10 @@ def test_the_eight_turns_differ() -> None:
     assert len({turned(image, t).tobytes() for t in range(TURNS)}) == 8
 
 
-def test_only_blocks_with_labels_are_read_once_each(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_pair(scene.ms, scene.pan) as pair:
+def test_only_blocks_with_labels_are_read_once_each(
+    small_scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_pair(small_scene.ms, small_scene.pan) as pair:
         windows = []
         read = pair.read_block
         monkeypatch.setattr(
@@ -124,9 +126,12 @@ def test_nodata_as_in_classify(tmp_path: Path) -> None:
             np.testing.assert_array_equal(got_pan[0], pan[:, 4 * r : 4 * r + 64, 4 * c : 4 * c + 64])
 
 
-def test_no_pixels_are_no_blocks(scene: Scene) -> None:
+def test_no_pixels_are_no_blocks(small_scene: Scene) -> None:
     none = np.zeros(0, np.int32)
-    with open_pair(scene.ms, scene.pan) as pair, PatchReader(pair, [RAW] * 4, RAW, PatchGeometry()) as reader:
+    with (
+        open_pair(small_scene.ms, small_scene.pan) as pair,
+        PatchReader(pair, [RAW] * 4, RAW, PatchGeometry()) as reader,
+    ):
         assert reader.load(none, none).size == 0
 
 
@@ -185,8 +190,8 @@ def test_patches_at_reach_share_no_pixel_of_the_files(
         assert here & draws_on(10 + reader.reach - 2)
 
 
-def test_reach_without_resampling_is_the_turned_patch(scene: Scene) -> None:
-    with open_pair(scene.ms, scene.pan) as pair:
+def test_reach_without_resampling_is_the_turned_patch(small_scene: Scene) -> None:
+    with open_pair(small_scene.ms, small_scene.pan) as pair:
         assert PatchReader(pair, [RAW] * 4, RAW, PatchGeometry()).reach == 17
 
 

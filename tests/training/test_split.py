@@ -11,9 +11,9 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from das2f_map.errors import LabelError
+from das2f_map.labels.table import LabelTable
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
-from das2f_map.training.labels import LabelTable
 from das2f_map.training.split import Split, near, split_labels
 
 GAP = 17

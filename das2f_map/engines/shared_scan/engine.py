@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.das2f import StageOutput
 from das2f_map.scene.grid import PAN_PER_MS
+from das2f_map.types import Bool, Float32
 
 log = logging.getLogger(__name__)
 
@@ -120,10 +120,10 @@ class SharedScanEngine:
     @torch.inference_mode()
     def logits(
         self,
-        ms: npt.NDArray[np.float32],
-        pan: npt.NDArray[np.float32],
-        targets: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.float32]:
+        ms: Float32,
+        pan: Float32,
+        targets: Bool,
+    ) -> Float32:
         """See :class:`das2f_map.engines.Engine`."""
         halo, f = self._patch - 1, PAN_PER_MS
         h, w = targets.shape
@@ -162,9 +162,7 @@ class SharedScanEngine:
                     out[rows + top, cols + left] = result
         return out[targets]
 
-    def _block_that_fits(
-        self, ms: Tensor, pan: Tensor, rows: Indices, cols: Indices
-    ) -> npt.NDArray[np.float32] | None:
+    def _block_that_fits(self, ms: Tensor, pan: Tensor, rows: Indices, cols: Indices) -> Float32 | None:
         """As :meth:`_block`, or ``None`` if memory is too small for it.
 
         Raises ``DeviceError`` if it is too small for a single output.

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +23,7 @@ from das2f_map.network.cmda import CmdaBranch
 from das2f_map.network.scan_order import DIRECTIONS
 from das2f_map.network.spvm import SpvmMixer
 from das2f_map.network.stem import PIXELS_PER_TOKEN, MsStem, PanStem
+from das2f_map.types import Bool
 
 MS_EDGE, PAN_EDGE = 1, 0
 """Positions at each end of an axis whose stem token is a class of its own."""
@@ -168,7 +168,7 @@ def _neighbours(source: BlockRuns, target: BlockRuns) -> Indices:
     """Rows of ``parts`` that make up each entry: int64 (entries, 9). The row after the last is zero."""
     nowhere = 9 * source.rows.entries * source.cols.entries
 
-    def along(tokens: AxisRuns, runs: AxisRuns) -> tuple[Indices, npt.NDArray[np.bool_]]:
+    def along(tokens: AxisRuns, runs: AxisRuns) -> tuple[Indices, Bool]:
         """Entry of the token before, at and after each entry, and whether the patch has it; (3, entries)."""
         start, position = runs.representatives()
         near = position + np.array([-1, 0, 1])[:, None]

@@ -17,9 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+from das2f_map.types import Int64
+
+Indices = Int64
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das2f_map.scene.registration.images import Bool, Float64
+from das2f_map.types import Bool, Float64
 
 TOLERANCE = 0.5
 """PAN pixels from the common shift up to which a window agrees, beside twice its own standard error."""

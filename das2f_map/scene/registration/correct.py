@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from das2f_map.errors import InputError
+from das2f_map.scene.common_grid.plan import NESTING_TOLERANCE
+from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.plan import NESTING_TOLERANCE
 from das2f_map.scene.registration.measure import measure_shift
 from das2f_map.scene.registration.report import ShiftReport
-from das2f_map.scene.shift import PanShift
 
 log = logging.getLogger(__name__)
 

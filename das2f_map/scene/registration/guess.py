@@ -11,12 +11,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import numpy.typing as npt
 
-from das2f_map.scene.blocks import spread_blocks
-from das2f_map.scene.registration.images import Float64, MatchImages
-
-Complex128 = npt.NDArray[np.complex128]
+from das2f_map.scene.registration.images import MatchImages
+from das2f_map.scene.spread import spread_blocks
+from das2f_map.types import Complex128, Float64
 
 _SIZE = 128
 _WINDOWS = 9

@@ -2,23 +2,21 @@
 
 Nothing of MS is resampled here: what is compared are MS pixels as they are in the file, and the averages of
 PAN over just these pixels' footprints, moved by a trial shift. For sums over whole PAN pixels those
-averages are exact, for others the running integral is interpolated (:mod:`das2f_map.scene.resample`).
+averages are exact, for others the running integral is interpolated
+(:mod:`das2f_map.scene.common_grid.resample`).
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from das2f_map.scene.common_grid.relation import Relation
+from das2f_map.scene.common_grid.resample import resample
 from das2f_map.scene.grid import PAN_PER_MS, GridPair, Window
 from das2f_map.scene.mask import SceneMask, open_mask
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.relation import Relation
-from das2f_map.scene.resample import resample
-from das2f_map.scene.source import Float32, RasterSource
-
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from das2f_map.scene.source import RasterSource
+from das2f_map.types import Bool, Float32, Float64
 
 MAX_BANDS = 12
 """Bands that take part; of more, as many spread evenly over the file."""

@@ -19,7 +19,8 @@ from typing import Literal
 
 import numpy as np
 
-from das2f_map.scene.registration.images import Float64, MatchWindow
+from das2f_map.scene.registration.images import MatchWindow
+from das2f_map.types import Float64
 
 Fault = Literal["nodata", "no texture", "no match", "bands apart"]
 
@@ -55,7 +56,7 @@ class Match:
     Attributes
     ----------
     rows, cols:
-        MS pixels; see :mod:`das2f_map.scene.shift` for the sign.
+        MS pixels; see :mod:`das2f_map.scene.common_grid.shift` for the sign.
     covariance:
         float64 (2, 2) of (rows, cols), MS pixels²: as if errors of neighbouring pixels were independent,
         and with half of what the bands are apart.

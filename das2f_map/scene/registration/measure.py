@@ -8,13 +8,12 @@ from collections import Counter
 import numpy as np
 from pyproj import Geod
 
-from das2f_map.scene.blocks import spread_blocks
+from das2f_map.scene.common_grid.plan import pixel_size_m
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.plan import pixel_size_m
 from das2f_map.scene.registration.consensus import Consensus, ShiftField, common_shift, shift_field
 from das2f_map.scene.registration.guess import phase_correlation_peak
-from das2f_map.scene.registration.images import Float64, MatchImages, MatchWindow
+from das2f_map.scene.registration.images import MatchImages, MatchWindow
 from das2f_map.scene.registration.match import (
     MAX_BANDS_APART,
     REACH,
@@ -33,6 +32,8 @@ from das2f_map.scene.registration.report import (
     Verdict,
     WindowShift,
 )
+from das2f_map.scene.spread import spread_blocks
+from das2f_map.types import Float64
 
 MAX_SIZE = 48
 """MS pixels a side of a window of a large scene."""

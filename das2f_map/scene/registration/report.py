@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from das2f_map.scene.shift import PanShift
+from das2f_map.scene.common_grid.shift import PanShift
 
 Verdict = Literal["agree", "disagree", "unmeasured"]
 

@@ -1,0 +1,1 @@
+"""The model on disk: card, weights, ONNX file, the bundled models, and how a card fits a scene."""

@@ -1,0 +1,50 @@
+"""Models by name: those that ship with the package, and any by path."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from das2f_map.bundle.files import CARD_NAME, load_bundle
+from das2f_map.bundle.model import ModelBundle
+from das2f_map.errors import ModelError
+
+
+def bundled_models() -> dict[str, Path]:
+    """Name → folder of the models that ship with the package, in alphabetical order.
+
+    In a checkout they are in ``models/`` beside the package; a wheel carries them inside it.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "models", package.parent / "models"):
+        found = {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{CARD_NAME}"))}
+        if found:
+            return found
+    return {}
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The bundle a user means: a bundled model's name, else a path.
+
+    Raises :class:`~das2f_map.errors.ModelError`, with near names, when there is neither.
+    """
+    bundled = bundled_models()
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    near = difflib.get_close_matches(str(name_or_path), bundled, n=1, cutoff=0.5)
+    known = f"bundled models: {', '.join(bundled) or 'none'}"
+    raise ModelError(
+        f"no model {str(name_or_path)!r}: neither a bundled model nor a path",
+        f"did you mean {near[0]!r}?" if near else known,
+    )
+
+
+def load_model(name_or_path: str | Path) -> ModelBundle:
+    """Load a bundled model by name, or any bundle by path.
+
+    Raises :class:`~das2f_map.errors.ModelError` when there is none, or it is damaged.
+    """
+    return load_bundle(find_model(name_or_path))

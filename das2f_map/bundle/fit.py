@@ -1,0 +1,300 @@
+"""Which model maps which scene: choosing a bundled one, and judging a chosen one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from das2f_map.bundle.card import ModelCard
+from das2f_map.bundle.catalogue import bundled_models, load_model
+from das2f_map.bundle.files import load_bundle, read_card
+from das2f_map.bundle.model import ModelBundle
+from das2f_map.errors import ModelError
+from das2f_map.scene.bands import GivenBands, UnmatchedBands, match_bands
+from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.radiometry import BandStatistics, SceneSample, sample_scene
+
+log = logging.getLogger(__name__)
+
+Radiometry = Literal["model", "scene"]
+"""Whose statistics values are normalised with: those of the model's card, or the scene's own."""
+
+# How far a scene's mean may lie outside the range a model has seen, in that range's width,
+# and by which factor its contrast may differ, before the model counts as unsuitable.
+_MEAN_MARGIN = 0.25
+_CONTRAST_FACTOR = 4.0
+
+OUTSIDE_MARGIN = 0.1
+"""How far beyond the card's 1st and 99th percentile a value counts as known, in their distance."""
+
+OUTSIDE_WARNED, OUTSIDE_REFUSED = 0.1, 0.5
+"""Share of a band's values beyond that: from the first on a user is warned, from the second on the model
+counts as unsuitable. By definition the model's own training scene has at most 0.02."""
+
+
+@dataclass(frozen=True)
+class SceneTraits:
+    """What a model's card is held against.
+
+    ``ms_bands`` are in the order of the card; without ``sample`` only means and spreads are compared.
+    """
+
+    ms_gsd_m: float
+    ratio: float
+    ms_bands: tuple[BandStatistics, ...]
+    pan_band: BandStatistics
+    sample: SceneSample | None = None
+
+
+class SceneViews:
+    """A pair as models see it, each with its own choice and order of bands.
+
+    Parameters
+    ----------
+    pair:
+        All of it.
+    bands:
+        Which band is which, as far as the user says; see :mod:`das2f_map.scene.bands`.
+    sample:
+        Gives values to compare a card with.
+    """
+
+    def __init__(
+        self,
+        pair: ScenePair,
+        bands: GivenBands | None = None,
+        *,
+        sample: Callable[[ScenePair], SceneSample] = sample_scene,
+    ) -> None:
+        self.pair = pair
+        self._sample = sample
+        self._given = bands
+        self._traits: dict[tuple[int, ...], SceneTraits] = {}
+
+    def pair_for(self, card: ModelCard) -> ScenePair:
+        """The pair with the bands of a model, in its order. Raises ``UnmatchedBands`` or ``InputError``."""
+        wanted = [b.name for b in card.ms_bands]
+        return self.pair.with_bands(match_bands(wanted, self.pair.file_bands, self._given, self.pair.ms_path))
+
+    def pair_for_model(self, card: ModelCard) -> ScenePair:
+        """As :meth:`pair_for`, for a model that is to be used: raises ``ModelError`` or ``InputError``."""
+        try:
+            return self.pair_for(card)
+        except UnmatchedBands as error:
+            raise ModelError(f"model {card.name!r} does not fit: {error.message}", error.hint) from error
+
+    def traits_for(self, card: ModelCard) -> SceneTraits:
+        """What is compared with a card; a sample of the scene is read once for each choice of bands."""
+        pair = self.pair_for(card)
+        key = tuple(b.number for b in pair.bands)
+        if key not in self._traits:
+            sample = self._sample(pair)
+            self._traits[key] = SceneTraits(pair.ms_gsd_m, pair.ratio, *sample.statistics(), sample)
+        return self._traits[key]
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A model and the scene as it takes it.
+
+    Attributes
+    ----------
+    bundle:
+        As loaded.
+    pair:
+        With the model's bands, in its order.
+    ms_bands, pan_band:
+        Statistics to normalise with.
+    warnings:
+        In which ways the scene is not what the model was made for.
+    """
+
+    bundle: ModelBundle
+    pair: ScenePair
+    ms_bands: tuple[BandStatistics, ...]
+    pan_band: BandStatistics
+    warnings: tuple[str, ...]
+
+
+def choose_bundle(
+    views: SceneViews, model: str | Path | ModelBundle | None, radiometry: Radiometry = "model"
+) -> ModelBundle:
+    """The model to use, loaded: the one that is named, or without a name the bundled one that fits.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or none fits.
+    InputError
+        The scene has no valid pixel, where a model has to be chosen.
+    """
+    if model is not None:
+        return model if isinstance(model, ModelBundle) else load_model(model)
+    bundle = load_bundle(choose_model(views, radiometry))
+    log.info("model %s chosen: its card fits the scene", bundle.card.name)
+    return bundle
+
+
+def fit_model(views: SceneViews, bundle: ModelBundle, radiometry: Radiometry = "model") -> FittedModel:
+    """A model brought together with a scene.
+
+    Raises
+    ------
+    ModelError
+        The scene does not have its bands.
+    InputError
+        The user names bands that are not there, or the scene has no valid pixel.
+    """
+    card = bundle.card
+    fitted = views.pair_for_model(card)
+    if [b.number for b in fitted.bands] != list(range(1, len(fitted.file_bands) + 1)):
+        log.info("MS bands: %s", ", ".join(map(str, fitted.bands)))
+    traits = views.traits_for(card)
+    found = misfits(card, traits, radiometry) + cautions(card, traits, radiometry)
+    warnings = [f"model {card.name} is out of its range here: {'; '.join(found)}"] if found else []
+    for warning in warnings:
+        log.warning("%s", warning)
+    own = radiometry == "model"
+    ms_bands, pan_band = (card.ms_bands, card.pan_band) if own else (traits.ms_bands, traits.pan_band)
+    return FittedModel(bundle, fitted, ms_bands, pan_band, tuple(warnings))
+
+
+def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
+    """Why a model's card does not fit a scene, a phrase each; empty when it fits.
+
+    Where values are normalised with the scene's own statistics, only sizes are compared here, and whether
+    bands vary at all; see :func:`cautions`.
+    """
+    found: list[str] = []
+    if card.domain is not None:
+        low, high = card.domain.ms_gsd_m
+        if not low <= scene.ms_gsd_m <= high:
+            found.append(
+                f"it is for MS pixels of {low:.3g} to {high:.3g} m, these have {scene.ms_gsd_m:.3g} m"
+            )
+        low, high = card.domain.ratio
+        if not low <= scene.ratio <= high:
+            found.append(f"it is for ratios of {low:.3g} to {high:.3g}, the scene's is {scene.ratio:.3g}")
+    pairs = list(zip((*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band), strict=True))
+    if radiometry == "scene":
+        # No scale makes a measurement of it.
+        return found + [_constant(known, seen) for known, seen in pairs if _constant(known, seen)]
+    shares = _shares_outside(card, scene)
+    for (known, seen), share in zip(pairs, shares, strict=True):
+        if phrase := _radiometric_misfit(known, seen):
+            found.append(phrase)
+        elif share > OUTSIDE_REFUSED:
+            found.append(_outside(known, share))
+    return found
+
+
+def cautions(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
+    """What a user should know of a scene that fits by and large, a phrase each.
+
+    Of a scene that is normalised with its own statistics, the normalised values are compared with the card's:
+    mean and spread are the same then, the shape of the distribution need not be.
+    """
+    bands, seen = (*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band)
+    shares = _shares_outside(card, scene, rescaled=radiometry == "scene")
+    if radiometry == "scene":
+        return [
+            f"band {b.name}: normalised, {100 * share:.0f} % of the scene's values are well outside the "
+            f"{(b.p01 - b.mean) / b.std:+.2g} to {(b.p99 - b.mean) / b.std:+.2g} it was trained on"
+            for b, share in zip(bands, shares, strict=True)
+            if share > OUTSIDE_WARNED
+        ]
+    return [
+        _outside(known, share)
+        for known, share, s in zip(bands, shares, seen, strict=True)
+        if OUTSIDE_WARNED < share <= OUTSIDE_REFUSED and not _radiometric_misfit(known, s)
+    ]
+
+
+def _shares_outside(card: ModelCard, scene: SceneTraits, *, rescaled: bool = False) -> tuple[float, ...]:
+    """Of each MS band and PAN; ``rescaled``: both normalised, each by its own statistics."""
+    bands, seen = (*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band)
+    if scene.sample is None:
+        return (0.0,) * len(bands)
+    limits = []
+    for b, s in zip(bands, seen, strict=True):
+        margin = OUTSIDE_MARGIN * (b.p99 - b.p01)
+        low, high = b.p01 - margin, b.p99 + margin
+        if rescaled:
+            low, high = (s.mean + s.std * (end - b.mean) / b.std for end in (low, high))
+        limits.append((low, high))
+    return scene.sample.shares_outside(limits)
+
+
+def _outside(known: BandStatistics, share: float) -> str:
+    return (
+        f"band {known.name}: {100 * share:.0f} % of the scene's values are well outside the "
+        f"{known.p01:.5g} to {known.p99:.5g} it was trained on"
+    )
+
+
+def _constant(known: BandStatistics, seen: BandStatistics) -> str:
+    """A phrase if the band is the same everywhere in the scene but was not in training."""
+    if seen.spread or not known.spread:
+        return ""
+    return f"band {known.name} has the same value {seen.mean:.5g} everywhere in the scene"
+
+
+def _radiometric_misfit(known: BandStatistics, seen: BandStatistics) -> str:
+    if phrase := _constant(known, seen):
+        return phrase
+    margin = _MEAN_MARGIN * (known.p99 - known.p01)
+    if not known.p01 - margin <= seen.mean <= known.p99 + margin:
+        return (
+            f"band {known.name}: the scene's mean {seen.mean:.5g} is outside the "
+            f"{known.p01:.5g} to {known.p99:.5g} it was trained on"
+        )
+    if not known.spread:
+        # What it was trained on is all there is to compare with: the mean, above.
+        return (
+            ""
+            if not seen.spread
+            else f"band {known.name} was the same everywhere in training, and varies here"
+        )
+    if not 1 / _CONTRAST_FACTOR <= seen.std / known.std <= _CONTRAST_FACTOR:
+        return (
+            f"band {known.name}: the scene's standard deviation {seen.std:.4g} is far from "
+            f"the {known.std:.4g} it was trained on"
+        )
+    return ""
+
+
+def choose_model(views: SceneViews, radiometry: Radiometry = "model") -> Path:
+    """The bundled model that fits a scene, nearest in ground sample distance if there are several.
+
+    Raises :class:`~das2f_map.errors.ModelError` when none fits; the message says why for each.
+    """
+    pair = views.pair
+    fitting: list[tuple[float, Path]] = []
+    refusals: list[str] = []
+    hint = (
+        f"train one: das2f-map train {pair.ms_path} {pair.pan_path} --labels labels.gpkg -o my-model, "
+        "or name one with --model to use it all the same"
+    )
+    for name, path in bundled_models().items():
+        card = read_card(path)
+        try:
+            traits = views.traits_for(card)
+            reasons = misfits(card, traits, radiometry)
+        except UnmatchedBands as error:
+            refusals.append(f"{name}: {error.message}")
+            hint = error.hint or hint
+            continue
+        if reasons:
+            refusals.append(f"{name}: {reasons[0]}")
+            if radiometry == "model" and not misfits(card, traits, "scene"):
+                hint = f"if the values are only in another unit, --radiometry scene fits {name}; or {hint}"
+            continue
+        low, high = card.domain.ms_gsd_m if card.domain else (pair.ms_gsd_m, pair.ms_gsd_m)
+        fitting.append((abs(pair.ms_gsd_m / (low * high) ** 0.5 - 1), path))
+    if fitting:
+        return min(fitting, key=lambda f: (f[0], f[1].name))[1]
+    known = "; ".join(refusals) or "there are none"
+    raise ModelError(f"no bundled model fits this scene ({known})", hint)

@@ -1,0 +1,1 @@
+"""Vector file, raster or table of labels to labelled pixels of a grid."""

@@ -1,0 +1,174 @@
+"""A raster of class numbers as labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from rasterio.errors import RasterioError
+
+from das2f_map.errors import InputError, LabelError
+from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
+from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.products.class_raster import read_legend
+from das2f_map.scene.antimeridian import repeats_within
+from das2f_map.scene.common_grid.relation import map_between
+from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.types import Float64, Int64
+
+_OUTLINE_PARTS = 64
+"""Of each side of the raster: straight in one CRS is a curve in another."""
+
+_STRIP = 256
+"""Rows of positions looked up at a time: the raster may be far finer than they are."""
+
+
+class RasterLabels(LabelSource):
+    """A raster of class numbers: 0 and nodata are unlabelled.
+
+    Each pixel of the grid is looked at on a sub-grid about as fine as the raster (up to 8 × 8
+    positions) and gets the class most positions have, if that is at least as many as have none.
+    Two classes with equally many contest the pixel.
+    """
+
+    def __init__(self, path: str, dataset: Any, grid: Grid) -> None:
+        if dataset.crs is None:
+            raise LabelError(
+                f"label raster {path} has no coordinate reference system",
+                "assign one, e.g. gdal_edit.py -a_srs EPSG:32616 labels.tif",
+            )
+        if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer) and dataset.dtypes[0] not in (
+            "float32",
+            "float64",
+        ):
+            raise LabelError(
+                f"label raster {path} is of type {dataset.dtypes[0]}, not a raster of class numbers"
+            )
+        self._path = path
+        self._dataset = dataset
+        self._grid = grid
+        self._nodata = dataset.nodata
+        file = Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+        try:
+            self._footprint = _footprint(file, grid)
+            # About as fine as the raster; NaN in the middle of the scene is nowhere in it.
+            finest = max(map_between(grid, file).footprint)
+            self._factor = int(np.clip(round(finest), 1, 8)) if math.isfinite(finest) else 1
+            self._map = map_between(grid.refined(self._factor), file)
+        except InputError as error:  # which calls them MS and PAN
+            raise LabelError(
+                f"label raster {path} cannot be laid over the scene: its coordinate reference system cannot "
+                "be converted to that of the MS file",
+                "bring the labels to the coordinate reference system of the MS file with gdalwarp",
+            ) from error
+        self._file = file
+        if self._footprint.intersection(grid.window).is_empty:
+            raise outside_scene(path)
+        values = self._distinct()
+        if not values:
+            raise LabelError(
+                f"label raster {path} has no labelled pixel in the scene", "0 and nodata count as unlabelled"
+            )
+        if values[0] < 1 or values[-1] > MAX_CLASSES:
+            raise LabelError(
+                f"label raster {path} holds class numbers {values[0]} to {values[-1]}, not 1 to 255",
+                "0 and nodata count as unlabelled",
+            )
+        names = self._names() or {}
+        self.legend = Legend.from_names([names.get(v, f"class {v}") for v in values], values)
+
+    def _names(self) -> dict[int, str] | None:
+        """Class names the raster carries, by value."""
+        legend = read_legend(self._path)
+        return None if legend is None else {c.id: c.name for c in legend.each()}
+
+    def _distinct(self) -> list[int]:
+        found: set[int] = set()
+        for window in self.windows(blocks_of(self._grid.window, 512)):
+            found.update(int(v) for v in np.unique(self._values(window)))
+            if len(found) > MAX_CLASSES + 1:
+                raise LabelError(
+                    f"label raster {self._path} has more than {MAX_CLASSES} different values",
+                    "it should hold class numbers; is it an image?",
+                )
+        return sorted(found - {NODATA_CLASS})
+
+    def _values(self, window: Window) -> Int64:
+        """Class numbers on the refined grid, 0 where unlabelled."""
+        fine = window.refined(self._factor)
+        out = np.zeros((fine.height, fine.width), np.int64)
+        for row in range(0, fine.height, _STRIP):
+            strip = Window(fine.row + row, fine.col, min(_STRIP, fine.height - row), fine.width)
+            at_row, at_col = self._map.centres(strip)
+            # A scene over the seam of a raster around the world lies on either side of it.
+            for rows, cols in repeats_within(self._file):
+                self._look_up(at_row + rows, at_col + cols, out[row : row + strip.height])
+        return out
+
+    def _look_up(self, row: Float64, col: Float64, out: Int64) -> None:
+        """Set ``out`` to class numbers where it has positions, in the raster's pixels."""
+        with np.errstate(invalid="ignore"):
+            inside = (row >= 0) & (row < self._file.height) & (col >= 0) & (col < self._file.width)
+        if not inside.any():
+            return
+        r, c = row[inside].astype(np.int64), col[inside].astype(np.int64)
+        top, left = int(r.min()), int(c.min())
+        where = ((top, int(r.max()) + 1), (left, int(c.max()) + 1))
+        try:
+            raw = self._dataset.read(1, window=where)[r - top, c - left]
+            valid = self._dataset.read_masks(1, window=where)[r - top, c - left] > 0
+        except RasterioError as error:
+            raise LabelError(
+                f"label raster {self._path} cannot be read: {error.__cause__ or error}",
+                "the file seems to be damaged or cut short",
+            ) from error
+        if raw.dtype.kind == "f":
+            valid &= np.isfinite(raw)
+            raw = np.where(valid, raw, 0)
+            if not np.array_equal(raw, np.round(raw)):
+                raise LabelError(f"label raster {self._path} holds fractions, not class numbers")
+        out[inside] = np.where(valid, raw, NODATA_CLASS)
+
+    def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
+        for window in candidates:
+            if not window.intersection(self._footprint).is_empty:
+                yield window
+
+    def read(self, window: Window) -> LabelBlock:
+        k = self._factor
+        fine = self._values(window)
+        cells = fine.reshape(window.height, k, window.width, k)
+        best = np.zeros((window.height, window.width), np.int64)
+        classes = np.zeros(best.shape, np.uint8)
+        tied = np.zeros(best.shape, bool)
+        for value in np.unique(fine):
+            if value == NODATA_CLASS:
+                continue
+            count = (cells == value).sum(axis=(1, 3))
+            more = count > best
+            tied = np.where(more, False, tied | ((count == best) & (count > 0)))
+            classes[more] = value
+            best = np.maximum(best, count)
+        enough = best >= (cells == NODATA_CLASS).sum(axis=(1, 3))
+        contested = tied & enough
+        classes[contested | ~enough] = NODATA_CLASS
+        return LabelBlock(classes, int(contested.sum()))
+
+    def close(self) -> None:
+        self._dataset.close()
+
+
+def _footprint(file: Grid, scene: Grid) -> Window:
+    """Pixels of the scene that bound a file; all of them if it goes around the world or leads out of it."""
+    steps = np.linspace(0.0, 1.0, _OUTLINE_PARTS + 1)
+    zero, one = np.zeros_like(steps), np.ones_like(steps)
+    row, col = map_between(file, scene).positions(
+        np.concatenate([zero, steps, one, steps]) * file.height,
+        np.concatenate([steps, one, steps, zero]) * file.width,
+    )
+    if len(repeats_within(file)) > 1 or not np.isfinite([row, col]).all():
+        return scene.window
+    top, left = math.floor(row.min()), math.floor(col.min())
+    return Window(top, left, math.ceil(row.max()) - top, math.ceil(col.max()) - left)

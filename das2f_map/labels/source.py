@@ -1,0 +1,63 @@
+"""What every kind of label file offers: classes of a window of a given grid."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from das2f_map.errors import LabelError
+from das2f_map.legend import Legend
+from das2f_map.scene.grid import Window
+from das2f_map.types import UInt8
+
+MAX_CLASSES = 255
+
+
+@dataclass(frozen=True)
+class LabelBlock:
+    """Classes of a window.
+
+    ``classes`` is uint8 ``(height, width)``, 0 where unlabelled; ``contested`` counts the pixels
+    that are 0 because different classes claim them.
+    """
+
+    classes: UInt8
+    contested: int
+
+
+class LabelSource(ABC):
+    """An open label file, read as windows of the grid it was opened for."""
+
+    legend: Legend
+    """Classes in the file; those it only numbers are called ``class 1`` and so on."""
+
+    ids_are_codes: bool = True
+    """Whether the ids are numbers the file holds, not only counted up for names or large codes."""
+
+    @abstractmethod
+    def read(self, window: Window) -> LabelBlock:
+        """Classes of a window of the grid."""
+
+    @abstractmethod
+    def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
+        """The windows among ``candidates`` that can hold labels."""
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing open
+        """Release the file."""
+
+    def __enter__(self) -> LabelSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def outside_scene(path: str) -> LabelError:
+    return LabelError(
+        f"labels {path} lie outside the images",
+        "check that they show the same place and that the label file's CRS is right",
+    )

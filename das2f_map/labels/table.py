@@ -1,0 +1,245 @@
+"""Training and reference labels, from any vector file or label raster, on a scene's MS pixels.
+
+The rule is the same everywhere: a pixel belongs to the polygon that contains its centre, or to
+the point that falls into it, or to the class most of it has in a label raster. Where different
+classes claim the same pixel it belongs to none, and the count of such pixels is reported.
+
+:class:`LabelSource` reads one window at a time, so that neither training nor the evaluation of
+a map holds a scene in memory; :func:`read_labels` gathers the labelled pixels into a sparse table.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from das2f_map.errors import LabelError
+from das2f_map.labels.files import open_labels
+from das2f_map.labels.source import LabelSource
+from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.progress import Progress, silent
+from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.types import Bool, Int32, Int64, UInt8
+
+log = logging.getLogger(__name__)
+
+MIN_CLASS_PIXELS = 12
+"""Labelled pixels a class needs, so that each part of the split can hold a handful."""
+
+_BLOCK = 1024  # MS pixels a side read at once
+_MAX_PIXELS_PER_CLASS = 4_000_000
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Labelled pixels of a scene, sparse, in row-major order.
+
+    Parameters
+    ----------
+    rows, cols:
+        MS pixel positions, int32 ``(n,)``.
+    classes:
+        Class ids of ``legend``, uint8 ``(n,)``.
+    legend:
+        What the ids mean.
+    contested:
+        Pixels left out because different classes claim them.
+    """
+
+    rows: Int32
+    cols: Int32
+    classes: UInt8
+    legend: Legend
+    contested: int = 0
+
+    def __len__(self) -> int:
+        return int(self.rows.size)
+
+    def counts(self) -> dict[str, int]:
+        """Pixels of each class by name; 0 for classes of the legend without any."""
+        found = np.bincount(self.classes, minlength=256)
+        return {c.name: int(found[c.id]) for c in self.legend.each()}
+
+    def select(self, keep: NDArray[Any]) -> LabelTable:
+        """The pixels of a boolean mask or of positions in this table."""
+        return replace(self, rows=self.rows[keep], cols=self.cols[keep], classes=self.classes[keep])
+
+
+def read_labels(
+    path: str | Path,
+    grid: Grid,
+    *,
+    class_field: str | None = None,
+    skip_classes: Sequence[str] = (),
+    progress: Progress = silent,
+) -> LabelTable:
+    """Labelled pixels of ``grid`` (the MS grid of a scene).
+
+    A class with more than four million pixels is thinned evenly, so that a label raster of a
+    whole satellite scene does not fill the memory.
+
+    Parameters
+    ----------
+    class_field:
+        Attribute with the class, integer or text; by default the only plausible one.
+    skip_classes:
+        Names of classes to leave out.
+
+    Raises
+    ------
+    LabelError
+        The file is missing or unreadable, has no CRS, lies outside the scene, has no such field, or
+        yields fewer than two classes.
+    """
+    with open_labels(path, grid, class_field=class_field) as source:
+        return gather(source, grid, str(path), skip_classes=skip_classes, progress=progress)
+
+
+def gather(
+    source: LabelSource,
+    grid: Grid,
+    name: str,
+    *,
+    skip_classes: Sequence[str] = (),
+    progress: Progress = silent,
+) -> LabelTable:
+    """All labelled pixels of an open source; see :func:`read_labels`."""
+    unknown = sorted(set(skip_classes) - set(source.legend.names))
+    if unknown:
+        raise LabelError(
+            f"{name} has no class {', '.join(map(repr, unknown))} to skip",
+            f"its classes are {', '.join(source.legend.names)}",
+        )
+    thinning = _Thinning()
+    contested = 0
+    windows = list(source.windows(blocks_of(grid.window, _BLOCK)))
+    with progress("Reading labels", len(windows)) as advance:
+        for window in windows:
+            block = source.read(window)
+            contested += block.contested
+            thinning.add(window, block.classes)
+            advance(1)
+    rows, cols, classes = thinning.table()
+    kept_ids = [c.id for c in source.legend.each() if c.name not in skip_classes and (classes == c.id).any()]
+    if not kept_ids:
+        raise LabelError(
+            f"No label of {name} falls on a pixel of the scene",
+            "check that labels and images show the same place and that the label file's CRS is right",
+        )
+    # Ids stay those of the source, so that a label raster and the map made from it agree.
+    legend = Legend(classes=tuple(source.legend[i] for i in kept_ids))
+    keep = np.isin(classes, kept_ids)
+    if contested:
+        log.warning("%d pixels left out: %s gives them more than one class", contested, name)
+    return LabelTable(rows[keep], cols[keep], classes[keep], legend, contested)
+
+
+def by_block(rows: NDArray[Any], cols: NDArray[Any], block: int) -> list[tuple[int, int, Int64]]:
+    """Pixels by the ``block`` × ``block`` square they lie in: its row, its column, positions ``(members,)``.
+
+    Blocks come in row-major order, empty ones not at all.
+    """
+    keys = rows.astype(np.int64) // block * (1 << 32) + cols.astype(np.int64) // block
+    order = np.argsort(keys, kind="stable")
+    distinct, starts = np.unique(keys[order], return_index=True)
+    # np.split makes one empty part of nothing: there the parts outnumber the blocks.
+    parts = np.split(order, starts[1:]) if distinct.size else []
+    return [(k >> 32, k & 0xFFFFFFFF, part) for k, part in zip(distinct.tolist(), parts, strict=True)]
+
+
+def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> LabelTable:
+    """Keep the pixels of at most ``limit`` blocks of ``block`` × ``block`` MS pixels.
+
+    Training reads the blocks its labels lie in; a label raster of a whole satellite scene would make it read
+    the scene. Blocks are chosen at random, rare classes first, so that every class keeps as many as it can.
+    """
+    keys = labels.rows.astype(np.int64) // block * (1 << 32) + labels.cols // block
+    blocks, of_pixel = np.unique(keys, return_inverse=True)
+    if blocks.size <= limit:
+        return labels
+    rng = np.random.default_rng([seed, 2])
+    chosen = np.zeros(blocks.size, bool)
+    by_rarity = sorted(labels.legend.ids, key=lambda i: int((labels.classes == i).sum()))
+    for k, class_id in enumerate(by_rarity):
+        mine = rng.permutation(np.unique(of_pixel[labels.classes == class_id]))
+        quota = (limit - int(chosen.sum())) // (len(by_rarity) - k)
+        fresh = mine[~chosen[mine]]
+        chosen[fresh[:quota]] = True
+    log.warning(
+        "The labels spread over %d blocks of %d MS pixels; %d of them, drawn at random, are used",
+        blocks.size,
+        block,
+        int(chosen.sum()),
+    )
+    return labels.select(chosen[of_pixel])
+
+
+def require_trainable(labels: LabelTable, name: str) -> None:
+    """Raise :class:`LabelError` unless there are two classes with enough pixels each."""
+    if len(labels.legend) < 2:
+        raise LabelError(
+            f"{name} labels only one class in the scene, {labels.legend.names[0]!r}; a classifier needs two"
+        )
+    few = {n: k for n, k in labels.counts().items() if k < MIN_CLASS_PIXELS}
+    if few:
+        listed = ", ".join(f"{n!r} ({k})" for n, k in few.items())
+        options = " ".join(f"--skip-class {_quoted(n)}" for n in few)
+        raise LabelError(
+            f"Too few labelled pixels in {name} for {listed}: a class needs at least {MIN_CLASS_PIXELS}",
+            f"label more, merge classes, or leave out with {options}",
+        )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if " " in name else name
+
+
+class _Thinning:
+    """Collects labelled pixels; halves a class at random positions each time it grows too large."""
+
+    def __init__(self, limit: int = _MAX_PIXELS_PER_CLASS) -> None:
+        self._limit = limit
+        self._parts: dict[int, list[Int32]] = {}
+        self._counts: dict[int, int] = {}
+        self._halvings: dict[int, int] = {}
+
+    def add(self, window: Window, classes: UInt8) -> None:
+        for value in np.unique(classes):
+            if value == NODATA_CLASS:
+                continue
+            k = int(value)
+            at = np.argwhere(classes == value).astype(np.int32)
+            at += np.array([window.row, window.col], np.int32)
+            at = at[self._passes(at, self._halvings.get(k, 0))]
+            self._parts.setdefault(k, []).append(at)
+            self._counts[k] = self._counts.get(k, 0) + len(at)
+            while self._counts[k] > self._limit:
+                self._halvings[k] = self._halvings.get(k, 0) + 1
+                kept = np.concatenate(self._parts[k])
+                kept = kept[self._passes(kept, self._halvings[k])]
+                self._parts[k], self._counts[k] = [kept], len(kept)
+
+    @staticmethod
+    def _passes(at: Int32, halvings: int) -> Bool:
+        # A fixed hash of the position (splitmix64's finaliser): nested subsets, the same in every run.
+        with np.errstate(over="ignore"):
+            h = at[:, 0].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + at[:, 1].astype(np.uint64)
+            h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            h ^= h >> np.uint64(31)
+        return np.asarray((h & np.uint64((1 << halvings) - 1)) == 0)
+
+    def table(self) -> tuple[Int32, Int32, UInt8]:
+        if not self._parts:
+            none = np.zeros(0, np.int32)
+            return none, none, np.zeros(0, np.uint8)
+        at = np.concatenate([p for parts in self._parts.values() for p in parts])
+        classes = np.concatenate([np.full(self._counts[k], k, np.uint8) for k in self._parts])
+        order = np.lexsort((at[:, 1], at[:, 0]))
+        return at[order, 0], at[order, 1], classes[order]

@@ -1,1 +1,0 @@
-"""From an open pair and a model to a finished map."""

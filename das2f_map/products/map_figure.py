@@ -1,0 +1,347 @@
+"""A class map as a picture to look at or print: map, legend, scale bar, north arrow, CRS."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyproj
+import rasterio
+import rasterio.errors
+from affine import Affine
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from rasterio.enums import Resampling
+
+from das2f_map.errors import InputError
+from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
+from das2f_map.products.areas import grid_of
+from das2f_map.scene.antimeridian import wrapped, x_period
+from das2f_map.scene.grid import Grid
+from das2f_map.types import UInt8
+
+_MAP_INCHES = 6.4
+"""Longer side of the map on paper."""
+_LEGEND_INCHES = 2.3
+_MARGIN = 0.22
+_FOOT = 0.62
+_TITLE = 0.42
+_INK = "#22262b"
+_FAINT = "#6b7178"
+PAPER = "#ffffff"
+_HATCH, _HATCH_INK = "/////", "#c3c9cf"
+"""No data is hatched: any plain colour could be taken for a class (clouds are nearly white)."""
+_LONGEST_NAME = 18
+
+
+def read_at_a_glance(path: Path, max_pixels: int) -> tuple[UInt8, Grid, Grid]:
+    """Classes (h, w) with at most ``max_pixels``, their grid, and the grid of the file."""
+    try:
+        with rasterio.open(path) as dataset:
+            full = grid_of(dataset)
+            if dataset.count != 1 or not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
+                raise InputError(
+                    f"{path.name} is not a class map: it has {dataset.count} band(s) of {dataset.dtypes[0]}",
+                    "give the class raster that classify wrote",
+                )
+            factor = max(1.0, math.sqrt(full.height * full.width / max_pixels))
+            height, width = (max(1, math.floor(n / factor)) for n in (full.height, full.width))
+            # Overviews hold the most frequent class already. Without them GDAL would look at every
+            # pixel for it, which is fine for small maps only.
+            small = full.height * full.width <= 50_000_000
+            method = Resampling.mode if small and not dataset.overviews(1) else Resampling.nearest
+            values = dataset.read(1, out_shape=(height, width), resampling=method)
+            nodata = dataset.nodata
+    except rasterio.errors.RasterioIOError as error:
+        raise InputError(f"cannot read {path} as a raster: {error.__cause__ or error}") from error
+    classes = np.where((values >= 1) & (values <= 255), values, NODATA_CLASS).astype(np.uint8)
+    if nodata is not None:
+        classes[values == nodata] = NODATA_CLASS
+    scale = Affine.scale(full.width / width, full.height / height)
+    return classes, Grid(height, width, full.transform * scale, full.crs), full
+
+
+def completed(legend: Legend | None, present: list[int]) -> Legend | None:
+    """A legend that has every class that occurs; ``None`` where none does."""
+    known = {c.id: c for c in legend.each()} if legend else {}
+    if not known and not present:
+        return None
+    missing = [i for i in present if i not in known]
+    made = Legend.from_names([f"class {i}" for i in missing], missing).each() if missing else ()
+    taken = {c.name for c in known.values()}
+    extra = [
+        c if c.name not in taken else LegendClass(id=c.id, name=f"{c.name} (unnamed)", color=c.color)
+        for c in made
+    ]
+    return Legend(classes=(*known.values(), *extra))
+
+
+def draw_map(
+    classes: UInt8,
+    grid: Grid,
+    full: Grid,
+    legend: Legend | None,
+    shares: dict[int, float],
+    title: str | None,
+) -> Figure:
+    image, bounds = _north_up(_coloured(classes, legend), grid)
+    left, bottom, right, top = bounds
+    ground = _ground(grid)
+    aspect = ground.along_y / ground.along_x  # degrees are not square
+    map_width, map_height = right - left, (top - bottom) * aspect
+    longer = max(map_width, map_height)
+    # Strips of land are still drawn with some width.
+    w, h = (max(n / longer * _MAP_INCHES, 1.6) for n in (map_width, map_height))
+    size = min(w / map_width, h / map_height)
+    w, h = max(w, 2.6), max(h, 2.4)
+    above = _TITLE if title else 0.0
+    total_w, total_h = w + _LEGEND_INCHES + 3 * _MARGIN, h + _FOOT + above + 2 * _MARGIN
+
+    figure = Figure(figsize=(total_w, total_h))
+    FigureCanvasAgg(figure)
+    box = (_MARGIN / total_w, (_MARGIN + _FOOT) / total_h, w / total_w, h / total_h)
+    axes = figure.add_axes(box)
+    axes.imshow(image, extent=(left, right, bottom, top), interpolation="nearest", aspect="auto")
+    # The frame may be larger than the map; the map keeps its proportions in the middle.
+    half_w, half_h = w / size / 2, h / size / 2 / aspect
+    cx, cy = (left + right) / 2, (bottom + top) / 2
+    axes.set_xlim(cx - half_w, cx + half_w)
+    axes.set_ylim(cy - half_h, cy + half_h)
+    axes.patch.set(facecolor=PAPER, edgecolor=_HATCH_INK, hatch=_HATCH, linewidth=0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(_INK)
+        spine.set_linewidth(0.7)
+    if title:
+        figure.text(
+            _MARGIN / total_w,
+            (total_h - _MARGIN - 0.08) / total_h,
+            title,
+            size=14,
+            weight="bold",
+            color=_INK,
+            va="top",
+        )
+
+    # Everything else is drawn in inches.
+    paper = figure.add_axes((0, 0, 1, 1))
+    paper.set_xlim(0, total_w)
+    paper.set_ylim(0, total_h)
+    paper.axis("off")
+    paper.patch.set_alpha(0)
+    column = w + 2 * _MARGIN
+    y = _MARGIN + _FOOT + h
+    has_nodata = bool((classes == NODATA_CLASS).any())
+    _legend(paper, column, y, h - 0.9, legend, shares, has_nodata)
+    _north_arrow(paper, column + _LEGEND_INCHES - 0.3, _MARGIN + _FOOT + 0.38, ground.north)
+    _scale_bar(paper, _MARGIN, _MARGIN + _FOOT - 0.14, w, size, ground.along_x)
+    side = " × ".join(f"{n:,}" for n in (full.width, full.height))
+    pixel = f"{side} pixels of {_pixel_text(full)}"
+    for line, text in enumerate((_crs_text(full), pixel)):
+        paper.text(
+            column + _LEGEND_INCHES,
+            _MARGIN + _FOOT - 0.2 - 0.17 * line,
+            text,
+            size=7.5,
+            color=_FAINT,
+            ha="right",
+            va="center",
+        )
+    return figure
+
+
+def _legend(
+    paper: Axes,
+    x: float,
+    top: float,
+    room: float,
+    legend: Legend | None,
+    shares: dict[int, float],
+    has_nodata: bool,
+) -> None:
+    """Classes that occur with their shares, from the top down; made smaller where there are many."""
+    rows: list[tuple[str, str, str]] = []
+    for c in legend.each() if legend else ():
+        if c.id in shares:
+            rows.append((c.color, _short(c.name), _percent(shares[c.id])))
+    if has_nodata:
+        rows.append(("", "no data", ""))
+    step = min(0.27, max(room, 0.5) / max(1, len(rows)))
+    font = min(9.5, step * 72 * 0.55)
+    side = step * 0.62
+    for i, (colour, name, share) in enumerate(rows):
+        y = top - (i + 0.5) * step
+        swatch = Rectangle((x, y - side / 2), side * 1.5, side, facecolor=colour or PAPER, linewidth=0.4)
+        if not colour:
+            # The hatch takes the edge's colour, so the edge is drawn a second time.
+            swatch.set(edgecolor=_HATCH_INK, hatch=_HATCH)
+            paper.add_patch(swatch)
+            swatch = Rectangle((x, y - side / 2), side * 1.5, side, fill=False, linewidth=0.4)
+        swatch.set_edgecolor(_INK)
+        paper.add_patch(swatch)
+        middle = "center_baseline"
+        paper.text(x + side * 1.5 + 0.1, y, name, color=_INK, size=font, va=middle)
+        paper.text(x + _LEGEND_INCHES, y, share, color=_FAINT, size=font, va=middle, ha="right")
+
+
+def _north_arrow(paper: Axes, x: float, y: float, north: float) -> None:
+    """An arrow about ``(x, y)`` to true north, which is not straight up in most projections."""
+    to_x, to_y = math.sin(north), math.cos(north)
+    paper.add_patch(
+        FancyArrowPatch(
+            (x - 0.25 * to_x, y - 0.25 * to_y),
+            (x + 0.2 * to_x, y + 0.2 * to_y),
+            arrowstyle="-|>,head_width=4,head_length=9",
+            color=_INK,
+            linewidth=1.2,
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )
+    paper.text(
+        x + 0.32 * to_x,
+        y + 0.32 * to_y,
+        "N",
+        size=10,
+        weight="bold",
+        color=_INK,
+        ha="center",
+        va="center",
+    )
+
+
+def _scale_bar(
+    paper: Axes, x: float, y: float, width: float, inches_per_unit: float, metres_per_unit: float
+) -> None:
+    """A bar of a round length, black and white, at most a third of the map."""
+    metres_per_inch = metres_per_unit / inches_per_unit
+    length = round_length(metres_per_inch * max(width / 3, 1.0))
+    inches = length / metres_per_inch
+    parts = 4
+    for i in range(parts):
+        paper.add_patch(
+            Rectangle(
+                (x + i * inches / parts, y - 0.07),
+                inches / parts,
+                0.07,
+                facecolor=_INK if i % 2 == 0 else PAPER,
+                edgecolor=_INK,
+                linewidth=0.6,
+            )
+        )
+    unit, divisor = ("km", 1000) if length >= 1000 else ("m", 1)
+    for share in (0.0, 0.5, 1.0):
+        text = f"{length * share / divisor:g}" + (f" {unit}" if share == 1 else "")
+        paper.text(
+            x + share * inches, y - 0.13, text, size=8, color=_INK, ha="center" if share else "left", va="top"
+        )
+
+
+def round_length(longest: float) -> float:
+    """The longest of 1, 2, 5 × 10ⁿ that is not longer."""
+    power = 10.0 ** math.floor(math.log10(longest))
+    return max(m * power for m in (1, 2, 5) if m * power <= longest * (1 + 1e-9))
+
+
+def _coloured(classes: UInt8, legend: Legend | None) -> UInt8:
+    """RGBA (h, w, 4), nodata transparent."""
+    table = np.zeros((256, 4), dtype=np.uint8)
+    for c in legend.each() if legend else ():
+        table[c.id] = (*c.rgb, 255)
+    return table[classes]
+
+
+def _north_up(image: UInt8, grid: Grid) -> tuple[UInt8, tuple[float, float, float, float]]:
+    """The image on a grid with north up, and its ``(left, bottom, right, top)`` in CRS units."""
+    xs, ys = zip(*grid.corners(), strict=True)
+    bounds = (min(xs), min(ys), max(xs), max(ys))
+    t = grid.transform
+    if t.b == 0 and t.d == 0:
+        image = image[:, ::-1] if t.a < 0 else image
+        return (image[::-1] if t.e > 0 else image), bounds
+    step_y, step_x = grid.pixel_size
+    step = min(step_x, step_y)
+    width = max(1, round((bounds[2] - bounds[0]) / step))
+    height = max(1, round((bounds[3] - bounds[1]) / step))
+    x = bounds[0] + (np.arange(width) + 0.5) * (bounds[2] - bounds[0]) / width
+    y = bounds[3] - (np.arange(height) + 0.5) * (bounds[3] - bounds[1]) / height
+    back = ~t
+    cols = np.floor(back.a * x[None, :] + back.b * y[:, None] + back.c).astype(np.int64)
+    rows = np.floor(back.d * x[None, :] + back.e * y[:, None] + back.f).astype(np.int64)
+    inside = (rows >= 0) & (rows < grid.height) & (cols >= 0) & (cols < grid.width)
+    out = np.zeros((height, width, 4), dtype=np.uint8)
+    out[inside] = image[rows[inside], cols[inside]]
+    return out, bounds
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What a CRS unit is on the ground in the middle of the map.
+
+    ``along_x`` and ``along_y`` are metres; ``north`` is the direction of true north, radians clockwise
+    from up.
+    """
+
+    along_x: float
+    along_y: float
+    north: float
+
+
+def _ground(grid: Grid) -> _Ground:
+    crs = pyproj.CRS.from_wkt(grid.crs.to_wkt()) if grid.crs else None
+    base = crs.geodetic_crs if crs is not None else None
+    geod = crs.get_geod() if crs is not None else None
+    if crs is None or base is None or geod is None:
+        unit = float(grid.crs.linear_units_factor[1]) if grid.crs and grid.crs.is_projected else 1.0
+        return _Ground(unit, unit, 0.0)
+    to_base = pyproj.Transformer.from_crs(crs, base, always_xy=True)
+    degrees = math.degrees(base.axis_info[0].unit_conversion_factor)
+    x, y = grid.pixel_to_map(grid.height / 2, grid.width / 2)
+    # Over a tenth of the map: short enough to be local, long enough not to drown in rounding.
+    step_y, step_x = grid.pixel_size
+    reach = max(step_x * grid.width, step_y * grid.height) / 20
+
+    def length(dx: float, dy: float) -> float:
+        ends = [to_base.transform(x + s * dx, y + s * dy) for s in (-1, 1)]
+        (lon0, lat0), (lon1, lat1) = [(lon * degrees, lat * degrees) for lon, lat in ends]
+        return float(geod.inv(lon0, lat0, lon1, lat1)[2]) / (2 * reach)
+
+    along_x, along_y = length(reach, 0), length(0, reach)
+    if not all(math.isfinite(m) and m > 0 for m in (along_x, along_y)):
+        return _Ground(1.0, 1.0, 0.0)
+    lon, lat = to_base.transform(x, y)
+    there_lon, there_lat, _ = geod.fwd(lon * degrees, lat * degrees, 0.0, reach * along_y / 10)
+    to_x, to_y = to_base.transform(there_lon / degrees, there_lat / degrees, direction="INVERSE")
+    to_x = float(wrapped(np.array(to_x), x, x_period(grid.crs)))
+    north = math.atan2((to_x - x) * along_x, (to_y - y) * along_y)
+    return _Ground(along_x, along_y, north if math.isfinite(north) else 0.0)
+
+
+def _pixel_text(grid: Grid) -> str:
+    ground, t = _ground(grid), grid.transform
+    width = math.hypot(t.a * ground.along_x, t.d * ground.along_y)
+    height = math.hypot(t.b * ground.along_x, t.e * ground.along_y)
+    if abs(width - height) < 0.02 * width:
+        return f"{(width + height) / 2:.3g} m"
+    return f"{width:.3g} × {height:.3g} m"
+
+
+def _crs_text(grid: Grid) -> str:
+    if not grid.crs:
+        return "no CRS"
+    name = pyproj.CRS.from_wkt(grid.crs.to_wkt()).name
+    authority = grid.crs.to_authority(confidence_threshold=100)
+    return f"{name} ({':'.join(authority)})" if authority else name
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "< 0.1%"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
