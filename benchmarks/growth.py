@@ -31,7 +31,7 @@ from common import OURS, PLAIN
 from matplotlib.figure import Figure
 
 from das2f_map.bundle.files import load_bundle
-from das2f_map.engines.choose import make_engine
+from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.running.blocks import BLOCK_SIZE, ClassifiedBlock, classify_blocks
 from das2f_map.scene.pair import open_pair
 
@@ -48,7 +48,7 @@ SEVERAL = 512
 def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Classify one scene; seconds of all its blocks, of the reference's in between, and peak memory."""
     bundle = load_bundle(common.MODEL)
-    engine = make_engine(bundle, engine="shared", device=device)
+    engine = make_engine(bundle, EngineChoice("shared", device))
     with ExitStack() as stack:
 
         def blocks(side: int) -> Generator[ClassifiedBlock, None, None]:

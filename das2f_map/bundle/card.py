@@ -24,7 +24,7 @@ from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
 from das2f_map.network import NetworkConfig
 from das2f_map.scene.patch import PatchGeometry
-from das2f_map.scene.radiometry import BandStatistics
+from das2f_map.scene.radiometry import BandStatistics, Normalisation
 
 FORMAT_VERSION: Final = 1
 
@@ -92,6 +92,11 @@ class ModelCard(BaseModel):
             if not isinstance(classes, list) or not all(isinstance(c, dict) and "name" in c for c in classes):
                 raise ValueError(f"{part}.classes must list the classes by name")
         return metrics
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How the network's inputs were normalised in training."""
+        return Normalisation(self.ms_bands, self.pan_band)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:

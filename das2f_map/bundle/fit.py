@@ -14,8 +14,9 @@ from das2f_map.bundle.files import load_bundle, read_card
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import ModelError
 from das2f_map.scene.bands import GivenBands, UnmatchedBands, match_bands
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.radiometry import BandStatistics, SceneSample, sample_scene
+from das2f_map.scene.radiometry import BandStatistics, Normalisation, SceneSample, sample_scene
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,13 @@ counts as unsuitable. By definition the model's own training scene has at most 0
 class SceneTraits:
     """What a model's card is held against.
 
-    ``ms_bands`` are in the order of the card; without ``sample`` only means and spreads are compared.
+    ``statistics`` has the MS bands in the order of the card; without ``sample`` only means and spreads are
+    compared.
     """
 
     ms_gsd_m: float
     ratio: float
-    ms_bands: tuple[BandStatistics, ...]
-    pan_band: BandStatistics
+    statistics: Normalisation
     sample: SceneSample | None = None
 
 
@@ -92,7 +93,7 @@ class SceneViews:
         key = tuple(b.number for b in pair.bands)
         if key not in self._traits:
             sample = self._sample(pair)
-            self._traits[key] = SceneTraits(pair.ms_gsd_m, pair.ratio, *sample.statistics(), sample)
+            self._traits[key] = SceneTraits(pair.ms_gsd_m, pair.ratio, sample.statistics(), sample)
         return self._traits[key]
 
 
@@ -104,18 +105,14 @@ class FittedModel:
     ----------
     bundle:
         As loaded.
-    pair:
-        With the model's bands, in its order.
-    ms_bands, pan_band:
-        Statistics to normalise with.
+    input:
+        The pair with the model's bands, and the statistics to normalise it with.
     warnings:
         In which ways the scene is not what the model was made for.
     """
 
     bundle: ModelBundle
-    pair: ScenePair
-    ms_bands: tuple[BandStatistics, ...]
-    pan_band: BandStatistics
+    input: ModelInput
     warnings: tuple[str, ...]
 
 
@@ -158,8 +155,8 @@ def fit_model(views: SceneViews, bundle: ModelBundle, radiometry: Radiometry = "
     for warning in warnings:
         log.warning("%s", warning)
     own = radiometry == "model"
-    ms_bands, pan_band = (card.ms_bands, card.pan_band) if own else (traits.ms_bands, traits.pan_band)
-    return FittedModel(bundle, fitted, ms_bands, pan_band, tuple(warnings))
+    normalisation = card.normalisation if own else traits.statistics
+    return FittedModel(bundle, ModelInput(fitted, normalisation, card.patch), tuple(warnings))
 
 
 def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
@@ -178,7 +175,7 @@ def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model
         low, high = card.domain.ratio
         if not low <= scene.ratio <= high:
             found.append(f"it is for ratios of {low:.3g} to {high:.3g}, the scene's is {scene.ratio:.3g}")
-    pairs = list(zip((*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band), strict=True))
+    pairs = list(zip(card.normalisation.bands, scene.statistics.bands, strict=True))
     if radiometry == "scene":
         # No scale makes a measurement of it.
         return found + [_constant(known, seen) for known, seen in pairs if _constant(known, seen)]
@@ -197,7 +194,7 @@ def cautions(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "mode
     Of a scene that is normalised with its own statistics, the normalised values are compared with the card's:
     mean and spread are the same then, the shape of the distribution need not be.
     """
-    bands, seen = (*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band)
+    bands, seen = card.normalisation.bands, scene.statistics.bands
     shares = _shares_outside(card, scene, rescaled=radiometry == "scene")
     if radiometry == "scene":
         return [
@@ -215,7 +212,7 @@ def cautions(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "mode
 
 def _shares_outside(card: ModelCard, scene: SceneTraits, *, rescaled: bool = False) -> tuple[float, ...]:
     """Of each MS band and PAN; ``rescaled``: both normalised, each by its own statistics."""
-    bands, seen = (*card.ms_bands, card.pan_band), (*scene.ms_bands, scene.pan_band)
+    bands, seen = card.normalisation.bands, scene.statistics.bands
     if scene.sample is None:
         return (0.0,) * len(bands)
     limits = []

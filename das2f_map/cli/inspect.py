@@ -77,26 +77,26 @@ def inspect_command(
 
 def _print(found: Inspection) -> None:
     scene = found.scene
-    files = [scene["ms"], scene["pan"]]
+    files = (scene.ms, scene.pan)
     print_table(
         "Images",
         {"": "left", "MS": "left", "PAN": "left"},
         [
-            ("File", *(_last(f["path"]) for f in files)),
-            ("Size", *(f"{f['width']:,} × {f['height']:,}" for f in files)),
-            ("Pixel", *(f"{f['gsd_m']:.4g} m" for f in files)),
-            ("CRS", *(_crs(f["crs"]) for f in files)),
-            ("Type", *(f["dtype"] for f in files)),
+            ("File", *(_last(f.path) for f in files)),
+            ("Size", *(f"{f.width:,} × {f.height:,}" for f in files)),
+            ("Pixel", *(f"{f.gsd_m:.4g} m" for f in files)),
+            ("CRS", *(_crs(f.crs) for f in files)),
+            ("Type", *(f.dtype for f in files)),
             (
                 "In the common part",
                 *(_overlap(found.overlap[k]) for k in ("ms_share", "pan_share")),
             ),
         ],
     )
-    grid = scene["common_grid"]
+    grid = scene.common_grid
     pair = [
-        ("Ratio", f"{scene['ratio']:.4g}"),
-        ("Common grid", f"{grid['width']:,} × {grid['height']:,} MS pixels, {found.overlap['km2']:,.4g} km²"),
+        ("Ratio", f"{scene.ratio:.4g}"),
+        ("Common grid", f"{grid.width:,} × {grid.height:,} MS pixels, {found.overlap['km2']:,.4g} km²"),
         ("Alignment", found.alignment),
     ]
     if found.shift is not None:
@@ -107,10 +107,10 @@ def _print(found: Inspection) -> None:
         elif found.shift["varies"] is None and found.shift["action"] == "correct":
             pair.append(("", "too few windows to tell whether it changes over the scene"))
     pair.append(("No data", f"{_share(found.invalid_share)} of {found.sampled_pixels:,} pixels looked at"))
-    pair.extend(("", notice) for notice in scene["nodata_notices"])
-    if scene["mask"] is not None:
-        pair.append(("Masked", f"{_share(found.masked_share)}, by {_last(scene['mask']['path'])}"))
-        pair.extend(("", notice) for notice in scene["mask"]["notices"])
+    pair.extend(("", notice) for notice in scene.nodata_notices)
+    if scene.mask is not None:
+        pair.append(("Masked", f"{_share(found.masked_share)}, by {_last(scene.mask.path)}"))
+        pair.extend(("", notice) for notice in scene.mask.notices)
     print_table("Pair", {"": "left", " ": "left"}, pair)
     print_table(
         "Bands",

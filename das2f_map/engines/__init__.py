@@ -25,6 +25,13 @@ class Engine(Protocol):
     def scan(self) -> str:
         """Selective-scan backend in use, as :mod:`das2f_map.network.selective_scan` names it."""
 
+    @property
+    def block_size(self) -> int:
+        """MS pixels a side of a block that suits the engine; smaller ones waste work on their halo."""
+
+    def memory_bytes(self, size: int) -> int:
+        """Estimate of the memory that a block of ``size`` × ``size`` MS pixels takes, on the device."""
+
     def logits(
         self,
         ms: Float32,

@@ -32,6 +32,31 @@ PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
+class EngineChoice:
+    """How to compute, as a user asks for it.
+
+    Attributes
+    ----------
+    engine:
+        In :data:`ENGINES`; ``auto`` is the fastest that works.
+    device:
+        Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    precision:
+        In :data:`PRECISIONS`; ``auto`` is bf16 for the shared scan on CUDA, else fp32.
+    batch_size:
+        Patches at a time; ``None`` for as many as suit the engine.
+    """
+
+    engine: str = "auto"
+    device: str | torch.device = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+
+
+AUTOMATIC: Final = EngineChoice()
+
+
+@dataclass(frozen=True)
 class EngineKind:
     """An engine as a choice.
 
@@ -150,41 +175,19 @@ def _patches_are_faster(config: NetworkConfig, device: torch.device) -> bool:
     return scan.name == "compiled" and config.patch_size < 16
 
 
-def make_engine(
-    bundle: ModelBundle,
-    *,
-    engine: str = "auto",
-    device: torch.device | str = "auto",
-    precision: str = "auto",
-    batch_size: int | None = None,
-) -> Engine:
-    """An engine for a model.
-
-    Parameters
-    ----------
-    bundle:
-        The model.
-    engine:
-        In :data:`ENGINES`; ``auto`` is the fastest that works.
-    device:
-        Where to compute; names as :func:`.resolve_device` takes them. ``auto`` is the CPU for an ONNX graph
-        where onnxruntime has no CUDA provider.
-    precision:
-        In :data:`PRECISIONS`; ``auto`` is bf16 for the shared scan on CUDA, else fp32.
-    batch_size:
-        Patches at a time; by default what suits the engine.
+def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC) -> Engine:
+    """An engine for a model. On ``auto`` an ONNX graph runs on the CPU if onnxruntime has no CUDA provider.
 
     Raises
     ------
     DeviceError, ModelError, MissingDependencyError
         As :func:`choose`.
     """
+    engine, precision = choice.engine, choice.precision
     check_choice(engine, precision)
-    automatic = device == "auto"
-    if isinstance(device, str):
-        device = resolve_device(device)
+    device = resolve_device(choice.device) if isinstance(choice.device, str) else choice.device
     found, why_cpu = device, ""
-    if automatic and (engine == "onnx" or isinstance(bundle, OnnxModel)):
+    if choice.device == "auto" and (engine == "onnx" or isinstance(bundle, OnnxModel)):
         device, why_cpu = _device_for_onnx(bundle.card.network, device)
     if isinstance(bundle, OnnxModel):
         if engine not in ("auto", "onnx"):
@@ -204,7 +207,7 @@ def make_engine(
         kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision)
     if device.type == "cpu" and kind.name != "onnx":
         say_if_missing()
-    made = kind.make(bundle, device=device, precision=taken, batch_size=batch_size)
+    made = kind.make(bundle, device=device, precision=taken, batch_size=choice.batch_size)
     if why_cpu:  # not before it is sure that it runs at all
         log.warning("the ONNX graph runs on the CPU, not on %s: %s", found, why_cpu)
     return made

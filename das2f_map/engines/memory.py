@@ -1,10 +1,19 @@
-"""What engines do alike when memory runs out."""
+"""How much memory blocks take, and how engines go on when it runs out."""
 
 from __future__ import annotations
 
 import torch
 
 from das2f_map.errors import DeviceError
+from das2f_map.network import NetworkConfig
+from das2f_map.scene.grid import PAN_PER_MS
+
+BLOCK_SIZE = 64
+"""MS pixels a side of a block, unless an engine has room for a larger one."""
+
+_FLOAT = 4
+"""Bytes."""
+
 
 # Libraries that PyTorch calls have no class of their own for it.
 _SIGNS = (
@@ -39,3 +48,20 @@ def too_small(device: torch.device | str) -> DeviceError:
     return DeviceError(
         f"{device} has too little free memory for a single patch", "free its memory, or use --device cpu"
     )
+
+
+def block_bytes(config: NetworkConfig, size: int) -> int:
+    """Bytes of a block's float32 images, halo included."""
+    side = size + config.patch_size - 1
+    return _FLOAT * side * side * (config.ms_bands + PAN_PER_MS**2)
+
+
+def patch_bytes(config: NetworkConfig) -> int:
+    """Estimate of the float32 bytes that the network's inner values take for one patch."""
+    per_token = config.width * (4 * config.mlp_ratio + 24) + 8 * (config.dt_rank + 2 * config.state_size)
+    return _FLOAT * config.tokens * per_token
+
+
+def shared_bytes(config: NetworkConfig, size: int) -> int:
+    """Estimate of the float32 bytes that the shared scan takes for ``size`` × ``size`` MS pixels."""
+    return _FLOAT * size * size * config.tokens * config.width

@@ -20,7 +20,7 @@ from das2f_map._version import __version__
 from das2f_map.bundle.card import ModelCard
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.onnx_file import OnnxModel, metadata_of, require_packages
-from das2f_map.engines.memory import out_of_memory, too_small
+from das2f_map.engines.memory import BLOCK_SIZE, block_bytes, out_of_memory, patch_bytes, too_small
 from das2f_map.engines.threads import in_threads
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.network import NetworkConfig
@@ -114,6 +114,7 @@ class OnnxEngine:
         batch_size: int | None = None,
     ) -> None:
         self._device = torch.device(device)
+        self._config = card.network
         self._patch = card.patch.size
         self._classes = card.network.classes
         self._session = _session(data, self._device)
@@ -131,6 +132,15 @@ class OnnxEngine:
         """The engine of an ONNX file, or of a bundle, whose graph is made in memory."""
         data = bundle.data if isinstance(bundle, OnnxModel) else graph_bytes(bundle)
         return cls(data, bundle.card, device=device, batch_size=batch_size)
+
+    @property
+    def block_size(self) -> int:
+        """MS pixels a side; patches are cut one by one, so that any block will do."""
+        return BLOCK_SIZE
+
+    def memory_bytes(self, size: int) -> int:
+        """Estimate for a block of ``size`` × ``size`` MS pixels: the block, and a batch's activations."""
+        return block_bytes(self._config, size) + self._threads * self.batch_size * patch_bytes(self._config)
 
     @property
     def device(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das2f_map.engines.memory import free, out_of_memory, too_small
+from das2f_map.engines.memory import BLOCK_SIZE, block_bytes, free, out_of_memory, patch_bytes, too_small
 from das2f_map.network import Das2fNet
 from das2f_map.network.selective_scan import default_backend
 from das2f_map.scene.grid import PAN_PER_MS
@@ -61,6 +61,15 @@ class PerPatchEngine:
         self._patch = network.config.patch_size
         self._classes = network.config.classes
         self.batch_size = batch_size or (_CPU_BATCH if self._device.type == "cpu" else _CUDA_BATCH)
+
+    @property
+    def block_size(self) -> int:
+        """MS pixels a side; patches are cut one by one, so that any block will do."""
+        return BLOCK_SIZE
+
+    def memory_bytes(self, size: int) -> int:
+        """Estimate for a block of ``size`` × ``size`` MS pixels: the block, and a batch's activations."""
+        return block_bytes(self._network.config, size) + self.batch_size * patch_bytes(self._network.config)
 
     @property
     def device(self) -> str:

@@ -10,28 +10,16 @@ to each other that interpolating between them costs less than about 1e-8 of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyproj
-import rasterio
-import rasterio.errors
 
-from das2f_map.errors import InputError
-from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.products.class_raster import raster_window
-from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.types import Float32, Float64, Int64, UInt8
+from das2f_map.types import Float64, Int64
 
 _LATTICE_PIXELS = 16
 _LATTICE_METRES = 1000.0
 _DIFFERENCE_METRES = 200.0
-STRIP_PIXELS = 1_500_000
-"""Pixels that whole-raster passes hold at once."""
 
 
 class PixelAreas:
@@ -117,134 +105,6 @@ class PixelAreas:
         y = t.d * cols + t.e * rows + t.f
         lon, lat = self._to_base.transform(x, y)
         return lon * self._unit, lat * self._unit
-
-
-@dataclass(frozen=True)
-class ClassArea:
-    """How much of a map, or of its polygons, a class takes.
-
-    Attributes
-    ----------
-    pixels:
-        Pixel count.
-    area_m2:
-        Ground area on the ellipsoid, m².
-    polygons:
-        How many polygons, 0 where none were made.
-    mean_confidence:
-        Over the pixels, 0..1; ``None`` where it is not known.
-    """
-
-    pixels: int
-    area_m2: float
-    polygons: int = 0
-    mean_confidence: float | None = None
-
-
-def class_areas(
-    class_raster: Path,
-    legend: Legend,
-    *,
-    confidence_raster: Path | None = None,
-    progress: Progress = silent,
-) -> tuple[dict[int, ClassArea], int]:
-    """Pixels, area and confidence of every class of the legend in a map, and the count of nodata pixels.
-
-    Reads the files once, a strip at a time.
-
-    Raises
-    ------
-    InputError
-        A file cannot be read, or holds values that the legend does not know.
-    """
-    pixels, areas, sums, finite = (np.zeros(256) for _ in range(4))
-    for strip in read_strips(class_raster, confidence_raster, progress, "Measuring"):
-        ids = strip.classes.ravel()
-        pixels += np.bincount(ids, minlength=256)
-        areas += np.bincount(ids, strip.areas.ravel(), minlength=256)
-        if strip.confidence is not None:
-            known = np.isfinite(strip.confidence.ravel())
-            finite += np.bincount(ids, known, minlength=256)
-            sums += np.bincount(ids, np.where(known, strip.confidence.ravel(), 0), minlength=256)
-    check_ids(np.flatnonzero(pixels), legend, class_raster)
-    out = {
-        i: ClassArea(
-            int(pixels[i]), float(areas[i]), mean_confidence=float(sums[i] / finite[i]) if finite[i] else None
-        )
-        for i in legend.ids
-    }
-    return out, int(pixels[NODATA_CLASS])
-
-
-def check_ids(ids: Int64, legend: Legend, raster: Path) -> None:
-    """Raise :class:`InputError` for values of a map that its legend lacks."""
-    if unknown := sorted({*ids.tolist()} - {NODATA_CLASS, *legend.ids}):
-        raise InputError(
-            f"{raster.name} holds values that the legend does not know: {', '.join(map(str, unknown))}",
-            "give the legend that belongs to this map",
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Strip:
-    """Some whole rows of a map: classes uint8, pixel areas float64 m², confidence float32, all (h, width)."""
-
-    window: Window
-    classes: UInt8
-    areas: Float64
-    confidence: Float32 | None
-
-
-def grid_of(dataset: rasterio.DatasetReader) -> Grid:
-    """The grid of an open raster."""
-    return Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
-
-
-def read_strips(
-    class_raster: Path,
-    confidence_raster: Path | None,
-    progress: Progress,
-    label: str,
-    rows: int | None = None,
-) -> Iterator[Strip]:
-    """Read a map strip by strip, from the top; ``rows`` at once, by default as many as fit in memory easily.
-
-    Raises
-    ------
-    InputError
-        A file cannot be read, is no class map, or the two do not have the same size.
-    """
-    with ExitStack() as stack:
-        try:
-            classes = stack.enter_context(rasterio.open(class_raster))
-            confidence = stack.enter_context(rasterio.open(confidence_raster)) if confidence_raster else None
-            if classes.dtypes[0] != "uint8":
-                raise InputError(
-                    f"{class_raster.name} is not a class map: its values are {classes.dtypes[0]}"
-                )
-            if confidence is not None and confidence.shape != classes.shape:
-                raise InputError(f"{confidence.name} does not have the size of {class_raster.name}")
-            grid = grid_of(classes)
-            pixel_areas = PixelAreas(grid)
-            height = rows or _strip_rows(grid, classes.block_shapes[0][0])
-            advance = stack.enter_context(progress(label, grid.height))
-            for row in range(0, grid.height, height):
-                window = Window(row, 0, min(height, grid.height - row), grid.width)
-                part = raster_window(window)
-                values = classes.read(1, window=part)
-                if classes.nodata is not None and classes.nodata != NODATA_CLASS:
-                    values[values == classes.nodata] = NODATA_CLASS
-                sure = None if confidence is None else confidence.read(1, window=part).astype(np.float32)
-                yield Strip(window, values, pixel_areas.of(window), sure)
-                advance(window.height)
-        except rasterio.errors.RasterioIOError as error:
-            raise InputError(f"cannot read {class_raster}: {error}") from error
-
-
-def _strip_rows(grid: Grid, block_rows: int) -> int:
-    """Rows that make a strip: whole blocks where they fit, so that none is decoded twice."""
-    rows = max(1, STRIP_PIXELS // grid.width)
-    return rows // block_rows * block_rows if rows >= block_rows else rows
 
 
 def _lattice(start: int, length: int, step: int) -> tuple[Float64, Int64, Float64]:

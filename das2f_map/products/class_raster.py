@@ -8,14 +8,11 @@ as a tag in the GeoTIFF itself, which survives when the side file is lost.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 import rasterio.errors
 import rasterio.shutil
@@ -25,22 +22,16 @@ from rasterio.enums import ColorInterp
 
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.outputs.libtiff_messages import libtiff_kept_quiet
-from das2f_map.outputs.staging import WRITE_ERRORS, writing
+from das2f_map.outputs.staging import writing
 from das2f_map.products.attribute_table import legend_from, read_attribute_table, write_attribute_table
+from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.types import Float32, Int64, UInt8
+from das2f_map.types import Float32, UInt8
 
 LEGEND_TAG = "DAS2F_MAP_LEGEND"
 """GeoTIFF metadata item with the legend as JSON."""
 
 CONFIDENCE_DESCRIPTION = "confidence (probability of the class, 0 to 1)"
-_BLOCK = 512
-
-
-def raster_window(window: Window) -> rasterio.windows.Window:
-    """The same window in rasterio's type."""
-    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
 
 
 class ClassRasterWriter:
@@ -80,14 +71,15 @@ class ClassRasterWriter:
         self._known[[NODATA_CLASS, *legend.ids]] = True
         self._written = np.zeros(256, dtype=np.int64)
         self._finished = False
-        self._classes = _BlockFile(path, grid, "uint8", NODATA_CLASS)
-        self._confidence: _BlockFile | None = None
+        self._classes = WorkRaster(_work_path(path), path, grid, "uint8", NODATA_CLASS)
+        self._confidence: WorkRaster | None = None
         try:
             own = {LEGEND_TAG: legend.model_dump_json()}
             colours = {NODATA_CLASS: (0, 0, 0, 0)} | {c.id: (*c.rgb, 255) for c in legend.each()}
             self._classes.describe("land-cover class", {**(tags or {}), **own}, colours)
             if confidence_path is not None:
-                self._confidence = _BlockFile(confidence_path, grid, "float32", float("nan"))
+                work = _work_path(confidence_path)
+                self._confidence = WorkRaster(work, confidence_path, grid, "float32", float("nan"))
                 self._confidence.describe(CONFIDENCE_DESCRIPTION, tags or {}, None)
         except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
             self._discard()
@@ -177,90 +169,8 @@ class ClassRasterWriter:
             self._confidence.discard()
 
 
-class _BlockFile:
-    """One band in a tiled work file beside ``path``, turned into a COG at ``path``."""
-
-    def __init__(self, path: Path, grid: Grid, dtype: str, nodata: float) -> None:
-        self.path, self._grid = path, grid
-        self._work = path.with_name(f".{path.name}.work.tif")
-        self._made = path.with_name(f".{path.name}.cog.tif")
-        self._dataset: Any = None
-        with writing(path):
-            # Not compressed: a tile is written several times when blocks do not match tiles, and each
-            # time a compressed one would be appended anew. Sparse: nodata costs nothing.
-            self._dataset = rasterio.open(
-                self._work,
-                "w",
-                driver="GTiff",
-                width=grid.width,
-                height=grid.height,
-                count=1,
-                dtype=dtype,
-                nodata=nodata,
-                crs=grid.crs,
-                transform=grid.transform,
-                tiled=True,
-                blockxsize=_BLOCK,
-                blockysize=_BLOCK,
-                sparse_ok=True,
-                bigtiff="IF_SAFER",
-            )
-
-    def describe(
-        self,
-        description: str,
-        tags: Mapping[str, str],
-        colours: Mapping[int, tuple[int, int, int, int]] | None,
-    ) -> None:
-        with writing(self.path):
-            self._dataset.set_band_description(1, description)
-            self._dataset.update_tags(**tags)
-            if colours is not None:
-                self._dataset.write_colormap(1, dict(colours))
-
-    def write(self, window: Window, values: npt.NDArray[Any]) -> None:
-        with writing(self.path):
-            self._dataset.write(values, 1, window=raster_window(window))
-
-    def finish(self, profile: Mapping[str, str], count_values: bool = False) -> Int64 | None:
-        """Make the COG; with ``count_values``, read it back and count each of the 256 values."""
-        with writing(self.path):
-            self._close()
-            with rasterio.Env(GDAL_NUM_THREADS="2"):
-                rasterio.shutil.copy(
-                    self._work,
-                    self._made,
-                    driver="COG",
-                    COMPRESS="DEFLATE",
-                    BLOCKSIZE=str(_BLOCK),
-                    BIGTIFF="IF_SAFER",
-                    OVERVIEWS="IGNORE_EXISTING",
-                    **profile,
-                )
-            with rasterio.open(self._made) as made:
-                counts = np.zeros(256, dtype=np.int64)
-                for _, block in made.block_windows(1):
-                    # Reading everything once finds a truncated file, which GDAL may not have reported.
-                    values = made.read(1, window=block)
-                    if count_values:
-                        counts += np.bincount(values.ravel(), minlength=256)
-            self._made.replace(self.path)
-        self.discard()
-        return counts if count_values else None
-
-    def _close(self) -> None:
-        if self._dataset is not None:
-            dataset, self._dataset = self._dataset, None
-            dataset.close()
-
-    def discard(self) -> None:
-        """Remove what is not final."""
-        # It is thrown away; that it could not be flushed does not matter.
-        with contextlib.suppress(*WRITE_ERRORS), libtiff_kept_quiet():
-            self._close()
-        for path in (self._work, self._made):
-            for side in (path, *path.parent.glob(f"{path.name}.*")):
-                side.unlink(missing_ok=True)
+def _work_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.work.tif")
 
 
 def read_legend(path: str | Path) -> Legend | None:

@@ -19,7 +19,6 @@ from rasterio.enums import Resampling
 
 from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
-from das2f_map.products.areas import grid_of
 from das2f_map.scene.antimeridian import wrapped, x_period
 from das2f_map.scene.grid import Grid
 from das2f_map.types import UInt8
@@ -42,7 +41,7 @@ def read_at_a_glance(path: Path, max_pixels: int) -> tuple[UInt8, Grid, Grid]:
     """Classes (h, w) with at most ``max_pixels``, their grid, and the grid of the file."""
     try:
         with rasterio.open(path) as dataset:
-            full = grid_of(dataset)
+            full = Grid.from_rasterio(dataset)
             if dataset.count != 1 or not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
                 raise InputError(
                     f"{path.name} is not a class map: it has {dataset.count} band(s) of {dataset.dtypes[0]}",

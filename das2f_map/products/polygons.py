@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,15 @@ from rasterio.crs import CRS
 from das2f_map.errors import InputError, MissingDependencyError, OutputError
 from das2f_map.legend import Legend
 from das2f_map.outputs.staging import siblings, writing
-from das2f_map.products.areas import ClassArea, check_ids, grid_of, read_strips
+from das2f_map.products.class_areas import ClassArea, check_ids
 from das2f_map.products.qgis import style_vectors
 from das2f_map.products.regions import Regions
 from das2f_map.products.sieve import sieved
+from das2f_map.products.strips import Strip, read_strips
 from das2f_map.products.tracing import RegionTracer
 from das2f_map.products.vector_files import DRIVERS, FeatureBatch, LayerFile, convert
 from das2f_map.progress import Progress, silent
+from das2f_map.scene.grid import Grid
 
 _BATCH_FEATURES = 50_000
 _BATCH_VERTICES = 1_000_000
@@ -113,42 +116,86 @@ def write_polygons(
     """
     try:
         with rasterio.open(class_raster) as dataset:
-            grid = grid_of(dataset)
+            grid = Grid.from_rasterio(dataset)
     except rasterio.errors.RasterioIOError as error:
         raise InputError(f"cannot read {class_raster}: {error}") from error
-    check_vector_path(destination, grid.crs)
-    by_layer = destination.suffix.lower() == ".gpkg"
-    collected = destination if by_layer else destination.with_name(f".{destination.name}.collect.gpkg")
-    complete = False
-    try:
-        with sieved(class_raster, min_area_m2, destination, progress) as source, writing(destination):
-            names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
-            file = LayerFile(collected, list(dict.fromkeys(names.values())), grid.crs)
-            collector = _Collector(file, legend, names, grid.transform)
-            values = 1 if confidence_raster is None else 3
-            tracer = RegionTracer(grid.width, values)
-            for strip in read_strips(source, confidence_raster, progress, "Outlining", strip_rows):
-                check_ids(np.flatnonzero(np.bincount(strip.classes.ravel())), legend, class_raster)
-                measured = [strip.areas]
-                if strip.confidence is not None:
-                    known = np.isfinite(strip.confidence)
-                    measured += [
-                        np.where(known, strip.confidence, 0).astype(np.float64),
-                        known.astype(np.float64),
-                    ]
-                collector.add(tracer.push(strip.classes, measured))
-            collector.add(tracer.finish())
-            collector.flush()
-            if not by_layer:
-                convert(collected, destination.stem, destination, grid.crs)
-            style_vectors(destination, legend, names)
-        complete = True
-    finally:
-        if not by_layer:
-            _remove(collected)
-        if not complete:
-            _remove(destination)
-    return collector.totals()
+    with_confidence = confidence_raster is not None
+    with (
+        sieved(class_raster, min_area_m2, destination, progress) as source,
+        PolygonWriter(destination, grid, legend, with_confidence=with_confidence) as writer,
+    ):
+        for strip in read_strips(source, confidence_raster, progress, "Outlining", strip_rows):
+            check_ids(np.flatnonzero(np.bincount(strip.classes.ravel())), legend, class_raster)
+            writer.add(strip)
+        return writer.finish()
+
+
+class PolygonWriter:
+    """Outlines a map that comes strip by strip, and writes its polygons. Use it as a context manager.
+
+    Without :meth:`finish`, no file is left.
+
+    Parameters
+    ----------
+    destination, legend:
+        As in :func:`write_polygons`.
+    grid:
+        The map's.
+    with_confidence:
+        Whether strips carry it.
+
+    Raises
+    ------
+    OutputError
+        Unknown extension, or the file cannot be written, here or in any of the methods.
+    MissingDependencyError
+        See :func:`check_vector_path`.
+    """
+
+    def __init__(self, destination: Path, grid: Grid, legend: Legend, *, with_confidence: bool) -> None:
+        check_vector_path(destination, grid.crs)
+        self._destination, self._grid, self._legend = destination, grid, legend
+        by_layer = destination.suffix.lower() == ".gpkg"
+        self._collected = (
+            destination if by_layer else destination.with_name(f".{destination.name}.collect.gpkg")
+        )
+        self._names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
+        self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1)
+        self._complete = False
+        with writing(destination):
+            file = LayerFile(self._collected, list(dict.fromkeys(self._names.values())), grid.crs)
+        self._collector = _Collector(file, legend, self._names, grid.transform)
+
+    def add(self, strip: Strip) -> None:
+        """Outline the next strip, from the top."""
+        measured = [strip.areas]
+        if strip.confidence is not None:
+            known = np.isfinite(strip.confidence)
+            measured += [np.where(known, strip.confidence, 0).astype(np.float64), known.astype(np.float64)]
+        with writing(self._destination):
+            self._collector.add(self._tracer.push(strip.classes, measured))
+
+    def finish(self) -> dict[int, ClassArea]:
+        """Close the last outlines and complete the file; what the polygons of each class id hold."""
+        with writing(self._destination):
+            self._collector.add(self._tracer.finish())
+            self._collector.flush()
+            if self._collected != self._destination:
+                convert(self._collected, self._destination.stem, self._destination, self._grid.crs)
+            style_vectors(self._destination, self._legend, self._names)
+        self._complete = True
+        return self._collector.totals()
+
+    def __enter__(self) -> PolygonWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._collected != self._destination:
+            _remove(self._collected)
+        if not self._complete:
+            _remove(self._destination)
 
 
 def layer_names(legend: Legend) -> dict[int, str]:

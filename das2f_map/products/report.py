@@ -8,7 +8,10 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.legend import Legend
-from das2f_map.products.areas import ClassArea
+from das2f_map.products.class_areas import ClassArea
+from das2f_map.scene.grid import Grid
+from das2f_map.scene.radiometry import BandStatistics
+from das2f_map.scene.report import PairReport, crs_text
 
 REPORT_VERSION: Final = 1
 
@@ -37,18 +40,65 @@ class ClassReport(BaseModel):
     polygons: int | None = Field(description="polygons written; null when none were asked for")
 
 
+class RadiometryReport(BaseModel):
+    """Statistics that values were normalised with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    statistics: Literal["model", "scene"] = Field(description="whose they are")
+    ms: tuple[BandStatistics, ...]
+    pan: BandStatistics
+
+
+class ClassifySettings(BaseModel):
+    """Options of a run, as the user gave them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    engine: str
+    device: str
+    precision: str
+    batch_size: int | None
+    min_area_m2: float | None
+    max_shift: float = Field(description="PAN pixels")
+    force: bool
+
+
+class GridReport(BaseModel):
+    """The map's grid."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    height: int
+    width: int
+    transform: list[float] = Field(description="pixel to map: a, b, c, d, e, f")
+    crs: str
+    pixel_size: list[float] = Field(description="along rows, along columns; CRS units")
+
+    @classmethod
+    def of(cls, grid: Grid) -> GridReport:
+        """The report of a grid."""
+        return cls(
+            height=grid.height,
+            width=grid.width,
+            transform=list(grid.transform)[:6],
+            crs=crs_text(grid),
+            pixel_size=list(grid.pixel_size),
+        )
+
+
 class RunReport(BaseModel):
     """Everything about one run of `classify`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
     report_version: Literal[1] = REPORT_VERSION
     software_version: str
     torch_version: str
-    scene: dict[str, Any] = Field(description="input files and their common grid, see ScenePair.describe")
+    scene: PairReport = Field(description="input files and their common grid")
     aoi: str | None
     model: ModelReport
-    radiometry: dict[str, Any] = Field(description="whose statistics values were normalised with, and these")
+    radiometry: RadiometryReport
     coregistration: dict[str, Any] = Field(
         description="shift of the contents of PAN against MS, see ShiftReport, and whether it is corrected"
     )
@@ -56,9 +106,9 @@ class RunReport(BaseModel):
     device: str
     precision: str = Field(description="fp32, bf16 or fp16")
     scan: str = Field(description="selective-scan backend")
-    settings: dict[str, Any]
+    settings: ClassifySettings
     warnings: list[str] = Field(description="what a user of the map should know, a sentence each")
-    grid: dict[str, Any] = Field(description="of the map: size, transform, CRS, pixel size in CRS units")
+    grid: GridReport
     classes: list[ClassReport]
     nodata_pixels: int
     seconds: dict[str, float] = Field(description="wall time per phase")

@@ -20,12 +20,19 @@ import rasterio.windows
 
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.outputs.staging import writing
-from das2f_map.products.areas import STRIP_PIXELS, PixelAreas, grid_of
+from das2f_map.products.areas import PixelAreas
+from das2f_map.products.strips import STRIP_PIXELS
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid
 from das2f_map.types import UInt8
 
 _PASSES = 20
+
+
+def pixels_of_area(area_m2: float | None, grid: Grid) -> int:
+    """The smallest pixel count that reaches an area, at the grid's mean pixel area; 0 for no area."""
+    # The small term takes up rounding of the quotient.
+    return math.ceil((area_m2 or 0) / PixelAreas(grid).mean() - 1e-9)
 
 
 @contextmanager
@@ -49,9 +56,8 @@ def sieved(
         The temporary files do not fit on the disk.
     """
     with rasterio.open(class_raster) as dataset:
-        grid = grid_of(dataset)
-    # The smallest pixel count that reaches the area; the small term takes up rounding of the quotient.
-    pixels = math.ceil((min_area_m2 or 0) / PixelAreas(grid).mean() - 1e-9)
+        grid = Grid.from_rasterio(dataset)
+    pixels = pixels_of_area(min_area_m2, grid)
     if pixels <= 1:
         yield class_raster
         return

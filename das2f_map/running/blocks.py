@@ -1,40 +1,27 @@
-"""Classifying a scene block by block: the loop between a pair, an engine and a writer."""
+"""From a window of a scene to its classes, in this process."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-import rasterio.env
-from rasterio.session import DummySession
 
-from das2f_map.bundle.card import ModelCard
 from das2f_map.engines import Engine
 from das2f_map.errors import InputError
-from das2f_map.legend import NODATA_CLASS
-from das2f_map.scene.fill import invalid_shares
-from das2f_map.scene.grid import Window, blocks_of
-from das2f_map.scene.pair import ScenePair
-from das2f_map.scene.radiometry import BandStatistics, normalise
+from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.running.read_ahead import one_ahead
+from das2f_map.scene.grid import Window
+from das2f_map.scene.model_input import InputBlock, ModelInput
 from das2f_map.types import Bool, Float32, UInt8
 
-BLOCK_SIZE = 64
-"""MS pixels a side of what is read, computed and written at once."""
-
-
-Mask = Callable[[Window], Bool]
+Wanted = Callable[[Window], Bool]
 """Which pixels of a window are wanted: bool (h, w)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassifiedBlock:
     """A block of the result.
 
@@ -53,145 +40,82 @@ class ClassifiedBlock:
     confidence: Float32
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+@dataclass(frozen=True, eq=False)
+class BlockClassifier:
+    """An open scene, an engine and a legend: classifies any window of the scene.
 
+    A pixel gets nodata where it is not usable (see :class:`~das2f_map.scene.model_input.InputBlock`) or not
+    wanted.
 
-def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """``map``, with the next result being made in a thread of its own while the last one is used.
-
-    Results come in order, and so does what ``work`` raises; never more than one is made ahead. Where no
-    thread can be started, as under a limit on processes or memory, the calling one makes them. GDAL's options
-    that are set where the first result is asked for (:class:`rasterio.Env`) hold in the thread too.
-
-    When this is left, even by interrupts, ``work`` runs no longer: what it reads from may be closed then.
+    Attributes
+    ----------
+    input:
+        The scene as the network sees it.
+    engine:
+        Computes logits of the legend's classes.
+    legend:
+        Its classes, in the order of the logits.
+    wanted:
+        Pixels to classify; ``None`` for all.
     """
-    options = dict(rasterio.env.getenv()) if rasterio.env.hasenv() else None
-    # Not a plain lock: a generator that nobody closed may be collected, and so left, in the reading thread.
-    running = threading.RLock()
-    made: SimpleQueue[Future[Result]] = SimpleQueue()
-    left = False
 
-    def make(item: Item) -> None:
-        with running:
-            if left:
-                return
-            result: Future[Result] = Future()
-            try:
-                with _gdal_options(options):
-                    value = work(item)
-            except BaseException as error:  # raised again when it is its turn
-                result.set_exception(error)
-            else:
-                result.set_result(value)
-            made.put(result)
+    input: ModelInput
+    engine: Engine
+    legend: Legend
+    wanted: Wanted | None = None
 
-    # Neither used in a `with` nor waited for through its futures. Before Python 3.13 a thread whose `join`
-    # was interrupted counts as ended while it still runs, and two signals at once can leave a future locked.
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
-    if not _can_start(thread):
-        yield from map(work, items)
-        return
-    first: BaseException | None = None
-    try:
-        pending = 0
-        for item in items:
-            thread.submit(make, item)
-            pending += 1
-            if pending == 2:
-                yield made.get().result()
-                pending = 1
-        if pending:
-            yield made.get().result()
-    except GeneratorExit:
-        pass
-    except BaseException as error:  # an interrupt too: raised again when nothing runs any more
-        first = error
-    # Nothing is called between handlers and `try`: of two signals at once the second is raised after a call.
-    left = True
-    while True:
-        try:
-            thread.shutdown(wait=False)
-            with running:
-                break
-        except BaseException as error:  # an interrupt ends the wait, but not what is waited for
-            first = first or error
-    if first is not None:
-        raise first
+    def read(self, window: Window) -> InputBlock | None:
+        """The block that the engine needs; ``None`` where there is nothing to classify."""
+        return self.input.read(window, None if self.wanted is None else self.wanted(window))
 
+    def compute(self, window: Window, block: InputBlock | None) -> ClassifiedBlock:
+        """Classes of a window from its block.
 
-def _can_start(executor: ThreadPoolExecutor) -> bool:
-    """Start the only thread of an executor, if one can be started."""
-    try:
-        executor.submit(int)
-    except RuntimeError:  # "can't start new thread"
-        return False
-    return True
+        Raises
+        ------
+        InputError
+            The network gives no finite numbers for the values.
+        """
+        classes = np.full((window.height, window.width), NODATA_CLASS, dtype=np.uint8)
+        confidence = np.full(classes.shape, np.nan, dtype=np.float32)
+        if block is not None:
+            logits = self.engine.logits(block.ms, block.pan, block.usable)
+            self._require_finite(logits, block)
+            best = logits.argmax(axis=1)
+            classes[block.usable] = np.array(self.legend.ids, dtype=np.uint8)[best]
+            confidence[block.usable] = _probability(logits, best)
+        return ClassifiedBlock(window, classes, confidence)
 
+    def classify(self, window: Window) -> ClassifiedBlock:
+        """Read and compute one window."""
+        return self.compute(window, self.read(window))
 
-@contextmanager
-def _gdal_options(options: dict[str, object] | None) -> Iterator[None]:
-    """GDAL's options of another thread; ``None`` if it has set none."""
-    if options is None:
-        yield
-        return
-    # A session that asks nobody for credentials: if there are any, they are among the options.
-    with rasterio.Env(DummySession()):
-        # Not given to Env itself, which refuses the credentials that another session has put among them.
-        rasterio.env.setenv(**options)
-        yield
+    def classify_all(self, windows: Iterable[Window]) -> Generator[ClassifiedBlock, None, None]:
+        """Classify windows in their order; the next one is read while one is computed.
 
+        Close the generator before the scene, and explicitly: an interrupt is lost in a generator that is
+        merely dropped.
+        """
 
-def classify_blocks(
-    pair: ScenePair,
-    engine: Engine,
-    card: ModelCard,
-    window: Window,
-    *,
-    statistics: tuple[Sequence[BandStatistics], BandStatistics] | None = None,
-    wanted: Mask | None = None,
-    block_size: int = BLOCK_SIZE,
-) -> Generator[ClassifiedBlock, None, None]:
-    """Classify a window of a scene, a block at a time, row by row; the next one is read meanwhile.
+        def read(window: Window) -> tuple[Window, InputBlock | None]:
+            return window, self.read(window)
 
-    Close it before the pair, and explicitly: what interrupts a generator that is merely dropped is lost.
+        with closing(one_ahead(read, windows)) as blocks:
+            for window, block in blocks:
+                yield self.compute(window, block)
 
-    A pixel gets nodata where either sensor is invalid at it, where a mask excludes it, or where more of its
-    patch is invalid than the card's ``max_invalid_share``; other invalid pixels in its patch are filled, see
-    :mod:`das2f_map.scene.fill`. Values are normalised with ``statistics`` (MS bands, PAN) instead of the
-    card's if given.
-    """
-    patch = card.patch
-    ms_bands, pan_band = statistics or (card.ms_bands, card.pan_band)
-    ids = np.array(card.legend.ids, dtype=np.uint8)
-
-    def read(part: Window) -> tuple[Window, Bool, tuple[Float32, Float32] | None]:
-        """The pixels to classify and, if there are any, the normalised block."""
-        targets = np.ones((part.height, part.width), dtype=np.bool_) if wanted is None else wanted(part)
-        if targets.any():
-            block = pair.read_block(part, patch.before, patch.after, fill=patch.fill_radius)
-            shares = invalid_shares(block.invalid, patch.size)
-            targets = targets & block.valid & (shares <= patch.max_invalid_share)
-        return part, targets, normalise(block, ms_bands, pan_band) if targets.any() else None
-
-    with closing(one_ahead(read, blocks_of(window, block_size))) as blocks:
-        for part, targets, values in blocks:
-            classes = np.full(targets.shape, NODATA_CLASS, dtype=np.uint8)
-            confidence = np.full(targets.shape, np.nan, dtype=np.float32)
-            if values is not None:
-                logits = engine.logits(*values, targets)
-                if not np.isfinite(logits).all():
-                    rows, cols = np.nonzero(targets)
-                    first = int((~np.isfinite(logits).all(axis=1)).argmax())
-                    raise InputError(
-                        f"values around row {part.row + rows[first]}, column {part.col + cols[first]} in "
-                        f"{pair.ms_path} or {pair.pan_path} are beyond what the network can take",
-                        "a nodata value that the file does not declare? give it with --nodata",
-                    )
-                best = logits.argmax(axis=1)
-                classes[targets] = ids[best]
-                confidence[targets] = _probability(logits, best)
-            yield ClassifiedBlock(part, classes, confidence)
+    def _require_finite(self, logits: Float32, block: InputBlock) -> None:
+        finite = np.isfinite(logits).all(axis=1)
+        if finite.all():
+            return
+        rows, cols = np.nonzero(block.usable)
+        first = int((~finite).argmax())
+        pair = self.input.pair
+        raise InputError(
+            f"values around row {block.window.row + rows[first]}, column {block.window.col + cols[first]} in "
+            f"{pair.ms_path} or {pair.pan_path} are beyond what the network can take",
+            "a nodata value that the file does not declare? give it with --nodata",
+        )
 
 
 def _probability(logits: Float32, best: npt.NDArray[np.intp]) -> Float32:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.io import DatasetReader, DatasetWriter
+from rasterio.windows import Window as RasterioWindow
 
 PAN_PER_MS = 4
 """PAN pixels along one side of an MS pixel on the common grid."""
@@ -58,6 +60,14 @@ class Window:
         """The same ground on a grid ``factor`` times finer."""
         return Window(self.row * factor, self.col * factor, self.height * factor, self.width * factor)
 
+    def shifted(self, rows: int, cols: int) -> Window:
+        """Moved down by ``rows`` and right by ``cols`` pixels."""
+        return Window(self.row + rows, self.col + cols, self.height, self.width)
+
+    def to_rasterio(self) -> RasterioWindow:
+        """The same window in rasterio's type, for reads and writes of a file on the same grid."""
+        return RasterioWindow(self.col, self.row, self.width, self.height)
+
     def slices(self) -> tuple[slice, slice]:
         """Index of this window in an array of its grid, ``(row slice, column slice)``."""
         return slice(self.row, self.row_stop), slice(self.col, self.col_stop)
@@ -81,6 +91,11 @@ class Grid:
     width: int
     transform: Affine
     crs: CRS
+
+    @classmethod
+    def from_rasterio(cls, dataset: DatasetReader | DatasetWriter) -> Grid:
+        """The grid of an open raster, as the file has it (not turned upright)."""
+        return cls(dataset.height, dataset.width, dataset.transform, dataset.crs)
 
     @property
     def window(self) -> Window:

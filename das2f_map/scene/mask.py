@@ -29,6 +29,7 @@ from das2f_map.scene.common_grid.pixel_map import PixelMap
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
 from das2f_map.scene.reduced import reduced_windows
+from das2f_map.scene.report import MaskReport
 from das2f_map.scene.source import RasterSource
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.types import Bool, Float64
@@ -195,14 +196,14 @@ class SceneMask:
         none = "bits are set nowhere" if self.file.bits else "values are nowhere"
         return f"mask {self.file.path} excludes nothing{where}: its chosen {none}"
 
-    def describe(self) -> dict[str, Any]:
-        """For a report, as plain JSON types."""
-        return {
-            "path": str(self.file.path),
-            "values": list(self.file.values) or None,
-            "bits": list(self.file.bits) or None,
-            "notices": list(self.notices()),
-        }
+    def report(self) -> MaskReport:
+        """What is excluded, for a report."""
+        return MaskReport(
+            path=str(self.file.path),
+            values=list(self.file.values) or None,
+            bits=list(self.file.bits) or None,
+            notices=list(self.notices()),
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -17,10 +17,18 @@ from das2f_map.scene.common_grid.pixel_map import PixelMap
 from das2f_map.scene.common_grid.plan import PairPlan, Strategy, pixel_size_m, plan_pair
 from das2f_map.scene.common_grid.resample import resample, sharing_distance
 from das2f_map.scene.common_grid.shift import PanShift
-from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
+from das2f_map.scene.grid import PAN_PER_MS, GridPair, Window
 from das2f_map.scene.mask import MaskFile, SceneMask, open_mask
+from das2f_map.scene.report import (
+    CommonGridReport,
+    FileReport,
+    MsFileReport,
+    PairReport,
+    ShiftCorrection,
+    UsedBand,
+    crs_text,
+)
 from das2f_map.scene.source import RasterSource
-from das2f_map.scene.spread import spread_blocks
 from das2f_map.types import Float32
 
 ALIGNED_TAG = "DAS2F_MAP_ALIGNED"
@@ -206,21 +214,6 @@ class ScenePair:
             valid &= ~self._mask.excluded(window)
         return SceneBlock(window, before, after, ms, pan, valid, invalid)
 
-    def check_valid(self) -> None:
-        """Make sure that there is anything to classify; cheap unless there is hardly anything.
-
-        Reads blocks spread over the scene until one holds a valid pixel.
-
-        Raises
-        ------
-        InputError
-            No pixel is valid in both files.
-        """
-        for window in spread_blocks(self.grids.ms.window, 256, strata=16, seed=0):
-            if self.read_block(window, 0, 0).valid.any():
-                return
-        raise self.nothing_valid()
-
     def nothing_valid(self, area: str | Path | None = None, *, classified: bool = False) -> InputError:
         """The error to raise where no pixel of the scene is valid.
 
@@ -242,44 +235,25 @@ class ScenePair:
             "check the nodata values with gdalinfo" + (", and what the mask leaves out" if masked else ""),
         )
 
-    def describe(self) -> dict[str, Any]:
-        """Everything about the pair that a report should hold, as plain JSON types."""
-        grid = self.grids.ms
-
-        def file(source: RasterSource, gsd: float) -> dict[str, Any]:
-            return {
-                "path": source.path,
-                "height": source.grid.height,
-                "width": source.grid.width,
-                "gsd_m": gsd,
-                "crs": _crs_text(source.grid),
-                "dtype": source.dtype,
-                "bands": [b.name for b in source.bands],
-            }
-
-        return {
-            "ms": {
-                **file(self._ms, self.ms_gsd_m),
-                "used": [{"as": b.role, "band": b.number, "name": b.name, "how": b.how} for b in self.bands],
-            },
-            "pan": file(self._pan, self.pan_gsd_m),
-            "ratio": self.ratio,
-            "strategy": self.strategy,
-            "shift_corrected": None
+    def report(self) -> PairReport:
+        """What was found of the pair, and how it is read."""
+        return PairReport(
+            ms=MsFileReport(
+                **_file_facts(self._ms, self.ms_gsd_m),
+                used=[UsedBand(role=b.role, band=b.number, name=b.name, how=b.how) for b in self.bands],
+            ),
+            pan=FileReport(**_file_facts(self._pan, self.pan_gsd_m)),
+            ratio=self.ratio,
+            strategy=self.strategy,
+            shift_corrected=None
             if self.shift is None
-            else {"rows_pan_px": self.shift.rows, "cols_pan_px": self.shift.cols},
-            "common_grid": {
-                "height": grid.height,
-                "width": grid.width,
-                "transform": list(grid.transform)[:6],
-                "crs": _crs_text(grid),
-                "corners": [list(c) for c in grid.corners()],
-            },
-            "nodata": self._nodata,
-            "nodata_notices": list(self._nodata_notices),
-            "mask": None if self._mask is None else self._mask.describe(),
-            "notices": list(self.notices),
-        }
+            else ShiftCorrection(rows_pan_px=self.shift.rows, cols_pan_px=self.shift.cols),
+            common_grid=CommonGridReport.of(self.grids.ms),
+            nodata=self._nodata,
+            nodata_notices=list(self._nodata_notices),
+            mask=None if self._mask is None else self._mask.report(),
+            notices=list(self.notices),
+        )
 
     def _read_ms(self, window: Window) -> Float32:
         return _read(self._ms, self._plan.ms_origin, self._plan.ms_map, window)
@@ -386,6 +360,13 @@ def _read(source: RasterSource, origin: Window | None, mapping: PixelMap | None,
     return source.read(Window(window.row + origin.row, window.col + origin.col, window.height, window.width))
 
 
-def _crs_text(grid: Grid) -> str:
-    epsg = grid.crs.to_epsg()
-    return f"EPSG:{epsg}" if epsg else str(grid.crs.to_wkt())
+def _file_facts(source: RasterSource, gsd_m: float) -> dict[str, Any]:
+    return {
+        "path": source.path,
+        "height": source.grid.height,
+        "width": source.grid.width,
+        "gsd_m": gsd_m,
+        "crs": crs_text(source.grid),
+        "dtype": source.dtype,
+        "bands": [b.name for b in source.bands],
+    }

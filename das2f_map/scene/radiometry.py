@@ -45,33 +45,49 @@ class BandStatistics(BaseModel):
         return 0.0 if same else self.std
 
 
-def normalise(
-    block: SceneBlock, ms_bands: Sequence[BandStatistics], pan_band: BandStatistics
-) -> tuple[Float32, Float32]:
-    """``(value - mean) / std`` of a block and its halo; invalid pixels become 0, the band's mean.
+@dataclass(frozen=True)
+class Normalisation:
+    """``(value - mean) / std`` for each band.
 
-    Parameters
+    Attributes
     ----------
-    block:
-        As read, in the units of the statistics.
     ms_bands:
-        One for each MS band of the block, in its order.
+        Statistics of the MS bands, in the order in which they are read.
     pan_band:
-        For PAN.
-
-    Returns
-    -------
-    tuple of float32 arrays
-        MS (bands, h + before + after, w + before + after) and PAN (1, 4 × …, 4 × …), finite.
-
-    Raises
-    ------
-    ValueError
-        The number of statistics is not that of the bands.
+        Statistics of PAN.
     """
-    if len(ms_bands) != block.ms.shape[0]:
-        raise ValueError(f"{len(ms_bands)} band statistics for a block of {block.ms.shape[0]} MS bands")
-    return _normalised(block.ms, ms_bands), _normalised(block.pan, [pan_band])
+
+    ms_bands: tuple[BandStatistics, ...]
+    pan_band: BandStatistics
+
+    @property
+    def bands(self) -> tuple[BandStatistics, ...]:
+        """The MS bands, then PAN."""
+        return (*self.ms_bands, self.pan_band)
+
+    def apply(self, block: SceneBlock) -> tuple[Float32, Float32]:
+        """A block and its halo, normalised; invalid pixels become 0, the band's mean.
+
+        Parameters
+        ----------
+        block:
+            As read, in the units of the statistics.
+
+        Returns
+        -------
+        tuple of float32 arrays
+            MS (bands, h + before + after, w + before + after) and PAN (1, 4 × …, 4 × …), finite.
+
+        Raises
+        ------
+        ValueError
+            The number of statistics is not the number of bands.
+        """
+        if len(self.ms_bands) != block.ms.shape[0]:
+            raise ValueError(
+                f"{len(self.ms_bands)} band statistics for a block of {block.ms.shape[0]} MS bands"
+            )
+        return _normalised(block.ms, self.ms_bands), _normalised(block.pan, [self.pan_band])
 
 
 def _normalised(values: Float32, bands: Sequence[BandStatistics]) -> Float32:
@@ -100,11 +116,10 @@ class SceneSample:
     ms: Float32
     pan: Float32
 
-    def statistics(self) -> tuple[tuple[BandStatistics, ...], BandStatistics]:
-        """Of the MS bands in their order, and of PAN. A constant band gets ``std`` 1, so that it becomes 0
-        when normalised."""
+    def statistics(self) -> Normalisation:
+        """Statistics of the sample. A constant band gets ``std`` 1, so that normalising makes it 0."""
         bands = tuple(_statistics(n, v) for n, v in zip(self.names, self.ms, strict=True))
-        return bands, _statistics("pan", self.pan)
+        return Normalisation(bands, _statistics("pan", self.pan))
 
     def shares_outside(self, limits: Sequence[tuple[float, float]]) -> tuple[float, ...]:
         """Part of each MS band's values, and of PAN's, below or above its ``(low, high)``, 0..1."""
@@ -162,10 +177,8 @@ def sample_scene(pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0) -
     return sample
 
 
-def sample_statistics(
-    pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0
-) -> tuple[tuple[BandStatistics, ...], BandStatistics]:
-    """Statistics of each MS band and of PAN over a :func:`sample_scene`; its parameters and errors."""
+def sample_statistics(pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0) -> Normalisation:
+    """Statistics of each band over a :func:`sample_scene`; its parameters and errors."""
     return sample_scene(pair, max_pixels=max_pixels, seed=seed).statistics()
 
 

@@ -15,7 +15,7 @@ common grid share pixels of the file: targets keep so much more distance (:attr:
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +29,12 @@ from torch.utils.data import Dataset, Sampler
 
 from das2f_map.labels.table import LabelTable, by_block
 from das2f_map.progress import Progress, silent
-from das2f_map.scene.fill import invalid_shares
 from das2f_map.scene.grid import PAN_PER_MS, Window
-from das2f_map.scene.radiometry import BandStatistics, normalise
+from das2f_map.scene.model_input import InputBlock, ModelInput
 from das2f_map.types import Bool, Float32, Int64
 
 if TYPE_CHECKING:
-    from das2f_map.scene.pair import ScenePair
-    from das2f_map.scene.patch import PatchGeometry
+    pass
 
 BLOCK = 64
 """MS pixels a side of a cached block."""
@@ -59,29 +57,21 @@ class PatchReader:
 
     Parameters
     ----------
-    pair:
-        The scene.
-    ms_bands, pan_band:
-        Statistics to normalise with.
-    patch:
-        Size and target index.
+    source:
+        The scene as the network sees it.
     memory:
         Bytes of blocks to keep in memory before the rest goes to disk.
     """
 
     def __init__(
         self,
-        pair: ScenePair,
-        ms_bands: Sequence[BandStatistics],
-        pan_band: BandStatistics,
-        patch: PatchGeometry,
+        source: ModelInput,
         *,
         memory: int = 1 << 30,
     ) -> None:
-        self._pair = pair
-        self._ms_bands, self._pan_band = tuple(ms_bands), pan_band
-        self._patch = patch
-        self._radius = max(patch.before, patch.after)
+        self._source = source
+        self._patch = source.patch
+        self._radius = source.radius
         self._memory = memory
         self._blocks: dict[tuple[int, int], _Block] = {}
         self._held = 0
@@ -93,7 +83,7 @@ class PatchReader:
 
         MS pixels, Chebyshev: side of the square a patch may come from, and what resampling adds.
         """
-        return self._side + self._pair.support_ms_pixels
+        return self._side + self._source.pair.support_ms_pixels
 
     @property
     def _side(self) -> int:
@@ -114,28 +104,17 @@ class PatchReader:
     def _block(self, block_row: int, block_col: int) -> _Block:
         key = (block_row, block_col)
         if key not in self._blocks:
-            grid = self._pair.grids.ms
+            grid = self._source.pair.grids.ms
             # Blocks at the scene's lower and right edge are cut off there: reflection starts at the edge.
             window = Window(block_row * BLOCK, block_col * BLOCK, BLOCK, BLOCK).intersection(grid.window)
-            raw = self._pair.read_block(
-                window, self._radius, self._radius, fill=self._patch.fill_radius and self._radius
-            )
-            first = self._radius - self._patch.before
-            shares = invalid_shares(raw.invalid, self._patch.size)[first:, first:]
-            usable = shares[: window.height, : window.width] <= self._patch.max_invalid_share
-            ms, pan = normalise(raw, self._ms_bands, self._pan_band)
-            self._blocks[key] = self._keep(
-                key, np.asarray(ms, np.float32), np.asarray(pan, np.float32), raw.valid & usable
-            )
+            self._blocks[key] = self._keep(key, self._source.read(window, all_turns=True), window)
         return self._blocks[key]
 
-    def _keep(
-        self,
-        key: tuple[int, int],
-        ms: Float32,
-        pan: Float32,
-        valid: Bool,
-    ) -> _Block:
+    def _keep(self, key: tuple[int, int], read: InputBlock | None, window: Window) -> _Block:
+        if read is None:  # nothing to learn from
+            none = np.zeros((0, 0, 0), np.float32)
+            return _Block(none, none, np.zeros((window.height, window.width), np.bool_))
+        ms, pan, valid = read.ms, read.pan, read.usable
         size = ms.nbytes + pan.nbytes
         if self._held + size <= self._memory:
             self._held += size
@@ -173,7 +152,7 @@ class PatchReader:
         """
         size, side = self._patch.size, self._side
         first = self._radius - self._patch.before
-        ms_out = np.empty((rows.size, len(self._ms_bands), size, size), np.float32)
+        ms_out = np.empty((rows.size, len(self._source.normalisation.ms_bands), size, size), np.float32)
         pan_out = np.empty((rows.size, 1, PAN_PER_MS * size, PAN_PER_MS * size), np.float32)
         ms_cut = slice(first, first + size)
         pan_cut = slice(PAN_PER_MS * first, PAN_PER_MS * (first + size))

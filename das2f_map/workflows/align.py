@@ -36,6 +36,7 @@ from das2f_map.scene.registration import (
     measure_shift,
     refuse_large_shift,
 )
+from das2f_map.scene.report import PairReport
 from das2f_map.scene.source import RasterSource
 from das2f_map.scene.survey import thumbnail
 from das2f_map.types import Bool
@@ -55,12 +56,10 @@ _SIGNIFICANT = 2.0
 class AlignReport(BaseModel):
     """What `align` found and did."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
     software_version: str
-    scene: dict[str, Any] = Field(
-        description="files, bands that were measured with and common grid, see ScenePair.describe"
-    )
+    scene: PairReport = Field(description="files, bands that were measured with, and common grid")
     shift: ShiftReport
     classify: str = Field(description="what `classify` does about the shift by default")
     corrected: bool = Field(description="whether the written pair is corrected; false where none is written")
@@ -175,7 +174,7 @@ def _report(
         classify = f"{classify}, with --max-shift {max_shift:g}"
     return AlignReport(
         software_version=__version__,
-        scene=pair.describe(),
+        scene=pair.report(),
         shift=shift,
         classify=classify,
         corrected=decision is not None and decision.shift is not None,
@@ -209,7 +208,9 @@ def _folder(folder: Path) -> Iterator[None]:
 
 def _token(pair: ScenePair) -> str:
     """The same for one pair of files and shift, and hardly for another."""
-    return hashlib.sha256(json.dumps(pair.describe(), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps(pair.report().model_dump(mode="json"), sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 def _write_pair(pair: ScenePair, ms: Path, pan: Path, token: str, progress: Progress) -> None:

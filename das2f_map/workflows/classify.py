@@ -1,11 +1,15 @@
-"""Classify a scene: from two image files to the finished products."""
+"""Classify a scene: from two image files to the finished products.
+
+The route: :func:`plan_map` opens the pair, chooses the model, measures the shift and decides everything
+else; the blocks of the plan are computed and written as they come; :func:`_finish` completes the files.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,30 +18,95 @@ import torch
 from das2f_map._version import __version__
 from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import bundle_files
-from das2f_map.bundle.fit import FittedModel, Radiometry, SceneViews, choose_bundle, fit_model
+from das2f_map.bundle.fit import Radiometry, SceneViews, choose_bundle, fit_model
 from das2f_map.bundle.model import ModelBundle
-from das2f_map.engines import Engine
-from das2f_map.engines.choose import check_choice, make_engine
+from das2f_map.engines.choose import EngineChoice, check_choice, make_engine
 from das2f_map.engines.device import resolve_device
+from das2f_map.engines.memory import BLOCK_SIZE
 from das2f_map.errors import OutputError
 from das2f_map.outputs.staging import StagedOutputs
-from das2f_map.products.areas import ClassArea, class_areas
-from das2f_map.products.class_raster import ClassRasterWriter
-from das2f_map.products.polygons import check_vector_path, write_polygons
-from das2f_map.products.qgis import style_raster
-from das2f_map.products.report import ModelReport, RunReport, class_reports
+from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
+from das2f_map.products.polygons import check_vector_path
+from das2f_map.products.report import (
+    ClassifySettings,
+    GridReport,
+    ModelReport,
+    RadiometryReport,
+    RunReport,
+    class_reports,
+)
 from das2f_map.progress import Progress, silent
-from das2f_map.running.blocks import BLOCK_SIZE, classify_blocks
+from das2f_map.running.blocks import BlockClassifier
+from das2f_map.running.plan import ClassifyPlan
+from das2f_map.running.timings import Timings
 from das2f_map.scene.area import Area
 from das2f_map.scene.bands import GivenBands
-from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
-from das2f_map.scene.pair import open_pair
-from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode, coregister
+from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode, Coregistration
+from das2f_map.scene.request import PairRequest, PairView
 
 log = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """A map as a user asks for it.
+
+    Attributes
+    ----------
+    pair:
+        The images.
+    outputs:
+        Files to write.
+    model:
+        A bundled model's name, a bundle's path, or a loaded bundle; ``None`` for the one that fits.
+    radiometry:
+        Whose statistics values are normalised with.
+    engine:
+        How to compute.
+    aoi:
+        Vector file that limits the map; ``None`` for the whole scene.
+    min_area_m2:
+        Polygons smaller than this are merged into their neighbours; ``None`` for none.
+    overwrite:
+        Replace existing outputs.
+    """
+
+    pair: PairRequest
+    outputs: MapPaths
+    model: str | Path | ModelBundle | None = None
+    radiometry: Radiometry = "model"
+    engine: EngineChoice = field(default_factory=EngineChoice)
+    aoi: str | None = None
+    min_area_m2: float | None = None
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """Refuse what can be refused without opening a file.
+
+        Raises
+        ------
+        OutputError, DeviceError, MissingDependencyError
+            An output's extension, an engine or a device is unknown, or needs a package that is missing.
+        """
+        for raster in (self.outputs.raster, self.outputs.confidence):
+            if raster is not None and raster.suffix.lower() not in RASTER_SUFFIXES:
+                raise OutputError(f"output {raster} is not a GeoTIFF", "give it the extension .tif")
+        if self.outputs.vectors is not None:
+            check_vector_path(self.outputs.vectors)
+        check_choice(self.engine.engine, self.engine.precision)
+        if isinstance(self.engine.device, str):
+            resolve_device(self.engine.device)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Paths of all files that are read."""
+        paths = [*self.pair.files, *([] if self.aoi is None else [self.aoi])]
+        if isinstance(self.model, (str, Path)):
+            paths += [str(p) for p in bundle_files(find_model(self.model))]
+        return paths
 
 
 def classify(
@@ -119,169 +188,199 @@ def classify(
     InputError, ModelError, OutputError, DeviceError
         See their own words. Nothing is left behind then.
     """
-    timings = _Timings()
     output = Path(output)
-    for raster in (output, *([] if confidence is None else [Path(confidence)])):
-        if raster.suffix.lower() not in RASTER_SUFFIXES:
-            raise OutputError(f"output {raster} is not a GeoTIFF", "give it the extension .tif")
     vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
-    if vector_path is not None:
-        check_vector_path(vector_path)
-    check_choice(engine, precision)
-    resolve_device(device)  # says at once if it is not there
-    mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
-    inputs = [str(p) for p in (ms, pan, aoi, mask_file and mask_file.path) if p is not None]
-    if isinstance(model, (str, Path)):
-        inputs += [str(p) for p in bundle_files(find_model(model))]
-    with StagedOutputs(inputs=inputs, overwrite=overwrite) as staged:
-        finals = {"raster": output, "report": output.with_suffix(".json")}
-        if vector_path is not None:
-            finals["vectors"] = vector_path
-        if confidence is not None:
-            finals["confidence"] = Path(confidence)
-        paths = {kind: staged.stage(final) for kind, final in finals.items()}
-        with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened:
-            with timings.phase("model"):
-                views = SceneViews(opened, bands)
-                bundle = choose_bundle(views, model, radiometry)
-            # By the bands that are used: others may be invalid where these are not, or no images at all.
-            with timings.phase("coregistration"):
-                coregistered = coregister(
-                    views.pair_for_model(bundle.card), coregistration, max_shift=max_shift
-                )
-            pair = coregistered.pair
-            coregistered.log()
-            area = Area.from_file(aoi, pair.grids.ms) if aoi is not None else None
-            window = area.window if area is not None else pair.grids.ms.window
-            with timings.phase("model"):
-                fitted = fit_model(
-                    SceneViews(pair, bands) if coregistered.corrected else views, bundle, radiometry
-                )
-                runner = make_engine(
-                    bundle, engine=engine, device=device, precision=precision, batch_size=batch_size
-                )
-            log.info(
-                "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
-                f"{window.height * window.width:,}",
-                window.width,
-                window.height,
-                bundle.card.name,
-                runner.name,
-                runner.device,
-                runner.precision,
-                runner.scan,
-            )
-            # Reports and polygons need the confidence whether or not it is asked for.
-            scratch = paths["raster"].with_name("confidence-scratch.tif")
-            sure = paths.get("confidence", scratch)
-            with timings.phase("classify"):
-                _write_raster(fitted, runner, area, window, paths["raster"], sure, progress)
-            legend = bundle.card.legend
-            with timings.phase("areas"):
-                areas, nodata_pixels = class_areas(paths["raster"], legend, confidence_raster=sure)
-            if not any(a.pixels for a in areas.values()):
-                raise fitted.pair.nothing_valid(aoi, classified=bundle.card.patch.max_invalid_share < 1)
-            style_raster(paths["raster"], legend)
-            polygons: dict[int, ClassArea] | None = None
-            if vector_path is not None:
-                with timings.phase("polygons"):
-                    polygons = write_polygons(
-                        paths["raster"],
-                        paths["vectors"],
-                        legend,
-                        confidence_raster=sure,
-                        min_area_m2=min_area_m2,
-                        progress=progress,
-                    )
-            scratch.unlink(missing_ok=True)
-            report = RunReport(
-                software_version=__version__,
-                torch_version=torch.__version__,
-                scene=fitted.pair.describe(),
-                aoi=None if aoi is None else str(aoi),
-                model=ModelReport(
-                    name=bundle.card.name, path=None if bundle.path is None else str(bundle.path)
-                ),
-                radiometry={
-                    "statistics": radiometry,
-                    "ms": [b.model_dump() for b in fitted.ms_bands],
-                    "pan": fitted.pan_band.model_dump(),
-                },
-                coregistration=coregistered.describe(),
-                engine=runner.name,
-                device=runner.device,
-                precision=runner.precision,
-                scan=runner.scan,
-                settings={
-                    "engine": engine,
-                    "device": device,
-                    "precision": precision,
-                    "batch_size": batch_size,
-                    "min_area_m2": min_area_m2,
-                    "max_shift": max_shift,
-                    "force": force,
-                },
-                warnings=[*pair.notices, *coregistered.warnings, *fitted.warnings],
-                grid=_grid_summary(pair.grids.ms.cropped(window)),
-                classes=class_reports(legend, areas, polygons),
-                nodata_pixels=nodata_pixels,
-                seconds=timings.seconds,
-                outputs={kind: str(final) for kind, final in finals.items()},
-            )
-            paths["report"].write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return report
+    request = ClassifyRequest(
+        PairRequest.of(
+            ms,
+            pan,
+            bands=bands,
+            nodata=nodata,
+            mask=mask,
+            coregistration=coregistration,
+            max_shift=max_shift,
+            force=force,
+        ),
+        MapPaths(
+            output,
+            output.with_suffix(".json"),
+            vector_path,
+            None if confidence is None else Path(confidence),
+        ),
+        model=model,
+        radiometry=radiometry,
+        engine=EngineChoice(engine, device, precision, batch_size),
+        aoi=None if aoi is None else str(aoi),
+        min_area_m2=min_area_m2,
+        overwrite=overwrite,
+    )
+    return run_classification(request, progress)
 
 
-def _write_raster(
-    fitted: FittedModel,
-    engine: Engine,
-    area: Area | None,
-    window: Window,
-    raster: Path,
-    confidence: Path,
-    progress: Progress,
-) -> None:
-    """Classify the window block by block into the raster files, which have the window's grid."""
-    pair, card = fitted.pair, fitted.bundle.card
-    grid = pair.grids.ms.cropped(window)
-    tags = {"model": card.name, "software": f"das2f-map {__version__}"}
-    wanted = None if area is None else area.mask
-    statistics = (fitted.ms_bands, fitted.pan_band)
-    # An engine with room for larger blocks gets them: less of them is halo.
-    size = max(BLOCK_SIZE, int(getattr(engine, "block_size", 0)))
+def run_classification(request: ClassifyRequest, progress: Progress = silent) -> RunReport:
+    """Plan a map, compute its blocks, finish its files; see :func:`classify`."""
+    timings = Timings()
+    request.check()
     with (
-        ClassRasterWriter(raster, grid, card.legend, confidence_path=confidence, tags=tags) as writer,
-        progress("Classifying", window.height * window.width) as advance,
-        closing(
-            classify_blocks(pair, engine, card, window, statistics=statistics, wanted=wanted, block_size=size)
-        ) as blocks,
+        StagedOutputs(inputs=request.inputs, overwrite=request.overwrite) as outputs,
+        plan_map(request, outputs, timings) as planned,
     ):
-        for block in blocks:
-            part = block.window
-            place = Window(part.row - window.row, part.col - window.col, part.height, part.width)
-            writer.write(place, block.classes, block.confidence)
-            advance(part.height * part.width)
+        contents = _write_map(planned, progress, timings)
+        if contents.is_empty:
+            card = planned.plan.bundle.card
+            raise planned.classifier.input.pair.nothing_valid(
+                request.aoi, classified=card.patch.max_invalid_share < 1
+            )
+        return _finish(request, planned, contents, timings)
 
 
-class _Timings:
-    """Seconds per phase."""
+@dataclass(frozen=True, eq=False)
+class PlannedMap:
+    """A plan, with its files open and the findings that the report quotes.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    Attributes
+    ----------
+    plan:
+        The plan.
+    classifier:
+        Computes its blocks in this process.
+    staged:
+        Its files until the run is over.
+    coregistration:
+        The shift that was found, and its treatment.
+    warnings:
+        A user of the map should know these, a sentence each.
+    """
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+    plan: ClassifyPlan
+    classifier: BlockClassifier
+    staged: MapPaths
+    coregistration: Coregistration
+    warnings: tuple[str, ...]
 
 
-def _grid_summary(grid: Grid) -> dict[str, object]:
-    epsg = grid.crs.to_epsg()
-    return {
-        "height": grid.height,
-        "width": grid.width,
-        "transform": list(grid.transform)[:6],
-        "crs": f"EPSG:{epsg}" if epsg else grid.crs.to_wkt(),
-        "pixel_size": list(grid.pixel_size),
-    }
+@contextmanager
+def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings) -> Iterator[PlannedMap]:
+    """Decide everything about a map; its files stay open inside the ``with`` block.
+
+    Raises
+    ------
+    InputError, ModelError, OutputError, DeviceError
+        The pair, the area of interest, the model, an output or the device cannot be used.
+    """
+    staged = request.outputs.staged(outputs)
+    with request.pair.open() as opened:
+        with timings.phase("model"):
+            views = SceneViews(opened, request.pair.given_bands)
+            bundle = choose_bundle(views, request.model, request.radiometry)
+        # Only the bands in use count: others may have nodata elsewhere, or be no images at all.
+        with timings.phase("coregistration"):
+            coregistration = request.pair.coregister(views.pair_for_model(bundle.card))
+        coregistration.log()
+        pair = coregistration.pair
+        area = None if request.aoi is None else Area.from_file(request.aoi, pair.grids.ms)
+        with timings.phase("model"):
+            if coregistration.corrected:
+                views = SceneViews(pair, request.pair.given_bands)
+            fitted = fit_model(views, bundle, request.radiometry)
+            engine = make_engine(bundle, request.engine)
+        # An engine with room for larger blocks gets them: less of them is halo.
+        block_size = max(BLOCK_SIZE, engine.block_size)
+        plan = ClassifyPlan(
+            view=PairView.of(request.pair, fitted.input.pair),
+            bundle=bundle,
+            normalisation=fitted.input.normalisation,
+            engine=EngineChoice(engine.name, engine.device, engine.precision, request.engine.batch_size),
+            aoi=request.aoi,
+            grid=pair.grids.ms,
+            window=pair.grids.ms.window if area is None else area.window,
+            block_size=block_size,
+            memory_bytes=engine.memory_bytes(block_size),
+            outputs=request.outputs,
+            min_area_m2=request.min_area_m2,
+        )
+        classifier = plan.classifier(fitted.input.pair, engine, area)
+        _log(plan, classifier)
+        warnings = (*pair.notices, *coregistration.warnings, *fitted.warnings)
+        yield PlannedMap(plan, classifier, staged, coregistration, warnings)
+
+
+def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
+    engine = classifier.engine
+    log.info(
+        "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
+        f"{plan.window.height * plan.window.width:,}",
+        plan.window.width,
+        plan.window.height,
+        plan.bundle.card.name,
+        engine.name,
+        engine.device,
+        engine.precision,
+        engine.scan,
+    )
+
+
+def _write_map(planned: PlannedMap, progress: Progress, timings: Timings) -> MapContents:
+    """Compute the blocks of a plan and write them as they come."""
+    plan, window = planned.plan, planned.plan.window
+    writer = MapWriter(
+        planned.staged,
+        plan.map_grid,
+        plan.bundle.card.legend,
+        min_area_m2=plan.min_area_m2,
+        tags={"model": plan.bundle.card.name, "software": f"das2f-map {__version__}"},
+        progress=progress,
+    )
+    with writer:
+        with (
+            timings.phase("classify"),
+            progress("Classifying", window.height * window.width) as advance,
+            closing(planned.classifier.classify_all(plan.blocks())) as blocks,
+        ):
+            for block in blocks:
+                writer.write(block.window.shifted(-window.row, -window.col), block.classes, block.confidence)
+                advance(block.window.height * block.window.width)
+        with timings.phase("products"):
+            return writer.finish()
+
+
+def _finish(
+    request: ClassifyRequest, planned: PlannedMap, contents: MapContents, timings: Timings
+) -> RunReport:
+    """Write the run report."""
+    plan, classifier = planned.plan, planned.classifier
+    card, engine = plan.bundle.card, classifier.engine
+    report = RunReport(
+        software_version=__version__,
+        torch_version=torch.__version__,
+        scene=classifier.input.pair.report(),
+        aoi=plan.aoi,
+        model=ModelReport(name=card.name, path=None if plan.bundle.path is None else str(plan.bundle.path)),
+        radiometry=RadiometryReport(
+            statistics=request.radiometry,
+            ms=plan.normalisation.ms_bands,
+            pan=plan.normalisation.pan_band,
+        ),
+        coregistration=planned.coregistration.describe(),
+        engine=engine.name,
+        device=engine.device,
+        precision=engine.precision,
+        scan=engine.scan,
+        settings=ClassifySettings(
+            engine=request.engine.engine,
+            device=str(request.engine.device),
+            precision=request.engine.precision,
+            batch_size=request.engine.batch_size,
+            min_area_m2=request.min_area_m2,
+            max_shift=request.pair.max_shift,
+            force=request.pair.force,
+        ),
+        warnings=list(planned.warnings),
+        grid=GridReport.of(plan.map_grid),
+        classes=class_reports(card.legend, contents.areas, contents.polygons),
+        nodata_pixels=contents.nodata_pixels,
+        seconds=timings.seconds,
+        outputs={kind: str(path) for kind, path in plan.outputs.by_kind().items()},
+    )
+    planned.staged.report.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return report

@@ -66,7 +66,7 @@ def import_checkpoint(
     with open_pair(ms, pan) as pair:
         if pair.ms_band_count != config.ms_bands:
             raise ModelError(f"{checkpoint} is for {config.ms_bands} MS bands, {ms} has {pair.ms_band_count}")
-        ms_bands, pan_band = sample_statistics(pair)
+        statistics = sample_statistics(pair)
         domain = domain_around(pair.ms_gsd_m, pair.ratio)
     try:
         legend = Legend.from_names(names)
@@ -77,8 +77,8 @@ def import_checkpoint(
         description="Imported from a checkpoint of the published DAS²F network.",
         network=config,
         legend=legend,
-        ms_bands=ms_bands,
-        pan_band=pan_band,
+        ms_bands=statistics.ms_bands,
+        pan_band=statistics.pan_band,
         domain=domain,
         training=TrainingRecord(data=f"unknown; statistics from {Path(ms).name} + {Path(pan).name}"),
         software_version=__version__,

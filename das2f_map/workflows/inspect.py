@@ -6,7 +6,6 @@ import resource
 import shlex
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,29 @@ from das2f_map.bundle.catalogue import bundled_models, find_model
 from das2f_map.bundle.files import load_bundle, read_card
 from das2f_map.bundle.fit import SceneViews, cautions, choose_model, misfits
 from das2f_map.bundle.model import ModelBundle
-from das2f_map.engines.choose import make_engine
+from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.errors import Das2fMapError, InputError, ModelError, OutputError
 from das2f_map.outputs.staging import StagedOutputs, writing
 from das2f_map.products.quicklook import draw_quicklook
-from das2f_map.running.blocks import BLOCK_SIZE, classify_blocks
+from das2f_map.running.blocks import BlockClassifier
 from das2f_map.scene.bands import GivenBands, UnmatchedBands, roles_of
 from das2f_map.scene.grid import Window
 from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import BandStatistics, SceneSample
 from das2f_map.scene.registration import decide, measure_shift
+from das2f_map.scene.report import PairReport
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.scene.survey import Survey, survey_scene, thumbnail
 from das2f_map.workflows.inspect_geometry import alignment, overlap, shift, with_shift
 
 _SAMPLE = 150_000
 """MS pixels that are looked at in a large scene."""
+
+_BLOCK = 64
+"""MS pixels a side of the largest block of the trial."""
 
 _TRIAL_S = 1.5
 """Seconds that a trial of the engine may take, about."""
@@ -85,9 +89,9 @@ class Estimate(BaseModel):
 class Inspection(BaseModel):
     """Everything `inspect` tells."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
-    scene: dict[str, Any] = Field(description="files and common grid, see ScenePair.describe")
+    scene: PairReport = Field(description="files and common grid")
     overlap: dict[str, float] = Field(description="part of each image in the common grid, and km²")
     alignment: str
     shift: dict[str, Any] | None = Field(
@@ -186,7 +190,7 @@ def inspect_pair(
             if decision.shift is not None:
                 used = used.shifted(decision.shift)
         return Inspection(
-            scene=used.describe(),
+            scene=used.report(),
             overlap=overlap(pair),
             alignment=alignment(used, nested=pair.strategy == "native"),
             shift=None if measured is None or decision is None else shift(measured, decision),
@@ -250,27 +254,28 @@ def _models(views: SceneViews, own: ModelBundle | None) -> tuple[list[ModelFit],
 
 def _trial(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str) -> Estimate | None:
     """Classify a little and go by that."""
-    engine = make_engine(bundle, device=device)
+    engine = make_engine(bundle, EngineChoice(device=device))
     window = pair.grids.ms.window
     part = next(
         (
             w
-            for w, _ in zip(spread_blocks(window, BLOCK_SIZE, strata=9, seed=0), range(40), strict=False)
+            for w, _ in zip(spread_blocks(window, _BLOCK, strata=9, seed=0), range(40), strict=False)
             if pair.read_block(w, 0, 0).valid.mean() > 0.5
         ),
         None,
     )
     if part is None:
         return None
+    card = bundle.card
+    classifier = BlockClassifier(ModelInput(pair, card.normalisation, card.patch), engine, card.legend)
     rate, done, seconds = 0.0, 0, 0.0
     # Small first: engines that share work between pixels show their pace on a whole block only.
-    for side in (8, 24, BLOCK_SIZE):
+    for side in (8, 24, _BLOCK):
         small = Window(part.row, part.col, min(side, part.height), min(side, part.width))
         if done and seconds / done * small.height * small.width > _TRIAL_S:
             break
         start = time.perf_counter()
-        with closing(classify_blocks(pair, engine, bundle.card, small)) as blocks:
-            done = sum(int((b.classes > 0).sum()) for b in blocks)
+        done = int((classifier.classify(small).classes > 0).sum())
         seconds = time.perf_counter() - start
         if done:
             rate = done / seconds
@@ -300,10 +305,10 @@ def _bands(pair: ScenePair, survey: Survey, matched: bool) -> list[BandReport]:
     statistics: dict[int, dict[str, float]] = {}
     pan_values = None
     if survey.sample is not None:
-        known, pan_known = survey.sample.statistics()
-        for choice, s, v in zip(pair.bands, known, survey.sample.ms, strict=True):
+        known = survey.sample.statistics()
+        for choice, s, v in zip(pair.bands, known.ms_bands, survey.sample.ms, strict=True):
             statistics[choice.number] = _values(s, float(v.min()), float(v.max()))
-        pan_values = _values(pan_known, float(survey.sample.pan.min()), float(survey.sample.pan.max()))
+        pan_values = _values(known.pan_band, float(survey.sample.pan.min()), float(survey.sample.pan.max()))
     roles = roles_of([b.name for b in pair.file_bands])
     used = {b.number: b.role for b in pair.bands}
     found = [

@@ -41,6 +41,7 @@ from das2f_map.outputs.staging import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands, given_bands
 from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import sample_statistics
@@ -203,8 +204,8 @@ def train(
         coregistered.log()
         pair = coregistered.pair
         log.info("MS bands: %s", ", ".join(map(str, pair.bands)))
-        ms_bands, pan_band = sample_statistics(pair)
-        with PatchReader(pair, ms_bands, pan_band, patch) as reader:
+        statistics = sample_statistics(pair)
+        with PatchReader(ModelInput(pair, statistics, patch)) as reader:
             labelled = _usable_labels(pair, reader, labels, class_field, skip_classes, seed, progress)
             split = split_labels(labelled, pair.grids.ms, gap=reader.reach, seed=seed)
             for part, pixels in split.parts.items():
@@ -219,7 +220,7 @@ def train(
                     **{
                         "classes": len(labelled.legend),
                         "stages": stages,
-                        "ms_bands": len(ms_bands),
+                        "ms_bands": len(statistics.ms_bands),
                         "patch_size": patch.size,
                         **(network or {}),
                     }
@@ -239,6 +240,7 @@ def train(
                 raise InputError(
                     f"Training cannot run with {name_of_setting} {first.get('input')!r}: {first['msg']}"
                 ) from error
+            report = pair.report()
             if not helper:
                 begin(
                     work,
@@ -248,8 +250,9 @@ def train(
                             **settings.model_dump(),
                             "bands": [b.number for b in pair.bands],
                             "nodata": nodata,
-                            "mask": pair.describe()["mask"],
-                            "shift_corrected": pair.describe()["shift_corrected"],
+                            "mask": report.mask and report.mask.model_dump(mode="json"),
+                            "shift_corrected": report.shift_corrected
+                            and report.shift_corrected.model_dump(mode="json"),
                         },
                         "split": split.summary(),
                         "legend": labelled.legend.model_dump(mode="json"),
@@ -298,8 +301,8 @@ def train(
                 description=description,
                 network=net.config,
                 legend=labelled.legend,
-                ms_bands=ms_bands,
-                pan_band=pan_band,
+                ms_bands=statistics.ms_bands,
+                pan_band=statistics.pan_band,
                 patch=patch,
                 domain=domain_around(pair.ms_gsd_m, pair.ratio),
                 training=TrainingRecord(

@@ -10,7 +10,7 @@ from tiny import tiny_bundle
 
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines import choose, kernels
-from das2f_map.engines.choose import EngineKind, make_engine
+from das2f_map.engines.choose import EngineChoice, EngineKind, make_engine
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import default_backend
@@ -90,16 +90,16 @@ def test_a_model_that_an_engine_cannot_take_is_the_models_fault() -> None:
 @pytest.mark.parametrize("names", [{"engine": "fast"}, {"precision": "int8"}])
 def test_unknown_names(bundle: ModelBundle, names: dict[str, str]) -> None:
     with pytest.raises(DeviceError, match=r"unknown (engine 'fast'|precision 'int8')") as caught:
-        make_engine(bundle, device=CPU, **names)
+        make_engine(bundle, EngineChoice(device=CPU, **names))
     assert "use auto, " in str(caught.value)
 
 
 def test_patch_engine_is_fp32_on_the_cpu(bundle: ModelBundle) -> None:
-    engine = make_engine(bundle, engine="patch", device=CPU, batch_size=5)
+    engine = make_engine(bundle, EngineChoice(engine="patch", device=CPU, batch_size=5))
     assert (engine.name, engine.device, engine.precision) == ("patch", "cpu", "fp32")
     for precision in ("bf16", "fp16"):
         with pytest.raises(DeviceError, match="fp32 only on the CPU"):
-            make_engine(bundle, engine="patch", device=CPU, precision=precision)
+            make_engine(bundle, EngineChoice(engine="patch", device=CPU, precision=precision))
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
@@ -122,7 +122,7 @@ def test_missing_kernels_are_said_once(bundle: ModelBundle, monkeypatch: pytest.
     monkeypatch.setattr(kernels.shared, "unavailable", lambda *_: "not built")
     kernels.say_if_missing.cache_clear()
     for engine in ("shared", "patch", "auto"):
-        make_engine(bundle, engine=engine, device=CPU)
+        make_engine(bundle, EngineChoice(engine=engine, device=CPU))
     kernels.say_if_missing.cache_clear()
     assert [
         r.message for r in caplog.records if "compiled kernels cannot be used: not built" in r.message
@@ -138,13 +138,13 @@ def test_kernels_that_are_there_are_not_missed(
     for module in (kernels.scan, kernels.shared):
         monkeypatch.setattr(module, "unavailable", lambda *_: "")
     kernels.say_if_missing.cache_clear()
-    make_engine(bundle, engine="patch", device=CPU)
+    make_engine(bundle, EngineChoice(engine="patch", device=CPU))
     kernels.say_if_missing.cache_clear()
     assert not caplog.records
 
 
 def test_automatic_on_the_cpu_is_the_shared_scan(bundle: ModelBundle) -> None:
-    engine = make_engine(bundle, device=CPU)
+    engine = make_engine(bundle, EngineChoice(device=CPU))
     assert (engine.name, engine.precision) == ("shared", "fp32")
 
 

@@ -14,7 +14,7 @@ from tiny import tiny_bundle, tiny_card, tiny_network
 from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
-from das2f_map.engines.choose import make_engine
+from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.engines.onnx import OnnxEngine, graph_bytes, unavailable
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import DeviceError, MissingDependencyError, ModelError
@@ -94,7 +94,7 @@ def test_engine_agrees_with_patch_engine(bundle: ModelBundle, threads: int) -> N
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        engine = make_engine(bundle, engine="onnx", device=CPU, batch_size=4)
+        engine = make_engine(bundle, EngineChoice(engine="onnx", device=CPU, batch_size=4))
     finally:
         torch.set_num_threads(before)
     assert (engine.name, engine.device, engine.precision) == ("onnx", "cpu", "fp32")
@@ -151,16 +151,16 @@ def test_graph_of_another_network_than_the_cards_is_refused(bundle: ModelBundle)
 
 def test_what_onnx_cannot_do(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match="fp32 only"):
-        make_engine(bundle, engine="onnx", device=CPU, precision="bf16")
+        make_engine(bundle, EngineChoice(engine="onnx", device=CPU, precision="bf16"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(metadata, "version", lambda package: _only(package, "onnxruntime"))
     with pytest.raises(DeviceError, match="no CUDA provider"):
-        make_engine(bundle, engine="onnx", device=torch.device("cuda:0"))
+        make_engine(bundle, EngineChoice(engine="onnx", device=torch.device("cuda:0")))
     monkeypatch.setattr(metadata, "version", lambda package: "1.0")
     with pytest.raises(DeviceError, match="hides onnxruntime-gpu"):
-        make_engine(bundle, engine="onnx", device=torch.device("cuda:0"))
+        make_engine(bundle, EngineChoice(engine="onnx", device=torch.device("cuda:0")))
 
 
 @pytest.fixture
@@ -181,11 +181,11 @@ def test_without_a_cuda_provider_an_automatic_device_is_the_cpu(
 ) -> None:
     (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
     model = load_bundle(tmp_path / "m.onnx") if as_file else bundle
-    engine = make_engine(model, engine="auto" if as_file else "onnx", device="auto")
+    engine = make_engine(model, EngineChoice(engine="auto" if as_file else "onnx", device="auto"))
     assert (engine.name, engine.device) == ("onnx", "cpu")
     assert [r.message for r in caplog.records if "no CUDA provider" in r.message]
     with pytest.raises(DeviceError, match="no CUDA provider"):  # a card that was asked for by name
-        make_engine(model, engine="onnx", device="cuda")
+        make_engine(model, EngineChoice(engine="onnx", device="cuda"))
 
 
 @pytest.mark.usefixtures("card_without_provider")
@@ -209,7 +209,7 @@ def test_what_is_refused_is_not_said_to_run_on_the_cpu(
     (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
     model = load_bundle(tmp_path / "m.onnx") if as_file else bundle
     with pytest.raises((DeviceError, ModelError), match=says):
-        make_engine(model, engine=engine, device="auto", precision=precision)
+        make_engine(model, EngineChoice(engine=engine, device="auto", precision=precision))
     assert not caplog.records
 
 
@@ -228,7 +228,7 @@ def test_missing_packages_are_named(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == missing else find(n, *a))
     with pytest.raises(MissingDependencyError, match=f"the package {missing}$|the package {missing} "):
-        make_engine(bundle, engine="onnx", device=CPU)
+        make_engine(bundle, EngineChoice(engine="onnx", device=CPU))
 
 
 def test_graph_for_a_fixed_number_of_patches_is_refused(bundle: ModelBundle) -> None:
@@ -264,7 +264,7 @@ def test_hints_for_an_onnx_file_name_what_it_can_do(bundle: ModelBundle, tmp_pat
     (tmp_path / "m.onnx").write_bytes(graph_bytes(bundle))
     model = load_bundle(tmp_path / "m.onnx")
     with pytest.raises(DeviceError, match="computes in fp32 only") as caught:
-        make_engine(model, device=torch.device("cpu"), precision="bf16")
+        make_engine(model, EngineChoice(device=torch.device("cpu"), precision="bf16"))
     assert "--engine" not in str(caught.value.hint)
 
 

@@ -9,7 +9,8 @@ from rasterio.crs import CRS
 
 from das2f_map.errors import InputError
 from das2f_map.legend import Legend
-from das2f_map.products.areas import PixelAreas, class_areas
+from das2f_map.products.areas import PixelAreas
+from das2f_map.products.class_areas import class_areas
 from das2f_map.scene.grid import Grid, Window
 
 FEET = Grid(97, 130, Affine(500.0, 0, 1_200_000, 0, -500.0, 700_000), CRS.from_epsg(2263))

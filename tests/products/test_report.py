@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from das2f_map.legend import Legend
-from das2f_map.products.areas import ClassArea
+from das2f_map.products.class_areas import ClassArea
 from das2f_map.products.report import class_reports
 
 

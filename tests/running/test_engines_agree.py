@@ -17,7 +17,7 @@ from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines import Engine
-from das2f_map.engines.choose import make_engine
+from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.engines.shared_scan import SharedScanEngine
 from das2f_map.running.blocks import classify_blocks
 from das2f_map.scene.grid import Grid
@@ -80,7 +80,7 @@ def made(name: str, bundle: ModelBundle) -> Engine:
         pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     if name == "shared in torch":
         return SharedScanEngine(bundle.network(), kernels=False)
-    return make_engine(bundle, engine=name, device=torch.device("cpu"), precision="fp32")
+    return make_engine(bundle, EngineChoice(engine=name, device=torch.device("cpu"), precision="fp32"))
 
 
 @pytest.fixture(scope="module")

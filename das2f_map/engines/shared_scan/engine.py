@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das2f_map.engines.memory import free, out_of_memory, too_small
+from das2f_map.engines.memory import block_bytes, free, out_of_memory, shared_bytes, too_small
 from das2f_map.engines.shared_scan import compiled, cuda
 from das2f_map.engines.shared_scan.compiled import CompiledFirstStage
 from das2f_map.engines.shared_scan.cuda import TritonFirstStage
@@ -105,6 +105,13 @@ class SharedScanEngine:
                 self._kernels = CompiledFirstStage(self._first, precision)
         if precision != "fp32" and self._kernels is None:
             raise ValueError(f"precision {precision} needs the kernels")
+
+    def memory_bytes(self, size: int) -> int:
+        """Estimate for a block of ``size`` × ``size`` MS pixels: the block, and the maps and scanned tokens
+        of the part that is computed at once."""
+        config = self._network.config
+        part = min(size, self.block_size)
+        return block_bytes(config, size) + shared_bytes(config, part)
 
     @property
     def device(self) -> str:

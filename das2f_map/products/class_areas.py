@@ -1,0 +1,118 @@
+"""How much of a map each class takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from das2f_map.errors import InputError
+from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.products.strips import Strip, read_strips
+from das2f_map.progress import Progress, silent
+from das2f_map.types import Float64, Int64, UInt8
+
+
+@dataclass(frozen=True)
+class ClassArea:
+    """How much of a map, or of its polygons, a class takes.
+
+    Attributes
+    ----------
+    pixels:
+        Pixel count.
+    area_m2:
+        Ground area on the ellipsoid, m².
+    polygons:
+        How many polygons, 0 where none were made.
+    mean_confidence:
+        Over the pixels, 0..1; ``None`` where it is not known.
+    """
+
+    pixels: int
+    area_m2: float
+    polygons: int = 0
+    mean_confidence: float | None = None
+
+
+class ClassSums:
+    """Pixels, area and confidence of each class, added up strip by strip.
+
+    Pixels are added one by one in the map's order, so that the sums do not depend on where strips end.
+    """
+
+    def __init__(self) -> None:
+        self._pixels, self._areas, self._confidence, self._known = (np.zeros(256) for _ in range(4))
+
+    def add(self, strip: Strip) -> None:
+        """Add the pixels of the next strip."""
+        ids = strip.classes.ravel()
+        self._pixels += np.bincount(ids, minlength=256)
+        self._areas = _added(self._areas, ids, strip.areas.ravel())
+        if strip.confidence is not None:
+            sure = strip.confidence.ravel()
+            known = np.isfinite(sure)
+            self._known += np.bincount(ids, known, minlength=256)
+            self._confidence = _added(self._confidence, ids, np.where(known, sure, 0))
+
+    @property
+    def ids(self) -> Int64:
+        """Values that occur, nodata included."""
+        return np.flatnonzero(self._pixels)
+
+    @property
+    def nodata_pixels(self) -> int:
+        """Pixels without a class."""
+        return int(self._pixels[NODATA_CLASS])
+
+    def of(self, legend: Legend) -> dict[int, ClassArea]:
+        """The sums of each class of a legend, by its id."""
+        return {
+            i: ClassArea(
+                int(self._pixels[i]),
+                float(self._areas[i]),
+                mean_confidence=float(self._confidence[i] / self._known[i]) if self._known[i] else None,
+            )
+            for i in legend.ids
+        }
+
+
+def _added(sums: Float64, ids: UInt8, values: Float64) -> Float64:
+    """``sums[id] += value`` for each pixel, one after the other; float64 (256,)."""
+    # The sums so far go first, a value of every id: 0 + sum is exact, then each value is added in turn.
+    every = np.arange(256, dtype=np.uint8)
+    weights = np.concatenate([sums, values])
+    return np.asarray(np.bincount(np.concatenate([every, ids]), weights, minlength=256), dtype=np.float64)
+
+
+def class_areas(
+    class_raster: Path,
+    legend: Legend,
+    *,
+    confidence_raster: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[dict[int, ClassArea], int]:
+    """Pixels, area and confidence of every class of the legend in a map, and the count of nodata pixels.
+
+    Reads the files once, a strip at a time.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, or holds values that the legend does not know.
+    """
+    sums = ClassSums()
+    for strip in read_strips(class_raster, confidence_raster, progress, "Measuring"):
+        sums.add(strip)
+    check_ids(sums.ids, legend, class_raster)
+    return sums.of(legend), sums.nodata_pixels
+
+
+def check_ids(ids: Int64, legend: Legend, raster: Path) -> None:
+    """Raise :class:`InputError` for values of a map that its legend lacks."""
+    if unknown := sorted({*ids.tolist()} - {NODATA_CLASS, *legend.ids}):
+        raise InputError(
+            f"{raster.name} holds values that the legend does not know: {', '.join(map(str, unknown))}",
+            "give the legend that belongs to this map",
+        )

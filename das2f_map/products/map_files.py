@@ -1,0 +1,194 @@
+"""All files of a map, made in one pass over its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from das2f_map.legend import Legend
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.products.class_areas import ClassArea, ClassSums
+from das2f_map.products.class_raster import ClassRasterWriter
+from das2f_map.products.polygons import PolygonWriter, write_polygons
+from das2f_map.products.qgis import style_raster
+from das2f_map.products.sieve import pixels_of_area
+from das2f_map.products.strips import StripAssembler
+from das2f_map.products.work_raster import WorkRaster
+from das2f_map.progress import Progress, silent
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.types import Float32, UInt8
+
+
+@dataclass(frozen=True)
+class MapPaths:
+    """The files of a map: where they end up, or where they are written until the run is over.
+
+    Attributes
+    ----------
+    raster:
+        The class raster, a GeoTIFF.
+    report:
+        The run report, JSON.
+    vectors:
+        Polygons, their format by extension; ``None`` for none.
+    confidence:
+        Raster of each pixel's probability; ``None`` for none.
+    """
+
+    raster: Path
+    report: Path
+    vectors: Path | None = None
+    confidence: Path | None = None
+
+    def by_kind(self) -> dict[str, Path]:
+        """Kind of output → path, without those that are not written."""
+        kinds = {
+            "raster": self.raster,
+            "report": self.report,
+            "vectors": self.vectors,
+            "confidence": self.confidence,
+        }
+        return {kind: path for kind, path in kinds.items() if path is not None}
+
+    def staged(self, outputs: StagedOutputs) -> MapPaths:
+        """The same files as they are written until the run is over; refuses those that cannot be."""
+        return MapPaths(**{kind: outputs.stage(path) for kind, path in self.by_kind().items()})
+
+
+@dataclass(frozen=True)
+class MapContents:
+    """What a map holds.
+
+    Attributes
+    ----------
+    areas:
+        For each class id of the legend, its pixels in the raster.
+    nodata_pixels:
+        Pixels without a class.
+    polygons:
+        For each class id, its polygons; ``None`` where none were written.
+    """
+
+    areas: dict[int, ClassArea]
+    nodata_pixels: int
+    polygons: dict[int, ClassArea] | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel has a class."""
+        return not any(area.pixels for area in self.areas.values())
+
+
+class MapWriter:
+    """Writes raster, confidence and polygons of a map and adds up its classes while blocks come in.
+
+    Nothing is read back to sum or to outline it, unless small polygons are merged: that takes the whole map.
+    Use it as a context manager; without :meth:`finish` no complete file is left.
+
+    Parameters
+    ----------
+    paths:
+        Files to write; work files go into the raster's folder.
+    grid, legend:
+        The map's.
+    min_area_m2:
+        Polygons smaller than this are merged into their neighbours; ``None`` for none.
+    tags:
+        Metadata items of the rasters.
+    progress:
+        Told about a second pass.
+
+    Raises
+    ------
+    OutputError, MissingDependencyError
+        A file cannot be written, here or in any of the methods.
+    """
+
+    def __init__(
+        self,
+        paths: MapPaths,
+        grid: Grid,
+        legend: Legend,
+        *,
+        min_area_m2: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self._paths, self._legend, self._progress = paths, legend, progress
+        self._min_area_m2 = min_area_m2
+        self._merges = paths.vectors is not None and pixels_of_area(min_area_m2, grid) > 1
+        self._strips, self._sums = StripAssembler(grid), ClassSums()
+        self._polygons: PolygonWriter | None = None
+        self._scratch: WorkRaster | None = None
+        with ExitStack() as stack:
+            self._raster = stack.enter_context(
+                ClassRasterWriter(paths.raster, grid, legend, confidence_path=paths.confidence, tags=tags)
+            )
+            if self._merges and paths.confidence is None:
+                scratch = paths.raster.with_name("confidence.work.tif")
+                self._scratch = WorkRaster(scratch, paths.raster, grid, "float32", float("nan"))
+                stack.callback(self._scratch.discard)
+            if paths.vectors is not None and not self._merges:
+                self._polygons = stack.enter_context(
+                    PolygonWriter(paths.vectors, grid, legend, with_confidence=True)
+                )
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> MapWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, window: Window, classes: UInt8, confidence: Float32) -> None:
+        """Write a block; blocks come row by row and fill the map.
+
+        Parameters
+        ----------
+        window:
+            Pixels of the map.
+        classes:
+            uint8 (h, w), ids of the legend or 0.
+        confidence:
+            float32 (h, w) in 0..1, NaN where there is no class.
+        """
+        self._raster.write(window, classes, confidence if self._paths.confidence is not None else None)
+        if self._scratch is not None:
+            self._scratch.write(window, confidence)
+        for strip in self._strips.add(window, classes, confidence):
+            self._sums.add(strip)
+            if self._polygons is not None:
+                self._polygons.add(strip)
+
+    def finish(self) -> MapContents:
+        """Complete all files. A map without any class is not written further than its raster."""
+        areas = self._sums.of(self._legend)
+        contents = MapContents(areas, self._sums.nodata_pixels, None)
+        self._raster.finish()
+        if contents.is_empty:
+            return contents
+        style_raster(self._paths.raster, self._legend)
+        return MapContents(areas, contents.nodata_pixels, self._finish_polygons())
+
+    def _finish_polygons(self) -> dict[int, ClassArea] | None:
+        if self._polygons is not None:
+            return self._polygons.finish()
+        if self._paths.vectors is None:
+            return None
+        confidence = self._paths.confidence
+        if self._scratch is not None:
+            self._scratch.close()
+            confidence = self._scratch.path
+        return write_polygons(
+            self._paths.raster,
+            self._paths.vectors,
+            self._legend,
+            confidence_raster=confidence,
+            min_area_m2=self._min_area_m2,
+            progress=self._progress,
+        )

@@ -1,0 +1,124 @@
+"""A raster that is written block by block, and turned into a Cloud Optimized GeoTIFF when it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+
+from das2f_map.outputs.libtiff_messages import libtiff_kept_quiet
+from das2f_map.outputs.staging import WRITE_ERRORS, writing
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.types import Int64
+
+_TILE = 512
+"""Pixels a side of a tile, of the work file and of the COG."""
+
+
+class WorkRaster:
+    """One band in a tiled work file. :meth:`finish` makes a COG of it, :meth:`discard` removes it.
+
+    Parameters
+    ----------
+    path:
+        The work file. Its folder is the run's own.
+    final:
+        The file that errors name, and the COG's path.
+    grid:
+        Geometry.
+    dtype, nodata:
+        Values.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written, here or in any of the methods.
+    """
+
+    def __init__(self, path: Path, final: Path, grid: Grid, dtype: str, nodata: float) -> None:
+        self.path, self.final = path, final
+        self._made = path.with_name(f"{path.name}.cog.tif")
+        self._dataset: Any = None
+        with writing(final):
+            # Not compressed: a tile is written several times when blocks do not match tiles, and each
+            # time a compressed one would be appended anew. Sparse: nodata costs nothing.
+            self._dataset = rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                width=grid.width,
+                height=grid.height,
+                count=1,
+                dtype=dtype,
+                nodata=nodata,
+                crs=grid.crs,
+                transform=grid.transform,
+                tiled=True,
+                blockxsize=_TILE,
+                blockysize=_TILE,
+                sparse_ok=True,
+                bigtiff="IF_SAFER",
+            )
+
+    def describe(
+        self,
+        description: str,
+        tags: Mapping[str, str],
+        colours: Mapping[int, tuple[int, int, int, int]] | None,
+    ) -> None:
+        with writing(self.final):
+            self._dataset.set_band_description(1, description)
+            self._dataset.update_tags(**tags)
+            if colours is not None:
+                self._dataset.write_colormap(1, dict(colours))
+
+    def write(self, window: Window, values: npt.NDArray[Any]) -> None:
+        with writing(self.final):
+            self._dataset.write(values, 1, window=window.to_rasterio())
+
+    def finish(self, profile: Mapping[str, str], count_values: bool = False) -> Int64 | None:
+        """Make the COG; with ``count_values``, read it back and count each of the 256 values."""
+        with writing(self.final):
+            self.close()
+            with rasterio.Env(GDAL_NUM_THREADS="2"):
+                rasterio.shutil.copy(
+                    self.path,
+                    self._made,
+                    driver="COG",
+                    COMPRESS="DEFLATE",
+                    BLOCKSIZE=str(_TILE),
+                    BIGTIFF="IF_SAFER",
+                    OVERVIEWS="IGNORE_EXISTING",
+                    **profile,
+                )
+            with rasterio.open(self._made) as made:
+                counts = np.zeros(256, dtype=np.int64)
+                for _, block in made.block_windows(1):
+                    # Reading everything once finds a truncated file, which GDAL may not have reported.
+                    values = made.read(1, window=block)
+                    if count_values:
+                        counts += np.bincount(values.ravel(), minlength=256)
+            self._made.replace(self.final)
+        self.discard()
+        return counts if count_values else None
+
+    def close(self) -> None:
+        """Close the work file, which stays."""
+        if self._dataset is not None:
+            dataset, self._dataset = self._dataset, None
+            dataset.close()
+
+    def discard(self) -> None:
+        """Remove what is not final."""
+        # It is thrown away; that it could not be flushed does not matter.
+        with contextlib.suppress(*WRITE_ERRORS), libtiff_kept_quiet():
+            self.close()
+        for path in (self.path, self._made):
+            for side in (path, *path.parent.glob(f"{path.name}.*")):
+                side.unlink(missing_ok=True)

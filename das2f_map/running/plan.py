@@ -1,0 +1,161 @@
+"""A map as a plan: all that a process needs to compute any block of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import safetensors.torch
+
+from das2f_map._version import __version__
+from das2f_map.bundle.model import ModelBundle
+from das2f_map.engines import Engine
+from das2f_map.engines.choose import EngineChoice, make_engine
+from das2f_map.products.map_files import MapPaths
+from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.scene.area import Area
+from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.model_input import ModelInput
+from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.radiometry import Normalisation
+from das2f_map.scene.request import PairView
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifyPlan:
+    """Everything about a map that is decided before its first block is computed. Can be pickled.
+
+    Attributes
+    ----------
+    view:
+        The pair as it is read.
+    bundle:
+        The model.
+    normalisation:
+        Statistics that the pair is normalised with.
+    engine:
+        The engine, with nothing left to ``auto`` that changes the result.
+    aoi:
+        Vector file that limits the map; ``None`` for the whole scene.
+    grid:
+        The common grid's MS grid.
+    window:
+        The map's part of it, MS pixels.
+    block_size:
+        MS pixels a side of a block.
+    memory_bytes:
+        Estimate of the memory that computing a block takes.
+    outputs:
+        Files that are written, at their final paths.
+    min_area_m2:
+        Polygons smaller than this are merged into their neighbours; ``None`` for none.
+    """
+
+    view: PairView
+    bundle: ModelBundle
+    normalisation: Normalisation
+    engine: EngineChoice
+    aoi: str | None
+    grid: Grid
+    window: Window
+    block_size: int
+    memory_bytes: int
+    outputs: MapPaths
+    min_area_m2: float | None = None
+
+    @property
+    def map_grid(self) -> Grid:
+        """The grid of the map."""
+        return self.grid.cropped(self.window)
+
+    def blocks(self) -> Iterator[Window]:
+        """The blocks, row by row; MS pixels of the common grid."""
+        return blocks_of(self.window, self.block_size)
+
+    @cached_property
+    def key(self) -> str:
+        """The same for two plans that compute the same blocks of the same files, and hardly for others.
+
+        Files count by path, size and time of change.
+        """
+        weights = safetensors.torch.save(dict(sorted(self.bundle.state_dict.items())))
+        request = self.view.request
+        said = {
+            "version": __version__,
+            "pair": asdict(self.view),
+            "files": [_identity(p) for p in (*request.files, *([] if self.aoi is None else [self.aoi]))],
+            "card": self.bundle.card.model_dump(mode="json"),
+            "weights": hashlib.sha256(weights).hexdigest(),
+            "normalisation": [b.model_dump() for b in self.normalisation.bands],
+            "engine": asdict(self.engine),
+            "window": asdict(self.window),
+            "block_size": self.block_size,
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    @contextmanager
+    def open(self) -> Iterator[BlockClassifier]:
+        """Open the files and make the engine; errors as in opening the request."""
+        with self.view.open() as pair:
+            area = None if self.aoi is None else Area.from_file(self.aoi, pair.grids.ms)
+            yield self.classifier(pair, make_engine(self.bundle, self.engine), area)
+
+    def classifier(self, pair: ScenePair, engine: Engine, area: Area | None) -> BlockClassifier:
+        """The same of what is open already: the pair of the view, the engine and the area of interest."""
+        return BlockClassifier(
+            ModelInput(pair, self.normalisation, self.bundle.card.patch),
+            engine,
+            self.bundle.card.legend,
+            None if area is None else area.mask,
+        )
+
+
+def classify_block(plan: ClassifyPlan, window: Window) -> ClassifiedBlock:
+    """A block of a plan: what comes out depends on the two arguments alone.
+
+    Files and engine of the last plan stay open in this process until another one comes or
+    :func:`close_plan` is called.
+    """
+    return _kept.opened(plan).classify(window)
+
+
+def close_plan() -> None:
+    """Close what :func:`classify_block` keeps open in this process."""
+    _kept.close()
+
+
+class _KeptOpen:
+    """The one plan that this process has open."""
+
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._opened: BlockClassifier | None = None
+        self._stack = ExitStack()
+
+    def opened(self, plan: ClassifyPlan) -> BlockClassifier:
+        if self._opened is None or self._key != plan.key:
+            self.close()
+            self._opened = self._stack.enter_context(plan.open())
+            self._key = plan.key
+        return self._opened
+
+    def close(self) -> None:
+        self._opened = self._key = None
+        self._stack.close()
+
+
+_kept = _KeptOpen()
+
+
+def _identity(path: str) -> tuple[str, int, int] | str:
+    """Path, size and time of change of a local file; an address as it is."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return path
+    return str(Path(path).resolve()), found.st_size, found.st_mtime_ns
