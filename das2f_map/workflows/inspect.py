@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import shlex
 import sys
@@ -22,16 +23,16 @@ from das2f_map.outputs.staging import StagedOutputs, writing
 from das2f_map.products.quicklook import draw_quicklook
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.scene.bands import GivenBands, UnmatchedBands, roles_of
+from das2f_map.scene.geometry_report import alignment, overlap, shift
 from das2f_map.scene.grid import Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.radiometry import BandStatistics, SceneSample
-from das2f_map.scene.registration import decide, measure_shift
+from das2f_map.scene.registration import Decision, ShiftReport, decide, measure_shift
 from das2f_map.scene.report import PairReport
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.scene.survey import Survey, survey_scene, thumbnail
-from das2f_map.workflows.inspect_geometry import alignment, overlap, shift, with_shift
 
 _SAMPLE = 150_000
 """MS pixels that are looked at in a large scene."""
@@ -186,7 +187,7 @@ def inspect_pair(
         decision = None if measured is None else decide(measured, aligned=used.aligned)
         if measured is not None and decision is not None:
             said = _said(None, nodata, mask_file, force)
-            verdict, command = with_shift(verdict, command, pair, measured, decision, said)
+            verdict, command = _with_shift(verdict, command, pair, measured, decision, said)
             if decision.shift is not None:
                 used = used.shifted(decision.shift)
         return Inspection(
@@ -412,3 +413,19 @@ def _verdict(
         verdict = f"model {near[0].name} fits but for the values, which may be in another unit"
         return verdict, f"das2f-map classify {files} -o landcover.tif{said} --radiometry scene"
     return "no bundled model fits: train one on labels of this kind of scene", train
+
+
+def _with_shift(
+    verdict: str, command: str, pair: ScenePair, report: ShiftReport, decision: Decision, said: str
+) -> tuple[str, str]:
+    """Verdict and next command in the light of the shift."""
+    if decision.action == "refuse" and report.length is not None:
+        files = shlex.join([pair.ms_path, pair.pan_path])
+        return (
+            f"PAN lies {report.length:.1f} PAN pixels from MS, which is too far: classify and train stop. "
+            "Check that the files belong together",
+            f"das2f-map align {files}{said} --max-shift {math.ceil(report.length + 0.5)}",
+        )
+    if report.verdict != "agree":
+        return f"{verdict}; whether MS and PAN show the same at the same place is not known", command
+    return verdict, command

@@ -1,9 +1,7 @@
-"""What `das2f-map inspect` tells of the geometry of a pair."""
+"""The geometry of a pair in words and figures: overlap, resampling, shift."""
 
 from __future__ import annotations
 
-import math
-import shlex
 from typing import Any
 
 from das2f_map.scene.pair import ScenePair
@@ -53,19 +51,3 @@ def shift(report: ShiftReport, decision: Decision) -> dict[str, Any]:
         "because": decision.because,
         **report.model_dump(mode="json", exclude={"windows"}),
     }
-
-
-def with_shift(
-    verdict: str, command: str, pair: ScenePair, report: ShiftReport, decision: Decision, said: str
-) -> tuple[str, str]:
-    """Verdict and next command in the light of the shift."""
-    if decision.action == "refuse" and report.length is not None:
-        files = shlex.join([pair.ms_path, pair.pan_path])
-        return (
-            f"PAN lies {report.length:.1f} PAN pixels from MS, which is too far: classify and train stop. "
-            "Check that the files belong together",
-            f"das2f-map align {files}{said} --max-shift {math.ceil(report.length + 0.5)}",
-        )
-    if report.verdict != "agree":
-        return f"{verdict}; whether MS and PAN show the same at the same place is not known", command
-    return verdict, command
