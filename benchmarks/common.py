@@ -1,9 +1,9 @@
 """What the benchmarks share: options, machine, timing, memory, made-up scenes, results, docs.
 
-Every benchmark writes NAME.json (all that was measured), NAME.md (the table) and NAME.png into the
-output folder, by default docs/benchmarks; NAME-cuda.* for a run on CUDA, NAME-SUFFIX.* with --suffix.
-Tables and plots are made of the JSON alone: ``python benchmarks/render.py`` makes them again and puts the
-tables into docs/benchmarks.md.
+Every benchmark writes NAME.json (all that was measured) and NAME.png into the output folder, by default
+docs/benchmarks; NAME-cuda.* for a run on CUDA, NAME-SUFFIX.* with --suffix. The table goes into the machine's
+page of the documentation, or with another output folder into NAME.md there. Tables and plots are made of the
+JSON alone: ``python benchmarks/render.py`` makes them again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -224,7 +225,7 @@ def memory_cells(record: Mapping[str, Any]) -> list[str]:
 
 def memory_heads(cuda: bool) -> list[str]:
     """Heads of :func:`memory_cells`."""
-    heads = ["peak memory, MiB", "of that by computing"]
+    heads = ["peak memory, MiB", "by computing"]
     return [*heads, "on the card, MiB"] if cuda else heads
 
 
@@ -329,24 +330,26 @@ Plot = Callable[[dict[str, Any], Figure], None]
 
 
 def publish(name: str, record: dict[str, Any], options: argparse.Namespace, table: Table, plot: Plot) -> None:
-    """Write a benchmark's JSON, table and plot; in the repository's own folder, refresh the docs as well."""
+    """Write a benchmark's JSON, plot and table; the table goes into the docs if the folder is theirs."""
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
     if options.suffix:
         name += f"-{options.suffix}"
     write_text(folder / f"{name}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-    print(render(name, folder, table, plot))
+    text = render(name, folder, table, plot)
+    print(text)
     if folder.resolve() == DOCS:
-        from render import refresh_page
+        from render import refresh_pages
 
-        refresh_page()
+        refresh_pages()
+    else:
+        write_text(folder / f"{name}.md", text)
 
 
 def render(name: str, folder: Path, table: Table, plot: Plot) -> str:
-    """Table and plot of a JSON file; gives the table."""
+    """Draw the plot of a JSON file; gives its table with the notes below it."""
     record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    text = f"{table(record).rstrip()}\n\n{machine_text(record['machine'])}.\n"
-    write_text(folder / f"{name}.md", text)
+    text = _wrapped(f"{table(record).rstrip()}\n\n{machine_text(record['machine'])}.\n")
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     plot(record, figure)
@@ -354,6 +357,33 @@ def render(name: str, folder: Path, table: Table, plot: Plot) -> str:
     figure.savefig(picture.with_suffix(".png.part"), dpi=120, format="png", metadata={"Software": None})
     picture.with_suffix(".png.part").replace(picture)
     return text
+
+
+def _wrapped(text: str) -> str:
+    """Text with its long lines broken, save those of tables."""
+    return "".join(
+        line if line.startswith("|") else textwrap.fill(line, 110, break_on_hyphens=False) + "\n"
+        for line in text.splitlines(keepends=True)
+    )
+
+
+def fill(page: Path, found: Mapping[str, str]) -> None:
+    """Put texts between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` of a page.
+
+    Raises
+    ------
+    SystemExit
+        If the page has no such place for a name.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, content in found.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not place.search(text):
+            raise SystemExit(f"{page.name} has no place '{begin} … {end}'")
+        new = f"{begin}\n\n{content.strip()}\n\n{end}"
+        text = place.sub(lambda _, new=new: new, text)
+    write_text(page, text)
 
 
 def write_text(path: Path, text: str) -> None:

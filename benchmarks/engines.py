@@ -347,9 +347,9 @@ def table(record: dict[str, Any]) -> str:
         rows,
     )
     text += (
-        f"\n\nMedians of {record['rounds']} rounds in which all ways take turns; “× loop” is the ratio to "
-        "that loop at its better batch size; memory is that of a process of its own, libraries and model "
-        "included.\n\n"
+        f"\n\nMedians of {record['rounds']} rounds in which all ways take turns. “× loop” compares with the "
+        "loop of this name at its better batch size. Each way's memory is measured in a separate process and "
+        "includes libraries and model.\n\n"
     )
     text += common.markdown(
         ["engine", "largest error / largest logit", "same class as `patch`", "right on labels"],
@@ -365,7 +365,7 @@ def table(record: dict[str, Any]) -> str:
     )
     return text + (
         f"\n\nThe bundled model on {compared['pixels']:,} pixels of the example, {compared['labelled']:,} of "
-        "them labelled (most of these it was trained on: read the column only from row to row)."
+        "them labelled. It was trained on most of these: compare the rows, the last column is no accuracy."
     )
 
 

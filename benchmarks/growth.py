@@ -149,13 +149,13 @@ def table(record: dict[str, Any]) -> str:
         ]
         for s in sizes
     ]
-    heads = ["MS pixels", "seconds", "µs a pixel", f"beside {record['reference']}²"]
+    heads = ["MS pixels", "seconds", "µs a pixel", f"against {record['reference']}²"]
     return common.markdown([*heads, *common.memory_heads(cuda), "repetitions"], rows) + (
         f"\n\nEngine `shared` in {record['precision']} ({record['scan']}), medians where there are several "
-        f"repetitions; files are read in blocks of {BLOCK_SIZE} × {BLOCK_SIZE} pixels. “Beside "
-        f"{record['reference']}²” compares with blocks of such a scene in between, in the same process, so "
-        "that a machine that is slower for some minutes is so for both. Memory “by computing” is what the "
-        "process has more than after its first blocks."
+        f"repetitions. Files are read in blocks of {BLOCK_SIZE} × {BLOCK_SIZE} pixels. “Against "
+        f"{record['reference']}²” compares with blocks of such a scene that the same process computes in "
+        "between: a machine that is slower for some minutes slows both. Memory “by computing” is the growth "
+        "of the process after its first blocks."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,23 +136,78 @@ def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path
     text = page.read_text(encoding="utf-8")
     assert text.count("before") == len(places)
     table = (trained / "training.md").read_text(encoding="utf-8").strip()
-    assert f"<!-- training -->\n{table}\n\n![training]({trained.name}/training.png)\n<!-- end" in text
+    pictures = Path(os.path.relpath(trained, page.parent)).as_posix()
+    assert f"<!-- training -->\n\n{table}\n\n![training]({pictures}/training.png)\n\n<!-- end" in text
     assert "Not measured yet; `python benchmarks/scenes.py` on a machine with CUDA" in text
-    assert f"![training]({trained.name}/training-other.png)\n<!-- end of training-other" in text
+    assert f"![training]({pictures}/training-other.png)\n\n<!-- end of training-other" in text
     assert text.count("Not measured yet") == len(places) - 3  # all but training, twice, and accuracy
     assert text.count("old") == 1  # accuracy has no result here
 
 
-def test_page_of_the_documentation_is_up_to_date(scripts: Any, tmp_path: Path) -> None:
-    """Figures in the page are those of the JSON files beside it."""
-    page = tmp_path / "page.md"
-    page.write_text(scripts.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+def test_pages_of_the_documentation_are_up_to_date(scripts: Any, tmp_path: Path) -> None:
+    """Figures in the pages are those of the JSON files beside them."""
+    docs = scripts.PAGE.parent
+    pages = [p.relative_to(docs) for p in (scripts.PAGE, *scripts.common.DOCS.glob("*.md"))]
+    pages += [Path("registration-evidence.md"), Path("real-scenes.md")]
+    assert {"benchmarks.md", "avx512.md", "avx2.md", "amx.md", "accuracy.md"} <= {p.name for p in pages}
+    (tmp_path / "benchmarks").mkdir()
+    for path in (*pages, *(p.relative_to(docs) for p in scripts.common.DOCS.glob("*.json"))):
+        (tmp_path / path).write_bytes((docs / path).read_bytes())
+    # Old tables must not survive.
+    for page in pages:
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        emptied = re.sub(r"(<!-- (.+?) -->).*?(<!-- end of \2 -->)", r"\1\3", text, flags=re.DOTALL)
+        assert emptied != text
+        (tmp_path / page).write_text(emptied, encoding="utf-8")
+    scripts.refresh_pages(tmp_path / "benchmarks.md", tmp_path / "benchmarks")
+    for page in pages:
+        assert (tmp_path / page).read_text(encoding="utf-8") == (docs / page).read_text(encoding="utf-8")
+    assert {p.name for p in tmp_path.rglob("*.md")} == {p.name for p in pages}
+
+
+def test_machine_without_a_page_gets_one(scripts: Any, trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks"
     folder.mkdir()
-    for path in scripts.common.DOCS.glob("*.json"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    scripts.refresh_page(page, folder)
-    assert page.read_text(encoding="utf-8") == scripts.PAGE.read_text(encoding="utf-8")
+    (folder / "training-cuda.json").write_bytes((trained / "training.json").read_bytes())
+    page = tmp_path / "benchmarks.md"
+    page.write_text("<!-- summary --><!-- end of summary -->")
+    scripts.refresh_pages(page, folder)
+    made = (folder / "cuda.md").read_text(encoding="utf-8")
+    assert (trained / "training.md").read_text(encoding="utf-8").strip() in made
+    assert "![training](training-cuda.png)" in made
+    assert "\n## Training\n" in made
+    assert made.count("Not measured yet") == len(NAMES) - 1
+    (row,) = (line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| training"))
+    assert "(benchmarks/cuda.md#training)" in row
+    rate = json.loads((trained / "training.json").read_text(encoding="utf-8"))["ways"][0][
+        "samples_per_second"
+    ]
+    assert f"| {rate:.1f} samples/s |" in row
+
+
+def test_page_without_a_place_for_a_table_is_an_error(scripts: Any, trained: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- training -->")
+    with pytest.raises(SystemExit, match=r"page\.md has no place '<!-- training -->"):
+        scripts.refresh_page(page, trained)
+
+
+def test_summary_has_the_ratios_of_the_results(scripts: Any) -> None:
+    """Against the JSON file: the fastest way of the engine, and each plain loop at its better batch size."""
+    ways = json.loads((scripts.common.DOCS / "engines-amx.json").read_text(encoding="utf-8"))["ways"]
+    rates = {w["name"]: w["pixels_per_second"] for w in ways}
+    fastest = max(rate for name, rate in rates.items() if name.startswith("`shared`") and "bf16" not in name)
+    text = scripts.PAGE.read_text(encoding="utf-8")
+    (row,) = (
+        line
+        for line in text.splitlines()
+        if line.startswith("| engine `shared`, fp32") and "#engines" in line and "amx.md" in line
+    )
+    assert f"| {fastest:,.0f} pixels/s |" in row
+    for loop in ("step by step", "reference scan"):
+        best = max(rate for name, rate in rates.items() if name.startswith(f"loop, {loop}"))
+        assert f"{fastest / best:.1f} × loop, {loop}" in row
+    assert "| any CUDA card | not measured |" in text or "cuda.md" in text
 
 
 def test_tables_of_registration_stand_in_the_page(scripts: Any, tmp_path: Path) -> None:
