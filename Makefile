@@ -39,6 +39,7 @@ walkthrough: $(VENV)/.dev
 # Measure everything, an hour and a half on two cores; tables and plots go into docs/. Nothing else should run meanwhile.
 benchmarks: $(VENV)/.dev
 	for name in engines breakdown training scenes growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/render.py
 
 clean:
 	rm -rf $(OUT) build dist *.egg-info

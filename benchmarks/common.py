@@ -1,9 +1,11 @@
 """What the benchmarks share: options, machine, timing, memory, made-up scenes, results, docs.
 
 Every benchmark writes NAME.json (all that was measured) and NAME.png into the output folder, by default
-docs/benchmarks; NAME-cuda.* for a run on CUDA, NAME-SUFFIX.* with --suffix. The table goes into the machine's
-page of the documentation, or with another output folder into NAME.md there. Tables and plots are made of the
-JSON alone: ``python benchmarks/render.py`` makes them again.
+docs/benchmarks; NAME-cuda.* for a run on CUDA, NAME-SUFFIX.* with --suffix. With another output folder the
+table goes into NAME.md there. ``python benchmarks/render.py`` makes tables and plots from the JSON alone, and
+puts the tables into the pages of the documentation.
+
+Benchmarks import this module, and render.py imports the benchmarks; no import goes the other way.
 """
 
 from __future__ import annotations
@@ -45,7 +47,6 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.network import Das2fNet
 from das2f_map.scene.grid import PAN_PER_MS
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.radiometry import normalise
 from das2f_map.workflows.doctor import diagnose
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -263,7 +264,7 @@ def example_block(height: int, width: int) -> tuple[Float32, Float32]:
     with open_pair(EXAMPLE / "ms.tif", EXAMPLE / "pan.tif") as pair:
         whole = pair.grids.ms.window
         block = pair.read_block(whole, patch.before, patch.after, fill=patch.fill_radius)
-    ms, pan = normalise(block, card.ms_bands, card.pan_band)
+    ms, pan = card.normalisation.apply(block)
     rows, cols = (_mirrored(n + patch.size - 1, ms.shape[1]) for n in (height, width))
     fine_rows, fine_cols = (
         _mirrored(PAN_PER_MS * (n + patch.size - 1), pan.shape[1]) for n in (height, width)
@@ -330,7 +331,7 @@ Plot = Callable[[dict[str, Any], Figure], None]
 
 
 def publish(name: str, record: dict[str, Any], options: argparse.Namespace, table: Table, plot: Plot) -> None:
-    """Write a benchmark's JSON, plot and table; the table goes into the docs if the folder is theirs."""
+    """Write a benchmark's JSON and plot, and its table unless the folder belongs to the documentation."""
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
     if options.suffix:
@@ -339,9 +340,7 @@ def publish(name: str, record: dict[str, Any], options: argparse.Namespace, tabl
     text = render(name, folder, table, plot)
     print(text)
     if folder.resolve() == DOCS:
-        from render import refresh_pages
-
-        refresh_pages()
+        say("`python benchmarks/render.py` puts the table into the documentation")
     else:
         write_text(folder / f"{name}.md", text)
 

@@ -32,7 +32,10 @@ from matplotlib.figure import Figure
 
 from das2f_map.bundle.files import load_bundle
 from das2f_map.engines.choose import EngineChoice, make_engine
-from das2f_map.running.blocks import BLOCK_SIZE, ClassifiedBlock, classify_blocks
+from das2f_map.engines.memory import BLOCK_SIZE
+from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.scene.grid import blocks_of
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
 
 NAME = "growth"
@@ -54,8 +57,11 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
         def blocks(side: int) -> Generator[ClassifiedBlock, None, None]:
             folder = Path(task["folder"]) / str(side)
             with open_pair(folder / "ms.tif", folder / "pan.tif") as pair:
+                source = ModelInput(pair, bundle.card.normalisation, bundle.card.patch)
+                classifier = BlockClassifier(source, engine, bundle.card.legend)
+                windows = list(blocks_of(pair.grids.ms.window, BLOCK_SIZE))
                 while True:  # around and around
-                    with closing(classify_blocks(pair, engine, bundle.card, pair.grids.ms.window)) as found:
+                    with closing(classifier.classify_all(windows)) as found:
                         yield from found
 
         def seconds(scene: Iterator[ClassifiedBlock]) -> float:

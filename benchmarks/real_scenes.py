@@ -65,7 +65,7 @@ def classified(ms: Path, pan: Path, **options: Any) -> dict[str, Any]:
         "nodata": report.nodata_pixels,
         "classes": {c.name: round(c.share, 3) for c in classes},
         "warnings": report.warnings,
-        "shift_corrected": report.scene["shift_corrected"],
+        "shift_corrected": report.scene.model_dump(mode="json")["shift_corrected"],
     }
 
 
@@ -94,11 +94,9 @@ def run(folder: Path, picture: Path | None) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     if picture is not None:  # 256 colours are enough here, and a third of the size
         Image.open(picture).convert("RGB").quantize(256).save(picture, optimize=True)
+    scene = look.scene.model_dump(mode="json")
     found: dict[str, Any] = {
-        "ms": look.scene["ms"],
-        "pan": look.scene["pan"],
-        "ratio": look.scene["ratio"],
-        "strategy": look.scene["strategy"],
+        **{k: scene[k] for k in ("ms", "pan", "ratio", "strategy")},
         "overlap": look.overlap,
         "shift": look.shift and {k: look.shift[k] for k in ("sentence", "action", "because")},
         "align": aligned(ms, pan),

@@ -2,9 +2,9 @@
 
     python benchmarks/render.py
 
-Every benchmark runs this when it is done. docs/benchmarks.md gets a summary of all results. The tables of a
-machine go into its own page, docs/benchmarks/SUFFIX.md, which is made if it is missing; results without a
-suffix belong to avx512.md. In a page, a table replaces the lines between ``<!-- NAME -->`` and
+Run it after a benchmark; ``make benchmarks`` does. docs/benchmarks.md gets a summary of all results. The
+tables of a machine go into its own page, docs/benchmarks/SUFFIX.md, which is made if it is missing; results
+without a suffix belong to avx512.md. In a page, a table replaces the lines between ``<!-- NAME -->`` and
 ``<!-- end of NAME -->``.
 """
 
@@ -113,7 +113,8 @@ def _section(name: str, suffix: str, page: Path, folder: Path) -> str:
     """Table and plot; where there is no result, how to get it."""
     if not (folder / f"{name}{suffix}.json").exists():
         how = {"": "`", "-cuda": "` on a machine with CUDA"}.get(suffix, f" --suffix {suffix[1:]}`")
-        return f"Not measured yet; `python benchmarks/{name}.py{how} measures it and fills this in."
+        again = "`python benchmarks/render.py` fills this in"
+        return f"Not measured yet; `python benchmarks/{name}.py{how} measures it, {again}."
     text = common.render(name + suffix, folder, BENCHMARKS[name].table, BENCHMARKS[name].plot)
     picture = _relative(folder / f"{name}{suffix}.png", page)
     return f"{text}\n![{name}]({picture})"

@@ -62,7 +62,7 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
     for path in folder.glob("map.*"):
         path.unlink()
     return {
-        "pixels": report.grid["height"] * report.grid["width"],
+        "pixels": report.grid.height * report.grid.width,
         "seconds": seconds,
         "phases": report.seconds,
         "engine": report.engine,
