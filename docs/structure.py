@@ -275,10 +275,11 @@ def draw(modules: Mapping[str, Path], imports: Sequence[Import], picture: Path =
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     height = ROW * len(ORDER) + 44
     figure = Figure(figsize=(WIDTH / 100, height / 100), dpi=100)
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     axes.axis("off")
@@ -294,7 +295,11 @@ def draw(modules: Mapping[str, Path], imports: Sequence[Import], picture: Path =
     )
     axes.text(LEFT, height - 24, note, fontsize=9, color="#555555", va="center")
     picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, format="png", metadata={"Software": None})
+    canvas.draw()
+    drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+    # 256 colours are enough, in a third of the space. The rare ones count too: a single red arrow.
+    colours = drawn.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    colours.save(picture, format="PNG", optimize=True)
 
 
 def _middle(name: str) -> float:
@@ -317,7 +322,7 @@ def _draw_box(axes: Axes, name: str, modules: int) -> None:
     if name == FRONT:
         title, text = f"{PACKAGE}/__init__", "names for Python: classify, train, …"
     elif name == BOTTOM:
-        title, text = ", ".join(FOUNDATION), "used by all"
+        title, text = ", ".join(FOUNDATION), "for all layers"
     written = axes.text(LEFT + 18, middle, title, fontsize=12, weight="bold", va="center", zorder=5)
     axes.annotate(
         text,
@@ -386,7 +391,7 @@ def _draw_arrow(axes: Axes, arrow: Arrow) -> None:
 
     rows = ORDER.index(arrow.imported) - ORDER.index(arrow.importer)
     colour = COLOURS.get(arrow.importer, PLAIN) if rows > 0 else UPWARD
-    width = _width(arrow.number)
+    width = max(_width(arrow.number), 1 if rows > 0 else 4)
     length, half = 6 + 0.9 * width, 2.2 + 0.75 * width
     out = RIGHT + 30 + REACH * abs(rows)
     points = [(RIGHT, arrow.start), (out, arrow.start), (out, arrow.end), (RIGHT + length, arrow.end)]

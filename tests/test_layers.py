@@ -190,9 +190,9 @@ def test_picture_is_the_same_each_time_and_shows_the_imports(structure: Any, tmp
         return matplotlib.image.imread(tmp_path / name)[..., :3]
 
     def has_red(picture: Any) -> bool:
-        # Rounded to the 256 steps of the file.
         red = [int(structure.UPWARD[i : i + 2], 16) for i in (1, 3, 5)]
-        return bool(((255 * picture).round() == red).all(axis=-1).any())
+        # The file has few colours, so it need not be quite the same.
+        return bool((abs(255 * picture - red) < 16).all(axis=-1).any())
 
     write(tmp_path, MADE_UP)
     first = drawn("first.png")
