@@ -181,6 +181,7 @@ def test_a_layer_without_modules(structure: Any, tmp_path: Path) -> None:
     assert not any("scene" in line for line in found)
 
 
+@pytest.mark.slow
 def test_picture_is_the_same_each_time_and_shows_the_imports(structure: Any, tmp_path: Path) -> None:
     import matplotlib.image
 
