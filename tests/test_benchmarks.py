@@ -40,6 +40,7 @@ def run(script: str, folder: Path) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.slow
 def test_engines(tmp_path: Path) -> None:
     record = run("engines", tmp_path)
     loop, *engines = record["ways"]
@@ -52,6 +53,7 @@ def test_engines(tmp_path: Path) -> None:
         assert engine["largest_error"] < 1e-2
 
 
+@pytest.mark.slow
 def test_growth(tmp_path: Path) -> None:
     record = run("growth", tmp_path)
     assert [s["side"] for s in record["sizes"]] == [8, 16]
@@ -62,6 +64,7 @@ def test_growth(tmp_path: Path) -> None:
         assert size["growth"] == pytest.approx(beside - 1)
 
 
+@pytest.mark.slow
 def test_breakdown(tmp_path: Path) -> None:
     record = run("breakdown", tmp_path)
     for kind in record["kinds"]:
@@ -77,11 +80,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_training(trained: Path) -> None:
     (way,) = json.loads((trained / "training.json").read_text(encoding="utf-8"))["ways"]
     assert way["samples_per_second"] == pytest.approx(2 / way["seconds"][0])
 
 
+@pytest.mark.slow
 def test_scenes(tmp_path: Path) -> None:
     small, large = run("scenes", tmp_path)["scenes"]
     assert small["measured"]
@@ -127,6 +132,7 @@ def test_baseline_computes_the_same_network(scripts: Any) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     places = [n + d for n in NAMES for d in ("", "-cuda")] + ["training-other", "accuracy"]
@@ -165,6 +171,7 @@ def test_pages_of_the_documentation_are_up_to_date(scripts: Any, tmp_path: Path)
     assert {p.name for p in tmp_path.rglob("*.md")} == {p.name for p in pages}
 
 
+@pytest.mark.slow
 def test_machine_without_a_page_gets_one(scripts: Any, trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks"
     folder.mkdir()
@@ -185,6 +192,7 @@ def test_machine_without_a_page_gets_one(scripts: Any, trained: Path, tmp_path: 
     assert f"| {rate:.1f} samples/s |" in row
 
 
+@pytest.mark.slow
 def test_page_without_a_place_for_a_table_is_an_error(scripts: Any, trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- training -->")

@@ -17,6 +17,7 @@ CASES = Path(__file__).with_name("triton_scan_cases.py")
 _TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", ["published-float32", "published-bfloat16", "odd-float32", "small-float16", "empty-float32"]
 )
@@ -28,6 +29,7 @@ def test_values_and_gradients(case: str) -> None:
         assert error <= _TOLERANCE[dtype], name
 
 
+@pytest.mark.slow
 def test_long_and_short_steps() -> None:
     for name, error in errors_of(CASES, "limits").items():
         assert error <= 1e-6, name
