@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from das2f_map.types import Int64, UInt8
 
 NODATA_CLASS = 0
 """Value of a pixel without a class, in class rasters and label rasters alike."""
@@ -109,6 +113,19 @@ class Legend(BaseModel):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.classes)
+
+    def positions(self, ids: ArrayLike) -> Int64:
+        """Positions of class ids in a network's logits, int64 of the same shape; -1 for ids of no class."""
+        values = np.asarray(ids)
+        position = np.full(257, -1, np.int64)
+        position[list(self.ids)] = np.arange(len(self))
+        # The last entry, which stays -1, is for numbers that cannot be ids.
+        return position[np.where((values >= 0) & (values <= 255), values, 256).astype(np.int64)]
+
+    def ids_at(self, positions: ArrayLike) -> UInt8:
+        """The ids of the classes at some positions, uint8 of the same shape; the way back."""
+        ids: UInt8 = np.array(self.ids, np.uint8)[np.asarray(positions)]
+        return ids
 
     def __getitem__(self, class_id: int) -> LegendClass:
         """The class with this *id* (not position); ``KeyError`` if there is none."""

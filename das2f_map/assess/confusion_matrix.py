@@ -74,11 +74,7 @@ class ConfusionMatrix:
         ref, got = np.asarray(reference), np.asarray(mapped)
         if ref.shape != got.shape:
             raise ValueError(f"reference {ref.shape} and map {got.shape} differ in shape")
-        position = np.full(257, -1, np.int64)
-        position[list(legend.ids)] = np.arange(len(legend))
-        # Whatever is no class id, negative or beyond 255, goes to the last entry, which stays -1.
-        r = position[np.where((ref >= 0) & (ref <= 255), ref, 256).astype(np.int64)]
-        m = position[np.where((got >= 0) & (got <= 255), got, 256).astype(np.int64)]
+        r, m = legend.positions(ref), legend.positions(got)
         counted = (r >= 0) & (m >= 0)
         if mask is not None:
             counted &= np.asarray(mask, bool)

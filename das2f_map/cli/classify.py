@@ -26,7 +26,9 @@ from das2f_map.cli.options import (
     PrecisionOption,
     bands_of,
     mask_of,
+    setting_option,
 )
+from das2f_map.engines.choice import EngineChoice
 
 
 def classify_command(
@@ -79,13 +81,10 @@ def classify_command(
             help="Normalise with the statistics of the model's card, or of a sample of the whole scene.",
         ),
     ] = "model",
-    engine: EngineOption = "auto",
+    engine: EngineOption = EngineChoice.engine,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", min=1, help="Patches at a time; by default what suits the engine."),
-    ] = None,
+    precision: PrecisionOption = EngineChoice.precision,
+    batch_size: Annotated[int | None, setting_option(EngineChoice, "batch_size")] = EngineChoice.batch_size,
     coregister: CoregisterOption = "auto",
     max_shift: MaxShiftOption = 8.0,
     force: ForceOption = False,

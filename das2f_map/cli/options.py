@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from das2f_map.engines.choice import EngineChoice
+from das2f_map.settings import settings_of
+
 if TYPE_CHECKING:
     from das2f_map.scene.mask import MaskFile
+
+
+def setting_option(owner: type, name: str, metavar: str | None = None) -> Any:
+    """The option of a setting, with its flag, range and help text; ``owner.name`` is its default."""
+    known = settings_of(owner)[name]
+    # Typer's ranges are closed. The setting refuses the end of an open one.
+    low = known.gt if known.ge is None else known.ge
+    high = known.lt if known.le is None else known.le
+    return typer.Option(
+        f"--{name.replace('_', '-')}", metavar=metavar, min=low, max=high, help=known.help, show_default=True
+    )
 
 
 def _finite(value: float) -> float:
@@ -28,23 +42,9 @@ PanArgument = Annotated[
 MapArgument = Annotated[
     Path, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
 ]
-DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
-]
-EngineOption = Annotated[
-    str,
-    typer.Option(
-        "--engine", metavar="ENGINE", help="auto, shared, patch or onnx; auto takes the fastest that works."
-    ),
-]
-PrecisionOption = Annotated[
-    str,
-    typer.Option(
-        "--precision",
-        metavar="PRECISION",
-        help="auto, fp32, bf16 or fp16; auto is bf16 for shared on CUDA, else fp32.",
-    ),
-]
+EngineOption = Annotated[str, setting_option(EngineChoice, "engine", metavar="ENGINE")]
+DeviceOption = Annotated[str, setting_option(EngineChoice, "device", metavar="DEVICE")]
+PrecisionOption = Annotated[str, setting_option(EngineChoice, "precision", metavar="PRECISION")]
 BandsOption = Annotated[
     str | None,
     typer.Option(

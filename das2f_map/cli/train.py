@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,11 @@ from das2f_map.cli.options import (
     PanArgument,
     bands_of,
     mask_of,
+    setting_option,
 )
+from das2f_map.training.settings import TrainingSettings
+
+_option = partial(setting_option, TrainingSettings)
 
 
 def train_command(
@@ -49,30 +54,17 @@ def train_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
-    stages: Annotated[int, typer.Option("--stages", min=1, max=2, help="Fusion stages of the network.")] = 1,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the samples.")] = 30,
+    stages: Annotated[int, _option("stages")] = TrainingSettings.stages,
+    epochs: Annotated[int, _option("epochs")] = TrainingSettings.epochs,
     samples_per_class: Annotated[
-        int | None,
-        typer.Option(
-            "--samples-per-class",
-            metavar="N",
-            min=1,
-            help="Patches of each class in an epoch; by default as many as the median class has pixels, "
-            "at least 50, at most 1000 on a GPU and 200 on the CPU.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Patches a step, on each device.")
-    ] = 64,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", min=0.0, help="Highest learning rate.")
-    ] = 5e-4,
-    label_smoothing: Annotated[
-        float, typer.Option("--label-smoothing", min=0.0, max=0.5, help="Share of the target spread evenly.")
-    ] = 0.0,
-    device: DeviceOption = "auto",
-    devices: Annotated[int, typer.Option("--devices", min=1, help="CUDA devices that share the work.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Fixes split, weights and order.")] = 0,
+        int | None, _option("samples_per_class", metavar="N")
+    ] = TrainingSettings.samples_per_class,
+    batch_size: Annotated[int, _option("batch_size")] = TrainingSettings.batch_size,
+    learning_rate: Annotated[float, _option("learning_rate")] = TrainingSettings.learning_rate,
+    label_smoothing: Annotated[float, _option("label_smoothing")] = TrainingSettings.label_smoothing,
+    device: DeviceOption = TrainingSettings.device,
+    devices: Annotated[int, _option("devices")] = TrainingSettings.devices,
+    seed: Annotated[int, _option("seed")] = TrainingSettings.seed,
     name: Annotated[
         str | None, typer.Option("--name", help="The model's name; by default the folder's.")
     ] = None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from das2f_map.types import Bool, Float32
+if TYPE_CHECKING:
+    # The command line imports the package for its options, without numpy.
+    from das2f_map.types import Bool, Float32
 
 
 class Engine(Protocol):

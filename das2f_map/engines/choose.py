@@ -16,6 +16,7 @@ import torch
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.onnx_file import OnnxModel, require_packages
 from das2f_map.engines import Engine, onnx, shared_scan
+from das2f_map.engines.choice import ENGINES, PRECISIONS, EngineChoice
 from das2f_map.engines.device import resolve_device
 from das2f_map.engines.kernels import say_if_missing
 from das2f_map.engines.onnx import OnnxEngine
@@ -24,34 +25,20 @@ from das2f_map.engines.shared_scan import SharedScanEngine, compiled
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import default_backend
+from das2f_map.settings import one_of, settings_of
+
+__all__ = [
+    "ENGINES",
+    "KINDS",
+    "PRECISIONS",
+    "EngineChoice",
+    "EngineKind",
+    "check_choice",
+    "choose",
+    "make_engine",
+]
 
 log = logging.getLogger(__name__)
-
-ENGINES: Final = ("auto", "shared", "patch", "onnx")
-PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
-
-
-@dataclass(frozen=True)
-class EngineChoice:
-    """How to compute, as a user asks for it.
-
-    Attributes
-    ----------
-    engine:
-        In :data:`ENGINES`; ``auto`` is the fastest that works.
-    device:
-        Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    precision:
-        In :data:`PRECISIONS`; ``auto`` is bf16 for the shared scan on CUDA, else fp32.
-    batch_size:
-        Patches at a time; ``None`` for as many as suit the engine.
-    """
-
-    engine: str = "auto"
-    device: str | torch.device = "auto"
-    precision: str = "auto"
-    batch_size: int | None = None
-
 
 AUTOMATIC: Final = EngineChoice()
 
@@ -63,7 +50,7 @@ class EngineKind:
     Attributes
     ----------
     name:
-        In :data:`ENGINES`.
+        In :data:`~das2f_map.engines.choice.ENGINES`.
     make:
         Of a bundle; keywords ``device``, ``precision`` and ``batch_size``.
     unavailable:
@@ -122,9 +109,10 @@ KINDS: dict[str, EngineKind] = {
 
 def check_choice(engine: str, precision: str) -> None:
     """Raise :class:`~das2f_map.errors.DeviceError` for a name that is not in the lists."""
-    for what, name, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
-        if name not in known:
-            raise DeviceError(f"unknown {what} {name!r}", f"use {', '.join(known[:-1])} or {known[-1]}")
+    known = settings_of(EngineChoice)
+    for what, name in (("engine", engine), ("precision", precision)):
+        if name not in known[what].choices:
+            raise DeviceError(f"unknown {what} {name!r}", f"use {one_of(known[what].choices)}")
 
 
 def choose(

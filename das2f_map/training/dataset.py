@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +32,6 @@ from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.model_input import InputBlock, ModelInput
 from das2f_map.types import Bool, Float32, Int64
-
-if TYPE_CHECKING:
-    pass
 
 BLOCK = 64
 """MS pixels a side of a cached block."""
@@ -63,13 +60,8 @@ class PatchReader:
         Bytes of blocks to keep in memory before the rest goes to disk.
     """
 
-    def __init__(
-        self,
-        source: ModelInput,
-        *,
-        memory: int = 1 << 30,
-    ) -> None:
-        self._source = source
+    def __init__(self, source: ModelInput, *, memory: int = 1 << 30) -> None:
+        self.source = source
         self._patch = source.patch
         self._radius = source.radius
         self._memory = memory
@@ -83,7 +75,7 @@ class PatchReader:
 
         MS pixels, Chebyshev: side of the square a patch may come from, and what resampling adds.
         """
-        return self._side + self._source.pair.support_ms_pixels
+        return self._side + self.source.pair.support_ms_pixels
 
     @property
     def _side(self) -> int:
@@ -104,10 +96,10 @@ class PatchReader:
     def _block(self, block_row: int, block_col: int) -> _Block:
         key = (block_row, block_col)
         if key not in self._blocks:
-            grid = self._source.pair.grids.ms
+            grid = self.source.pair.grids.ms
             # Blocks at the scene's lower and right edge are cut off there: reflection starts at the edge.
             window = Window(block_row * BLOCK, block_col * BLOCK, BLOCK, BLOCK).intersection(grid.window)
-            self._blocks[key] = self._keep(key, self._source.read(window, all_turns=True), window)
+            self._blocks[key] = self._keep(key, self.source.read(window, all_turns=True), window)
         return self._blocks[key]
 
     def _keep(self, key: tuple[int, int], read: InputBlock | None, window: Window) -> _Block:
@@ -152,7 +144,7 @@ class PatchReader:
         """
         size, side = self._patch.size, self._side
         first = self._radius - self._patch.before
-        ms_out = np.empty((rows.size, len(self._source.normalisation.ms_bands), size, size), np.float32)
+        ms_out = np.empty((rows.size, len(self.source.normalisation.ms_bands), size, size), np.float32)
         pan_out = np.empty((rows.size, 1, PAN_PER_MS * size, PAN_PER_MS * size), np.float32)
         ms_cut = slice(first, first + size)
         pan_cut = slice(PAN_PER_MS * first, PAN_PER_MS * (first + size))
@@ -191,16 +183,16 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """
 
     def __init__(self, reader: PatchReader, table: LabelTable) -> None:
-        self._reader, self._table = reader, table
-        ids = np.array(table.legend.ids)
-        self._targets = np.searchsorted(ids, table.classes).astype(np.int64)
+        self.table = table
+        self._reader = reader
+        self._targets = table.legend.positions(table.classes)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.table)
 
     def __getitem__(self, batch: PatchBatch) -> tuple[Tensor, Tensor, Tensor]:
         at = batch.positions
-        ms, pan = self._reader.patches(self._table.rows[at], self._table.cols[at], batch.turns)
+        ms, pan = self._reader.patches(self.table.rows[at], self.table.cols[at], batch.turns)
         return ms, pan, torch.from_numpy(self._targets[at])
 
 

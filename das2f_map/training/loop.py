@@ -1,4 +1,4 @@
-"""The training loop, run by Lightning. The only module that imports it.
+"""The training loop, run by Lightning. This module and :mod:`.learner` alone import it.
 
 Lightning brings device and precision handling, several GPUs, gradient clipping and exact resuming;
 its banners, loggers, progress bars and checkpoint folders stay off.
@@ -7,10 +7,8 @@ its banners, loggers, progress bars and checkpoint folders stay off.
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,216 +18,79 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import safetensors.torch
-import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.data import DataLoader
 
-from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
-from das2f_map.errors import ModelError
-from das2f_map.legend import Legend
 from das2f_map.progress import Progress
 from das2f_map.training.dataset import BalancedBatches, PatchDataset, PlainBatches
+from das2f_map.training.hardware import Hardware
+from das2f_map.training.learner import Batch, Learner
 from das2f_map.training.run_files import BEST_NAME, LAST_NAME, partial_name
-from das2f_map.types import Int64
+from das2f_map.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
 _TERMINATED = 128 + signal.SIGTERM
 """Exit status that the command line gives a run that was told to end."""
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""MS patches, PAN patches, class positions."""
+
+@dataclass(frozen=True)
+class LoopRun:
+    """What a run of the loop works on.
+
+    Attributes
+    ----------
+    train, validation:
+        Labelled patches to learn from, and to choose the epoch by.
+    settings:
+        Of the optimisation; ``samples_per_class`` has to be a number.
+    hardware:
+        Where to train.
+    folder:
+        Working folder for the last state and the best weights.
+    resume:
+        Go on from the last state in the folder.
+    """
+
+    train: PatchDataset
+    validation: PatchDataset
+    settings: TrainingSettings
+    hardware: Hardware
+    folder: Path
+    resume: bool = False
+
+    def batches(self, rank: int, world_size: int) -> BalancedBatches:
+        """The training batches of one of several processes."""
+        per_class = self.settings.samples_per_class
+        assert per_class is not None, "the default depends on the labels"
+        return BalancedBatches(
+            self.train.table,
+            per_class=per_class,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            rank=rank,
+            world_size=world_size,
+        )
 
 
-class LoopSettings(BaseModel):
-    """What the loop can be told; goes into the model card as it is."""
+@dataclass(frozen=True)
+class LoopOutcome:
+    """The record of a run; its weights lie in its folder.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    samples_per_class: int = Field(ge=1, description="training patches of each class in an epoch")
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    label_smoothing: float = Field(ge=0, lt=1)
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of all steps with a rising rate")
-    final_rate: float = Field(default=0.01, ge=0, le=1, description="last rate over the peak rate")
-    gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    optimizer: str = "AdamW"
-    seed: int
-
-
-class Device(BaseModel):
-    """Where to train, in Lightning's words."""
-
-    model_config = ConfigDict(frozen=True)
-
-    accelerator: str
-    devices: int | list[int]
-    strategy: str
-    precision: str
-
-
-class LoopOutcome(BaseModel):
-    """What a run of the loop leaves beside the files in its folder."""
+    Attributes
+    ----------
+    history:
+        Losses, accuracies and learning rate of every epoch.
+    best_epoch:
+        Number of the epoch whose weights were kept, from 1.
+    interrupted:
+        Whether the run ended early on request.
+    """
 
     history: list[dict[str, Any]]
     best_epoch: int
     interrupted: bool
-
-
-@dataclass(frozen=True)
-class RunData:
-    """What is trained and chosen on."""
-
-    train: PatchDataset
-    batches: Callable[..., BalancedBatches]
-    """``batches(rank=…, world_size=…)`` makes the training sampler of one process."""
-    validation: PatchDataset
-
-
-class _Learner(pl.LightningModule):
-    """Network, loss, optimiser and the record of every epoch."""
-
-    def __init__(self, network: nn.Module, settings: LoopSettings, legend: Legend, steps: int) -> None:
-        super().__init__()
-        self.network = network
-        self.settings = settings
-        self.legend = legend
-        self._steps = steps
-        self._loss_sum = torch.zeros(())
-        self._loss_n = 0
-        self._validation_loss = torch.zeros(())
-        self._counts = torch.zeros(0)
-        self._started = 0.0
-        self.history: list[dict[str, Any]] = []
-        self.best: tuple[float, float] = (-1.0, -math.inf)
-        self.best_epoch = 0
-        self.cut_short = False
-        """Whether training was stopped inside the current epoch."""
-
-    # Lightning passes a batch index to each step; nothing here depends on it.
-
-    def on_train_epoch_start(self) -> None:
-        self._loss_sum = torch.zeros((), device=self.device)
-        self._loss_n = 0
-        self._started = time.monotonic()
-
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        ms, pan, target = batch
-        logits = self.network(ms, pan)
-        loss = F.cross_entropy(logits.float(), target, label_smoothing=self.settings.label_smoothing)
-        self._loss_sum += loss.detach()
-        self._loss_n += 1
-        # Looking at the loss makes the CPU wait for the GPU: not after every step.
-        if index % 20 == 0:
-            self._require_finite(self._loss_sum)
-        return loss
-
-    def _require_finite(self, loss: Tensor | float) -> None:
-        if not math.isfinite(float(loss)):
-            raise ModelError(
-                f"training diverged: the loss is no longer a number in epoch {self.current_epoch + 1}",
-                f"train with a lower learning rate than {self.settings.learning_rate:g}",
-            )
-
-    def on_validation_epoch_start(self) -> None:
-        n = len(self.legend)
-        self._counts = torch.zeros(n * n, dtype=torch.int64, device=self.device)
-        self._validation_loss = torch.zeros((), device=self.device)
-
-    def validation_step(self, batch: Batch, index: int) -> None:
-        if self.cut_short:
-            return
-        ms, pan, target = batch
-        logits = self.network(ms, pan).float()
-        self._validation_loss += F.cross_entropy(logits, target, reduction="sum")
-        n = len(self.legend)
-        self._counts += torch.bincount(target * n + logits.argmax(1), minlength=n * n)
-
-    def on_validation_epoch_end(self) -> None:
-        if self.cut_short:
-            return
-        self._require_finite(self._loss_sum)
-        strategy = self.trainer.strategy
-        n = len(self.legend)
-        counts = strategy.reduce(self._counts, reduce_op="sum").cpu().numpy().reshape(n, n)
-        loss = float(strategy.reduce(self._validation_loss, reduce_op="sum")) / max(1, int(counts.sum()))
-        self._require_finite(loss)
-        matrix = ConfusionMatrix(self.legend, counts.astype(np.int64))
-        train_loss = float(strategy.reduce(self._loss_sum, reduce_op="mean")) / max(1, self._loss_n)
-        quality = (matrix.average_accuracy or 0.0, -loss)
-        improved = quality > self.best
-        if improved:
-            self.best, self.best_epoch = quality, self.current_epoch + 1
-        self.history.append(
-            {
-                "epoch": self.current_epoch + 1,
-                "loss": train_loss,
-                "validation_loss": loss,
-                "validation_overall_accuracy": matrix.overall_accuracy,
-                "validation_average_accuracy": matrix.average_accuracy,
-                "validation_kappa": matrix.kappa,
-                "learning_rate": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
-                "seconds": round(time.monotonic() - self._started, 3),
-                "best": improved,
-            }
-        )
-        if self.trainer.is_global_zero:
-            log.info(
-                "epoch %d/%d: loss %.4f, validation loss %.4f, OA %s, AA %s%s (%.0f s)",
-                self.current_epoch + 1,
-                self.settings.epochs,
-                train_loss,
-                loss,
-                percent(matrix.overall_accuracy),
-                percent(matrix.average_accuracy),
-                ", the best so far" if improved else "",
-                time.monotonic() - self._started,
-            )
-
-    def configure_optimizers(self) -> Any:
-        decayed: list[Tensor] = []
-        free: list[Tensor] = []
-        for name, parameter in self.network.named_parameters():
-            # Norms, biases and the scan's own A and D are scales, not weights of a sum.
-            scale = parameter.ndim < 2 or name.rsplit(".", 1)[-1].lower().startswith(
-                ("a_log", "d_skip", "ds")
-            )
-            (free if scale else decayed).append(parameter)
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": free},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to ``final_rate``; relative to the peak."""
-        rising = max(1, round(self.settings.warmup * self._steps))
-        if step < rising:
-            return (step + 1) / rising
-        along = min(1.0, (step - rising) / max(1, self._steps - rising))
-        low = self.settings.final_rate
-        return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * along))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["das2f"] = {
-            "history": self.history,
-            "best": list(self.best),
-            "best_epoch": self.best_epoch,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        record = checkpoint["das2f"]
-        self.history = list(record["history"])
-        self.best = (float(record["best"][0]), float(record["best"][1]))
-        self.best_epoch = int(record["best_epoch"])
 
 
 class _Keeper(pl.Callback):
@@ -261,25 +122,8 @@ class _Keeper(pl.Callback):
             partial.replace(self._folder / LAST_NAME)
 
 
-def run_loop(
-    network: nn.Module,
-    data: RunData,
-    settings: LoopSettings,
-    legend: Legend,
-    device: Device,
-    folder: Path,
-    *,
-    resume: bool,
-    progress: Progress,
-) -> LoopOutcome:
-    """Train ``network`` in place; the best weights lie in ``folder / BEST_NAME`` afterwards.
-
-    Parameters
-    ----------
-    folder:
-        Working folder for the last state and the best weights.
-    resume:
-        Continue from ``folder / LAST_NAME``.
+def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcome:
+    """Train ``network`` in place; the best weights lie in ``run.folder / BEST_NAME`` afterwards.
 
     Raises
     ------
@@ -289,33 +133,17 @@ def run_loop(
         Interrupted before the first epoch was complete, or a second time.
     """
     stop = threading.Event()
-    processes = device.devices if isinstance(device.devices, int) else len(device.devices)
-    steps = settings.epochs * len(data.batches(rank=0, world_size=processes))
-    learner = _Learner(network, settings, legend, steps)
+    epochs = run.settings.epochs
+    steps = epochs * len(run.batches(rank=0, world_size=run.hardware.processes))
+    learner = Learner(network, run.settings, run.train.table.legend, steps)
     with _quiet(), _graceful(stop), progress("Training", steps) as advance:
-        trainer = pl.Trainer(
-            accelerator=device.accelerator,
-            devices=device.devices,
-            strategy=device.strategy,
-            precision=device.precision,  # type: ignore[arg-type]  # a str; Lightning lists all literally
-            max_epochs=settings.epochs,
-            gradient_clip_val=settings.gradient_clip,
-            sync_batchnorm=processes > 1 and device.accelerator == "cuda",
-            callbacks=[_Keeper(folder, advance, stop)],
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
+        trainer = _trainer(run, _Keeper(run.folder, advance, stop))
         try:
             # weights_only: a checkpoint is data, never code to run.
             trainer.fit(
                 learner,
-                datamodule=_Data(data, settings.batch_size),
-                ckpt_path=folder / LAST_NAME if resume else None,
+                datamodule=_Loaders(run),
+                ckpt_path=run.folder / LAST_NAME if run.resume else None,
                 weights_only=True,
             )
         except SystemExit as end:
@@ -323,19 +151,40 @@ def run_loop(
                 raise
             # Lightning turns KeyboardInterrupt into this.
             raise KeyboardInterrupt from None
-    interrupted = stop.is_set() and len(learner.history) < settings.epochs
     if not learner.history:
         raise KeyboardInterrupt
-    return LoopOutcome(history=learner.history, best_epoch=learner.best_epoch, interrupted=interrupted)
+    interrupted = stop.is_set() and len(learner.history) < epochs
+    return LoopOutcome(learner.history, learner.best_epoch, interrupted)
 
 
-class _Data(pl.LightningDataModule):
+def _trainer(run: LoopRun, keeper: _Keeper) -> pl.Trainer:
+    """Lightning's trainer, with nothing that would print, log or keep files of its own."""
+    hardware = run.hardware
+    return pl.Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        strategy=hardware.strategy,
+        precision=hardware.precision,  # type: ignore[arg-type]  # a str; Lightning lists all literally
+        max_epochs=run.settings.epochs,
+        gradient_clip_val=run.settings.gradient_clip,
+        sync_batchnorm=hardware.processes > 1 and not hardware.on_cpu,
+        callbacks=[keeper],
+        default_root_dir=run.folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+class _Loaders(pl.LightningDataModule):
     """Loaders, made when rank and world size are known."""
 
-    def __init__(self, data: RunData, batch_size: int) -> None:
+    def __init__(self, run: LoopRun) -> None:
         super().__init__()
-        self._run = data
-        self._batch_size = batch_size
+        self._run = run
 
     def _place(self) -> dict[str, int]:
         assert self.trainer is not None
@@ -346,30 +195,13 @@ class _Data(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         dataset = self._run.validation
-        return _loader(dataset, PlainBatches(len(dataset), 2 * self._batch_size, **self._place()))
+        batch_size = 2 * self._run.settings.batch_size
+        return _loader(dataset, PlainBatches(len(dataset), batch_size, **self._place()))
 
 
 def _loader(dataset: PatchDataset, batches: Any) -> DataLoader[Batch]:
     # batch_size=None: the sampler yields whole batches and the dataset cuts them at once.
     return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=0, pin_memory=False)
-
-
-def predict(
-    network: nn.Module,
-    dataset: PatchDataset,
-    batch_size: int,
-    device: torch.device,
-    advance: Callable[[int], None],
-) -> Int64:
-    """Position of the winning class for every patch of a dataset, int64 ``(n,)``."""
-    network = network.to(device).eval()
-    found = []
-    with torch.inference_mode():
-        for batch in PlainBatches(len(dataset), batch_size):
-            ms, pan, _ = dataset[batch]
-            found.append(network(ms.to(device), pan.to(device)).argmax(1).cpu().numpy())
-            advance(batch.positions.size)
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 @contextmanager

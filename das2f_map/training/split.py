@@ -28,7 +28,7 @@ from das2f_map.errors import LabelError
 from das2f_map.labels.table import LabelTable, by_block
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
-from das2f_map.types import Bool, Float64, Int32, Int64, UInt8
+from das2f_map.types import Bool, Float64, Int32, Int64
 
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
@@ -183,7 +183,7 @@ def _block_sizes(grid: Grid, gap: int) -> list[int]:
 def _count(of_pixel: NDArray[np.int8], labels: LabelTable) -> Int64:
     """Pixels of each class in each part, ``(classes, 3)``."""
     used = of_pixel != _UNUSED
-    flat = _positions(labels.classes[used], labels.legend) * 3 + of_pixel[used]
+    flat = labels.legend.positions(labels.classes[used]) * 3 + of_pixel[used]
     return np.bincount(flat, minlength=len(labels.legend) * 3).reshape(-1, 3)
 
 
@@ -258,7 +258,7 @@ class _Layout:
         stride = (grid.width + offset[1]) // size + 3
         keys, pixel_block = np.unique(block_row * stride + block_col, return_inverse=True)
         code = _near_codes(rows, cols, block_row, block_col, size, offset, gap)
-        of_class = _positions(labels.classes, labels.legend)
+        of_class = labels.legend.positions(labels.classes)
         packed = (pixel_block * len(labels.legend) + of_class) * 256 + code
         groups, counts = np.unique(packed, return_counts=True)
         group_block = groups // 256 // len(labels.legend)
@@ -333,11 +333,6 @@ def _improve(
                 score, parts, improved = float(scores[best]), options[best], True
             moves_left -= 1
     return score, layout, parts
-
-
-def _positions(classes: UInt8, legend: Legend) -> Int64:
-    """Class ids → positions in the legend."""
-    return np.searchsorted(np.array(legend.ids), classes).astype(np.int64)
 
 
 def near(

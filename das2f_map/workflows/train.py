@@ -1,8 +1,8 @@
 """Train a model: labels and an image pair in, a model bundle out.
 
-The route: read labels onto the MS grid, drop pixels without valid data, split them by spatial
-blocks, train on patches of the training part, choose the epoch by the validation part, measure
-once on the test part, write the bundle. The test part takes part in no choice.
+Four steps. :func:`~das2f_map.training.prepare.prepare` reads scene and labels and splits the labelled pixels
+by spatial blocks. The loop trains on the training part and chooses the epoch by the validation part. Accuracy
+is measured once, on the test part, which takes part in no choice. The bundle is written.
 
 While it runs, its state lies in ``<output>.training`` beside the bundle; that folder goes away
 when training is complete, and is what ``resume`` continues from.
@@ -10,7 +10,6 @@ when training is complete, and is what ``resume`` continues from.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
@@ -20,33 +19,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 
 from das2f_map._version import __version__
 from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.bundle.card import ModelCard, TrainingRecord, domain_around
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
-from das2f_map.engines.device import resolve_device
-from das2f_map.engines.kernels import say_if_missing
 from das2f_map.engines.memory import out_of_memory
-from das2f_map.errors import DeviceError, InputError, MissingDependencyError, OutputError
-from das2f_map.labels.table import LabelTable, limit_blocks, read_labels, require_trainable
+from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.outputs.staging import disk_is_full
 from das2f_map.progress import Progress, silent
-from das2f_map.scene.bands import GivenBands, given_bands
+from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
-from das2f_map.scene.model_input import ModelInput
-from das2f_map.scene.pair import ScenePair, open_pair
-from das2f_map.scene.patch import PatchGeometry
-from das2f_map.scene.radiometry import sample_statistics
-from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode, coregister
-from das2f_map.training.dataset import BLOCK, BalancedBatches, PatchDataset, PatchReader
+from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode
+from das2f_map.scene.request import PairRequest
+from das2f_map.training.dataset import PatchDataset
+from das2f_map.training.hardware import find_hardware
+from das2f_map.training.predict import predict
+from das2f_map.training.prepare import Prepared, prepare
+from das2f_map.training.request import CardTexts, LabelRequest, TrainRequest
 from das2f_map.training.run_files import (
     BEST_NAME,
     begin,
@@ -57,18 +52,12 @@ from das2f_map.training.run_files import (
     working_path,
     write_bundle,
 )
-from das2f_map.training.split import split_labels
+from das2f_map.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from das2f_map.training.loop import Device
+    from das2f_map.training.loop import LoopOutcome
 
 log = logging.getLogger(__name__)
-
-MAX_BLOCKS = 4000
-"""Blocks of the scene to cut patches from, about half a megabyte each."""
-
-MAX_TEST_PER_CLASS = 5000
-"""More test pixels than these are thinned at random: the figures would not change, the waiting would."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +92,17 @@ def train(
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
-    stages: int = 1,
-    epochs: int = 30,
-    batch_size: int = 64,
-    device: str = "auto",
-    devices: int = 1,
-    seed: int = 0,
+    stages: int = TrainingSettings.stages,
+    epochs: int = TrainingSettings.epochs,
+    batch_size: int = TrainingSettings.batch_size,
+    device: str = TrainingSettings.device,
+    devices: int = TrainingSettings.devices,
+    seed: int = TrainingSettings.seed,
     resume: bool = False,
-    samples_per_class: int | None = None,
-    learning_rate: float = 5e-4,
-    weight_decay: float = 5e-4,
-    label_smoothing: float = 0.0,
+    samples_per_class: int | None = TrainingSettings.samples_per_class,
+    learning_rate: float = TrainingSettings.learning_rate,
+    weight_decay: float = TrainingSettings.weight_decay,
+    label_smoothing: float = TrainingSettings.label_smoothing,
     name: str | None = None,
     description: str = "",
     data: str | None = None,
@@ -147,7 +136,8 @@ def train(
     stages:
         Fusion stages, 1 or 2.
     epochs, batch_size, learning_rate, weight_decay, label_smoothing:
-        Of the optimisation: AdamW, warm-up, then a cosine down; ``batch_size`` is for each device.
+        Of the optimisation: AdamW, warm-up, then a cosine down; ``batch_size`` is for each device. Ranges are
+        in :class:`~das2f_map.training.settings.TrainingSettings`.
     device, devices:
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; how many GPUs to share the work.
     seed:
@@ -156,8 +146,8 @@ def train(
     resume:
         Continue an interrupted training of the same ``output`` and settings.
     samples_per_class:
-        Training patches of every class in an epoch; default: the median class's pixels, at least 50 and
-        at most 1000 on a GPU, 200 on the CPU.
+        Training patches of every class in an epoch; default: the median class's pixels, within limits that
+        depend on the device.
     name, description, data, licence:
         For the model card; ``name`` defaults to the folder's name, ``data`` to the file names.
     overwrite:
@@ -173,7 +163,7 @@ def train(
     Raises
     ------
     InputError, LabelError
-        Images or labels cannot be used.
+        Images, labels or settings cannot be used.
     OutputError
         The bundle exists, or cannot be written.
     MissingDependencyError
@@ -183,148 +173,69 @@ def train(
     ModelError
         The training diverged.
     """
-    _require_lightning()
-    from das2f_map.training import loop
+    request = TrainRequest(
+        PairRequest.of(
+            ms,
+            pan,
+            bands=bands,
+            nodata=nodata,
+            mask=mask,
+            coregistration=coregistration,
+            max_shift=max_shift,
+            force=force,
+        ),
+        LabelRequest(str(labels), class_field, tuple(skip_classes)),
+        Path(output),
+        TrainingSettings(
+            stages=stages,
+            epochs=epochs,
+            batch_size=batch_size,
+            samples_per_class=samples_per_class,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            seed=seed,
+            device=device,
+            devices=devices,
+        ),
+        CardTexts(name, description, data, licence),
+        network or {},
+        resume=resume,
+        overwrite=overwrite,
+    )
+    return run_training(request, progress)
 
+
+def run_training(request: TrainRequest, progress: Progress = silent) -> TrainingResult:
+    """Prepare, fit, assess, write; see :func:`train`."""
+    _require_lightning()
     # Of several processes on one machine, Lightning starts all but the first by running the program again.
     helper = int(os.environ.get("LOCAL_RANK", "0")) > 0
-    folder = named(output)
-    chosen = _device(device, devices)
-    on_cpu = chosen.accelerator == "cpu"
-    work = working_path(folder) if helper else working_folder(folder, resume=resume, overwrite=overwrite)
     if helper:
         progress = silent
-    patch = PatchGeometry()
-    mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
-    with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened:
-        used = opened
-        if bands is not None:
-            used = opened.with_bands(given_bands(bands, opened.file_bands, opened.ms_path))
-        coregistered = coregister(used, coregistration, max_shift=max_shift)
-        coregistered.log()
-        pair = coregistered.pair
-        log.info("MS bands: %s", ", ".join(map(str, pair.bands)))
-        statistics = sample_statistics(pair)
-        with PatchReader(ModelInput(pair, statistics, patch)) as reader:
-            labelled = _usable_labels(pair, reader, labels, class_field, skip_classes, seed, progress)
-            split = split_labels(labelled, pair.grids.ms, gap=reader.reach, seed=seed)
-            for part, pixels in split.parts.items():
-                log.info("%s: %s", part, ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
-            unseen = [n for n, k in split.validation.counts().items() if not k]
-            if unseen:
-                log.warning(
-                    "No validation pixels for %s: the choice of the epoch ignores it", ", ".join(unseen)
-                )
-            try:
-                config = NetworkConfig(
-                    **{
-                        "classes": len(labelled.legend),
-                        "stages": stages,
-                        "ms_bands": len(statistics.ms_bands),
-                        "patch_size": patch.size,
-                        **(network or {}),
-                    }
-                )
-                settings = loop.LoopSettings(
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    samples_per_class=samples_per_class or _default_samples(split.train, on_cpu),
-                    learning_rate=learning_rate,
-                    weight_decay=weight_decay,
-                    label_smoothing=label_smoothing,
-                    seed=seed,
-                )
-            except ValidationError as error:
-                first = error.errors()[0]
-                name_of_setting = ".".join(map(str, first["loc"])) or "network"
-                raise InputError(
-                    f"Training cannot run with {name_of_setting} {first.get('input')!r}: {first['msg']}"
-                ) from error
-            report = pair.report()
-            if not helper:
-                begin(
-                    work,
-                    {
-                        "network": config.model_dump(),
-                        "settings": {
-                            **settings.model_dump(),
-                            "bands": [b.number for b in pair.bands],
-                            "nodata": nodata,
-                            "mask": report.mask and report.mask.model_dump(mode="json"),
-                            "shift_corrected": report.shift_corrected
-                            and report.shift_corrected.model_dump(mode="json"),
-                        },
-                        "split": split.summary(),
-                        "legend": labelled.legend.model_dump(mode="json"),
-                    },
-                    resume=resume,
-                )
-            test = _thinned(split.test, MAX_TEST_PER_CLASS, seed)
-            validation = _thinned(split.validation, 100 if on_cpu else 500, seed)
-            data_of_run = loop.RunData(
-                train=PatchDataset(reader, split.train),
-                batches=functools.partial(
-                    BalancedBatches,
-                    split.train,
-                    per_class=settings.samples_per_class,
-                    batch_size=batch_size,
-                    seed=seed,
-                ),
-                validation=PatchDataset(reader, validation),
-            )
-            with _explained(work, device, batch_size):
-                outcome = loop.run_loop(
-                    _new_network(config, seed),
-                    data_of_run,
-                    settings,
-                    labelled.legend,
-                    chosen,
-                    work,
-                    resume=resume,
-                    progress=progress,
-                )
-                if helper:
-                    # Lightning started this process by running the caller's program once more.
-                    # If this returned, the program would go on, and do all that follows a second time.
-                    sys.exit(0)
-                net = Das2fNet(config)
-                net.load_state_dict(safetensors.torch.load_file(work / BEST_NAME))
-                where = torch.device("cpu" if on_cpu else _cuda_name(chosen))
-                with progress("Testing", len(test)) as advance:
-                    found = loop.predict(net, PatchDataset(reader, test), 2 * batch_size, where, advance)
-            ids = np.array(labelled.legend.ids)
-            matrix = ConfusionMatrix.from_arrays(test.classes, ids[found], labelled.legend)
-            # One layer in place of two says the same in a fortieth of the space.
-            net.fold_classifier()
-            card = ModelCard(
-                name=name or folder.name,
-                description=description,
-                network=net.config,
-                legend=labelled.legend,
-                ms_bands=statistics.ms_bands,
-                pan_band=statistics.pan_band,
-                patch=patch,
-                domain=domain_around(pair.ms_gsd_m, pair.ratio),
-                training=TrainingRecord(
-                    data=data
-                    or f"{Path(str(ms)).name} + {Path(str(pan)).name}, labels {Path(str(labels)).name}",
-                    split={**split.summary(), "validation_used": len(validation), "test_used": len(test)},
-                    settings={
-                        **settings.model_dump(),
-                        "best_epoch": outcome.best_epoch,
-                        "epochs_done": len(outcome.history),
-                        "precision": chosen.precision,
-                        "device": chosen.accelerator,
-                        "devices": devices,
-                        "coregistration": coregistered.describe(),
-                    },
-                    notes="stopped early on request" if outcome.interrupted else "",
-                ),
-                metrics={"test": matrix.to_dict()},
-                software_version=__version__,
-                licence=licence,
-            )
-        write_bundle(folder, card, net, outcome.history, matrix, split, pair.grids.ms)
+    folder = named(request.output)
+    hardware = find_hardware(request.settings)
+    if helper:
+        work = working_path(folder)
+    else:
+        work = working_folder(folder, resume=request.resume, overwrite=request.overwrite)
+    with prepare(request, hardware, progress) as prepared:
+        if not helper:
+            begin(work, prepared.note(), resume=request.resume)
+        with _explained(work, request.settings):
+            outcome = _fit(prepared, work, progress, resume=request.resume)
+            if helper:
+                # Lightning started this process by running the caller's program once more.
+                # If this returned, the program would go on, and do all that follows a second time.
+                sys.exit(0)
+            net = Das2fNet(prepared.config)
+            net.load_state_dict(safetensors.torch.load_file(work / BEST_NAME))
+            matrix = _assess(net, prepared, progress)
+        # One layer in place of two says the same in a fortieth of the space.
+        net.fold_classifier()
+        card = _card(request, folder, prepared, net.config, outcome, matrix)
+    split, grid = prepared.samples.split, prepared.input.pair.grids.ms
+    write_bundle(folder, card, net, outcome.history, matrix, split, grid)
     if not outcome.interrupted:
         discard(work)
     log.info(
@@ -335,6 +246,78 @@ def train(
     )
     bundle = load_bundle(folder)
     return TrainingResult(folder, bundle, matrix, outcome.best_epoch, outcome.history, outcome.interrupted)
+
+
+def _fit(prepared: Prepared, work: Path, progress: Progress, *, resume: bool) -> LoopOutcome:
+    """Train a new network; its best weights lie in the working folder afterwards."""
+    from das2f_map.training.loop import LoopRun, run_loop
+
+    run = LoopRun(
+        train=PatchDataset(prepared.reader, prepared.samples.train),
+        validation=PatchDataset(prepared.reader, prepared.samples.validation),
+        settings=prepared.settings,
+        hardware=prepared.hardware,
+        folder=work,
+        resume=resume,
+    )
+    # Fresh weights depend on the seed alone; the caller's random state stays as it is.
+    with torch.random.fork_rng():
+        torch.manual_seed(prepared.settings.seed)
+        network = Das2fNet(prepared.config)
+    return run_loop(network, run, progress)
+
+
+def _assess(net: Das2fNet, prepared: Prepared, progress: Progress) -> ConfusionMatrix:
+    """Accuracy of a network on the test part."""
+    test = prepared.samples.test
+    batch_size = 2 * prepared.settings.batch_size
+    with progress("Testing", len(test)) as advance:
+        found = predict(
+            net, PatchDataset(prepared.reader, test), batch_size, prepared.hardware.first, advance
+        )
+    return ConfusionMatrix.from_arrays(test.classes, test.legend.ids_at(found), test.legend)
+
+
+def _card(
+    request: TrainRequest,
+    folder: Path,
+    prepared: Prepared,
+    network: NetworkConfig,
+    outcome: LoopOutcome,
+    matrix: ConfusionMatrix,
+) -> ModelCard:
+    source, samples = prepared.input, prepared.samples
+    return ModelCard(
+        name=request.card.name or folder.name,
+        description=request.card.description,
+        network=network,
+        legend=samples.legend,
+        ms_bands=source.normalisation.ms_bands,
+        pan_band=source.normalisation.pan_band,
+        patch=source.patch,
+        domain=domain_around(source.pair.ms_gsd_m, source.pair.ratio),
+        training=TrainingRecord(
+            data=request.data,
+            split={
+                **samples.split.summary(),
+                "validation_used": len(samples.validation),
+                "test_used": len(samples.test),
+            },
+            settings={
+                **prepared.settings.recorded(),
+                "best_epoch": outcome.best_epoch,
+                "epochs_done": len(outcome.history),
+                "precision": prepared.hardware.precision,
+                "device": prepared.hardware.accelerator,
+                "devices": prepared.settings.devices,
+                "coregistration": prepared.coregistration.describe(),
+            },
+            notes="stopped early on request" if outcome.interrupted else "",
+        ),
+        metrics={"test": matrix.to_dict()},
+        software_version=__version__,
+        licence=request.card.licence,
+    )
 
 
 def _require_lightning() -> None:
@@ -348,22 +331,15 @@ def _require_lightning() -> None:
         ) from error
 
 
-def _new_network(config: NetworkConfig, seed: int) -> Das2fNet:
-    """Fresh weights that depend on the seed; the caller's random state stays as it is."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Das2fNet(config)
-
-
 @contextmanager
-def _explained(work: Path, device: str, batch_size: int) -> Iterator[None]:
+def _explained(work: Path, settings: TrainingSettings) -> Iterator[None]:
     """Turns what a user can mend into errors that say how; a state without a whole epoch is removed."""
     try:
         yield
     except (MemoryError, OSError, RuntimeError, safetensors.SafetensorError) as error:
         if out_of_memory(error):
             raise DeviceError(
-                f"{device} ran out of memory with batches of {batch_size}",
+                f"{settings.device} ran out of memory with batches of {settings.batch_size}",
                 "train with a smaller --batch-size",
             ) from error
         # torch and safetensors report a failed write in their own ways.
@@ -372,60 +348,3 @@ def _explained(work: Path, device: str, batch_size: int) -> Iterator[None]:
         raise OutputError(f"No space left for the training's state in {work}") from error
     finally:
         discard_empty(work)
-
-
-def _usable_labels(
-    pair: ScenePair,
-    reader: PatchReader,
-    path: str | Path,
-    class_field: str | None,
-    skip_classes: Sequence[str],
-    seed: int,
-    progress: Progress,
-) -> LabelTable:
-    """Labels on pixels that both sensors see."""
-    table = read_labels(
-        path, pair.grids.ms, class_field=class_field, skip_classes=skip_classes, progress=progress
-    )
-    table = limit_blocks(table, BLOCK, MAX_BLOCKS, seed)
-    valid = reader.load(table.rows, table.cols, progress)
-    if not valid.all():
-        log.warning("%d labelled pixels left out: no valid data there", int((~valid).sum()))
-        table = table.select(valid)
-    require_trainable(table, str(path))
-    return table
-
-
-def _default_samples(train: LabelTable, on_cpu: bool) -> int:
-    return int(np.clip(np.median(list(train.counts().values())), 50, 200 if on_cpu else 1000))
-
-
-def _thinned(table: LabelTable, per_class: int, seed: int) -> LabelTable:
-    rng = np.random.default_rng([seed, 1])
-    keep = []
-    for c in table.legend.each():
-        members = np.flatnonzero(table.classes == c.id)
-        keep.append(rng.permutation(members)[:per_class])
-    return table.select(np.sort(np.concatenate(keep)))
-
-
-def _device(device: str, devices: int) -> Device:
-    from das2f_map.training.loop import Device
-
-    first = resolve_device(device)
-    if devices < 1:
-        raise DeviceError(f"At least one device is needed, not {devices}")
-    strategy = "auto" if devices == 1 else "ddp"
-    if first.type == "cpu":
-        say_if_missing()
-        return Device(accelerator="cpu", devices=devices, strategy=strategy, precision="32-true")
-    if devices > torch.cuda.device_count():
-        raise DeviceError(f"{devices} GPUs were asked for, PyTorch sees {torch.cuda.device_count()}")
-    # float16 would need loss scaling and overflows in the scan; bfloat16 has float32's range.
-    precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    chosen: int | list[int] = devices if devices > 1 else [first.index or 0]
-    return Device(accelerator="cuda", devices=chosen, strategy=strategy, precision=precision)
-
-
-def _cuda_name(chosen: Device) -> str:
-    return f"cuda:{chosen.devices[0]}" if isinstance(chosen.devices, list) else "cuda:0"

@@ -22,7 +22,6 @@ from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.onnx_graph import OPSETS, build_graph
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.radiometry import normalise
 from das2f_map.workflows.export import export_onnx
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -111,7 +110,7 @@ def test_bundled_model_gives_the_same_classes_on_a_real_scene() -> None:
     card = bundle.card
     with open_pair(GULF / "ms.tif", GULF / "pan.tif") as pair:
         block = pair.read_block(Window(180, 100, 64, 64), card.patch.before, card.patch.after)
-    ms, pan = normalise(block, card.ms_bands, card.pan_band)
+    ms, pan = card.normalisation.apply(block)
     targets = np.zeros((64, 64), bool)
     targets[::7, ::7] = True
     expected = PerPatchEngine(bundle.network()).logits(ms, pan, targets)

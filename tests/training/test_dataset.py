@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,15 +13,21 @@ from synthetic import make_pair
 
 from das2f_map.labels.table import LabelTable
 from das2f_map.legend import Legend
-from das2f_map.running.blocks import classify_blocks
+from das2f_map.running.blocks import BlockClassifier
 from das2f_map.scene.grid import Window
-from das2f_map.scene.pair import open_pair
+from das2f_map.scene.model_input import ModelInput
+from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.patch import PatchGeometry
-from das2f_map.scene.radiometry import BandStatistics
+from das2f_map.scene.radiometry import BandStatistics, Normalisation
 from das2f_map.scene.source import RasterSource
 from das2f_map.training.dataset import TURNS, BalancedBatches, PatchReader, PlainBatches, turned
 
 RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
+
+
+def raw(pair: ScenePair) -> ModelInput:
+    """A pair with its values as they are."""
+    return ModelInput(pair, Normalisation((RAW,) * 4, RAW), PatchGeometry())
 
 
 def images(small_scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -39,7 +44,7 @@ def test_patches_are_slices_of_the_reflected_scene(small_scene: Scene, memory: i
     rows = np.array([0, 0, 95, 95, 63, 64, 40])
     cols = np.array([0, 95, 0, 95, 64, 63, 17])
     with open_pair(small_scene.ms, small_scene.pan) as pair:
-        reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry(), memory=memory)
+        reader = PatchReader(raw(pair), memory=memory)
         assert reader.load(rows, cols).all()
         got_ms, got_pan = reader.patches(rows, cols)
         for k, (r, c) in enumerate(zip(rows, cols, strict=True)):
@@ -57,7 +62,7 @@ def test_turned_patch_is_the_patch_of_the_turned_scene(small_scene: Scene, turn:
     marker[0, row, col] = 1
     (r, c) = np.argwhere(turned(marker, turn)[0])[0]
     with open_pair(small_scene.ms, small_scene.pan) as pair:
-        reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry())
+        reader = PatchReader(raw(pair))
         got_ms, got_pan = reader.patches(np.array([row]), np.array([col]), np.array([turn]))
     assert np.array_equal(got_ms[0], turned(ms, turn)[:, r - 7 : r + 9, c - 7 : c + 9])
     top, left = 4 * (r - 7), 4 * (c - 7)
@@ -79,7 +84,7 @@ def test_only_blocks_with_labels_are_read_once_each(
         monkeypatch.setattr(
             pair, "read_block", lambda w, b, a, fill: (windows.append(w), read(w, b, a, fill=fill))[1]
         )
-        reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry())
+        reader = PatchReader(raw(pair))
         rows, cols = np.array([1, 5, 70, 63]), np.array([2, 60, 90, 0])
         reader.load(rows, cols)
         for _ in range(3):
@@ -96,7 +101,6 @@ def test_nodata_as_in_classify(tmp_path: Path) -> None:
         ms_invalid=[(slice(50, 72), slice(None, 40)), (slice(50, 72), slice(44, None))],
         pan_invalid=[(slice(100, 140), slice(200, 210))],
     )
-    patch = PatchGeometry()
     rows, cols = (a.ravel() for a in np.indices((80, 70)))
     asked: list[NDArray[np.bool_]] = []
     given: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
@@ -108,13 +112,12 @@ def test_nodata_as_in_classify(tmp_path: Path) -> None:
             return np.zeros((int(targets.sum()), 1), np.float32)
 
     with open_pair(*paths) as pair:
-        reader = PatchReader(pair, [RAW] * 4, RAW, patch)
+        reader = PatchReader(raw(pair))
         usable = reader.load(rows, cols)
-        card = SimpleNamespace(patch=patch, legend=SimpleNamespace(ids=(1,)))
-        blocks = classify_blocks(
-            pair, Engine(), card, pair.grids.ms.window, statistics=([RAW] * 4, RAW), block_size=80
+        block = BlockClassifier(raw(pair), Engine(), Legend.from_names(["all"])).classify(
+            pair.grids.ms.window
         )
-        assert sum(int((b.classes > 0).sum()) for b in blocks) == usable.sum()
+        assert (block.classes > 0).sum() == usable.sum()
         np.testing.assert_array_equal(asked[0].ravel(), usable)
         block = pair.read_block(pair.grids.ms.window, 0, 0)
         assert usable.sum() < block.valid.sum(), "some have too much nodata around"
@@ -130,7 +133,7 @@ def test_no_pixels_are_no_blocks(small_scene: Scene) -> None:
     none = np.zeros(0, np.int32)
     with (
         open_pair(small_scene.ms, small_scene.pan) as pair,
-        PatchReader(pair, [RAW] * 4, RAW, PatchGeometry()) as reader,
+        PatchReader(raw(pair)) as reader,
     ):
         assert reader.load(none, none).size == 0
 
@@ -150,7 +153,7 @@ def test_patches_at_reach_share_no_pixel_of_the_files(
     """Lines of the files are changed one by one: none may change what patches of two parts are cut from."""
     with open_pair(*make_pair(tmp_path, ms_shape=(64, 64), **RESAMPLED[kind])) as pair:
         assert kind.startswith(pair.strategy)
-        reader = PatchReader(pair, [RAW] * 4, RAW, PatchGeometry())
+        reader = PatchReader(raw(pair))
         name = "MS" if pair.strategy == "ms-to-pan-grid" else "PAN"
         changed = -1
         original = RasterSource.read
@@ -192,7 +195,7 @@ def test_patches_at_reach_share_no_pixel_of_the_files(
 
 def test_reach_without_resampling_is_the_turned_patch(small_scene: Scene) -> None:
     with open_pair(small_scene.ms, small_scene.pan) as pair:
-        assert PatchReader(pair, [RAW] * 4, RAW, PatchGeometry()).reach == 17
+        assert PatchReader(raw(pair)).reach == 17
 
 
 def table(counts: list[int]) -> LabelTable:

@@ -1,0 +1,58 @@
+"""How to compute, as a user asks for it. Light to import: the command line reads its options here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from das2f_map.errors import InputError
+from das2f_map.settings import one_of, setting, settings_of
+
+if TYPE_CHECKING:
+    import torch
+
+ENGINES: Final = ("auto", "shared", "patch", "onnx")
+PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
+
+DEVICES: Final = "auto, cpu, cuda or cuda:N."
+"""The names of devices, in words."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Engine, device, precision and batch size, as a user asks for them.
+
+    Attributes
+    ----------
+    engine:
+        In :data:`ENGINES`.
+    device:
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or PyTorch's device.
+    precision:
+        In :data:`PRECISIONS`.
+    batch_size:
+        ``None`` leaves it to the engine.
+
+    Raises
+    ------
+    InputError
+        ``batch_size`` is not a positive number. Names are checked by
+        :func:`~das2f_map.engines.choose.check_choice`.
+    """
+
+    engine: str = setting(
+        "auto", choices=ENGINES, help=f"{one_of(ENGINES)}; auto takes the fastest that works."
+    )
+    device: str | torch.device = setting("auto", help=DEVICES)  # noqa: RUF009 - a field
+    precision: str = setting(
+        "auto",
+        choices=PRECISIONS,
+        help=f"{one_of(PRECISIONS)}; auto is bf16 for shared on CUDA, else fp32.",
+    )
+    batch_size: int | None = setting(
+        None, kind=int, ge=1, help="Patches at a time; by default what suits the engine."
+    )
+
+    def __post_init__(self) -> None:
+        if reason := settings_of(EngineChoice)["batch_size"].refusal(self.batch_size):
+            raise InputError(f"No engine can compute with batch_size {self.batch_size!r}: {reason}")

@@ -1,0 +1,117 @@
+"""Settings: fields of a dataclass whose default, range and help text are written once.
+
+The command line makes its options of them, and Python functions take their defaults from the class. Only the
+standard library is imported here: the command line reads all settings before it knows the command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+from das2f_map.errors import InputError
+
+T = TypeVar("T")
+
+_KEY = "setting"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Default, range and meaning of a setting.
+
+    Attributes
+    ----------
+    kind:
+        ``int``, ``float`` or ``str``.
+    default:
+        ``None`` where a value is found while the work goes on.
+    help:
+        One or two sentences for the command line and its reference.
+    choices:
+        The values that a text may have; empty for any.
+    ge, gt, le, lt:
+        Limits of a number: at least, more than, at most, less than.
+    """
+
+    kind: type
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def refusal(self, value: object) -> str:
+        """Why the setting cannot have a value; empty if it can."""
+        if value is None and self.default is None:
+            return ""
+        if self.kind is str:
+            fits = not self.choices or value in self.choices
+            return "" if fits else f"Input should be {one_of(self.choices)}"
+        if not isinstance(value, Real):
+            return "Input should be a valid number"
+        number = float(value)
+        if self.kind is int and not (isinstance(value, Integral) or number.is_integer()):
+            return "Input should be a valid integer"
+        # `not`: no comparison with nan holds.
+        if self.ge is not None and not number >= self.ge:
+            return f"Input should be greater than or equal to {self.ge:g}"
+        if self.gt is not None and not number > self.gt:
+            return f"Input should be greater than {self.gt:g}"
+        if self.le is not None and not number <= self.le:
+            return f"Input should be less than or equal to {self.le:g}"
+        if self.lt is not None and not number < self.lt:
+            return f"Input should be less than {self.lt:g}"
+        return ""
+
+
+def setting(
+    default: T,
+    *,
+    help: str,
+    kind: type | None = None,
+    choices: Sequence[str] = (),
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+) -> T:
+    """A field of a dataclass that is a setting; parameters as in :class:`Setting`.
+
+    ``kind`` is the default's type unless it is given.
+    """
+    found = Setting(kind or type(default), default, help, tuple(choices), ge, gt, le, lt)
+    return dataclasses.field(default=default, metadata={_KEY: found})
+
+
+def settings_of(owner: type) -> dict[str, Setting]:
+    """The settings of a dataclass by name, in its order."""
+    return {f.name: f.metadata[_KEY] for f in dataclasses.fields(owner) if _KEY in f.metadata}
+
+
+def check_settings(values: Any, cannot: str) -> None:
+    """Check the settings of a frozen dataclass, and turn numbers into the setting's kind of number.
+
+    For its ``__post_init__``. ``cannot`` begins the message: "Training cannot run with".
+
+    Raises
+    ------
+    InputError
+        A value is outside its range; the first such setting is named.
+    """
+    for name, known in settings_of(type(values)).items():
+        value = getattr(values, name)
+        if reason := known.refusal(value):
+            raise InputError(f"{cannot} {name} {value!r}: {reason}")
+        if value is not None:
+            object.__setattr__(values, name, known.kind(value))
+
+
+def one_of(choices: Sequence[str]) -> str:
+    """Choices in words: "auto, shared or patch"."""
+    return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)

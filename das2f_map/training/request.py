@@ -1,0 +1,92 @@
+"""A training as a user asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from das2f_map.scene.request import PairRequest
+from das2f_map.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class LabelRequest:
+    """Labels as a user asks for them.
+
+    Attributes
+    ----------
+    path:
+        Polygons, points or a raster; see :func:`das2f_map.labels.table.read_labels`.
+    class_field:
+        Attribute with the class; ``None`` for the only plausible one.
+    skip_classes:
+        Names of classes to leave out.
+    """
+
+    path: str
+    class_field: str | None = None
+    skip_classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CardTexts:
+    """What a user writes on the model card.
+
+    Attributes
+    ----------
+    name:
+        ``None`` for the bundle folder's name.
+    description:
+        What the model is for.
+    data:
+        Where images and labels come from; ``None`` for the names of the files.
+    licence:
+        Of the weights.
+    """
+
+    name: str | None = None
+    description: str = ""
+    data: str | None = None
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A training as a user asks for it.
+
+    Attributes
+    ----------
+    pair:
+        The images.
+    labels:
+        The labels.
+    output:
+        Bundle folder to make.
+    settings:
+        How and where to train.
+    card:
+        Texts of the model card.
+    network:
+        Fields of :class:`NetworkConfig` to change, for experiments.
+    resume:
+        Continue an interrupted training of the same ``output`` and settings.
+    overwrite:
+        Replace an existing bundle, or an unfinished training of it.
+    """
+
+    pair: PairRequest
+    labels: LabelRequest
+    output: Path
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    card: CardTexts = field(default_factory=CardTexts)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    overwrite: bool = False
+
+    @property
+    def data(self) -> str:
+        """What is trained on, in words."""
+        ms, pan, labels = (Path(p).name for p in (self.pair.ms, self.pair.pan, self.labels.path))
+        return self.card.data or f"{ms} + {pan}, labels {labels}"
