@@ -40,7 +40,7 @@ LAYERS = {
 }
 """Folders of the package from top to bottom, and their contents. A folder may import from those below it."""
 
-FOUNDATION = ("legend", "types", "errors", "progress", "_version")
+FOUNDATION = ("legend", "types", "errors", "settings", "progress", "_version")
 """Modules that every layer may import. Together they are the lowest layer."""
 
 FRONT = PACKAGE
