@@ -173,9 +173,7 @@ def compare(
     )
 
 
-def match_classes(
-    mapped: Legend, reference: LabelSource, map_path: str, reference_path: str
-) -> ClassMatch:
+def match_classes(mapped: Legend, reference: LabelSource, map_path: str, reference_path: str) -> ClassMatch:
     """The classes that a map and a reference have in common; there may be none.
 
     An id that was only counted up for a file (class names of a vector file in alphabetical order, codes
