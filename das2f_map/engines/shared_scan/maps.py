@@ -123,7 +123,7 @@ def pan_tokens(stem: PanStem, pan: Tensor, runs: BlockRuns) -> TokenMap:
 
 
 def mixer_maps(weights: MixerWeights, tokens: TokenMap, workspace: Workspace, name: str) -> MixerMaps:
-    """The maps of one mixer, for every position class; ``name`` is that of the scan map in ``workspace``."""
+    """The maps of one mixer, for every position class; ``workspace`` keeps the scan map under ``name``."""
     runs = tokens.runs.wider
     width = tokens.tokens.shape[-1]
     u = weights.norm(tokens.tokens).view(-1, width)

@@ -114,7 +114,7 @@ def _scan_rows(
     *,
     add: bool,
 ) -> None:
-    """Write the row-major scan to ``out`` ``(across, along, P, P, D)``, or add it to what is there."""
+    """Write the row-major scan to ``out`` ``(across, along, P, P, D)``, or add it there."""
     p, outputs = across.patch, across.outputs
     width, states = decay.shape
     edge = max(steps.runs.rows.edge, steps.x_runs.rows.edge)

@@ -173,7 +173,7 @@ class _TritonScan(torch.autograd.Function):
 def triton_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
     """Arguments and result as :func:`das2f_map.network.selective_scan.selective_scan`.
 
-    The floating-point types may differ between arguments; the result has that of ``x``.
+    The floating-point types may differ between arguments; the result has the type of ``x``.
     """
     result: Tensor = _TritonScan.apply(  # type: ignore[no-untyped-call]  # torch has no types there
         x.contiguous(),
