@@ -83,7 +83,7 @@ class Das2fNet(nn.Module):
         """Logits ``(B, C)`` of MS patches ``(B, bands, P, P)`` and PAN patches ``(B, 1, 4P, 4P)``."""
         features = self.features(ms, pan)
         if torch.is_autocast_enabled(ms.device.type) and not self.training:
-            # A half type would round logits near each other to the same number, and float32 costs little here.
+            # Half types would round logits near each other to the same number; float32 costs little here.
             with torch.autocast(ms.device.type, enabled=False):
                 exact: Tensor = self.classifier(features.float())
             return exact
