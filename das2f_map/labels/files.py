@@ -1,4 +1,4 @@
-"""Opening a label file of whatever kind."""
+"""Opening a label file of any kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None)
     Raises
     ------
     LabelError
-        Missing, neither vector nor raster, no CRS, no overlap with the grid, unknown field, lines…
+        The file is missing, is neither vector nor raster, has no CRS, lies outside the grid, has no such
+        field, holds lines…
     """
     text = str(path)
     if "://" not in text and not text.startswith("/vsi") and not Path(text).exists():
@@ -42,6 +43,6 @@ def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None)
         )
     try:
         return RasterLabels(text, dataset, grid)
-    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
+    except BaseException:  # an interrupt too
         dataset.close()
         raise

@@ -93,7 +93,7 @@ class VectorLabels(LabelSource):
         mask = np.zeros((window.height, window.width), bool)
         areas = features[~self._is_point[features]]
         if areas.size:
-            # The identity transform is what pixel coordinates call for; a shift brings in the window.
+            # Shapes are in pixels of the grid, so that the transform is only the shift to the window.
             shift = rasterio.Affine.translation(window.col, window.row)
             mask |= (
                 rasterize(
@@ -160,7 +160,7 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
 def _read_near(
     path: str, layer: str, field: str, crs: str, bbox: tuple[float, float, float, float] | None
 ) -> gpd.GeoDataFrame:
-    """The features that touch a box, also whole turns around the world away; all without a box."""
+    """Features that touch a box, or the box moved by a whole turn around the world; all without a box."""
     period = x_period(CRS.from_user_input(crs))
     boxes = [bbox]
     if bbox is not None and period is not None:
@@ -171,7 +171,7 @@ def _read_near(
                 boxes.append((left + by, bottom, right + by, top))
     if len(boxes) == 1:
         return read_layer(path, layer, columns=[field], bbox=bbox)
-    # Some would touch two of the boxes: read all, then choose.
+    # A feature may touch two of the boxes: read all, then choose.
     frame = read_layer(path, layer, columns=[field])
     return frame[frame.intersects(shapely.union_all([shapely.box(*b) for b in boxes if b is not None]))]
 
@@ -190,7 +190,7 @@ def _choose_field(path: str, info: dict[str, Any], wanted: str | None) -> str:
         raise LabelError(f"labels {path} have no attribute that could hold the class")
     plausible = [f for f in fields if f.lower().replace("_", "").replace(" ", "") in _PLAUSIBLE_FIELDS]
     if len(plausible) > 1:
-        # A number and a name for the same thing: the name says more.
+        # Of a number and a name for the same class, take the name.
         text = [
             f for f in plausible if "str" in str(info["dtypes"][fields.index(f)]) or _is_text(info, fields, f)
         ]
@@ -219,12 +219,12 @@ def _class_values(path: str, raw: pd.Series[Any]) -> tuple[pd.Series[Any], bool]
                 f"the class field of {path} holds fractions, such as {given[given != given.round()].iloc[0]}",
                 "it should hold class numbers or class names",
             )
-        # 0 is "unlabelled" in label rasters; the same habit is met in vector files.
+        # 0 means unlabelled in label rasters, and in many vector files too.
         return numbers.astype("Int64").where(numbers.notna() & (numbers != 0)), False
     text = raw.astype("string").str.strip()
     text = text.where(text.notna() & (text != ""))
     given = text.dropna()
-    # Class codes are often kept as text; there 10 comes before 2, and 01 is not 1.
+    # Class codes are often kept as text. As text, 10 would come before 2, and 01 would differ from 1.
     if len(given) and given.str.fullmatch(r"[0-9]{1,15}").all():
         codes = pd.to_numeric(text).astype("Int64")
         return codes.where(codes.notna() & (codes != 0)), False
@@ -232,7 +232,7 @@ def _class_values(path: str, raw: pd.Series[Any]) -> tuple[pd.Series[Any], bool]
 
 
 def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[UInt8, Legend, bool]:
-    """Class id of every feature, the legend, and whether its ids are what the file holds."""
+    """Class id of every feature, the legend, and whether its ids are the file's own numbers."""
     distinct = sorted(values.unique().tolist())
     if not distinct:
         raise LabelError(f"No feature of {path} that lies in the scene has a class")

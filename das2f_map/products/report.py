@@ -1,4 +1,4 @@
-"""The run report: what was classified with what, and what came out, as JSON."""
+"""The run report, as JSON: inputs, model and settings of a run, and the classes of its map."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelReport(BaseModel):
 
 
 class ClassReport(BaseModel):
-    """What a class takes of the map."""
+    """The part of the map that one class has."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +45,7 @@ class RadiometryReport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    statistics: Literal["model", "scene"] = Field(description="whose they are")
+    statistics: Literal["model", "scene"] = Field(description="from the model, or from the scene")
     ms: tuple[BandStatistics, ...]
     pan: BandStatistics
 
@@ -107,7 +107,7 @@ class RunReport(BaseModel):
     precision: str = Field(description="fp32, bf16 or fp16")
     scan: str = Field(description="selective-scan backend")
     settings: ClassifySettings
-    warnings: list[str] = Field(description="what a user of the map should know, a sentence each")
+    warnings: list[str] = Field(description="notices for users of the map, a sentence each")
     grid: GridReport
     classes: list[ClassReport]
     nodata_pixels: int
@@ -125,9 +125,9 @@ def class_reports(
     legend:
         Of the map.
     areas:
-        Class id → what it takes of the raster.
+        Class id → its part of the raster.
     polygons:
-        Class id → what it takes of the polygons, where there are any.
+        Class id → its part of the polygons, where there are any.
     """
     total = sum(a.area_m2 for a in areas.values()) or 1.0
     return [

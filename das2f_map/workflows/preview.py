@@ -24,9 +24,9 @@ def preview(
 ) -> Path:
     """Draw a class map, of this package or a foreign one, as PNG.
 
-    The map is read from its overviews, or decimated to the most frequent class, to at most
-    ``max_pixels``; shares in the legend are those of the pixels read. North is up: a rotated grid is
-    turned.
+    At most ``max_pixels`` are read: from the map's overviews, or without them as the most frequent class of
+    several pixels (in large maps as one of them). Shares in the legend are those of the pixels read. North is
+    up: a rotated grid is turned.
 
     Parameters
     ----------

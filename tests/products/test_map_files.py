@@ -1,4 +1,4 @@
-"""All files of a map in one pass: the same as made one by one, and hardly anything read back."""
+"""All files of a map in one pass: the same as if made one by one, and the map is read back only once."""
 
 from __future__ import annotations
 

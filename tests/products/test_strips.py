@@ -1,4 +1,4 @@
-"""Strips of a map, gathered from blocks, and the sums made of them."""
+"""Strips of a map, gathered from blocks, and sums over them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_strip_comes_as_soon_as_its_rows_are_there() -> None:
     for window in blocks_of(GRID.window, 10):
         found = list(assembler.add(window, CLASSES[window.slices()], CONFIDENCE[window.slices()]))
         counts.append(len(found))
-    # Four blocks a row; rows of blocks end at 10, 20, 30, 40 and 50, and the rest is the last strip.
+    # Four blocks in a row of blocks; these end at rows 10, 20, 30, 40 and 50. The rest is the last strip.
     assert [sum(counts[i : i + 4]) for i in range(0, len(counts), 4)] == [1, 1, 1, 2, 2]
     assert all(not n for i, n in enumerate(counts) if i % 4 != 3)
 
