@@ -52,7 +52,7 @@ def test_a_single_pixel_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[
     """One of 200 × 200 MS pixels, by PAN's outer 4 × 4."""
     ms, pan = make_pair(tmp_path, ms_shape=(200, 200), offset=(796, 796))
     found = inspect_pair(ms, pan)
-    assert found.scene["common_grid"]["height"] == found.scene["common_grid"]["width"] == 1
+    assert found.scene.common_grid.height == found.scene.common_grid.width == 1
     assert found.overlap == pytest.approx({"ms_share": 1 / 40_000, "pan_share": 1 / 40_000, "km2": 64e-6})
     show(found)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "In the common part" in line]
@@ -69,7 +69,7 @@ def test_a_scene_that_is_known(bundled: dict[str, Path], tmp_path: Path) -> None
     clouds[0, 30:45, 40:60] = 1
     mask = write_raster(tmp_path / "my clouds.tif", clouds, pair_grids(ms_shape=(60, 80))[0], dtype="uint8")
     found = inspect_pair(ms, pan, mask=MaskFile(mask, values=(1,)))
-    assert found.scene["ratio"] == pytest.approx(2)
+    assert found.scene.ratio == pytest.approx(2)
     # PAN starts 40 of its pixels to the right: 60 of 80 columns are common.
     assert found.overlap == pytest.approx({"ms_share": 0.75, "pan_share": 0.75, "km2": 60 * 60 * 64 / 1e6})
     assert found.sampled_pixels == 3600
@@ -176,12 +176,12 @@ def test_a_shift_is_told_and_what_classify_does_about_it(
     report = classified()
     assert report.coregistration is not None
     assert report.coregistration["corrected"] is (action == "correct")
-    assert report.scene["strategy"] == found.scene["strategy"]
-    assert report.scene["shift_corrected"] == found.scene["shift_corrected"]
+    assert report.scene.strategy == found.scene.strategy
+    assert report.scene.shift_corrected == found.scene.shift_corrected
     assert found.verdict.startswith("model tiny fits")
     assert ("is not known" in found.verdict) is (rows is None)
-    assert (report.scene["strategy"] == "native") is (action == "leave")
-    assert ("both are read as they are" in found.alignment) is (report.scene["strategy"] == "native")
+    assert (report.scene.strategy == "native") is (action == "leave")
+    assert ("both are read as they are" in found.alignment) is (report.scene.strategy == "native")
 
 
 def test_nothing_valid_is_told_not_raised(bundled: dict[str, Path], tmp_path: Path) -> None:
