@@ -24,7 +24,8 @@ from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.source import LabelSource
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.progress import Progress
-from das2f_map.scene.grid import Grid, blocks_of
+from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.paths import missing_local_file
 
 _BLOCK = 1024
 _NUMBERED = re.compile(r"(?:class)?[ _]*([0-9]+)", re.IGNORECASE)
@@ -97,8 +98,7 @@ def compare(
             block = reference.read(window)
             contested += block.contested
             if block.classes.any():
-                where = ((window.row, window.row_stop), (window.col, window.col_stop))
-                mapped = _read_classes(dataset, where)
+                mapped = _read_classes(dataset, window)
                 seen += np.bincount(block.classes.ravel(), minlength=256)
                 wanted = to_map[block.classes]
                 matrix += ConfusionMatrix.from_arrays(wanted, mapped, legend)
@@ -172,7 +172,7 @@ def open_map(path: str | Path) -> Iterator[tuple[Any, Grid]]:
     try:
         dataset = rasterio.open(path)
     except RasterioIOError as error:
-        what = "does not exist" if not Path(path).exists() else "is not a raster that GDAL can read"
+        what = "does not exist" if missing_local_file(path) else "is not a raster that GDAL can read"
         raise InputError(f"map {path} {what}") from error
     with dataset:
         if dataset.crs is None:
@@ -182,13 +182,13 @@ def open_map(path: str | Path) -> Iterator[tuple[Any, Grid]]:
             )
         if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
             raise InputError(f"map {path} is of type {dataset.dtypes[0]}, not a raster of class numbers")
-        yield dataset, Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+        yield dataset, Grid.from_rasterio(dataset)
 
 
-def _read_classes(dataset: Any, window: tuple[tuple[int, int], tuple[int, int]]) -> NDArray[Any]:
+def _read_classes(dataset: Any, window: Window) -> NDArray[Any]:
     """Class numbers (h, w) of a window, 0 where unmapped."""
     try:
-        values: NDArray[Any] = dataset.read(1, window=window)
+        values: NDArray[Any] = dataset.read(1, window=window.to_rasterio())
     except RasterioIOError as error:
         raise InputError(
             f"map {dataset.name} cannot be read: {error.__cause__ or error}",
@@ -200,8 +200,7 @@ def _read_classes(dataset: Any, window: tuple[tuple[int, int], tuple[int, int]])
 def numbered_legend(dataset: Any, grid: Grid, path: str) -> Legend:
     found: set[int] = set()
     for window in blocks_of(grid.window, _BLOCK):
-        where = ((window.row, window.row_stop), (window.col, window.col_stop))
-        found.update(int(v) for v in np.unique(_read_classes(dataset, where)))
+        found.update(int(v) for v in np.unique(_read_classes(dataset, window)))
     values = sorted(found - {NODATA_CLASS})
     if not values:
         raise InputError(f"map {path} has no pixel with a class")

@@ -16,6 +16,7 @@ from rasterio.features import rasterize
 
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.paths import missing_local_file
 from das2f_map.scene.vector import (
     geometry_layers,
     in_pixels,
@@ -121,7 +122,7 @@ class Area:
 
 
 def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.GeoDataFrame:
-    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
+    if missing_local_file(path):
         raise InputError(f"{label} does not exist", "check the path")
     try:
         layers = geometry_layers(path)

@@ -28,6 +28,7 @@ from das2f_map.scene.area import Area
 from das2f_map.scene.common_grid.pixel_map import PixelMap
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
+from das2f_map.scene.paths import missing_local_file
 from das2f_map.scene.reduced import reduced_windows
 from das2f_map.scene.report import MaskReport
 from das2f_map.scene.source import RasterSource
@@ -239,8 +240,7 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
     label = f"mask file {file.path}"
     if file.values and file.bits:
         raise InputError(f"{label} is read by values or by bits, not both", "give one of the two")
-    path = str(file.path)
-    if "://" not in path and not path.startswith("/vsi") and ":" not in path[2:] and not Path(path).exists():
+    if missing_local_file(file.path):
         raise InputError(f"{label} does not exist", "check the path")
     if not _is_raster(file.path):
         if file.values or file.bits:
