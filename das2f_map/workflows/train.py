@@ -316,7 +316,7 @@ def train(
                         "precision": chosen.precision,
                         "device": chosen.accelerator,
                         "devices": devices,
-                        "coregistration": coregistered.describe(),
+                        "coregistration": coregistered.summary().model_dump(mode="json"),
                     },
                     notes="stopped early on request" if outcome.interrupted else "",
                 ),

@@ -222,7 +222,7 @@ def test_modes(tmp_path: Path, put: float, mode: str, corrected: bool) -> None:
         assert done.corrected is corrected
         assert (done.pair.shift is not None) is corrected
         assert (done.report is None) is (mode == "off")
-        assert done.describe()["corrected"] is corrected
+        assert done.summary().corrected is corrected
         # The scene is too small to look for a change, which is told where it matters.
         assert [w.startswith("too few windows to tell") for w in done.warnings] == [True] * corrected
         again = measure_shift(done.pair)
