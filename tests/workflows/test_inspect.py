@@ -161,6 +161,9 @@ def test_a_shift_is_told_and_what_classify_does_about_it(
     assert found.shift is not None
     assert found.shift.action == action
     assert says in found.shift.because
+    told = json.loads(found.model_dump_json())["shift"]
+    assert list(told)[:5] == ["sentence", "action", "because", "verdict", "reason"]
+    assert "windows" not in told
     area = geopandas.GeoSeries([shapely.box(*ms_grid.pixel_to_map(50, 40), *ms_grid.pixel_to_map(44, 46))])
     area.set_crs(ms_grid.crs.to_wkt()).to_file(tmp_path / "aoi.gpkg")
 
