@@ -97,8 +97,8 @@ def run(folder: Path, picture: Path | None) -> dict[str, Any]:
     scene = look.scene.model_dump(mode="json")
     found: dict[str, Any] = {
         **{k: scene[k] for k in ("ms", "pan", "ratio", "strategy")},
-        "overlap": look.overlap,
-        "shift": look.shift and {k: look.shift[k] for k in ("sentence", "action", "because")},
+        "overlap": look.overlap.model_dump(),
+        "shift": look.shift and look.shift.model_dump(include={"sentence", "action", "because"}),
         "align": aligned(ms, pan),
         "invalid_share": look.invalid_share,
         "models": [m.model_dump() for m in look.models],

@@ -25,6 +25,7 @@ from das2f_map.labels.source import LabelSource
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.paths import missing_local_file
 
 _BLOCK = 1024
 _NUMBERED = re.compile(r"(?:class)?[ _]*([0-9]+)", re.IGNORECASE)
@@ -223,7 +224,7 @@ def open_map(path: str | Path) -> Iterator[OpenMap]:
     try:
         dataset = rasterio.open(path)
     except RasterioIOError as error:
-        what = "does not exist" if not Path(path).exists() else "is not a raster that GDAL can read"
+        what = "does not exist" if missing_local_file(path) else "is not a raster that GDAL can read"
         raise InputError(f"map {path} {what}") from error
     with dataset:
         if dataset.crs is None:

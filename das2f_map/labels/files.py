@@ -12,6 +12,7 @@ from das2f_map.labels.raster import RasterLabels
 from das2f_map.labels.source import LabelSource
 from das2f_map.labels.vector import VectorLabels, vector_layers
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import missing_local_file
 
 
 def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None) -> LabelSource:
@@ -24,7 +25,7 @@ def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None)
         field, holds lines…
     """
     text = str(path)
-    if "://" not in text and not text.startswith("/vsi") and not Path(text).exists():
+    if missing_local_file(path):
         raise LabelError(f"label file {text} does not exist")
     layers = vector_layers(text)
     if layers:

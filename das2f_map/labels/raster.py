@@ -13,10 +13,10 @@ from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.products.class_raster import read_legend
-from das2f_map.scene.antimeridian import repeats_within
+from das2f_map.scene.antimeridian import Lookup, lookups, turns_within
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.types import Float64, Int64
+from das2f_map.types import Int64
 
 _OUTLINE_PARTS = 64
 """Segments of each side of the raster's outline: a straight side may be a curve in the scene's CRS."""
@@ -50,7 +50,7 @@ class RasterLabels(LabelSource):
         self._dataset = dataset
         self._grid = grid
         self._nodata = dataset.nodata
-        file = Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+        file = Grid.from_rasterio(dataset)
         try:
             self._footprint = _footprint(file, grid)
             # Raster pixels along a pixel of the scene; NaN if its middle has no place in the raster's CRS.
@@ -102,23 +102,17 @@ class RasterLabels(LabelSource):
         for row in range(0, fine.height, _STRIP):
             strip = Window(fine.row + row, fine.col, min(_STRIP, fine.height - row), fine.width)
             at_row, at_col = self._map.centres(strip)
-            # Where the seam of a raster around the world crosses the scene, both of its sides are needed.
-            for rows, cols in repeats_within(self._file):
-                self._look_up(at_row + rows, at_col + cols, out[row : row + strip.height])
+            part = out[row : row + strip.height]
+            for found in lookups(self._file, at_row, at_col):
+                part[found.inside] = self._look_up(found)
         return out
 
-    def _look_up(self, row: Float64, col: Float64, out: Int64) -> None:
-        """Write class numbers to ``out`` for positions in raster pixels; those outside the raster stay."""
-        with np.errstate(invalid="ignore"):
-            inside = (row >= 0) & (row < self._file.height) & (col >= 0) & (col < self._file.width)
-        if not inside.any():
-            return
-        r, c = row[inside].astype(np.int64), col[inside].astype(np.int64)
-        top, left = int(r.min()), int(c.min())
-        where = ((top, int(r.max()) + 1), (left, int(c.max()) + 1))
+    def _look_up(self, found: Lookup) -> Int64:
+        """Class numbers (n,) at positions in the raster."""
+        where = found.window.to_rasterio()
         try:
-            raw = self._dataset.read(1, window=where)[r - top, c - left]
-            valid = self._dataset.read_masks(1, window=where)[r - top, c - left] > 0
+            raw = self._dataset.read(1, window=where)[found.pixels]
+            valid = self._dataset.read_masks(1, window=where)[found.pixels] > 0
         except RasterioError as error:
             raise LabelError(
                 f"label raster {self._path} cannot be read: {error.__cause__ or error}",
@@ -129,7 +123,7 @@ class RasterLabels(LabelSource):
             raw = np.where(valid, raw, 0)
             if not np.array_equal(raw, np.round(raw)):
                 raise LabelError(f"label raster {self._path} holds fractions, not class numbers")
-        out[inside] = np.where(valid, raw, NODATA_CLASS)
+        return np.where(valid, raw, NODATA_CLASS).astype(np.int64)
 
     def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
         for window in candidates:
@@ -168,7 +162,7 @@ def _footprint(file: Grid, scene: Grid) -> Window:
         np.concatenate([zero, steps, one, steps]) * file.height,
         np.concatenate([steps, one, steps, zero]) * file.width,
     )
-    if len(repeats_within(file)) > 1 or not np.isfinite([row, col]).all():
+    if len(turns_within(file)) > 1 or not np.isfinite([row, col]).all():
         return scene.window
     top, left = math.floor(row.min()), math.floor(col.min())
     return Window(top, left, math.ceil(row.max()) - top, math.ceil(col.max()) - left)

@@ -20,13 +20,12 @@ from rasterio.warp import transform_bounds
 from das2f_map.errors import LabelError
 from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.scene.antimeridian import x_period
+from das2f_map.scene.antimeridian import box_turns, moved_onto
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.vector import (
     geometry_layers,
     in_pixels,
     near_grid,
-    on_branch,
     read_layer,
     reprojected,
     valid_parts,
@@ -59,7 +58,7 @@ class VectorLabels(LabelSource):
         class_ids, self.legend, self.ids_are_codes = _legend_of(path, values.dropna(), named)
         self._grid = grid
         shapes, of = valid_parts(in_pixels(frame.geometry.to_numpy(), grid))
-        shapes, moved = on_branch(shapes, grid)
+        shapes, moved = moved_onto(shapes, grid)
         self._shapes, self._class_ids = shapes, class_ids[of[moved]]
         self._is_point = shapely.get_type_id(shapes) == shapely.GeometryType.POINT
         self._tree = shapely.STRtree(shapes)
@@ -160,20 +159,17 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
 def _read_near(
     path: str, layer: str, field: str, crs: str, bbox: tuple[float, float, float, float] | None
 ) -> gpd.GeoDataFrame:
-    """Features that touch a box, or the box moved by a whole turn around the world; all without a box."""
-    period = x_period(CRS.from_user_input(crs))
-    boxes = [bbox]
-    if bbox is not None and period is not None:
-        left, bottom, right, top = bbox
+    """The features that touch a box, also whole turns around the world away; all without a box."""
+    boxes = () if bbox is None else box_turns(bbox, CRS.from_user_input(crs))
+    if len(boxes) > 1:
         world = pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]
-        for by in (-period, period):
-            if world is not None and world[0] <= right + by and world[2] >= left + by:
-                boxes.append((left + by, bottom, right + by, top))
-    if len(boxes) == 1:
-        return read_layer(path, layer, columns=[field], bbox=bbox)
-    # A feature may touch two of the boxes: read all, then choose.
+        touching = [b for b in boxes[1:] if world is not None and world[0] <= b[2] and world[2] >= b[0]]
+        boxes = (boxes[0], *touching)
+    if len(boxes) <= 1:
+        return read_layer(path, layer, columns=[field], bbox=boxes[0] if boxes else None)
+    # Some would touch two of the boxes: read all, then choose.
     frame = read_layer(path, layer, columns=[field])
-    return frame[frame.intersects(shapely.union_all([shapely.box(*b) for b in boxes if b is not None]))]
+    return frame[frame.intersects(shapely.union_all([shapely.box(*b) for b in boxes]))]
 
 
 def _choose_field(path: str, info: dict[str, Any], wanted: str | None) -> str:

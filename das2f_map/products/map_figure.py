@@ -20,7 +20,7 @@ from rasterio.enums import Resampling
 
 from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
-from das2f_map.scene.antimeridian import wrapped, x_period
+from das2f_map.scene.antimeridian import near
 from das2f_map.scene.grid import Grid
 from das2f_map.types import UInt8
 
@@ -353,7 +353,7 @@ def _ground(grid: Grid) -> _Ground:
     lon, lat = to_base.transform(x, y)
     there_lon, there_lat, _ = geod.fwd(lon * degrees, lat * degrees, 0.0, reach * along_y / 10)
     to_x, to_y = to_base.transform(there_lon / degrees, there_lat / degrees, direction="INVERSE")
-    to_x = float(wrapped(np.array(to_x), x, x_period(grid.crs)))
+    to_x = float(near(to_x, x, grid.crs))
     north = math.atan2((to_x - x) * along_x, (to_y - y) * along_y)
     return _Ground(along_x, along_y, north if math.isfinite(north) else 0.0)
 

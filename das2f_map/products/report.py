@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ from das2f_map.legend import Legend
 from das2f_map.products.class_areas import ClassArea
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.radiometry import BandStatistics
+from das2f_map.scene.registration import CoregistrationReport
 from das2f_map.scene.report import PairReport, crs_text
 
 REPORT_VERSION: Final = 1
@@ -99,8 +100,8 @@ class RunReport(BaseModel):
     aoi: str | None
     model: ModelReport
     radiometry: RadiometryReport
-    coregistration: dict[str, Any] = Field(
-        description="shift of the contents of PAN against MS, see ShiftReport, and whether it is corrected"
+    coregistration: CoregistrationReport = Field(
+        description="shift of the contents of PAN against MS, and whether it is corrected"
     )
     engine: str
     device: str

@@ -18,6 +18,7 @@ from das2f_map.engines.onnx import OnnxEngine, graph_bytes
 from das2f_map.errors import ModelError, OutputError
 from das2f_map.network.onnx_graph import INPUT_NAMES, OPSETS, OUTPUT_NAME
 from das2f_map.outputs.staging import StagedOutputs, writing
+from das2f_map.scene.grid import PAN_PER_MS
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def export_onnx(
         classes=model.card.legend.names,
         inputs={
             INPUT_NAMES[0]: ("batch", network.ms_bands, p.size, p.size),
-            INPUT_NAMES[1]: ("batch", 1, p.pan_per_ms * p.size, p.pan_per_ms * p.size),
+            INPUT_NAMES[1]: ("batch", 1, PAN_PER_MS * p.size, PAN_PER_MS * p.size),
         },
         output_name=OUTPUT_NAME,
         largest_error=error,
@@ -148,7 +149,7 @@ def _largest_error(model: ModelBundle, data: bytes) -> float:
     worst = largest = 0.0
     for batch in _CHECKED_BATCHES:
         ms = torch.randn(batch, config.ms_bands, p.size, p.size, generator=generator)
-        side = p.pan_per_ms * p.size
+        side = PAN_PER_MS * p.size
         pan = torch.randn(batch, 1, side, side, generator=generator)
         with torch.inference_mode():
             expected = network(ms, pan).numpy()

@@ -14,8 +14,8 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.published import convert, read_checkpoint
 from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
-from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import sample_statistics
+from das2f_map.scene.request import PairRequest
 
 
 def import_checkpoint(
@@ -63,7 +63,7 @@ def import_checkpoint(
     names = list(classes) if classes else [f"class {i + 1}" for i in range(config.classes)]
     if len(names) != config.classes:
         raise ModelError(f"{checkpoint} has {config.classes} classes, --classes names {len(names)}")
-    with open_pair(ms, pan) as pair:
+    with PairRequest.of(ms, pan).open() as pair:
         if pair.ms_band_count != config.ms_bands:
             raise ModelError(f"{checkpoint} is for {config.ms_bands} MS bands, {ms} has {pair.ms_band_count}")
         statistics = sample_statistics(pair)

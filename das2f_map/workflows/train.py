@@ -310,7 +310,7 @@ def _card(
                 "precision": prepared.hardware.precision,
                 "device": prepared.hardware.accelerator,
                 "devices": prepared.settings.devices,
-                "coregistration": prepared.coregistration.describe(),
+                "coregistration": prepared.coregistration.summary().model_dump(mode="json"),
             },
             notes="stopped early on request" if outcome.interrupted else "",
         ),
