@@ -37,7 +37,7 @@ from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, InputError, MissingDependencyError, OutputError
 from das2f_map.labels.table import LabelTable, limit_blocks, read_labels, require_trainable
 from das2f_map.network import Das2fNet, NetworkConfig
-from das2f_map.outputs.staging import disk_is_full
+from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands, given_bands
 from das2f_map.scene.mask import MaskFile
@@ -53,7 +53,7 @@ from das2f_map.training.run_files import (
     discard,
     discard_empty,
     named,
-    working_folder,
+    training_output,
     working_path,
     write_bundle,
 )
@@ -191,12 +191,15 @@ def train(
     folder = named(output)
     chosen = _device(device, devices)
     on_cpu = chosen.accelerator == "cpu"
-    work = working_path(folder) if helper else working_folder(folder, resume=resume, overwrite=overwrite)
+    work = working_path(folder)
     if helper:
         progress = silent
     patch = PatchGeometry()
     mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
-    with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened:
+    with (
+        training_output(folder, resume=resume, overwrite=overwrite, helper=helper) as bundle_output,
+        open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as opened,
+    ):
         used = opened
         if bands is not None:
             used = opened.with_bands(given_bands(bands, opened.file_bands, opened.ms_path))
@@ -324,7 +327,7 @@ def train(
                 software_version=__version__,
                 licence=licence,
             )
-        write_bundle(folder, card, net, outcome.history, matrix, split, pair.grids.ms)
+        write_bundle(bundle_output, card, net, outcome.history, matrix, split, pair.grids.ms)
     if not outcome.interrupted:
         discard(work)
     log.info(
