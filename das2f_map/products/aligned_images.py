@@ -17,7 +17,7 @@ import rasterio
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RasterioWindow
 
-from das2f_map.outputs.staging import WRITE_ERRORS, writing
+from das2f_map.outputs.write_errors import WRITE_ERRORS, writing
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import PAN_PER_MS, Grid, Window, blocks_of
 from das2f_map.scene.pair import ALIGNED_TAG, ScenePair

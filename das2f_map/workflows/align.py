@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map._version import __version__
 from das2f_map.errors import InputError, OutputError
-from das2f_map.outputs.staging import StagedOutputs, writing
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.aligned_images import write_aligned
 from das2f_map.products.shift_figure import draw_shift
 from das2f_map.progress import Progress, silent

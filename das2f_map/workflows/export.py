@@ -17,7 +17,8 @@ from das2f_map.bundle.onnx_file import SUFFIX, require_packages
 from das2f_map.engines.onnx import OnnxEngine, graph_bytes
 from das2f_map.errors import ModelError, OutputError
 from das2f_map.network.onnx_graph import INPUT_NAMES, OPSETS, OUTPUT_NAME
-from das2f_map.outputs.staging import StagedOutputs, writing
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import writing
 from das2f_map.scene.grid import PAN_PER_MS
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.errors import Das2fMapError, OutputError
-from das2f_map.outputs.staging import StagedOutputs, writing
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.inspection import (
     Estimate,
     Inspection,

@@ -8,7 +8,8 @@ import numpy as np
 
 from das2f_map.errors import OutputError
 from das2f_map.legend import NODATA_CLASS
-from das2f_map.outputs.staging import StagedOutputs, writing
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_raster import read_legend
 from das2f_map.products.map_figure import PAPER, completed, draw_map, read_at_a_glance
 
