@@ -765,7 +765,7 @@ def tables(record: dict[str, Any]) -> dict[str, str]:
     makers: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
         "analytic": (_errors, ("analytic",)),
         "content": (_errors, ("content",)),
-        "shifts": (_shifts, ("analytic", "content")),
+        "shifts": (partial(_shifts, content=record.get("content", [])), ("analytic",)),
         "nodata": (_nodata, ("nodata",)),
         "blocks": (_blocks, ("blocks",)),
         "classes": (_classes, ("classes",)),

@@ -198,6 +198,9 @@ def test_resamplers_are_measured_as_said(scripts: Any, tmp_path: Path) -> None:
     halves = resampling.ground_average(ground, Affine.translation(0.5, 0), (24, 30))
     np.testing.assert_allclose(halves[:, :-1], (ground[:, :-1] + ground[:, 1:]) / 2)
     assert np.isnan(halves[:, -1]).all()
+    turned = Affine.translation(10, 8) * Affine.rotation(30) * Affine.scale(6)
+    (middle,) = resampling.ground_average(col, turned, (1, 1)).ravel()
+    assert middle == pytest.approx((turned * (0.5, 0.5))[0], abs=0.05)
 
     share, image = np.array([0.0, 0.0, 0.02, 0.2, 0.9, 1.0]), np.array([1, np.nan, 1, 1, np.nan, np.nan])
     expected = {"mixed": 2, "kept": 1, "largest": 0.2, "lost": 1}
