@@ -33,8 +33,8 @@ LAYERS = {
     "labels": "vector, raster or table → labelled pixels",
     "engines": "normalised block → logits",
     "products": "rasters, polygons, styles, pictures, reports",
-    "outputs": "files that appear complete or not at all",
     "bundle": "the model on disk: card, weights, catalogue",
+    "outputs": "files that appear complete or not at all",
     "scene": "an MS + PAN pair on one grid → normalised blocks",
     "network": "the DAS²F modules and the selective scan",
 }

@@ -230,3 +230,66 @@ def test_tables_of_registration_stand_in_the_page(scripts: Any, tmp_path: Path) 
     assert page.read_text(encoding="utf-8") == text
     for scene in results:
         assert text.count(f"\n| {scene['scene']} |") == 4
+
+
+def test_resamplers_are_measured_as_said(scripts: Any, tmp_path: Path) -> None:
+    """The figures of the comparison with GDAL, on images with known ones; and a shift reaches GDAL."""
+    import numpy as np
+    from affine import Affine
+    from rasterio.crs import CRS
+    from rasterio.enums import Resampling
+
+    from das2f_map.scene.common_grid.pixel_map import AffineMap
+    from das2f_map.scene.grid import Grid
+    from das2f_map.scene.source import RasterSource
+
+    resampling = importlib.import_module("resampling")
+    row, col = np.mgrid[0:24, 0:30] + 0.5
+
+    def wave(r: Any, c: Any) -> Any:
+        return np.sin(0.4 * r) + np.cos(0.3 * c)
+
+    slopes = np.stack([0.4 * np.cos(0.4 * row), -0.3 * np.sin(0.3 * col)])
+    where = np.ones(row.shape, dtype=bool)
+    found = resampling.figures(wave(row - 0.02, col + 0.01), wave(row, col), slopes, where, 4)
+    assert (found["rows"], found["cols"]) == pytest.approx((0.08, -0.04), abs=1e-3)
+    found = resampling.figures(wave(row, col) + 0.5, wave(row, col), slopes, where)
+    assert (found["rms"], found["largest"]) == pytest.approx((0.5 / wave(row, col).std(),) * 2)
+
+    ground = np.random.default_rng(0).normal(size=(24, 30))
+    thirds = resampling.ground_average(ground, Affine.scale(3), (8, 10))
+    np.testing.assert_allclose(thirds, ground.reshape(8, 3, 10, 3).mean(axis=(1, 3)))
+    halves = resampling.ground_average(ground, Affine.translation(0.5, 0), (24, 30))
+    np.testing.assert_allclose(halves[:, :-1], (ground[:, :-1] + ground[:, 1:]) / 2)
+    assert np.isnan(halves[:, -1]).all()
+    turned = Affine.translation(10, 8) * Affine.rotation(30) * Affine.scale(6)
+    (middle,) = resampling.ground_average(col, turned, (1, 1)).ravel()
+    assert middle == pytest.approx((turned * (0.5, 0.5))[0], abs=0.05)
+
+    share, image = np.array([0.0, 0.0, 0.02, 0.2, 0.9, 1.0]), np.array([1, np.nan, 1, 1, np.nan, np.nan])
+    expected = {"mixed": 2, "kept": 1, "largest": 0.2, "lost": 1}
+    assert resampling.invalid_pixels(share, image) == expected
+
+    grid = Grid(24, 30, Affine(2, 0, 5e5, 0, -2, 5e6), CRS.from_epsg(32632))
+    path = resampling.write_raster(tmp_path / "ramps.tif", np.stack([row, col]), grid)
+    target = Grid(8, 8, grid.transform * Affine.translation(10, 10) * Affine.scale(0.5), grid.crs)
+    with RasterSource(path, "MS") as source:
+        mapping = AffineMap.between(target, grid.moved(0.25, -1.5))
+        by = resampling.ByGdal(Resampling.cubic)
+        rows, cols = by(source.read, mapping, target.window)
+        by.close()
+    np.testing.assert_allclose(rows[:, 0], 10.25 + 0.5 * np.arange(8) - 0.25, atol=1e-4)
+    np.testing.assert_allclose(cols[0], 10.25 + 0.5 * np.arange(8) + 1.5, atol=1e-4)
+
+
+def test_tables_of_resampling_are_in_the_page(scripts: Any, tmp_path: Path) -> None:
+    resampling = importlib.import_module("resampling")
+    record = json.loads((scripts.common.DOCS / "resampling.json").read_text(encoding="utf-8"))
+    made = (scripts.common.DOCS / "resampling.md").read_text(encoding="utf-8")
+    assert made == resampling.document(record)
+    text = resampling.PAGE.read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    resampling.fill(page, resampling.tables(record))
+    assert page.read_text(encoding="utf-8") == text
+    assert text.count("\n| gulf | ratio") == len(resampling.CONTENTS)
