@@ -34,15 +34,20 @@ class NewFile(BaseModel):
 
     name: str
     size: int
-    """Bytes; -1 for a folder."""
+    """Bytes, of all files in a folder."""
     mtime_ns: int
+    """Of the file, or the newest one in the folder."""
 
     @classmethod
     def of(cls, path: Path) -> NewFile:
         """The file or folder at a path."""
-        found = path.lstat()
-        folder = path.is_dir() and not path.is_symlink()
-        return cls(name=path.name, size=-1 if folder else found.st_size, mtime_ns=found.st_mtime_ns)
+        files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+        found = [file.lstat() for file in files]
+        return cls(
+            name=path.name,
+            size=sum(f.st_size for f in found),
+            mtime_ns=max((f.st_mtime_ns for f in found), default=0),
+        )
 
     def is_at(self, path: Path) -> bool:
         """Whether this is what lies at a path."""

@@ -83,6 +83,10 @@ class PrivateFolder:
                 # Its owner removed it between two of these steps.
                 if not self.path.parent.is_dir():
                     raise
+            except OSError:
+                with suppress(OSError):
+                    self.path.rmdir()  # unless there is something in it
+                raise
         else:
             free = False
         if not free:
@@ -99,8 +103,9 @@ class PrivateFolder:
             raise
 
     def leftovers(self) -> list[Path]:
-        """What runs have left in it."""
-        return sorted(p for p in self.path.iterdir() if p.name not in (_LOCK, _MARKER))
+        """What runs have left in it. Files that others put there do not count."""
+        known = (self.staged, self.replaced, self.work, self.note, partial_path(self.note))
+        return [path for path in known if os.path.lexists(path)]
 
     def clear(self, *, keep_work: bool = False) -> None:
         """Remove what runs have left in it, and leave the folder. Raises ``OSError`` if that fails."""

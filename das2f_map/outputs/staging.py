@@ -8,6 +8,7 @@ run is killed, the next one on the output finds the folder and puts things right
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -92,9 +93,12 @@ class StagedOutputs:
         except OSError as error:
             if error.errno in DISK_FULL:
                 raise write_error(error, final) from error
-            raise OutputError(
-                f"cannot write into {parent}: {one_line(error)}", "choose another output folder"
-            ) from error
+            hint = (
+                "choose a shorter name"
+                if error.errno == errno.ENAMETOOLONG
+                else "choose another output folder"
+            )
+            raise OutputError(f"cannot write into {parent}: {one_line(error)}", hint) from error
 
     def stage_whole(self, final: Path, check: Callable[[], None]) -> Path:
         """Where to write a file or folder that replaces the one at ``final`` as a whole, by itself.

@@ -163,6 +163,13 @@ def test_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         StagedOutputs().stage(tmp_path / "a.tif")
 
 
+def test_a_name_that_leaves_no_room_for_the_hidden_folder(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="name too long") as caught, StagedOutputs() as out:
+        out.stage(tmp_path / f"{'m' * 245}.tif")
+    assert caught.value.hint == "choose a shorter name"
+    assert names(tmp_path) == []
+
+
 def test_output_that_was_never_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"b\.tif was not written"), StagedOutputs() as out:
         out.stage(tmp_path / "a.tif").write_text("a")
