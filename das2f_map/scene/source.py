@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterioWindow
 
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import FileBand, roles_of
@@ -176,31 +177,12 @@ class RasterSource:
         some. Averages of a small window, else values from here and there."""
         # Averages would take in what only the declared nodata value tells to be invalid.
         average = window.height * window.width < 30_000_000 and not self._beside_mask
-        return self._in_units(
-            *self._in_fewer(window, height, width, Resampling.average if average else Resampling.nearest)
-        )
+        method = Resampling.average if average else Resampling.nearest
+        return self._in_units(*self._fetched(window, height, width, method))
 
     def read_raw_reduced(self, window: Window, height: int, width: int) -> tuple[npt.NDArray[Any], Bool]:
         """As :meth:`read_raw`, for a window inside the file, in fewer pixels: values from here and there."""
-        return self._in_fewer(window, height, width, Resampling.nearest)
-
-    def _in_fewer(
-        self, window: Window, height: int, width: int, method: Resampling
-    ) -> tuple[npt.NDArray[Any], Bool]:
-        on_file = self._in_file(window)
-        place = on_file.to_rasterio()
-        options = {"window": place, "out_shape": (len(self._indexes), height, width)}
-        try:
-            raw = self._read(resampling=method, **options)
-            valid = np.ones(raw.shape, dtype=np.bool_)
-            if self._has_mask:
-                valid &= self._dataset.read_masks(self._indexes, **options) != 0
-            for alpha in self._alpha:
-                shape = (height, width)
-                valid &= self._dataset.read(alpha, window=place, out_shape=shape) != 0
-        except RasterioError as error:
-            raise self._damaged(error, on_file) from error
-        return self._checked(raw, valid)
+        return self._fetched(window, height, width)
 
     def read_raw(self, window: Window) -> tuple[npt.NDArray[Any], Bool]:
         """As :meth:`read`: the file's own numbers, 0 outside it, and which are valid; both (bands, h, w)."""
@@ -208,18 +190,7 @@ class RasterSource:
         inside = window.intersection(self.grid.window)
         if inside.is_empty:
             return np.zeros(shape, dtype=self.dtype), np.zeros(shape, dtype=np.bool_)
-        on_file = self._in_file(inside)
-        place = on_file.to_rasterio()
-        try:
-            raw = self._read(window=place)
-            valid = np.ones(raw.shape, dtype=np.bool_)
-            if self._has_mask:
-                valid &= self._dataset.read_masks(self._indexes, window=place) != 0
-            for alpha in self._alpha:
-                valid &= self._dataset.read(alpha, window=place) != 0
-        except RasterioError as error:
-            raise self._damaged(error, on_file) from error
-        raw, valid = self._checked(raw, valid)
+        raw, valid = self._fetched(inside, inside.height, inside.width)
         if inside == window:
             return raw, valid
         out, known = np.zeros(shape, dtype=raw.dtype), np.zeros(shape, dtype=np.bool_)
@@ -227,23 +198,42 @@ class RasterSource:
         out[:, rows, cols], known[:, rows, cols] = raw, valid
         return out, known
 
+    def _fetched(
+        self, window: Window, height: int, width: int, method: Resampling = Resampling.nearest
+    ) -> tuple[npt.NDArray[Any], Bool]:
+        """A window inside the file in so many pixels: its numbers, and which are valid; (bands, h, w)."""
+        on_file = self._in_file(window)
+        place, shape = on_file.to_rasterio(), (len(self._indexes), height, width)
+        try:
+            raw = self._read(place, shape, method)
+            valid = np.ones(raw.shape, dtype=np.bool_)
+            if self._has_mask:
+                valid &= self._dataset.read_masks(self._indexes, window=place, out_shape=shape) != 0
+            for alpha in self._alpha:
+                valid &= self._dataset.read(alpha, window=place, out_shape=shape[1:]) != 0
+        except RasterioError as error:
+            raise self._damaged(error, on_file) from error
+        return self._checked(raw, valid)
+
     def _in_file(self, window: Window) -> Window:
         """The window as the file has it, which may be upside down or mirrored."""
         row = self.grid.height - window.row_stop if self._flip_rows else window.row
         col = self.grid.width - window.col_stop if self._flip_cols else window.col
         return Window(row, col, window.height, window.width)
 
-    def _read(self, **options: Any) -> npt.NDArray[Any]:
+    def _read(
+        self, place: RasterioWindow, shape: tuple[int, int, int], method: Resampling
+    ) -> npt.NDArray[Any]:
         """The bands in use; rasterio reads bands of several types only one by one."""
         if len(set(self._dtypes)) == 1:
-            raw: npt.NDArray[Any] = self._dataset.read(self._indexes, **options)
+            raw: npt.NDArray[Any] = self._dataset.read(
+                self._indexes, window=place, out_shape=shape, resampling=method
+            )
             return raw
-        shape = options.pop("out_shape", None)
-        if shape is not None:
-            options["out_shape"] = shape[1:]
-        return np.stack([self._dataset.read(i, **options) for i in self._indexes]).astype(
-            self.dtype, copy=False
+        bands = (
+            self._dataset.read(i, window=place, out_shape=shape[1:], resampling=method) for i in self._indexes
         )
+        return np.stack(list(bands)).astype(self.dtype, copy=False)
 
     def _checked(self, raw: npt.NDArray[Any], valid: Bool) -> tuple[npt.NDArray[Any], Bool]:
         """The usual way up, and without nodata values that GDAL does not see to."""
