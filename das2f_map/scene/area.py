@@ -138,7 +138,7 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
         raise InputError(f"{label} has no polygons: it is empty", "draw at least one polygon")
     collections = any((f.geometry.geom_type == "GeometryCollection").any() for f in frames)
     if collections:
-        frames = [_taken_apart(f) for f in frames]
+        frames = [_single_parts_of(f) for f in frames]
     kinds = sorted({str(k) for f in frames for k in f.geometry.geom_type.unique()})
     others = [k for k in kinds if k not in ("Polygon", "MultiPolygon")]
     if others:
@@ -162,7 +162,7 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
     )
 
 
-def _taken_apart(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+def _single_parts_of(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     """The single parts of a frame's geometries, without attributes."""
     parts, _ = single_parts(frame.geometry.to_numpy())
     return geopandas.GeoDataFrame(geometry=parts[~shapely.is_empty(parts)], crs=frame.crs)

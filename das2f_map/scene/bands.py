@@ -70,7 +70,7 @@ class BandChoice:
 
 
 class UnmatchedBands(InputError):
-    """A file does not have the bands that a model needs, as far as its names and numbers tell."""
+    """Raised if a file's band names and numbers do not give exactly the bands that a model needs."""
 
 
 _WORDS = (

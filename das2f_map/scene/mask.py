@@ -156,7 +156,7 @@ class SceneMask:
         return np.asarray((raw != 0) & (raw == raw) & valid)
 
     def notices(self) -> tuple[str, ...]:
-        """What a user should know, a sentence each."""
+        """Sentences on the mask that a user should read."""
         if self._source is None:
             return (f"mask {self.file.path} has no polygon in the scene: it excludes nothing",)
         notices = []
@@ -164,12 +164,12 @@ class SceneMask:
             notices.append(
                 f"mask {self.file.path} covers only a part of the scene: it excludes nothing beyond"
             )
-        if self._finds_nothing:
-            notices.append(self._finds_nothing)
+        if self._nothing_chosen_notice:
+            notices.append(self._nothing_chosen_notice)
         return tuple(notices)
 
     @cached_property
-    def _finds_nothing(self) -> str | None:
+    def _nothing_chosen_notice(self) -> str | None:
         """A notice if no pixel has the chosen values or bits, else ``None``.
 
         Without it a user could take a wrong number for a clear sky.

@@ -75,18 +75,18 @@ class ScenePair:
         self._ms, self._pan = ms, pan
         self._mask = mask
         self._nodata = nodata
-        self._nodata_notices = _held_nodata(ms, pan, nodata)
+        self._nodata_notices = _check_nodata(ms, pan, nodata)
         self._open: list[RasterSource | SceneMask] = [ms, pan, *([] if mask is None else [mask])]
         self.shift: PanShift | None = None
         self.ms_path, self.pan_path = ms.path, pan.path
-        self._follow(plan)
+        self._use_plan(plan)
         self.ms_gsd_m: float = pixel_size_m(ms.grid)
         self.pan_gsd_m: float = pixel_size_m(pan.grid)
         self.file_bands: tuple[FileBand, ...] = ms.bands
         self.bands: tuple[BandChoice, ...] = own_bands(ms.bands)
         self.ms_dtype, self.pan_dtype = ms.dtype, pan.dtype
 
-    def _follow(self, plan: PairPlan) -> None:
+    def _use_plan(self, plan: PairPlan) -> None:
         self._plan = plan
         self.grids: GridPair = plan.grids
         self.strategy: Strategy = plan.strategy
@@ -156,7 +156,7 @@ class ScenePair:
             other._mask = open_mask(self._mask.file, plan.grids)
             self._open.append(other._mask)
         other.shift = shift
-        other._follow(plan)
+        other._use_plan(plan)
         return other
 
     @property
@@ -309,7 +309,7 @@ def open_pair(
         swapped, PAN has several bands, the ratio is far from 4, or the files do not overlap. The mask cannot
         be used. Neither file can hold the nodata value.
     """
-    with ExitStack() as stack:  # closes what is open if the rest fails
+    with ExitStack() as stack:  # closes the files that are open if a later step fails
         ms_source = stack.enter_context(closing(RasterSource(ms, "MS", nodata=nodata)))
         pan_source = stack.enter_context(closing(RasterSource(pan, "PAN", nodata=nodata)))
         plan = _checked_plan(ms_source, pan_source, force, shift)
@@ -320,7 +320,7 @@ def open_pair(
     return pair
 
 
-def _held_nodata(ms: RasterSource, pan: RasterSource, nodata: float | None) -> tuple[str, ...]:
+def _check_nodata(ms: RasterSource, pan: RasterSource, nodata: float | None) -> tuple[str, ...]:
     """Notices on a file that cannot hold the nodata value; raises ``InputError`` if neither file can."""
     if nodata is None:
         return ()

@@ -181,17 +181,17 @@ class RasterSource:
         # GDAL's averages would include pixels that have a nodata value which GDAL ignores.
         average = window.height * window.width < 30_000_000 and not self._ignored_nodata
         return self._in_units(
-            *self._in_fewer(window, height, width, Resampling.average if average else Resampling.nearest)
+            *self._read_smaller(window, height, width, Resampling.average if average else Resampling.nearest)
         )
 
     def read_raw_reduced(self, window: Window, height: int, width: int) -> tuple[npt.NDArray[Any], Bool]:
         """As :meth:`read_raw`, for a window inside the file, in fewer pixels: values of single pixels."""
-        return self._in_fewer(window, height, width, Resampling.nearest)
+        return self._read_smaller(window, height, width, Resampling.nearest)
 
-    def _in_fewer(
+    def _read_smaller(
         self, window: Window, height: int, width: int, method: Resampling
     ) -> tuple[npt.NDArray[Any], Bool]:
-        on_file = self._in_file(window)
+        on_file = self._file_window(window)
         place = on_file.to_rasterio()
         options = {"window": place, "out_shape": (len(self._indexes), height, width)}
         try:
@@ -212,7 +212,7 @@ class RasterSource:
         inside = window.intersection(self.grid.window)
         if inside.is_empty:
             return np.zeros(shape, dtype=self.dtype), np.zeros(shape, dtype=np.bool_)
-        on_file = self._in_file(inside)
+        on_file = self._file_window(inside)
         place = on_file.to_rasterio()
         try:
             raw = self._read(window=place)
@@ -231,7 +231,7 @@ class RasterSource:
         out[:, rows, cols], known[:, rows, cols] = raw, valid
         return out, known
 
-    def _in_file(self, window: Window) -> Window:
+    def _file_window(self, window: Window) -> Window:
         """A window of :attr:`grid` as a window of the file, which may be upside down or mirrored."""
         row = self.grid.height - window.row_stop if self._flip_rows else window.row
         col = self.grid.width - window.col_stop if self._flip_cols else window.col
@@ -256,9 +256,9 @@ class RasterSource:
             if np.isnan(value):
                 valid[place] &= ~np.isnan(band)
             else:
-                valid[place] &= band != self._as_in(place, value)
+                valid[place] &= band != self._in_type_of(place, value)
         if self._nodata is not None:
-            same = [band == self._as_in(place, self._nodata) for place, band in enumerate(raw)]
+            same = [band == self._in_type_of(place, self._nodata) for place, band in enumerate(raw)]
             valid &= ~np.logical_and.reduce(same)
         if self._flip_rows:
             raw, valid = raw[:, ::-1], valid[:, ::-1]
@@ -266,7 +266,7 @@ class RasterSource:
             raw, valid = raw[:, :, ::-1], valid[:, :, ::-1]
         return raw, valid
 
-    def _as_in(self, place: int, value: float) -> Any:
+    def _in_type_of(self, place: int, value: float) -> Any:
         """A nodata value in a band's type: given as a float64, it may equal a float32 only once rounded."""
         dtype = self._dtypes[place]
         with np.errstate(over="ignore"):

@@ -156,7 +156,7 @@ def match_window(window: MatchWindow, rows: float, cols: float, surface: Float64
 
 
 class _Step:
-    """One Gauss-Newton step at a shift, from PAN and its slopes, and from what the bands leave of both."""
+    """One Gauss-Newton step at a shift, from PAN, its slopes, and the residuals of both after the bands."""
 
     def __init__(self, window: MatchWindow, at: Float64) -> None:
         pan = window.pan_at(*at)

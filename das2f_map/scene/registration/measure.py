@@ -208,23 +208,31 @@ def _report(
         fit_after=after,
         varies=varies,
         variation=variation,
-        windows=tuple(
-            WindowShift(
-                row=w.window.row,
-                col=w.window.col,
-                height=w.window.height,
-                width=w.window.width,
-                rows=float(s[0]),
-                cols=float(s[1]),
-                sigma_rows=math.sqrt(c[0, 0]),
-                sigma_cols=math.sqrt(c[1, 1]),
-                residual_rows=float(s[0]) - rows,
-                residual_cols=float(s[1]) - cols,
-                fit=m.fit,
-                agrees=bool(a),
-            )
-            for (w, m), s, c, a in zip(matches, shifts, covariances, found.agrees, strict=True)
-        ),
+        windows=_window_shifts(matches, shifts, covariances, found),
+    )
+
+
+def _window_shifts(
+    matches: list[tuple[MatchWindow, Match]], shifts: Float64, covariances: Float64, found: Consensus
+) -> tuple[WindowShift, ...]:
+    """The report of each matched window; ``shifts`` (n, 2) and ``covariances`` (n, 2, 2) in PAN pixels."""
+    rows, cols = (float(v) for v in found.shift)
+    return tuple(
+        WindowShift(
+            row=w.window.row,
+            col=w.window.col,
+            height=w.window.height,
+            width=w.window.width,
+            rows=float(s[0]),
+            cols=float(s[1]),
+            sigma_rows=math.sqrt(c[0, 0]),
+            sigma_cols=math.sqrt(c[1, 1]),
+            residual_rows=float(s[0]) - rows,
+            residual_cols=float(s[1]) - cols,
+            fit=m.fit,
+            agrees=bool(a),
+        )
+        for (w, m), s, c, a in zip(matches, shifts, covariances, found.agrees, strict=True)
     )
 
 

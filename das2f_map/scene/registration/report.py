@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from das2f_map.scene.common_grid.shift import PanShift
 
 ShiftAction = Literal["correct", "leave", "refuse"]
-"""What is done about a measured shift."""
+"""The action on a measured shift."""
 
 CoregisterMode = Literal["auto", "on", "off"]
 """Whether a shift is corrected, see :func:`das2f_map.scene.registration.coregister`."""
@@ -95,7 +95,7 @@ class ShiftSummary(BaseModel):
     )
     fit_after: float | None = Field(description="the same R² with the shift corrected")
     varies: bool | None = Field(
-        description="whether the shift changes over the scene; null: too few windows to tell"
+        description="whether the shift changes over the scene; null: the windows cannot tell"
     )
     variation: ShiftVariation | None
 
@@ -134,6 +134,6 @@ class CoregistrationReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: CoregisterMode = Field(description="what the user asked for")
+    mode: CoregisterMode = Field(description="the mode that the user chose")
     corrected: bool
     measured: ShiftSummary | None = Field(description="null if nothing was measured")
