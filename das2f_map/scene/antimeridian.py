@@ -1,12 +1,12 @@
 """Coordinate reference systems whose x coordinates repeat around the world.
 
-In a geographic system, and on a map that is a cylinder unrolled (Mercator, Web Mercator, equidistant
-cylindrical), a place has many x coordinates: -75, 285 and -435 degrees are one meridian. A file goes on past
-180 degrees where the place it shows does, and may count from 0 to 360; PROJ gives the x between -180 and
-180. So x coordinates that come out of a conversion, or of another file, are moved by whole turns around the
-world to where the grid that they are used with has its own.
+In a geographic CRS, and on a map that is an unrolled cylinder (Mercator, Web Mercator, equidistant
+cylindrical), a place has many x coordinates: -75, 285 and -435 degrees are one meridian. A file that shows a
+place on the 180th meridian goes on past 180 degrees, and a file may count from 0 to 360. PROJ gives x between
+-180 and 180. So x coordinates from a conversion or from another file are moved by whole turns around the
+world, to the turn of the grid that they are used with.
 
-All functions leave their input as it is in other systems, where nothing repeats.
+In other CRSs nothing repeats, and all functions leave their input as it is.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
 _TURNS = (-1, 1, -2, 2)
-"""Whole turns by which files of one place are apart: -180 to 180, 0 to 360 and a bit beyond."""
+"""Whole turns by which files of one place may differ: they count -180 to 180, 0 to 360, or a bit beyond."""
 
 
 def near(x: Float64 | float, where: Float64 | float, crs: CRS) -> Float64:
     """x coordinates moved by whole turns to within half a turn of ``where``.
 
-    Those that are there already stay the same to the last bit.
+    Coordinates that lie there already stay the same to the last bit.
     """
     x = np.asarray(x, dtype=np.float64)
     period = _x_period(crs)
@@ -50,7 +50,7 @@ def near(x: Float64 | float, where: Float64 | float, crs: CRS) -> Float64:
 
 
 def moved_beside(grid: Grid, other: Grid) -> Grid:
-    """A grid moved by whole turns to where another one, in the same CRS, is nearest."""
+    """A grid moved by whole turns to the place nearest to another grid in the same CRS."""
     period = _x_period(grid.crs)
     turns = 0 if period is None else round((_centre(other) - _centre(grid)) / period)
     if period is None or turns == 0:
@@ -59,9 +59,9 @@ def moved_beside(grid: Grid, other: Grid) -> Grid:
 
 
 def turns_within(grid: Grid) -> tuple[tuple[float, float], ...]:
-    """Rows and columns by which the same places lie apart on a grid around the world.
+    """Offsets, as (rows, columns), between pixels that show the same place on a grid around the world.
 
-    The first pair is (0, 0). It is the only one on a grid that goes at most half around the world.
+    The first pair is (0, 0). It is the only one for a grid that goes at most half around the world.
     """
     found = _turns(grid)
     around = len(found) > 1 and math.hypot(*found[1]) < 2 * math.hypot(grid.height, grid.width)
@@ -70,16 +70,16 @@ def turns_within(grid: Grid) -> tuple[tuple[float, float], ...]:
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """Positions that lie in a raster.
+    """Positions that lie in a raster, and the window that holds them.
 
     Attributes
     ----------
     window:
-        The smallest window of the raster that holds them.
+        The smallest window of the raster that holds the positions.
     inside:
-        bool, in the shape of the positions that were asked for: it lies in the raster.
+        bool, in the shape of the requested positions: the position lies in the raster.
     row, col:
-        float64 (n,) for those: pixels from the window's first row and column.
+        float64 (n,), for each position inside: pixels from the window's first row and column.
     """
 
     window: Window
@@ -94,17 +94,17 @@ class Lookup:
 
 
 def lookups(raster: Grid, row: Float64, col: Float64) -> Iterator[Lookup]:
-    """Where to look up positions in a raster.
+    """The windows of a raster in which positions lie; none if no position lies in the raster.
 
-    A scene that leads over the seam of a raster around the world lies on either side of it, so there may be
-    more than one lookup; there is none if no position lies in the raster.
+    There may be more than one: a scene that crosses the seam of a raster around the world lies at both of its
+    ends.
 
     Parameters
     ----------
     raster:
         Grid of the raster.
     row, col:
-        float64, of equal shape: positions in its pixels, NaN for none.
+        float64, of equal shape: positions in the raster's pixels; NaN for no position.
     """
     for rows, cols in turns_within(raster):
         r, c = row + rows, col + cols
@@ -119,10 +119,10 @@ def lookups(raster: Grid, row: Float64, col: Float64) -> Iterator[Lookup]:
 
 
 def moved_onto(parts: Geometries, grid: Grid) -> tuple[Geometries, Int64]:
-    """Shapes in pixels of a grid, where the grid has them, and the shape each was: both ``(parts,)``.
+    """Shapes in pixels moved by whole turns onto a grid, and the index each had before: both ``(parts,)``.
 
-    Where a shape touches the grid only after whole turns around the world (-179.99 is 180.01), it is moved
-    there, and those that do not touch the grid are left out. Otherwise all are as they were.
+    If some shape touches the grid only after whole turns around the world (-179.99 is 180.01), such shapes
+    are moved, and shapes that never touch the grid are left out. Otherwise all shapes stay as they are.
     """
     unmoved = np.arange(parts.size)
     bounds = shapely.bounds(parts)
@@ -143,16 +143,16 @@ def in_one_piece(shapes: Geometries, crs: CRS, before: Geometries, crs_before: C
     Parameters
     ----------
     shapes, crs:
-        As the conversion gives them.
+        Shapes after the conversion.
     before, crs_before:
-        The same shapes before it.
+        The same shapes before the conversion.
     """
     period, period_before = _x_period(crs), _x_period(crs_before)
     if period is None:
         return shapes
     torn = _width(shapes) > period / 2
     if period_before is not None:
-        # Half around the world already: an edge may well lead from one end of the map to the other.
+        # A shape as wide before is not torn: its edges may lead from one end of the map to the other.
         torn &= _width(before) <= period_before / 2
     if not torn.any():
         return shapes
@@ -164,7 +164,7 @@ def in_one_piece(shapes: Geometries, crs: CRS, before: Geometries, crs_before: C
 def box_turns(box: Box, crs: CRS) -> tuple[Box, ...]:
     """A box, and the boxes whole turns away that hold the same places.
 
-    The first is the box itself; there is none if the box is wider than a turn and holds all longitudes.
+    The first is the box as given. There is none if the box is wider than a turn: it holds all longitudes.
     """
     period = _x_period(crs)
     if period is None:
@@ -176,7 +176,7 @@ def box_turns(box: Box, crs: CRS) -> tuple[Box, ...]:
 
 
 def _x_period(crs: CRS) -> float | None:
-    """Distance in x, in the system's own unit, after which its places come again; ``None`` if they do not."""
+    """Distance in x, in the CRS's unit, after which places repeat; ``None`` if they do not."""
     return _period(crs.to_wkt()) if crs else None
 
 
@@ -191,7 +191,7 @@ def _period(wkt: str) -> float | None:
         return math.tau / unit
     if not crs.is_projected:
         return None
-    # An unrolled cylinder is known by its x: proportional to longitude, whatever the latitude.
+    # On an unrolled cylinder, x is proportional to longitude at every latitude.
     degree = math.radians(1) / unit
     lon, lat = np.meshgrid(
         np.array([-135.0, -45.0, 45.0, 135.0]) * degree, np.array([-50.0, 0.0, 50.0]) * degree
@@ -202,7 +202,7 @@ def _period(wkt: str) -> float | None:
         return None
     steps = np.diff(x, axis=1)
     quarter = float(np.median(steps))
-    # One step may lead over the seam, which lies anywhere: it goes three quarters back.
+    # One step may cross the seam, which may lie anywhere; this step goes back by three quarters of a turn.
     near = np.minimum(np.abs(steps - quarter), np.abs(steps + 3 * quarter))
     if not np.isfinite(x).all() or max(near.max(), np.ptp(x, axis=0).max()) > 1e-6 * abs(quarter):
         return None
@@ -210,7 +210,7 @@ def _period(wkt: str) -> float | None:
 
 
 def _turns(grid: Grid) -> tuple[tuple[float, float], ...]:
-    """As :func:`turns_within`, but on any grid whose places come again, however small."""
+    """As :func:`turns_within`, but for grids of any size in a CRS where places repeat."""
     period = _x_period(grid.crs)
     if period is None:
         return ((0.0, 0.0),)
@@ -226,12 +226,12 @@ def _width(shapes: Geometries) -> Float64:
     bounds = shapely.bounds(shapes)
     with np.errstate(invalid="ignore"):
         width = bounds[:, 2] - bounds[:, 0]
-    # A shape that cannot be converted has no width; others find it.
+    # A shape that cannot be converted has no finite width; callers refuse it elsewhere.
     return np.where(np.isfinite(width), width, 0.0)
 
 
 def _unwrapped(geometry: shapely.Geometry, period: float) -> shapely.Geometry:
-    """A shape torn apart by whole turns in one piece; a part around a pole has none and stays as it is."""
+    """A torn shape, made whole by moving its points by whole turns; a part around a pole stays as it is."""
     pieces = []
     for polygon in shapely.get_parts(geometry):
         if not isinstance(polygon, shapely.Polygon):
@@ -241,7 +241,7 @@ def _unwrapped(geometry: shapely.Geometry, period: float) -> shapely.Geometry:
         first = rings[0][0, 0]
         for xy in rings:
             xy[:, 0] = np.unwrap(xy[:, 0], period=period)
-            # Holes go where their outline is.
+            # A hole moves to the turn of its outline.
             xy[:, 0] -= period * np.round((xy[0, 0] - first) / period)
         closed = all(np.allclose(xy[0], xy[-1]) for xy in rings)
         pieces.append(shapely.Polygon(rings[0], rings[1:]) if closed else polygon)

@@ -33,18 +33,18 @@ _EDGE_PARTS = 64
 """Parts that an edge as long as the whole area is cut into before it is reprojected."""
 
 _EDGE = 1e-6
-"""Pixels by which an outline may reach over a pixel edge without touching the pixel beyond."""
+"""Pixels by which an outline may cross a pixel edge, by rounding, without touching the pixel beyond."""
 
 
 class Area:
-    """Polygons on a grid. Made by :meth:`from_file`.
+    """An area of interest: polygons on a grid. Made by :meth:`from_file`.
 
     Attributes
     ----------
     grid:
         The grid that windows and masks refer to.
     window:
-        The smallest window of the grid that holds the area's part inside it.
+        The smallest window that holds the part of the area inside the grid.
     """
 
     def __init__(self, geometries: npt.NDArray[np.object_], grid: Grid, window: Window) -> None:
@@ -54,19 +54,19 @@ class Area:
 
     @classmethod
     def from_file(cls, path: str | Path, grid: Grid) -> Area:
-        """Read the polygons of a vector file, of all its layers, and bring them to a grid.
+        """The area of all polygons in all layers of a vector file, on a grid.
 
         Parameters
         ----------
         path:
             Any vector file that GDAL reads, in any CRS.
         grid:
-            Where masks are wanted: the MS grid of a pair.
+            The grid of the masks: the MS grid of a pair.
 
         Raises
         ------
         InputError
-            The file is missing or not a vector file, has no CRS, has no polygons or something beside
+            The file is missing or not a vector file, has no CRS, has no polygons, has features other than
             polygons, or covers no pixel centre of the grid.
         """
         label = f"area file {path}"
@@ -81,14 +81,14 @@ class Area:
 
     @classmethod
     def inside(cls, path: str | Path, grid: Grid, label: str, *, may_be_empty: bool = True) -> Area | None:
-        """As :meth:`from_file`, but ``None`` where nothing lies in the grid.
+        """As :meth:`from_file`, but ``None`` if no polygon touches the grid.
 
         Parameters
         ----------
         label:
-            What the file is called in messages.
+            Name of the file in messages.
         may_be_empty:
-            ``None`` for a file without any polygon, too.
+            Whether a file without any feature gives ``None``, too, and not an error.
         """
         frame = _polygons(path, label, may_be_empty=may_be_empty)
         if not len(frame):
@@ -97,14 +97,14 @@ class Area:
         if not geometries.size:
             return None
         left, top, right, bottom = shapely.total_bounds(geometries)
-        # Outlines along pixel edges miss them by rounding: no further row or column for that.
+        # Rounding moves outlines off the pixel edges they run along; that must not add a row or column.
         row, col = math.floor(top + _EDGE), math.floor(left + _EDGE)
         bounding = Window(row, col, math.ceil(bottom - _EDGE) - row, math.ceil(right - _EDGE) - col)
         window = bounding.intersection(grid.window)
         return None if window.is_empty else cls(geometries, grid, window)
 
     def mask(self, window: Window) -> Bool:
-        """Pixels whose centre lies inside the area: bool (h, w) for a window of the grid."""
+        """Whether the centre of each pixel of a window lies inside the area, bool (h, w)."""
         shape = (window.height, window.width)
         here = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
         found = self._tree.geometries[self._tree.query(here)]
@@ -138,7 +138,7 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
         raise InputError(f"{label} has no polygons: it is empty", "draw at least one polygon")
     collections = any((f.geometry.geom_type == "GeometryCollection").any() for f in frames)
     if collections:
-        frames = [_taken_apart(f) for f in frames]
+        frames = [_single_parts_of(f) for f in frames]
     kinds = sorted({str(k) for f in frames for k in f.geometry.geom_type.unique()})
     others = [k for k in kinds if k not in ("Polygon", "MultiPolygon")]
     if others:
@@ -162,14 +162,14 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
     )
 
 
-def _taken_apart(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """Geometries that are no collections, of features whose attributes do not matter."""
+def _single_parts_of(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """The single parts of a frame's geometries, without attributes."""
     parts, _ = single_parts(frame.geometry.to_numpy())
     return geopandas.GeoDataFrame(geometry=parts[~shapely.is_empty(parts)], crs=frame.crs)
 
 
 def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArray[np.object_]:
-    """Valid single polygons in pixels of the grid, x along columns; none if all are far from it."""
+    """Valid single polygons in pixels of the grid, x along columns; empty if all are far from the grid."""
     shapes = frame.geometry
     crs = grid.crs.to_wkt()
     if shapes.crs != crs:
@@ -177,7 +177,7 @@ def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArr
         if not len(shapes):
             return np.empty(0, dtype=object)
         left, bottom, right, top = shapes.total_bounds
-        # A straight edge of one CRS is a curve in another.
+        # Edges get more points before reprojection: a straight edge in one CRS is a curve in another.
         shapes = reprojected(shapes.segmentize(max(right - left, top - bottom) / _EDGE_PARTS), crs)
     geometries = shapes.to_numpy()
     finite = np.isfinite(shapely.bounds(geometries)).all(axis=1)

@@ -1,14 +1,15 @@
-"""Which band of a file is which: by number, by name, by colour.
+"""Find the bands of a file that a model needs: by number, by name, by colour.
 
-A band's *role* is the plain name of what it measures (``blue``, ``red_edge_2``, ``nir``…), read from the
-file's band description or else its colour interpretation. Numbers after a B are satellites' own
-(``B2``, ``SR_B5``, ``B8A``); they have a role only where the set of them tells the satellite.
+A band's *role* is the plain name of the light that it measures (``blue``, ``red_edge_2``, ``nir``…). It is
+read from the file's band description, or else from the colour interpretation. Numbers after a B (``B2``,
+``SR_B5``, ``B8A``) differ from satellite to satellite. They have a role only if all of them together tell the
+satellite.
 
-Matching the bands that a model wants to those of a file goes in this order:
+The bands that a model wants are matched to those of a file in this order:
 
-1. what the user says (``--bands``),
+1. the user's choice (``--bands``),
 2. equal names, then equal roles,
-3. bands without a role, in their order, if the file has exactly as many bands as are wanted.
+3. bands without a role, in their order, if exactly as many bands are left in the file as are still wanted.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from typing import Literal
 from das2f_map.errors import InputError
 
 GivenBands = Mapping[str, int | str]
-"""What a user says: a model's band name → number of the band in the file, from 1, or its name there."""
+"""The user's choice: a model's band name → number of the band in the file, from 1, or its name there."""
 
 
 @dataclass(frozen=True)
 class FileBand:
-    """A band as the file has it.
+    """A band of a file.
 
     Attributes
     ----------
     number:
-        In the file, from 1.
+        Number in the file, from 1.
     name:
-        Description, else colour, else ``band_N``.
+        The band's description, else its colour, else ``band_N``.
     alpha:
-        Marked as transparency: a mask, no measurement.
+        Whether the band is transparency, which is a mask and no measurement.
     """
 
     number: int
@@ -51,9 +52,9 @@ class BandChoice:
     Attributes
     ----------
     role:
-        The model's name for it.
+        Name of the model's band.
     number, name:
-        In the file, as :class:`FileBand` has them.
+        Number and name in the file, as in :class:`FileBand`.
     how:
         ``given`` by the user, found by ``name``, or taken by its ``place``.
     """
@@ -69,11 +70,11 @@ class BandChoice:
 
 
 class UnmatchedBands(InputError):
-    """A file does not have the bands that a model needs, as far as its names and numbers tell."""
+    """Raised if a file's band names and numbers do not give exactly the bands that a model needs."""
 
 
 _WORDS = (
-    # Longer terms first: what is found is taken out before the next is looked for.
+    # Longer terms first: each term that is found is cut out of the name before the next is searched.
     ("coastal", r"coastal(?: blue)?|aerosol|ultra ?blue|deep ?blue|violet"),
     ("red_edge", r"(?:red ?edge|vre) ?(?P<n>\d)?"),
     ("nir_2", r"nir ?2|narrow nir|nir narrow"),
@@ -117,7 +118,7 @@ _LANDSAT8 = dict(
 
 
 def roles_of(names: Sequence[str]) -> tuple[str | None, ...]:
-    """The role of each band name, ``None`` where it tells nothing; numbers are judged together."""
+    """The role of each band name, ``None`` if it has none; all numbered names together tell the satellite."""
     plain = [_plain(n) for n in names]
     numbered = [p for p in plain if _NUMBERED.fullmatch(p)]
     satellite = _satellite(numbered)
@@ -147,28 +148,29 @@ def _role(plain: str, satellite: Mapping[str, str]) -> str | None:
 
 
 def _satellite(names: Sequence[str]) -> Mapping[str, str]:
-    """What the numbers of plain band names mean, if they leave no doubt together."""
+    """Number → role, if the numbers of plain band names together leave no doubt about the satellite."""
     numbers = {m[1] for m in map(_NUMBERED.fullmatch, names) if m}
     sentinel = {"8a", "12"} & numbers
     if numbers >= {"2", "3", "4", "8"} and (sentinel or "5" not in numbers):
         return _SENTINEL2
     if sentinel or not numbers >= {"2", "3", "4", "5"} or any(map(_OLD_LANDSAT.search, names)):
         return {}
-    # Landsat 4 to 7 number from blue on where Landsat 8 and 9 have coastal: B1 to B7 may be either's.
+    # B1 is blue on Landsat 4 to 7, but coastal on Landsat 8 and 9. So B1 to B7 may be either's.
     if any(map(_NEW_LANDSAT.search, names)):
         return _LANDSAT8
-    # Their surface reflectance has no band 6, so 1 or 7 without it may be theirs.
+    # Surface reflectance of Landsat 4 to 7 has no band 6. So 1 or 7 may be theirs, unless 6 and 7 are both
+    # there.
     old = bool({"1", "7"} & numbers) and not numbers >= {"6", "7"}
     if any(map(_REFLECTANCE.match, names)) and not (old or "8" in numbers):
         return _LANDSAT8
-    # Single ones of these numbers may be Sentinel-2's.
+    # 8 to 11 together, or 9 or 10 without 8, are Landsat's; other choices may be Sentinel-2's.
     if numbers >= {"8", "9", "10", "11"} or ("8" not in numbers and {"9", "10"} & numbers):
         return _LANDSAT8
     return {}
 
 
 def parse_bands(text: str) -> dict[str, int | str]:
-    """``"blue=3,green=B3"`` as a mapping. Raises ``ValueError`` with a clear message."""
+    """The mapping in a text such as ``"blue=3,green=B3"``. Raises ``ValueError`` with a clear message."""
     result: dict[str, int | str] = {}
     for part in text.split(","):
         role, equals, band = (p.strip() for p in part.partition("="))
@@ -191,7 +193,7 @@ def own_bands(bands: Sequence[FileBand]) -> tuple[BandChoice, ...]:
 
 
 def given_bands(given: GivenBands, bands: Sequence[FileBand], path: str) -> tuple[BandChoice, ...]:
-    """The bands a user names, in the order named. Raises :class:`InputError` for unknown and doubled ones."""
+    """The bands that a user names, in that order. Raises :class:`InputError` for unknown or repeated ones."""
     if not given:
         raise InputError("no bands are named", "name all that are to be used, e.g. --bands blue=3,green=2")
     chosen = tuple(
@@ -242,18 +244,18 @@ def match_bands(
     wanted:
         A model's band names.
     bands:
-        All of the file, alpha included.
+        All bands of the file, alpha included.
     given:
-        What the user says, for all or some of them.
+        The user's choice, for some or all of the wanted bands.
     path:
-        Of the file, for messages.
+        The file's path, for messages.
 
     Raises
     ------
     InputError
-        ``given`` names a band that is not there, or one twice.
+        ``given`` names a band that the file lacks, or one band twice.
     UnmatchedBands
-        There is not exactly one band for each.
+        The file does not have exactly one band for each wanted band.
     """
     keys = _keys(wanted)
     chosen: dict[str, BandChoice] = {}
@@ -291,7 +293,7 @@ def match_bands(
         roles[b.number] is not None and key.rstrip("_0123456789") in known
         for (key, _), b in zip(left, rest, strict=False)
     )
-    # Who names some bands names all that have no names of their own: the order of the rest is a guess then.
+    # A user who names one nameless band has reason to doubt the order, so two or more may not go by place.
     guess = bool(given) and len(left) > 1
     if left and (len(left) != len(rest) or contradicts or guess):
         raise _unmatched(wanted, [n for _, n in left], bands, path)
@@ -304,7 +306,7 @@ def match_bands(
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """Roles, or the names themselves where they have none or share one."""
+    """The role of each name; the name itself if it has no role or shares one."""
     roles = roles_of(names)
     return [
         r if r is not None and roles.count(r) == 1 else n.casefold()

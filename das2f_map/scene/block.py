@@ -1,4 +1,4 @@
-"""A block of a scene with its halo, and how what lies beyond the scene's border is read."""
+"""A block of a scene with its halo, which beyond the scene's border is a reflection."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class SceneBlock:
     window:
         Target pixels, MS pixels of the common grid.
     before, after:
-        Halo above and left of the window, below and right of it; MS pixels.
+        Halo above and left of the window, and below and right of it; MS pixels.
     ms:
         float32 (bands, h + before + after, w + before + after), file units, NaN where invalid.
     pan:
-        float32 (1, 4 × (h + before + after), 4 × (w + before + after)), the same.
+        float32 (1, 4 × (h + before + after), 4 × (w + before + after)), file units, NaN where invalid.
     valid:
         bool (h, w): the target is valid in every MS band and in all of its 16 PAN pixels, and not excluded
         by a mask.
     invalid:
-        bool (h + before + after, w + before + after): MS pixels without measurements in some MS band or in
-        some of their PAN pixels, filled or not.
+        bool (h + before + after, w + before + after): MS pixels without a measurement in some MS band or in
+        some of their PAN pixels, whether they are filled or not.
     """
 
     window: Window
@@ -46,21 +46,21 @@ class SceneBlock:
 def read_reflected(
     read: Callable[[Window], Float32], grid: Grid, window: Window, fill: int
 ) -> tuple[Float32, Bool]:
-    """A window of a grid that may reach beyond it, where it is the grid's reflection.
+    """Values of a window, reflected where it reaches beyond the grid.
 
     Parameters
     ----------
     read:
         Gives a window inside the grid, float32 (bands, h, w), NaN where invalid.
     grid, window:
-        The grid and what is wanted of it, in its pixels.
+        The grid and the window, in pixels of the grid.
     fill:
         Pixels from valid ones up to which invalid ones are filled.
 
     Returns
     -------
     tuple
-        Values, float32 (bands, h, w), and where some band is invalid, bool (h, w), filled or not.
+        Values, float32 (bands, h, w), and bool (h, w): some band is invalid, whether it is filled or not.
     """
     rows = _reflected(window.row, window.row_stop, grid.height)
     cols = _reflected(window.col, window.col_stop, grid.width)
@@ -69,7 +69,7 @@ def read_reflected(
     values = read(inside)
     invalid = np.asarray(~np.isfinite(values).all(axis=0))
     if fill and invalid.any():
-        # What a pixel is filled with depends on the pixels so far around it.
+        # The value that fills a pixel depends on pixels up to this distance around it.
         wide = inside.padded(fill, fill).intersection(grid.window)
         top, left = row - wide.row, col - wide.col
         values = fill_invalid(read(wide), fill)[:, top : top + inside.height, left : left + inside.width]

@@ -1,10 +1,10 @@
-"""Invalid pixels around valid ones: how many a patch has, and what the network sees in their place.
+"""Fill invalid pixels around valid ones, and count the invalid pixels of patches.
 
-Invalid pixels are filled ring by ring from the valid area outwards: each takes the mean of its neighbours
-(of the eight around it) that are valid or in an earlier ring. What a pixel becomes depends only on pixels
-within ``radius`` of it, so it is the same in every block that has so much around it, and the same for all
-patches that see it. It lies between the smallest and the largest valid value around; nothing comes from
-the nodata value or from the other side of the image. Each band is filled by itself.
+Invalid pixels are filled ring by ring from the valid area outwards. Each takes the mean of those of its eight
+neighbours that are valid or in an earlier ring. Its value depends only on pixels within ``radius`` of it. So
+it is the same in every block with a margin that wide, and the same for all patches that see the pixel. It
+lies between the smallest and the largest valid value around; neither the nodata value nor the other side of
+the image enters it. Each band is filled separately.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _AROUND = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 
 
 
 def fill_invalid(values: Float32, radius: int) -> Float32:
-    """Invalid pixels within ``radius`` (Chebyshev distance) of valid ones filled, see the module's note.
+    """Values with invalid pixels filled up to a distance from valid ones, see the module's note.
 
     Parameters
     ----------
     values:
         float32 (bands, h, w), NaN where invalid.
     radius:
-        Pixels.
+        Chebyshev distance from valid pixels, pixels.
 
     Returns
     -------
-    float32 (bands, h, w), NaN farther from valid pixels.
+    float32 (bands, h, w), NaN farther than ``radius`` from valid pixels.
     """
     out = values.copy()
     for plane in out:
@@ -56,7 +56,7 @@ def fill_invalid(values: Float32, radius: int) -> Float32:
 
 
 def _grown(mask: Bool) -> Bool:
-    """With the eight pixels around each pixel."""
+    """A mask grown by the eight pixels around each of its pixels."""
     out = mask.copy()
     out[1:] |= mask[:-1]
     out[:-1] |= mask[1:]

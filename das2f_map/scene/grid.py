@@ -47,7 +47,7 @@ class Window:
         return Window(self.row - before, self.col - before, self.height + extra, self.width + extra)
 
     def intersection(self, other: Window) -> Window:
-        """The common part; empty (size 0) if there is none."""
+        """The part common to both windows; empty (size 0) if there is none."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         return Window(
             row,

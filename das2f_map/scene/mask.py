@@ -1,9 +1,10 @@
-"""Pixels that are excluded from the map by a file: clouds, shadows, anything.
+"""Masks: files that exclude pixels from the map, such as clouds and shadows.
 
-The file is a vector file (inside its polygons is excluded) or a raster of one band (pixels with certain
-values or bits are), in any CRS and on any grid. It is looked up at the centres of the 4 × 4 PAN-scale pixels
-of each MS pixel, which is excluded if at least half of them are. Outside the file, and where a raster
-mask has nodata, nothing is excluded; a nodata value that is chosen by its number is a value like others.
+A mask is a vector file or a raster of one band, in any CRS and on any grid. A vector file excludes the inside
+of its polygons; a raster excludes pixels with certain values or bits. The mask is looked up at the centres of
+the 4 × 4 PAN-scale pixels of each MS pixel. An MS pixel is excluded if at least half of these are. Nothing
+is excluded outside the file, nor where a raster has nodata. If the user chooses the nodata value by its
+number, it is a value like any other.
 """
 
 from __future__ import annotations
@@ -37,30 +38,30 @@ from das2f_map.types import Bool
 
 _HALF = PAN_PER_MS * PAN_PER_MS // 2
 _OUTLINE_PARTS = 64
-"""Of each side of the scene: straight in one CRS is a curve in another."""
+"""Parts that each side of the scene is cut into: a straight line in one CRS is a curve in another."""
 
 _STRIP = 64
-"""MS pixel rows looked up at a time: a mask may be far finer than the scene."""
+"""MS pixel rows that are looked up at a time, to bound memory: a mask may be far finer than the scene."""
 
 _PROBE, _PROBE_BLOCK = 500_000, 128
-"""MS pixels looked at for one that is excluded, and MS pixels a side of a block of them."""
+"""MS pixels that are searched for an excluded one, and the side of the blocks they are read in, MS pixels."""
 
 _NUMBERS = re.compile(r"(-?\d+)(?:\s*-\s*(-?\d+))?")
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """What a user excludes.
+    """A mask file and the pixels of it that a user excludes.
 
     Attributes
     ----------
     path:
         Vector or raster file.
     values:
-        Of a raster: these values are excluded; none: all but 0.
+        Values of a raster that are excluded; if empty, all values but 0.
     bits:
-        Of a raster, instead: pixels with any of these bits set are, 0 the lowest. Negative numbers have
-        the bits of their two's complement in the raster's own type.
+        Bits of a raster, in place of values: pixels with any of them set are excluded. Bit 0 is the lowest.
+        Negative numbers have the bits of their two's complement in the raster's own type.
     """
 
     path: str | Path
@@ -96,7 +97,7 @@ class SceneMask:
         self._grids = grids
         self._map = _map_to(source, grids.pan) if isinstance(source, RasterSource) else None
         self.covered = _covered(grids.ms, source.grid) if isinstance(source, RasterSource) else 1.0
-        """Part of the scene that a raster covers, 0..1."""
+        """Part of the scene that a raster mask covers, 0..1; 1 for a vector mask."""
 
     def excluded(self, window: Window) -> Bool:
         """Which MS pixels of a window of the common grid are excluded, bool (h, w)."""
@@ -113,7 +114,7 @@ class SceneMask:
         )
 
     def _fine(self, window: Window) -> Bool:
-        """At PAN scale, for a window of MS pixels."""
+        """Which PAN-scale pixels of a window of MS pixels are excluded, bool (4 h, 4 w)."""
         fine = window.refined(PAN_PER_MS)
         if self._source is None:
             return np.zeros((fine.height, fine.width), dtype=np.bool_)
@@ -128,7 +129,7 @@ class SceneMask:
         return out
 
     def at_a_glance(self, coarse: Grid) -> Bool:
-        """What is excluded at the centres of a grid with much larger pixels, bool (h, w), for a picture."""
+        """Which pixels of a much coarser grid are excluded at their centres, bool (h, w), for a picture."""
         out = np.zeros((coarse.height, coarse.width), dtype=np.bool_)
         if isinstance(self._source, Area):
             area = Area.inside(self.file.path, coarse, f"mask file {self.file.path}")
@@ -142,7 +143,7 @@ class SceneMask:
         return out
 
     def _chosen(self, source: RasterSource, raw: npt.NDArray[Any], valid: Bool) -> Bool:
-        """Of values read inside the file, which are valid or not."""
+        """Which pixels the user excludes, given the file's own values and whether they are valid."""
         if self.file.bits:
             wanted = np.array(sum(1 << b for b in set(self.file.bits)), dtype=np.uint64)
             return np.asarray((raw.astype(np.int64).view(np.uint64) & wanted) != 0) & valid
@@ -151,11 +152,11 @@ class SceneMask:
             if nodata in self.file.values:
                 valid = valid | (raw == nodata)
             return np.asarray(np.isin(raw, self.file.values) & valid)
-        # NaN is no measurement, declared or not.
+        # NaN excludes nothing, even where the file does not declare it as nodata.
         return np.asarray((raw != 0) & (raw == raw) & valid)
 
     def notices(self) -> tuple[str, ...]:
-        """What a user should know, a sentence each."""
+        """Sentences on the mask that a user should read."""
         if self._source is None:
             return (f"mask {self.file.path} has no polygon in the scene: it excludes nothing",)
         notices = []
@@ -163,13 +164,16 @@ class SceneMask:
             notices.append(
                 f"mask {self.file.path} covers only a part of the scene: it excludes nothing beyond"
             )
-        if self._finds_nothing:
-            notices.append(self._finds_nothing)
+        if self._nothing_chosen_notice:
+            notices.append(self._nothing_chosen_notice)
         return tuple(notices)
 
     @cached_property
-    def _finds_nothing(self) -> str | None:
-        """A sentence if what was chosen by number is nowhere: a wrong number looks like a clear sky."""
+    def _nothing_chosen_notice(self) -> str | None:
+        """A notice if no pixel has the chosen values or bits, else ``None``.
+
+        Without it a user could take a wrong number for a clear sky.
+        """
         if not (self.file.values or self.file.bits):
             return None
         scene, seen = self._grids.ms.window, 0
@@ -185,7 +189,7 @@ class SceneMask:
         return f"mask {self.file.path} excludes nothing{where}: its chosen {none}"
 
     def report(self) -> MaskReport:
-        """What is excluded, for a report."""
+        """The mask file, the user's choice and the notices, for a report."""
         return MaskReport(
             path=str(self.file.path),
             values=list(self.file.values) or None,
@@ -213,16 +217,17 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
     Parameters
     ----------
     file:
-        Path, and what of it is excluded.
+        The file, and the values or bits of it that are excluded.
     grids:
         The scene's common grid.
 
     Raises
     ------
     InputError
-        It is missing, neither raster nor vector, has no CRS, several bands, lines or points; values or
-        bits are asked of polygons, bits of numbers that are not whole, or bits or values alone that its
-        type cannot hold; a raster lies elsewhere.
+        The file is missing, is neither raster nor vector, has no CRS, several bands, or lines or points.
+        Values or bits are chosen of a vector file, or bits of a raster whose values are not integers.
+        The raster's type lacks one of the bits, or cannot hold any of the values. The raster does not
+        touch the scene.
     """
     label = f"mask file {file.path}"
     if file.values and file.bits:
@@ -250,13 +255,13 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
         if mask.covered == 0:
             raise InputError(f"{label} does not touch the scene", "check that it belongs to this scene")
         return mask
-    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
+    except BaseException:  # an interrupt, too, must not leave the file open
         source.close()
         raise
 
 
 def _refuse_impossible(file: MaskFile, dtype: np.dtype[Any], label: str) -> None:
-    """Values and bits that no pixel of the type can have."""
+    """Raise ``InputError`` if the raster's type lacks one of the bits, or can hold none of the values."""
     if not np.issubdtype(dtype, np.integer):
         return
     limits = np.iinfo(dtype)
@@ -277,7 +282,7 @@ def _refuse_impossible(file: MaskFile, dtype: np.dtype[Any], label: str) -> None
 def _map_to(source: RasterSource, scene: Grid) -> PixelMap:
     try:
         return map_between(scene, source.grid)
-    except InputError as error:  # which calls them MS and PAN
+    except InputError as error:  # its message calls the two files MS and PAN
         raise InputError(
             f"mask file {source.path} cannot be laid over the scene: its coordinate reference system cannot "
             "be converted to that of the MS file",
@@ -294,13 +299,16 @@ def _is_raster(path: str | Path) -> bool:
 
 
 def _covered(scene: Grid, mask: Grid) -> float:
-    """Part of the scene that a mask covers, by outlines; the scene's leads through its outer centres."""
+    """Part of the scene that a mask covers, 0..1, by their outlines.
+
+    The scene's outline leads through the centres of its outer PAN-scale pixels, where the mask is looked up.
+    """
     steps = np.linspace(0.0, 1.0, _OUTLINE_PARTS + 1)[:-1]
     zero, one = np.zeros_like(steps), np.ones_like(steps)
     margin = 0.5 / PAN_PER_MS
     row = margin + np.concatenate([zero, steps, one, 1 - steps]) * (scene.height - 2 * margin)
     col = margin + np.concatenate([steps, one, 1 - steps, zero]) * (scene.width - 2 * margin)
-    # In the mask's pixels: a mask of the whole world has no outline in most other systems.
+    # Compared in the mask's pixels: a mask of the whole world has no outline in most other CRSs.
     there = np.stack(map_between(scene, mask).positions(row, col), axis=1)
     there = there[np.isfinite(there).all(axis=1)]
     if len(there) < 3:

@@ -1,7 +1,7 @@
-"""The one reader of what a network sees: a window of a scene, normalised, with its halo.
+"""The one reader of a network's input: a window of a scene, normalised, with its halo.
 
-Maps, training, trials and benchmarks all read through it, so that a network meets in a map exactly what it
-was trained on.
+Maps, training, trials and benchmarks all read through it, so that a network gets the same input in a map as
+in training.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class InputBlock:
     window:
         Target pixels, MS pixels of the common grid.
     ms:
-        float32 (bands, h + halo, w + halo), normalised, finite. The halo is P - 1 MS pixels in all, or 2 R in
-        a block that was read for all turns (patches of P, which reach R pixels from their target at most).
+        float32 (bands, h + halo, w + halo), normalised, finite. For patches of P × P MS pixels that reach at
+        most R pixels from their target, the halo is P - 1 MS pixels in all, or 2 R if read for all turns.
     pan:
         float32 (1, 4 × (h + halo), 4 × (w + halo)), normalised, finite.
     usable:
@@ -44,12 +44,12 @@ class InputBlock:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """A pair, its normalisation and the network's patch: all that decides what the network sees.
+    """The input of a network: a pair, its normalisation and the network's patch.
 
     Attributes
     ----------
     pair:
-        Open, with the model's bands in the model's order.
+        An open pair with the model's bands in the model's order.
     normalisation:
         Statistics of these bands and of PAN.
     patch:
@@ -77,7 +77,7 @@ class ModelInput:
         wanted:
             bool (h, w): targets that are needed; by default all.
         all_turns:
-            Read the same halo on all four sides, as wide as patches need that are turned or mirrored.
+            Read the same halo on all four sides, wide enough for patches that are turned or mirrored.
 
         Returns
         -------

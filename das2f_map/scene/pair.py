@@ -1,4 +1,4 @@
-"""A pair of files as one scene: opened, checked, put on a common grid and read block by block."""
+"""A pair of files as one scene: opened, checked, and read block by block on a common grid."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from das2f_map.scene.source import RasterSource
 from das2f_map.types import Float32
 
 ALIGNED_TAG = "DAS2F_MAP_ALIGNED"
-"""Metadata item of both files of a pair that was written aligned, the same in both."""
+"""Metadata item that both files of an aligned pair have, with the same value."""
 
 
 class ScenePair:
@@ -41,7 +41,7 @@ class ScenePair:
     Attributes
     ----------
     ms_path, pan_path:
-        As given, as text (they may be URLs).
+        The paths as given, as text (they may be URLs).
     grids:
         The common grid.
     strategy:
@@ -49,19 +49,19 @@ class ScenePair:
     ratio:
         MS over PAN pixel size, as the files have it.
     axis_ratios:
-        The same along rows and along columns of the MS image.
+        The ratio along rows and along columns of the MS image.
     shift:
-        Where PAN's content lies against that of MS, corrected in what is read; ``None`` if nothing is.
+        Shift of PAN's content against MS's that is corrected while reading; ``None`` for none.
     ms_gsd_m, pan_gsd_m:
-        Ground sample distance of the files, metres, in geographic CRSs too.
+        Ground sample distances of the files, metres, also for geographic CRSs.
     bands:
         The MS bands that are read, in this order: by default all but alpha, see :meth:`with_bands`.
     file_bands:
         All bands of the MS file.
     ms_dtype, pan_dtype:
-        As the files have it.
+        Data types of the files.
     notices:
-        What a user should know about the common grid, nodata and the mask, a sentence each.
+        Sentences on the common grid, nodata and the mask that a user should read.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class ScenePair:
         self._ms, self._pan = ms, pan
         self._mask = mask
         self._nodata = nodata
-        self._nodata_notices = _held_nodata(ms, pan, nodata)
+        self._nodata_notices = _check_nodata(ms, pan, nodata)
         self._open: list[RasterSource | SceneMask] = [ms, pan, *([] if mask is None else [mask])]
         self.shift: PanShift | None = None
         self.ms_path, self.pan_path = ms.path, pan.path
-        self._follow(plan)
+        self._use_plan(plan)
         self.ms_gsd_m: float = pixel_size_m(ms.grid)
         self.pan_gsd_m: float = pixel_size_m(pan.grid)
         self.file_bands: tuple[FileBand, ...] = ms.bands
         self.bands: tuple[BandChoice, ...] = own_bands(ms.bands)
         self.ms_dtype, self.pan_dtype = ms.dtype, pan.dtype
 
-    def _follow(self, plan: PairPlan) -> None:
+    def _use_plan(self, plan: PairPlan) -> None:
         self._plan = plan
         self.grids: GridPair = plan.grids
         self.strategy: Strategy = plan.strategy
@@ -111,16 +111,16 @@ class ScenePair:
 
     @property
     def ms_band_names(self) -> tuple[str, ...]:
-        """What each band that is read serves as."""
+        """Names of the bands that are read: for each, the model's band that it serves as."""
         return tuple(b.role for b in self.bands)
 
     @property
     def ms_band_count(self) -> int:
-        """MS bands that are read."""
+        """Number of MS bands that are read."""
         return len(self.bands)
 
     def with_bands(self, bands: Sequence[BandChoice]) -> ScenePair:
-        """The same open pair, reading these MS bands in this order. Closing either closes both."""
+        """The same open pair, reading these MS bands in this order. Closing one pair closes both."""
         other = copy.copy(self)
         other._ms = self._ms.with_bands([b.number for b in bands])
         other.bands = tuple(bands)
@@ -129,18 +129,20 @@ class ScenePair:
 
     @property
     def origins(self) -> tuple[Window | None, Window | None]:
-        """Where the common grid lies in MS and in PAN, own pixels; ``None`` if it is resampled."""
+        """Windows of the MS and the PAN file that the common grid covers; ``None`` for a resampled file."""
         return self._plan.ms_origin, self._plan.pan_origin
 
     def shifted(self, shift: PanShift | None) -> ScenePair:
-        """The same open pair with a shift of the contents corrected, in the resampling that is done anyway.
+        """The same open pair with a shift of the contents corrected, in the one resampling.
 
-        The common grid keeps its place but may lose or gain pixels at its border. Closing either closes both.
+        The common grid keeps its place but may lose or gain pixels at its border. Closing one pair closes
+        both.
 
         Parameters
         ----------
         shift:
-            Against the georeferencing of the files, in place of the one corrected so far; ``None`` for none.
+            Shift against the georeferencing of the files. It replaces the one that this pair corrects;
+            ``None`` for none.
 
         Raises
         ------
@@ -148,26 +150,26 @@ class ScenePair:
             With that shift the images do not overlap by a whole MS pixel.
         """
         other = copy.copy(self)
-        # Whatever the ratio, it was accepted when the pair was opened.
+        # Forced: the ratio was accepted when the pair was opened.
         plan = _checked_plan(self._ms, self._pan, True, shift)
         if self._mask is not None and plan.grids != self.grids:
             other._mask = open_mask(self._mask.file, plan.grids)
             self._open.append(other._mask)
         other.shift = shift
-        other._follow(plan)
+        other._use_plan(plan)
         return other
 
     @property
     def mask_file(self) -> MaskFile | None:
-        """What is left out of the map."""
+        """The file of pixels that are left out of the map; ``None`` for none."""
         return None if self._mask is None else self._mask.file
 
     @property
     def support_ms_pixels(self) -> int:
-        """MS pixels by which resampling lets neighbouring pixels of the common grid share source pixels.
+        """Distance, in MS pixels, up to which resampled pixels of the common grid share source pixels.
 
-        Two squares of the common grid with at least so many MS pixels between them draw on no common pixel of
-        either file (but for what is extrapolated beside nodata). 0 where nothing is resampled.
+        Two squares of the common grid with at least this many MS pixels between them draw on no common pixel
+        of either file, except for pixels extrapolated around nodata. 0 if nothing is resampled.
         """
         apart = [
             (sharing_distance(mapping) - 1.0) / scale
@@ -177,11 +179,11 @@ class ScenePair:
         return max((math.ceil(a - 1e-6) for a in apart), default=0)
 
     def read_block(self, window: Window, before: int, after: int, *, fill: int = 0) -> SceneBlock:
-        """Read a window with a halo; beyond the common grid the halo is its reflection.
+        """A window with a halo; beyond the common grid the halo is a reflection of the grid.
 
-        The reflection does not repeat the edge (OpenCV's BORDER_REFLECT_101, NumPy's ``reflect``),
-        for MS at the MS scale and for PAN at the PAN scale, each about its own edge pixels, again
-        and again where the grid is smaller than the halo. Only the pixels that are needed are read.
+        The reflection does not repeat the edge pixel (OpenCV's BORDER_REFLECT_101, NumPy's ``reflect``). MS
+        is reflected at the MS scale and PAN at the PAN scale, each about its own edge pixels. If the grid is
+        smaller than the halo, it is reflected repeatedly. Only the pixels that are needed are read.
 
         Parameters
         ----------
@@ -220,9 +222,9 @@ class ScenePair:
         Parameters
         ----------
         area:
-            File that it was narrowed down to.
+            Area file that the scene was limited to.
         classified:
-            Pixels with too much nodata around counted as invalid, too.
+            Whether pixels with too much nodata around count as invalid, too.
         """
         masked = "" if self._mask is None else f"left out by mask {self._mask.file.path}"
         crowded = "with too much nodata around" if classified else ""
@@ -236,7 +238,7 @@ class ScenePair:
         )
 
     def report(self) -> PairReport:
-        """What was found of the pair, and how it is read."""
+        """The report of the pair: its files, and how they are read."""
         return PairReport(
             ms=MsFileReport(
                 **_file_facts(self._ms, self.ms_gsd_m),
@@ -289,25 +291,25 @@ def open_pair(
     Parameters
     ----------
     ms, pan:
-        The multispectral and the panchromatic file: paths or whatever else GDAL opens.
+        The multispectral and the panchromatic file: paths or anything else that GDAL opens.
     force:
         Take ratios of pixel sizes far from 4 too.
     nodata:
-        Value of undeclared invalid pixels of both files, see :class:`RasterSource`.
+        Undeclared nodata value of both files, see :class:`RasterSource`.
     mask:
-        Pixels that are not to be classified. Patches still see them.
+        Mask file of pixels that are not to be classified. Patches still see them.
     shift:
-        Where PAN's content lies against that of MS, see :mod:`das2f_map.scene.common_grid.shift`;
-        corrected in the resampling that is done anyway.
+        Shift of PAN's content against MS's, see :mod:`das2f_map.scene.common_grid.shift`. It is corrected in
+        the one resampling.
 
     Raises
     ------
     InputError
-        A file is missing, not a raster, not georeferenced or rectified, or has complex values; the
-        files look swapped, PAN has several bands, their ratio is far from 4, or they do not overlap;
-        the mask cannot be used; neither file can hold the value for nodata.
+        A file is missing, not a raster, not georeferenced or rectified, or has complex values. The files look
+        swapped, PAN has several bands, the ratio is far from 4, or the files do not overlap. The mask cannot
+        be used. Neither file can hold the nodata value.
     """
-    with ExitStack() as stack:  # closes what is open if the rest fails
+    with ExitStack() as stack:  # closes the files that are open if a later step fails
         ms_source = stack.enter_context(closing(RasterSource(ms, "MS", nodata=nodata)))
         pan_source = stack.enter_context(closing(RasterSource(pan, "PAN", nodata=nodata)))
         plan = _checked_plan(ms_source, pan_source, force, shift)
@@ -318,8 +320,8 @@ def open_pair(
     return pair
 
 
-def _held_nodata(ms: RasterSource, pan: RasterSource, nodata: float | None) -> tuple[str, ...]:
-    """What to tell of a value that a file cannot hold; raises ``InputError`` if neither can."""
+def _check_nodata(ms: RasterSource, pan: RasterSource, nodata: float | None) -> tuple[str, ...]:
+    """Notices on a file that cannot hold the nodata value; raises ``InputError`` if neither file can."""
     if nodata is None:
         return ()
     without = [s for s in (ms, pan) if not s.can_hold(nodata)]
@@ -353,7 +355,7 @@ def _checked_plan(ms: RasterSource, pan: RasterSource, force: bool, shift: PanSh
 
 
 def _read(source: RasterSource, origin: Window | None, mapping: PixelMap | None, window: Window) -> Float32:
-    """A window of the common grid, at the image's own scale, from file."""
+    """Values of a file in a window of the common grid at the file's scale, resampled if need be."""
     if mapping is not None:
         return resample(source.read, mapping, window)
     assert origin is not None  # a plan has one of the two

@@ -1,4 +1,4 @@
-"""Where the classified pixel lies in its patch, and what stands for missing pixels around it."""
+"""The geometry of a patch: its size, the place of the classified pixel, and how missing pixels are filled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class PatchGeometry(BaseModel):
-    """Where the classified pixel sits in its patch, and how scene borders are filled."""
+    """Size of a patch, place of the classified pixel in it, and how pixels without values are filled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,11 +22,11 @@ class PatchGeometry(BaseModel):
     )
     invalid_fill: Literal["neighbours", "band-mean"] = Field(
         default="neighbours",
-        description="what an invalid neighbour in a patch is replaced by: means of what is around it, "
+        description="replacement of an invalid neighbour in a patch: the mean of the pixels around it, "
         "see scene/fill.py, or the band's mean",
     )
     max_invalid_share: float = Field(
-        default=0.5, ge=0, le=1, description="a target with more invalid pixels in its patch is nodata"
+        default=0.5, ge=0, le=1, description="a target with a larger part of its patch invalid is nodata"
     )
 
     @model_validator(mode="after")
@@ -37,8 +37,10 @@ class PatchGeometry(BaseModel):
 
     @property
     def fill_radius(self) -> int:
-        """MS pixels up to which invalid neighbours are filled: every pixel that a patch can have, since its
-        target is valid; 0 for the band's mean."""
+        """MS pixels from valid ones up to which invalid ones are filled; 0 if the band's mean replaces them.
+
+        This reaches every pixel of a patch, since the patch's target is valid.
+        """
         return max(self.before, self.after) if self.invalid_fill == "neighbours" else 0
 
     @property

@@ -1,4 +1,4 @@
-"""Which paths name a file of this machine, and which something that only GDAL can look up."""
+"""Tell the paths of local files from those that only GDAL can look up."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ _FOR_GDAL = re.compile(r"/vsi|[A-Za-z][\w.+-]+:")
 def is_local(path: str | Path) -> bool:
     """Whether a path names a file or folder of this machine.
 
-    Not local is what begins with GDAL's virtual file systems (``/vsicurl/…``, ``/vsizip/…``), with the scheme
-    of an address (``https://…``, ``s3://…``), or with a driver's name and a colon (``NETCDF:file.nc:band``).
-    A single letter and a colon is a Windows drive, and local. So is a colon further on in a path, as in
-    ``/data/12:30/ms.tif``.
+    A path is not local if it begins with one of GDAL's virtual file systems (``/vsicurl/…``, ``/vsizip/…``),
+    with the scheme of an address (``https://…``, ``s3://…``), or with a driver's name and a colon
+    (``NETCDF:file.nc:band``). A single letter and a colon is a Windows drive: local. A path with a colon
+    further on, such as ``/data/12:30/ms.tif``, is local too.
     """
     return _FOR_GDAL.match(str(path)) is None
 
 
 def missing_local_file(path: str | Path) -> bool:
-    """Whether a path is local and nothing is there. Of other paths only GDAL can tell: never."""
+    """Whether a path is local and no file or folder exists there.
+
+    False for all other paths: only GDAL can tell whether they exist.
+    """
     return is_local(path) and not Path(path).exists()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _CONSTANT, _TINY = 1e-6, 1e-30
-"""Standard deviation over the mean up to which a band is constant; the least mean to hold it against."""
+"""Ratio of standard deviation to mean up to which a band is constant; the least mean that it is taken of."""
 
 _BLOCK = 128
 """MS pixels a side of a sampled block."""
@@ -39,8 +39,8 @@ class BandStatistics(BaseModel):
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the values: 0 where all are the same, as there ``std`` is 1 to divide by."""
-        # Of values that do not vary, no percentile is further from the mean than ten standard deviations.
+        """Standard deviation of the values. 0 if they are all the same: ``std`` is then 1, to divide by."""
+        # A constant band's percentiles lie within ten (true) standard deviations of the mean (Chebyshev).
         reach = 10 * _CONSTANT * max(abs(self.mean), _TINY)
         same = self.std == 1.0 and max(abs(self.p01 - self.mean), abs(self.p99 - self.mean)) <= reach
         return 0.0 if same else self.std
@@ -72,7 +72,7 @@ class Normalisation:
         Parameters
         ----------
         block:
-            As read, in the units of the statistics.
+            A block as read, in the units of the statistics.
 
         Returns
         -------
@@ -94,7 +94,7 @@ class Normalisation:
 def _normalised(values: Float32, bands: Sequence[BandStatistics]) -> Float32:
     out = np.empty(values.shape, dtype=np.float32)
     for source, target, band in zip(values, out, bands, strict=True):
-        # The difference in float64: in float32 it would lose digits where the mean is far over the spread.
+        # Subtracted in float64: float32 would lose digits where the mean is far larger than the spread.
         target[:] = (source.astype(np.float64) - band.mean) / band.std
     return np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -106,11 +106,11 @@ class SceneSample:
     Attributes
     ----------
     names:
-        Of the MS bands.
+        Names of the MS bands.
     ms:
         float32 (bands, n), in the files' units after scale and offset.
     pan:
-        float32 (16 n,), of the PAN pixels in them.
+        float32 (16 n,): the 16 PAN pixels of each MS pixel.
     """
 
     names: tuple[str, ...]
@@ -133,8 +133,8 @@ class SceneSample:
 def sample_scene(pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0) -> SceneSample:
     """Values of the valid pixels of a whole scene, or of a sample of them.
 
-    Blocks spread over the scene are read until ``max_pixels`` valid MS pixels are together: all of
-    a small scene, a sample of a large one, which is the same for the same scene, number and seed.
+    Blocks spread over the scene are read until ``max_pixels`` valid MS pixels are found. That covers all of a
+    small scene, and a sample of a large one. The same scene, ``max_pixels`` and seed give the same sample.
     Memory is bounded by ``max_pixels`` and a block: about 8 × (bands + 16) bytes a pixel.
 
     Parameters
@@ -142,7 +142,7 @@ def sample_scene(pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0) -
     pair:
         An open pair.
     max_pixels:
-        Valid MS pixels that are enough; each brings its 16 PAN pixels.
+        Valid MS pixels to stop at; each brings its 16 PAN pixels.
     seed:
         Decides which blocks of a large scene are taken.
 
@@ -179,12 +179,12 @@ def sample_scene(pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0) -
 
 
 def sample_statistics(pair: ScenePair, *, max_pixels: int = 500_000, seed: int = 0) -> Normalisation:
-    """Statistics of each band over a :func:`sample_scene`; its parameters and errors."""
+    """Statistics of each band over a sample; parameters and errors are as in :func:`sample_scene`."""
     return sample_scene(pair, max_pixels=max_pixels, seed=seed).statistics()
 
 
 def valid_values(block: SceneBlock) -> tuple[Float32, Float32]:
-    """Values at valid targets of a block without halo: MS (bands, n) and PAN (n, 16)."""
+    """Values at the valid targets of a block without halo: float32 MS (bands, n) and PAN (n, 16)."""
     h, w = block.valid.shape
     f = PAN_PER_MS
     pan = block.pan[0].reshape(h, f, w, f).transpose(0, 2, 1, 3).reshape(h, w, f * f)
@@ -193,9 +193,9 @@ def valid_values(block: SceneBlock) -> tuple[Float32, Float32]:
 
 def _statistics(name: str, values: Float32) -> BandStatistics:
     mean = float(values.mean(dtype=np.float64))
-    # About the mean in float64: the one-pass formula in float32 loses a small spread on a large mean.
+    # About the mean and in float64: the one-pass formula in float32 loses a small spread on a large mean.
     std = float(np.sqrt(np.mean(np.square(values - mean, dtype=np.float64))))
     p01, p99 = (float(p) for p in np.percentile(values, (1.0, 99.0)))
     constant = not std > _CONSTANT * max(abs(mean), _TINY)
-    # A constant band has nothing to divide by; 1 makes it 0 everywhere instead of noise blown up.
+    # Divided by 1, a constant band becomes 0; divided by its tiny spread, it would become loud noise.
     return BandStatistics(name=name, mean=mean, std=1.0 if constant else std, p01=p01, p99=p99)

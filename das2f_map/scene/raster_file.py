@@ -1,4 +1,4 @@
-"""Opening a georeferenced raster file: the checks, and which way is up in it."""
+"""Open a georeferenced raster file, check it, and find which way is up in it."""
 
 from __future__ import annotations
 
@@ -24,38 +24,41 @@ _RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif 
 
 
 def open_raster(path: str, role: str) -> rasterio.DatasetReader:
-    """Open a raster file; close it after use.
+    """An open raster file; close it after use.
 
     Parameters
     ----------
     path:
-        A local path, or whatever else GDAL opens.
+        A local path, or anything else that GDAL opens.
     role:
         ``"MS"``, ``"PAN"`` or the like, for messages.
 
     Raises
     ------
     InputError
-        It is missing, a folder, out of reach, or no raster.
+        The file is missing, a folder, out of reach, or no raster.
     """
     if missing_local_file(path):
         raise InputError(f"{role} file {path} does not exist", "check the path")
     try:
         with warnings.catch_warnings():
-            # GDAL warns of a file without georeferencing; `check_georeferencing` raises it with a hint.
+            # rasterio warns of missing georeferencing; `check_georeferencing` raises an error with a hint.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)
     except RasterioError as error:
         if is_local(path) and Path(path).is_dir():
             raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
-        # GDAL has fetched a file that it does not recognise: access is not the problem.
+        # If GDAL has fetched a file but does not recognise it, access is not the problem.
         fetched = "not recognized as being in a supported" in str(error)
         hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"
         raise InputError(f"{role} file {path} cannot be opened as a raster: {error}", hint) from error
 
 
 def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
-    """Raise ``InputError`` unless a file has a CRS and a transform of right angles; ``label`` names it."""
+    """Raise ``InputError`` unless a file has a CRS and a transform with right angles.
+
+    ``label`` names the file in messages.
+    """
     without_transform = ds.transform.is_identity
     if without_transform or ds.crs is None:
         if ds.gcps[0]:
@@ -91,15 +94,15 @@ def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
 
 
 def upright(transform: Affine, height: int, width: int) -> tuple[bool, bool, Affine]:
-    """Which axes to turn so that columns run east and the image is not mirrored.
+    """The axes to flip so that columns run east and the image is not mirrored.
 
     Returns
     -------
     tuple
-        Whether to turn the rows, whether to turn the columns, and the transform of the turned image.
+        Whether to flip the rows, whether to flip the columns, and the transform of the flipped image.
     """
     flip_cols = transform.a < 0
-    # A determinant under 0 is the usual handedness: rows run to the right hand of columns seen from above.
+    # An image that is not mirrored has a negative determinant: y grows upwards, but rows run downwards.
     flip_rows = (transform.determinant > 0) != flip_cols
     if flip_cols:
         transform = transform * Affine(-1, 0, width, 0, 1, 0)

@@ -1,4 +1,4 @@
-"""A file at the pixels of a coarse grid: which of them lie in it, and where in a reduced image of it."""
+"""Look a file up at the pixels of a coarse grid: which pixels lie in it, and where in its reduced image."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from das2f_map.types import Bool, Int64
 
 @dataclass(frozen=True)
 class ReducedWindow:
-    """The part of a file that a coarse grid needs, and in how many pixels.
+    """The window of a file that a coarse grid needs, and the size to read it at.
 
     Attributes
     ----------
     window:
-        Of the file.
+        Window of the file.
     height, width:
-        Pixels to read it in: at most twice as many a side as the coarse grid has.
+        Size of the reduced image, pixels: at most twice that of the coarse grid along either side.
     inside:
-        bool (h, w) of the coarse grid: its centre lies in the file.
+        bool (h, w) of the coarse grid: the pixel's centre lies in the file.
     at_row, at_col:
-        int64 (n,) for those: its pixel in what is read.
+        int64 (n,), for each pixel that is inside: its row and column in the reduced image.
     """
 
     window: Window
@@ -37,9 +37,9 @@ class ReducedWindow:
 
 
 def reduced_windows(file: Grid, coarse: Grid) -> tuple[ReducedWindow, ...]:
-    """Where the centres of a coarse grid's pixels lie in a file; none if they do not.
+    """The windows of a file that hold the centres of a coarse grid's pixels; none if no centre lies in it.
 
-    More than one if the coarse grid leads over the seam of a file around the world.
+    There is more than one if the coarse grid crosses the seam of a file that goes around the world.
     """
     row, col = map_between(coarse, file).centres(coarse.window)
     return tuple(_reduced(found, coarse) for found in lookups(file, row, col))

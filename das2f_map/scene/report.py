@@ -1,4 +1,4 @@
-"""What was found of a pair, as values that the screen, JSON, a bundle and STAC all take from here."""
+"""The report of a pair: the one source for the screen, JSON, a bundle and STAC."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UsedBand(BaseModel):
 
 
 class FileReport(BaseModel):
-    """An image as it is delivered."""
+    """An image file as the user delivers it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
@@ -76,7 +76,7 @@ class CommonGridReport(BaseModel):
 
 
 class MaskReport(BaseModel):
-    """Pixels that a file excludes."""
+    """A mask file and the pixels that it excludes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,7 +100,7 @@ class PairReport(BaseModel):
     nodata: float | None = Field(description="undeclared nodata value that the user gives")
     nodata_notices: list[str]
     mask: MaskReport | None
-    notices: list[str] = Field(description="a user should know these, a sentence each")
+    notices: list[str] = Field(description="sentences that a user should read")
 
 
 def crs_text(grid: Grid) -> str:

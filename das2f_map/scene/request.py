@@ -1,4 +1,4 @@
-"""A pair of images as a user asks for it, and as it is read once everything about it is decided."""
+"""A pair of images as a user requests it, and as it is read once its bands and shift are known."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from das2f_map.scene.registration.correct import MODES
 
 @dataclass(frozen=True)
 class PairRequest:
-    """Two images as a user asks for them. Can be pickled; :meth:`open` gives the pair.
+    """Two images as a user requests them. Can be pickled; :meth:`open` gives the pair.
 
     Attributes
     ----------
     ms, pan:
-        The multispectral and the panchromatic image: paths or whatever else GDAL opens.
+        The multispectral and the panchromatic image: paths or anything else that GDAL opens.
     bands:
-        The MS bands that the user names: (name in the model, number in the file from 1 or name there) each;
-        ``None`` if they name none.
+        The MS bands that the user names, each as (name in the model, number in the file from 1 or name
+        there); ``None`` if the user names none.
     nodata:
-        Value of undeclared invalid pixels, of both files; in MS where all bands that are used have it.
+        Undeclared nodata value of both files. An MS pixel is invalid if all bands in use have this value.
     mask:
-        Pixels that are left out.
+        Mask file of pixels that are left out.
     coregistration, max_shift:
-        How to treat a shift between the contents of the images, and PAN pixels over which they are refused;
-        see :func:`das2f_map.scene.registration.coregister`.
+        How to treat a shift between the contents of the images, and the PAN pixels over which a shift is
+        refused; see :func:`das2f_map.scene.registration.coregister`.
     force:
         Take MS : PAN ratios under 1.5 or over 8.
 
@@ -68,7 +68,7 @@ class PairRequest:
         max_shift: float = DEFAULT_MAX_SHIFT,
         force: bool = False,
     ) -> PairRequest:
-        """A request from what people pass to the package's functions."""
+        """A request from the arguments of the package's public functions."""
         return cls(
             str(ms),
             str(pan),
@@ -82,7 +82,7 @@ class PairRequest:
 
     @property
     def given_bands(self) -> GivenBands | None:
-        """The bands that the user names; ``None`` if there are none."""
+        """The bands that the user names, as a mapping; ``None`` if the user names none."""
         return None if self.bands is None else dict(self.bands)
 
     @property
@@ -91,7 +91,7 @@ class PairRequest:
         return (self.ms, self.pan, *(() if self.mask is None else (str(self.mask.path),)))
 
     def open(self) -> ScenePair:
-        """The pair as it is delivered: all bands, no shift corrected. Use it as a context manager.
+        """The open pair with all bands and no shift corrected. Use it as a context manager.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class PairRequest:
         return open_pair(self.ms, self.pan, force=self.force, nodata=self.nodata, mask=self.mask)
 
     def select(self, pair: ScenePair) -> ScenePair:
-        """An open pair with the MS bands that the user names, in that order; with all if they name none.
+        """An open pair with the MS bands that the user names, in that order; with all if the user names none.
 
         Raises
         ------
@@ -112,20 +112,20 @@ class PairRequest:
         return pair if given is None else pair.with_bands(given_bands(given, pair.file_bands, pair.ms_path))
 
     def coregister(self, pair: ScenePair) -> Coregistration:
-        """Measure the shift of an open pair's contents and correct it, as far as is asked for."""
+        """An open pair with the shift of its contents measured and corrected, as the request says."""
         return coregister(pair, self.coregistration, max_shift=self.max_shift)
 
 
 @dataclass(frozen=True)
 class PairView:
-    """A pair as it is read: with the bands that were found and the shift that was measured.
+    """A pair as it is read: the request, the bands that were found and the shift that is corrected.
 
-    Can be pickled; any process that opens it reads the same.
+    Can be pickled; any process that opens it reads the same values.
 
     Attributes
     ----------
     request:
-        The files, and how they are opened.
+        The files and how to open them.
     bands:
         MS bands that are read, in this order.
     shift:
@@ -138,11 +138,17 @@ class PairView:
 
     @classmethod
     def of(cls, request: PairRequest, pair: ScenePair) -> PairView:
-        """The view that an open pair of this request gives."""
+        """The view of an open pair of this request, as the pair is read now."""
         return cls(request, pair.bands, pair.shift)
 
     def open(self) -> ScenePair:
-        """Open the files and read them like this. Use it as a context manager; errors as in the request."""
+        """The open pair, read with these bands and this shift. Use it as a context manager.
+
+        Raises
+        ------
+        InputError
+            See :func:`das2f_map.scene.pair.open_pair`.
+        """
         r = self.request
         pair = open_pair(r.ms, r.pan, force=r.force, nodata=r.nodata, mask=r.mask, shift=self.shift)
         return pair.with_bands(self.bands)

@@ -1,8 +1,8 @@
 """One georeferenced raster file, opened, checked and read by window.
 
-A :class:`RasterSource` always presents its image the usual way up: columns run to the east
-(or as near as the rotation allows) and the image is not mirrored. South-up and mirrored files
-are turned while reading, so nothing above this module has to think of them.
+A :class:`RasterSource` always presents its image the usual way up: columns run to the east (or as near as the
+rotation allows) and the image is not mirrored. It turns south-up and mirrored files while reading, so its
+callers need not care.
 """
 
 from __future__ import annotations
@@ -32,26 +32,28 @@ class RasterSource:
     Parameters
     ----------
     path:
-        A local path, or whatever else GDAL opens (``https://``, ``s3://``, ``/vsicurl/``…).
+        A local path, or anything else that GDAL opens (``https://``, ``s3://``, ``/vsicurl/``…).
     role:
         ``"MS"`` or ``"PAN"``, for messages.
     nodata:
-        A pixel that has this value, before scale and offset, in all bands that are read is invalid, beside
-        those that the file declares. (In one band alone it may be a measurement: dark water in NIR.)
+        A value before scale and offset. A pixel is invalid if it has this value in all bands that are read,
+        in addition to the pixels that the file declares. (In one band alone the value may be a measurement:
+        dark water in NIR.)
 
     Attributes
     ----------
     path:
-        As given, as text.
+        The path as given, as text.
     grid:
         The file's own grid, the usual way up (see the module's note).
     bands:
-        All bands of the file, alpha bands too. An alpha band that is described as a colour is none:
-        many programs mark the fourth of four bands of bytes as alpha, whatever it holds.
+        All bands of the file, alpha bands too. A band marked as alpha but described as a colour counts as an
+        image band: many programs mark the fourth of four bands of bytes as alpha, whatever it holds.
     nodata_value:
-        Of the first band that is read: the declared value, where nothing else in the file says what is valid.
+        Declared nodata value of the first band that is read; ``None`` if there is none or if the file has a
+        mask of its own.
     dtype:
-        That holds the values of all bands that are read; where all have one type, that.
+        NumPy's common type of all bands that are read.
 
     Raises
     ------
@@ -66,7 +68,7 @@ class RasterSource:
         self._dataset = open_raster(self.path, role)
         try:
             self._prepare()
-        except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
+        except BaseException:  # an interrupt, too, must not leave the file open
             self._dataset.close()
             raise
 
@@ -91,7 +93,7 @@ class RasterSource:
         self.grid = Grid(ds.height, ds.width, transform, ds.crs)
 
     def _use(self, numbers: Sequence[int]) -> None:
-        """Read these bands, in this order."""
+        """Choose these bands to read, in this order."""
         ds = self._dataset
         self._indexes = list(numbers)
         self._alpha = [i for i in self._alpha if i not in self._indexes]
@@ -109,13 +111,13 @@ class RasterSource:
         self._without_scale = [
             i for i, s in zip(self._indexes, self._scales, strict=True) if not (np.isfinite(s) and s != 0)
         ]
-        # Alpha bands are read as such: GDAL would take one for a mask though it is read as an image band.
+        # Alpha bands are read apart: GDAL's mask would also use one that is read as an image band.
         flags = [ds.mask_flag_enums[i - 1] for i in self._indexes]
         self._has_mask = any(not {MaskFlags.all_valid, MaskFlags.alpha} & set(f) for f in flags)
-        # Where a file has a mask of its own, GDAL leaves the declared nodata value out of account.
+        # If a file has a mask of its own, GDAL ignores the declared nodata value.
         values = [ds.nodatavals[i - 1] for i in self._indexes]
         self.nodata_value: float | None = values[0] if MaskFlags.nodata in flags[0] else None
-        self._beside_mask = [
+        self._ignored_nodata = [
             (place, value)
             for place, (value, f) in enumerate(zip(values, flags, strict=True))
             if value is not None and MaskFlags.nodata not in f
@@ -124,14 +126,14 @@ class RasterSource:
     def with_bands(self, numbers: Sequence[int]) -> RasterSource:
         """The same open file, reading these bands of it (numbers in the file, from 1), in this order.
 
-        An alpha band among them is read as an image band and masks nothing. Closing either closes both.
+        An alpha band among them is read as an image band and masks nothing. Closing one source closes both.
         """
         other = copy.copy(self)
         other._use(numbers)
         return other
 
     def dtype_of(self, number: int) -> str:
-        """Of a band of the file, counted from 1."""
+        """Data type of a band of the file; bands count from 1."""
         return str(self._dataset.dtypes[number - 1])
 
     def tag(self, name: str) -> str | None:
@@ -143,7 +145,7 @@ class RasterSource:
         """Whether a pixel of any band that is read can have a value, before scale and offset."""
         for dtype in self._dtypes:
             if np.issubdtype(dtype, np.floating):
-                # By size: decimals are rounded when values are compared, and NaN is invalid anyway.
+                # Only the size decides: comparing values rounds their decimals, and NaN is invalid anyway.
                 with np.errstate(over="ignore"):
                     if not np.isfinite(value) or np.isfinite(dtype.type(value)):
                         return True
@@ -153,7 +155,7 @@ class RasterSource:
 
     @property
     def band_count(self) -> int:
-        """Bands that are read; by default all but alpha."""
+        """Number of bands that are read; by default all but alpha."""
         return len(self._indexes)
 
     def read(self, window: Window) -> Float32:
@@ -173,19 +175,21 @@ class RasterSource:
         return self._in_units(*self.read_raw(window))
 
     def read_reduced(self, window: Window, height: int, width: int) -> Float32:
-        """As :meth:`read`, for a window inside the file, in fewer pixels: from overviews if the file has
-        some. Averages of a small window, else values from here and there."""
-        # Averages would take in what only the declared nodata value tells to be invalid.
-        average = window.height * window.width < 30_000_000 and not self._beside_mask
+        """As :meth:`read`, for a window inside the file, in fewer pixels, from overviews if there are any.
+
+        A small window gives averages; a large one gives values of single pixels.
+        """
+        # GDAL's averages would include pixels that have a nodata value which GDAL ignores.
+        average = window.height * window.width < 30_000_000 and not self._ignored_nodata
         method = Resampling.average if average else Resampling.nearest
         return self._in_units(*self._fetched(window, height, width, method))
 
     def read_raw_reduced(self, window: Window, height: int, width: int) -> tuple[npt.NDArray[Any], Bool]:
-        """As :meth:`read_raw`, for a window inside the file, in fewer pixels: values from here and there."""
+        """As :meth:`read_raw`, for a window inside the file, in fewer pixels: values of single pixels."""
         return self._fetched(window, height, width)
 
     def read_raw(self, window: Window) -> tuple[npt.NDArray[Any], Bool]:
-        """As :meth:`read`: the file's own numbers, 0 outside it, and which are valid; both (bands, h, w)."""
+        """As :meth:`read`: the file's own numbers, 0 outside it, and their validity; both (bands, h, w)."""
         shape = (self.band_count, window.height, window.width)
         inside = window.intersection(self.grid.window)
         if inside.is_empty:
@@ -201,8 +205,8 @@ class RasterSource:
     def _fetched(
         self, window: Window, height: int, width: int, method: Resampling = Resampling.nearest
     ) -> tuple[npt.NDArray[Any], Bool]:
-        """A window inside the file in so many pixels: its numbers, and which are valid; (bands, h, w)."""
-        on_file = self._in_file(window)
+        """A window inside the file in so many pixels: its numbers and their validity; both (bands, h, w)."""
+        on_file = self._file_window(window)
         place, shape = on_file.to_rasterio(), (len(self._indexes), height, width)
         try:
             raw = self._read(place, shape, method)
@@ -215,8 +219,8 @@ class RasterSource:
             raise self._damaged(error, on_file) from error
         return self._checked(raw, valid)
 
-    def _in_file(self, window: Window) -> Window:
-        """The window as the file has it, which may be upside down or mirrored."""
+    def _file_window(self, window: Window) -> Window:
+        """A window of :attr:`grid` as a window of the file, which may be upside down or mirrored."""
         row = self.grid.height - window.row_stop if self._flip_rows else window.row
         col = self.grid.width - window.col_stop if self._flip_cols else window.col
         return Window(row, col, window.height, window.width)
@@ -224,7 +228,7 @@ class RasterSource:
     def _read(
         self, place: RasterioWindow, shape: tuple[int, int, int], method: Resampling
     ) -> npt.NDArray[Any]:
-        """The bands in use; rasterio reads bands of several types only one by one."""
+        """Values of the chosen bands; rasterio can read bands of different types only one by one."""
         if len(set(self._dtypes)) == 1:
             raw: npt.NDArray[Any] = self._dataset.read(
                 self._indexes, window=place, out_shape=shape, resampling=method
@@ -236,15 +240,15 @@ class RasterSource:
         return np.stack(list(bands)).astype(self.dtype, copy=False)
 
     def _checked(self, raw: npt.NDArray[Any], valid: Bool) -> tuple[npt.NDArray[Any], Bool]:
-        """The usual way up, and without nodata values that GDAL does not see to."""
-        for place, value in self._beside_mask:
+        """Values and validity turned the usual way up, with nodata that GDAL ignores marked as invalid."""
+        for place, value in self._ignored_nodata:
             band = raw[place]
             if np.isnan(value):
                 valid[place] &= ~np.isnan(band)
             else:
-                valid[place] &= band != self._as_in(place, value)
+                valid[place] &= band != self._in_type_of(place, value)
         if self._nodata is not None:
-            same = [band == self._as_in(place, self._nodata) for place, band in enumerate(raw)]
+            same = [band == self._in_type_of(place, self._nodata) for place, band in enumerate(raw)]
             valid &= ~np.logical_and.reduce(same)
         if self._flip_rows:
             raw, valid = raw[:, ::-1], valid[:, ::-1]
@@ -252,14 +256,14 @@ class RasterSource:
             raw, valid = raw[:, :, ::-1], valid[:, :, ::-1]
         return raw, valid
 
-    def _as_in(self, place: int, value: float) -> Any:
-        """A nodata value is given as a float64, and may be a float32's only when rounded."""
+    def _in_type_of(self, place: int, value: float) -> Any:
+        """A nodata value in a band's type: given as a float64, it may equal a float32 only once rounded."""
         dtype = self._dtypes[place]
         with np.errstate(over="ignore"):
             return dtype.type(value) if np.issubdtype(dtype, np.floating) else value
 
     def _in_units(self, raw: npt.NDArray[Any], valid: Bool) -> Float32:
-        """With scale and offset, NaN where invalid."""
+        """Values as float32 with scale and offset applied, NaN where invalid."""
         if self._without_scale:
             number = self._without_scale[0]
             band = f"band {number} ({self.bands[number - 1].name})"

@@ -10,18 +10,18 @@ from das2f_map.scene.grid import Window
 
 
 def spread_blocks(window: Window, size: int, *, strata: int, seed: int) -> Iterator[Window]:
-    """All blocks of a window, those of ``strata`` equal parts of it by turns.
+    """All blocks of a window, taken by turns from about ``strata`` equal parts of it.
 
     Parameters
     ----------
     window:
-        What to cut up.
+        The window to cut into blocks.
     size:
         Rows and columns of a block; the last ones may be smaller.
     strata:
-        About how many parts every run of as many blocks is spread over.
+        About how many parts the window has. A run of as many blocks has about one from each part.
     seed:
-        Decides which block of each part comes first, next…
+        Decides the order of the blocks within each part.
 
     Yields
     ------

@@ -1,7 +1,7 @@
-"""A quick look at a scene: how much of it is valid, what its values are, what it looks like.
+"""A quick look at a scene: the share of valid pixels, a sample of values, and a thumbnail.
 
-Nothing here reads a large scene as a whole: the survey reads blocks spread over it, the picture reads
-overviews, or pixels here and there where there are none.
+Neither reads all of a large scene. The survey reads blocks spread over it. The thumbnail reads overviews, or
+single pixels if the file has none.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Survey:
-    """What blocks spread over a scene hold.
+    """Shares of invalid and masked pixels, and a sample of values, from blocks spread over a scene.
 
     Attributes
     ----------
     pixels:
-        MS pixels that were looked at: all of a small scene, a sample of a large one.
+        MS pixels that were read: all of a small scene, a sample of a large one.
     invalid:
         Part of them without a measurement in some MS band or in some of their PAN pixels, 0..1.
     masked:
-        Part of them that has measurements, and is left out by the mask.
+        Part of them that has measurements but is left out by the mask, 0..1.
     sample:
-        Values of the rest; ``None`` if there is none.
+        Values of the other pixels; ``None`` if there are none.
     """
 
     pixels: int
@@ -48,7 +48,7 @@ class Survey:
 
 
 def survey_scene(pair: ScenePair, *, max_pixels: int = 150_000, seed: int = 0) -> Survey:
-    """Look at blocks spread over a scene, ``max_pixels`` MS pixels in all, valid or not."""
+    """The survey of blocks spread over a scene: about ``max_pixels`` MS pixels in all, valid or not."""
     window = pair.grids.ms.window
     seen = invalid = masked = 0
     ms: list[Float32] = []
@@ -70,7 +70,7 @@ def survey_scene(pair: ScenePair, *, max_pixels: int = 150_000, seed: int = 0) -
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A scene at a glance, on a coarse version of its common grid.
+    """A small picture of a scene, on a coarse version of its common grid.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Thumbnail:
     ms, pan:
         float32 (bands, h, w) and (1, h, w), NaN where invalid.
     masked:
-        bool (h, w), left out by the mask.
+        bool (h, w): the mask leaves the pixel out.
     """
 
     grid: Grid
@@ -89,10 +89,10 @@ class Thumbnail:
 
 
 def thumbnail(pair: ScenePair, *, longest: int = 900) -> Thumbnail:
-    """A scene at a glance, at most ``longest`` pixels a side.
+    """A small picture of a scene, at most ``longest`` pixels a side.
 
     Pixels are looked up at their centres in reduced images of the files, to about half a pixel of the
-    picture: it shows what is where, not how well MS and PAN are aligned.
+    picture. So the picture is too coarse to show how well MS and PAN are aligned.
     """
     full = pair.grids.pan
     factor = max(1.0, max(full.height, full.width) / longest)
@@ -108,7 +108,7 @@ def thumbnail(pair: ScenePair, *, longest: int = 900) -> Thumbnail:
 
 
 def _reduced(source: RasterSource, coarse: Grid) -> Float32:
-    """A file looked up at the pixels of a coarse grid."""
+    """Values of a file at the pixels of a coarse grid, float32 (bands, h, w), NaN where invalid."""
     out = np.full((source.band_count, coarse.height, coarse.width), np.nan, dtype=np.float32)
     for part in reduced_windows(source.grid, coarse):
         small = source.read_reduced(part.window, part.height, part.width)

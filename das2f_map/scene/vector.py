@@ -1,4 +1,4 @@
-"""Vector files on a pixel grid: what areas of interest and labels have in common."""
+"""Read vector files and bring them onto a pixel grid, for areas of interest, masks and labels alike."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from das2f_map.scene.grid import Grid
 from das2f_map.types import Geometries, Int64
 
 _SAMPLES = 33
-"""Points a side by which the surroundings of a grid are found in another CRS."""
+"""Points along each side of a grid that are converted to find its surroundings in another CRS."""
 
 
 def geometry_layers(path: str | Path) -> list[str]:
-    """Names of the layers with geometries; styles and attribute tables have nothing to say about places.
+    """Names of the layers with geometries, so not of styles and attribute tables.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def read_layer(
 
 
 def near_grid(shapes: geopandas.GeoSeries, grid: Grid) -> geopandas.GeoSeries:
-    """What of some shapes lies in and around a grid in another CRS, to be reprojected to it.
+    """The parts of shapes that lie in and around a grid of another CRS, still in the shapes' own CRS.
 
     Far from the place it is made for, a projection may fold over and stay finite: a polygon around the world
-    would come out inside out. So polygons are cut to twice the extent of the grid, in their own CRS, and
-    what lies beyond is left out. All are as they were where that extent is no plain box of their CRS: about
-    a pole, more than half around the world, or where the grid cannot be converted to it.
+    would come out inside out. So polygons are cut to twice the extent of the grid, and shapes beyond it are
+    left out. All shapes stay as they are if that extent is no plain box of their CRS: around a pole, more
+    than half around the world, or where the grid cannot be converted to it.
     """
     crs = CRS.from_wkt(shapes.crs.to_wkt())
     around = None if crs == grid.crs else _surroundings(grid, crs)
@@ -80,7 +80,7 @@ def near_grid(shapes: geopandas.GeoSeries, grid: Grid) -> geopandas.GeoSeries:
     )
     if over.any():
         cut = shapely.intersection(shapely.make_valid(geometries[over]), around)
-        # Where a polygon only touches, or was no proper one, lines and points come out as well.
+        # Lines and points come out of polygons that only touch the box or were invalid.
         geometries[over] = [
             shapely.MultiPolygon([p for p in single_parts(np.array([g]))[0] if p.geom_type == "Polygon"])
             for g in cut
@@ -90,7 +90,10 @@ def near_grid(shapes: geopandas.GeoSeries, grid: Grid) -> geopandas.GeoSeries:
 
 
 def _surroundings(grid: Grid, crs: CRS) -> shapely.Geometry | None:
-    """Twice the extent of a grid in another CRS, once for each turn around the world; ``None``: no box."""
+    """Twice the extent of a grid in another CRS, repeated for whole turns around the world.
+
+    ``None`` if it is no plain box there.
+    """
     row, col = np.meshgrid(
         np.linspace(0, grid.height, _SAMPLES), np.linspace(0, grid.width, _SAMPLES), indexing="ij"
     )
@@ -111,7 +114,7 @@ def _surroundings(grid: Grid, crs: CRS) -> shapely.Geometry | None:
 
 
 def reprojected(shapes: geopandas.GeoSeries, crs: Any) -> geopandas.GeoSeries:
-    """Shapes in another CRS, in one piece where they lead over the seam of a map around the world."""
+    """Shapes in another CRS; those that cross the seam of a map around the world stay in one piece."""
     moved = shapes.to_crs(crs)
     crs_before, crs_now = (CRS.from_wkt(s.crs.to_wkt()) for s in (shapes, moved))
     whole = in_one_piece(moved.to_numpy(), crs_now, shapes.to_numpy(), crs_before)
@@ -119,7 +122,7 @@ def reprojected(shapes: geopandas.GeoSeries, crs: Any) -> geopandas.GeoSeries:
 
 
 def in_pixels(geometries: npt.NDArray[Any], grid: Grid) -> Geometries:
-    """Map coordinates to pixels of the grid: x along columns, y along rows, pixel edges at integers.
+    """Geometries in pixels of a grid: x along columns, y along rows, pixel edges at integers.
 
     In pixels a rotated grid needs no special care, and windows move shapes by whole numbers.
     """
@@ -137,10 +140,10 @@ def in_pixels(geometries: npt.NDArray[Any], grid: Grid) -> Geometries:
 
 
 def valid_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, Int64]:
-    """Polygons and points, single and valid, and the geometry each is of: both ``(parts,)``.
+    """Polygons and points, single and valid, and the index of the geometry each is from: both ``(parts,)``.
 
-    Mending a polygon that crosses or retraces itself may leave lines and points beside areas (the spike of
-    an outline, say). They have no inside, but would be burnt into a mask: they are left out.
+    Mending a polygon that crosses or retraces itself may give lines and points as well as areas, for instance
+    from a spike of the outline. They are left out: they have no inside, but would be burnt into a mask.
     """
     parts, of = single_parts(geometries)
     was_point = shapely.get_type_id(parts) == shapely.GeometryType.POINT
@@ -151,7 +154,7 @@ def valid_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, Int64]:
 
 
 def single_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, Int64]:
-    """Collections taken apart, one inside another too; and the geometry each part is of, ``(parts,)``."""
+    """Parts of collections, nested ones too, and the index of the geometry each is of: both ``(parts,)``."""
     parts = np.asarray(geometries, dtype=object)
     of = np.arange(parts.size)
     while (shapely.get_type_id(parts) >= shapely.GeometryType.MULTIPOINT).any():

@@ -1,6 +1,6 @@
-"""Serves files of a folder by byte ranges, and writes down what is sent: `range_server.py FOLDER LOG`.
+"""A server of a folder's files by byte ranges that logs the bytes sent: `range_server.py FOLDER LOG`.
 
-A process of its own: GDAL may hold Python's lock while it waits for an answer.
+It runs in its own process: GDAL may hold Python's lock while it waits for an answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Handler(BaseHTTPRequestHandler):
         self.respond(body=True)
 
     def respond(self, *, body: bool) -> None:
-        # Object stores are asked for lists of a bucket as well; there are none here.
+        # GDAL also asks object stores for the list of a bucket; this server has none.
         path = FOLDER / self.path.split("?")[0].lstrip("/")
         if not path.is_file():
             self.send_error(404)

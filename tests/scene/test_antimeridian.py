@@ -29,12 +29,12 @@ METRES = {"EPSG:3857": WORLD, "EPSG:3395": WORLD}
 
 
 def ground(lon: float) -> CRS:
-    """Metres about a place, the same for all ways to write its longitude."""
+    """A CRS in metres centred on a place, the same for all ways to write its longitude."""
     return CRS.from_user_input(f"+proj=laea +lat_0={LAT} +lon_0={(lon + 180) % 360 - 180} +datum=WGS84")
 
 
 def grid(crs: str, lon: float, pixel: float, size: int, *, off: tuple[float, float] = (0.0, 0.0)) -> Grid:
-    """A grid about a place, its longitude written in the way that is asked for; ``off`` in pixels."""
+    """A grid centred on a place, in the turn around the world that ``lon`` is in; ``off`` in pixels."""
     system = CRS.from_user_input(crs)
     canonical = (lon + 180) % 360 - 180
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(canonical, LAT)
@@ -81,10 +81,10 @@ PAIRS = {
 @pytest.mark.parametrize("off", [0.0, 0.3], ids=["", "off by 0.3"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs(tmp_path: Path, name: str, off: float) -> None:
-    """All of MS is found and valid, nothing moves, and the result is where the MS file says."""
+    """All of MS is valid, nothing moves, and the result lies where the MS file says."""
     (ms_crs, ms_lon), (pan_crs, pan_lon) = PAIRS[name]
     ms = grid(ms_crs, ms_lon, 40.0, 48)
-    # Larger than MS by some pixels to each side, also where it is turned against it.
+    # PAN is larger than MS by some pixels to each side, so that it covers MS also if turned against it.
     pan = grid(pan_crs, pan_lon, 10.0, 4 * 48 + 40, off=(off, off))
     paths, field = make(tmp_path, ms, pan, ms_lon)
     with open_pair(*paths) as pair:
@@ -104,7 +104,7 @@ def test_pairs(tmp_path: Path, name: str, off: float) -> None:
         glance = thumbnail(pair, longest=40)
         assert np.isfinite(glance.ms).all()
         assert np.isfinite(glance.pan).all()
-    # The field is in metres of its own projection: independent of all that writes longitudes.
+    # The field is in metres of its own projection, so it does not depend on how longitudes are written.
     assert np.abs(shift_between(block.pan, field.panchromatic(), common.pan)).max() < 0.005
     assert np.abs(shift_between(block.ms, field, common.ms)).max() * 4 < 0.005
     assert np.abs(errors(block.pan, field.panchromatic(), common.pan)).max() < 0.02
@@ -126,11 +126,14 @@ SCENES = [
     ("EPSG:4326", 179.99),
     ("EPSG:4326", -179.99),
 ]
-"""All hold the meridian at their column 24, or 24 ± 28 for those in the last two: both sides of a seam."""
+"""CRS and longitude of the middle of scenes of 48 columns.
+
+The 180th meridian lies at column 24, or 24 ± 28 in the last two, so that each side of the seam has a scene.
+"""
 
 
 def squares(scene: Grid, *centres: tuple[float, float]) -> list[shapely.Polygon]:
-    """Squares of about 10 MS pixels about MS pixel positions, in degrees as they come, connected."""
+    """Connected squares of about 10 MS pixels around MS pixel positions, in degrees as PROJ gives them."""
     to = Transformer.from_crs(scene.crs.to_wkt(), "EPSG:4326", always_xy=True)
     found = []
     for row, col in centres:
@@ -140,7 +143,7 @@ def squares(scene: Grid, *centres: tuple[float, float]) -> list[shapely.Polygon]
 
 
 def truth(scene: Grid, shapes: list[shapely.Polygon]) -> np.ndarray:
-    """Pixel centres of a scene inside shapes, with longitudes brought together by their differences."""
+    """Whether each pixel centre of a scene lies inside shapes; longitudes are compared modulo 360."""
     col, row = np.meshgrid(np.arange(scene.width) + 0.5, np.arange(scene.height) + 0.5)
     to = Transformer.from_crs(scene.crs.to_wkt(), "EPSG:4326", always_xy=True)
     lon, lat = to.transform(*(scene.transform * (col, row)))
@@ -154,7 +157,7 @@ def truth(scene: Grid, shapes: list[shapely.Polygon]) -> np.ndarray:
 @pytest.mark.parametrize("turn", [-360.0, 0.0, 360.0], ids=lambda t: f"{t:+g}")
 @pytest.mark.parametrize("scene", SCENES, ids=str)
 def test_areas_in_degrees(tmp_path: Path, scene: tuple[str, float], turn: float) -> None:
-    """Polygons on both sides of 180 and over it, in any way of writing longitudes, hit where they are."""
+    """Polygons on both sides of 180 degrees and across it cover the right pixels in any turn."""
     where = grid(*scene, 40.0, 48)
     shapes = squares(where, (10, 10), (12, 38), (36, 24))
     path = tmp_path / "area.gpkg"
@@ -172,7 +175,7 @@ def test_areas_in_degrees(tmp_path: Path, scene: tuple[str, float], turn: float)
 
 @pytest.mark.parametrize("scene", SCENES, ids=str)
 def test_areas_in_metres_over_the_seam(tmp_path: Path, scene: tuple[str, float]) -> None:
-    """A polygon with a hole, connected in UTM, stays so where PROJ gives both ends of the world."""
+    """A polygon with a hole that is whole in UTM stays whole where PROJ puts it at both ends of the world."""
     where = grid(*scene, 40.0, 48)
     to_utm = Transformer.from_crs(where.crs.to_wkt(), UTM60, always_xy=True)
     x, y = to_utm.transform(*where.pixel_to_map(20, 20))
@@ -191,11 +194,11 @@ def test_areas_in_metres_over_the_seam(tmp_path: Path, scene: tuple[str, float])
 @pytest.mark.parametrize("mask_lon", [180.0, -180.0, "world", "0 to 360"], ids=str)
 @pytest.mark.parametrize("scene", SCENES, ids=str)
 def test_raster_masks_in_degrees(tmp_path: Path, scene: tuple[str, float], mask_lon: float | str) -> None:
-    """Also one around the world whose ends meet in the middle of the scene."""
+    """Masks exclude the right pixels, also a mask around the world whose ends meet in the scene."""
     where = grid(*scene, 40.0, 48)
     fine = 20.0 / 111_000
     if isinstance(mask_lon, str):
-        # Narrow along columns, so that all of the world is small enough.
+        # Pixels are wide along longitude, so that a mask of all the world is small enough.
         cols = 360 * 400
         first = 0.0 if mask_lon == "0 to 360" else -180.0
         step = 360 / cols
@@ -211,7 +214,7 @@ def test_raster_masks_in_degrees(tmp_path: Path, scene: tuple[str, float], mask_
         inside = ((lon - left) % 360 < right - left)[None] & ((lat > bottom) & (lat < top))[:, None]
         values |= inside.astype(np.uint8)
     path = write_raster(tmp_path / "mask.tif", values[None], mask, dtype="uint8", compress="deflate")
-    # What the mask says at the pixel centres, by its own indices.
+    # The mask's values at the scene's PAN pixel centres, looked up by index.
     col, row = np.meshgrid(np.arange(192) + 0.5, np.arange(192) + 0.5)
     to = Transformer.from_crs(where.crs.to_wkt(), "EPSG:4326", always_xy=True)
     x, y = to.transform(*(where.refined(4).transform * (col, row)))
@@ -224,7 +227,7 @@ def test_raster_masks_in_degrees(tmp_path: Path, scene: tuple[str, float], mask_
     with open_pair(*paths) as pair, open_mask(MaskFile(path), pair.grids) as opened:
         assert opened.covered == 1.0
         found = opened.excluded(where.window)
-        assert (found != expected).sum() <= 2  # half of a pixel, by rounding
+        assert (found != expected).sum() <= 2  # pixels that are masked by half, but for rounding
         np.testing.assert_array_equal(opened.excluded(Window(8, 16, 20, 17)), found[8:28, 16:33])
         glance = opened.at_a_glance(where)
         assert (glance != expected).mean() < 0.03
@@ -248,7 +251,7 @@ def test_raster_masks_in_degrees(tmp_path: Path, scene: tuple[str, float], mask_
     ],
 )
 def test_periods(crs: str, period: float | None) -> None:
-    """A turn is known by where coordinates are moved: from any number of turns away, and from half of one."""
+    """Coordinates any number of turns away, or just over half a turn, are moved by the CRS's period."""
     system = CRS.from_user_input(crs)
     if period is None:
         x = np.array([0.0, 360.0, WORLD, -2 * WORLD])
@@ -278,7 +281,7 @@ def test_what_is_near_stays_to_the_last_bit() -> None:
 
 
 def test_lookups_over_the_seam() -> None:
-    """Positions by longitude in a raster from 0 to 360: each is looked up once, in its pixel."""
+    """In a raster from 0 to 360, each longitude is looked up once, in its pixel."""
     world = Grid(18, 360, Affine(1.0, 0, 0.0, 0, -10.0, 90.0), CRS.from_epsg(4326))
     lon = np.array([[-3.5, -0.5, 0.5], [359.5, 361.5, np.nan]])
     row = np.full(lon.shape, 4.25)

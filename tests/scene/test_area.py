@@ -25,7 +25,7 @@ def grid() -> Grid:
 
 
 def polygons(grid: Grid) -> list[Polygon]:
-    """A star with a hole, and a triangle that reaches out of the scene; map coordinates."""
+    """A star with a hole, and a triangle that reaches beyond the scene, in map coordinates."""
     x, y = grid.pixel_to_map(28, 30)
     radius = np.where(np.arange(16) % 2, 60.0, 170.0)
     angle = np.arange(16) * np.pi / 8 + 0.1
@@ -82,7 +82,7 @@ def test_rotated_grid_and_other_crs(tmp_path: Path) -> None:
 
 
 def test_long_edges_are_bent(tmp_path: Path) -> None:
-    """A meridian and parallel box of degrees: its upper edge is a curve in UTM, by pixels, here."""
+    """The upper edge of a box in degrees is a curve in UTM; here it bends by some pixels."""
     grid, _ = pair_grids(ms_shape=(200, 400), ms_gsd=500.0)
     to_degrees = Transformer.from_crs(grid.crs.to_wkt(), "EPSG:4326", always_xy=True)
     lon, lat = to_degrees.transform(*grid.pixel_to_map(100, 200))
@@ -113,7 +113,7 @@ def test_bow_tie(tmp_path: Path, grid: Grid) -> None:
 
 
 def test_spike_is_not_part_of_the_area(tmp_path: Path, grid: Grid) -> None:
-    """An outline that runs out and back along the same line: mended, it leaves a line without an inside."""
+    """An outline that runs out and back along one line gives, once mended, a line without an inside."""
     outline = [(10, 10), (10, 20), (15, 20), (15.5, 60), (15, 20), (20, 20), (20, 10)]
     points = [grid.pixel_to_map(*p) for p in outline]
     mask = Area.from_file(save(tmp_path / "a.gpkg", [Polygon(points)], grid.crs.to_wkt()), grid).mask(
@@ -171,7 +171,7 @@ WORLD = box(-180, -85, 180, 85)
     ],
 )
 def test_areas_around_the_world(crs: str, lon: float, lat: float, tmp_path: Path) -> None:
-    """Continents and oceans: far from the scene its projection folds over."""
+    """Areas as large as continents and oceans: far from the scene, its projection folds over."""
     x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(lon, lat)
     grid = Grid(40, 50, Affine(30, 0, x - 750, 0, -30, y + 600), CRS.from_user_input(crs))
     col, row = np.meshgrid(np.arange(50) + 0.5, np.arange(40) + 0.5)
@@ -181,7 +181,7 @@ def test_areas_around_the_world(crs: str, lon: float, lat: float, tmp_path: Path
         [
             (WORLD, True),
             (WORLD.difference(near), False),
-            (box(-180, -85, lon, 85), True),  # all that is west of the middle
+            (box(-180, -85, lon, 85), True),  # the world west of the scene's middle
             (MultiPolygon([box(-180, lat, 180, 85), box(lon - 200, -80, lon - 90, -75)]), True),
         ]
     ):

@@ -1,4 +1,4 @@
-"""Which band is which: names as they occur in the wild, and what is refused."""
+"""Matching of bands: by names as real files have them, by the user's choice, and refusals."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def numbers(wanted: tuple[str, ...], file: list[FileBand], given: dict[str, int 
             (*LANDSAT8, "pan", "cirrus", "thermal", "thermal_2"),
         ),
         ((*(f"B{n}" for n in range(1, 8)), "B10"), (*LANDSAT8, "thermal")),
-        # Landsat 5 and 7 have these too, from blue on.
+        # Landsat 5 and 7 have these numbers too, counted from blue.
         (tuple(f"B{n}" for n in range(1, 8)), (None,) * 7),
         (("B2", "B3", "B4", "B5"), (None,) * 4),
         (("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7"), (None,) * 6),
         (tuple(f"LE07_SR_B{n}" for n in (2, 3, 4, 5)), (None,) * 4),
-        # Not certain which satellite, or no names at all.
+        # The satellite is not certain, or there are no names at all.
         (("B1", "B2", "B3", "B4"), (None,) * 4),
         (("B1", "B2", "B3", "B4", "B5"), (None,) * 5),
         (("Band 2", "Band 3", "Band 4", "Band 5"), (None,) * 4),
@@ -136,7 +136,7 @@ def test_said_by_the_user() -> None:
         (bands(*BGRN), {"nir": 4, "red": 4}, "band 4 of ms.tif cannot be nir and red", "each"),
         (bands(*BGRN), {"swir": 4}, "no band 'swir', it takes blue, green, red, nir", "--bands"),
         (bands(*BGRN), {"nir": 4, "infrared": 3}, "names nir twice", "once"),
-        # Who names one of many nameless ones has to name the others.
+        # A user who names one of many nameless bands has to name the others.
         (bands("a", "q", "c", "d"), {"nir": 1}, "needs a band blue and green and red", "--bands"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_files_own_bands() -> None:
         ("blue", 5),
         ("nir", 6),
     ]
-    # Two of a role keep their names.
+    # Two bands of one role keep their names.
     assert [c.role for c in own_bands(bands("NIR", "infrared"))] == ["NIR", "infrared"]
 
 
@@ -197,7 +197,7 @@ def test_colours_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_fourth_band_of_bytes_is_not_always_alpha(tmp_path: Path) -> None:
-    """GDAL marks it so by default; a description or the user says otherwise, and then it masks nothing."""
+    """GDAL marks it as alpha; if a description or the user makes it an image band, it masks nothing."""
     ms, pan = make_pair(tmp_path, ms_shape=(16, 16), dtype="float32")
     with rasterio.open(ms) as src:
         values, profile = np.rint(src.read() / 20).astype("uint8"), src.profile
@@ -223,7 +223,7 @@ def test_a_fourth_band_of_bytes_is_not_always_alpha(tmp_path: Path) -> None:
 
 
 def test_descriptions_without_a_letter() -> None:
-    """A band described as "-" is no other's, and can be named."""
+    """A band described as "-" matches no other name, and can be named."""
     found = given_bands({"nir": "B8", "red": "-"}, [FileBand(1, "-"), FileBand(2, "B8 NIR")], "ms.tif")
     assert [c.number for c in found] == [2, 1]
     with pytest.raises(InputError, match="no band 'swir'"):

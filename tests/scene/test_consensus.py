@@ -1,4 +1,4 @@
-"""Whether a shift changes over the scene: window shifts whose truth and errors are known."""
+"""Tests whether a shift changes over the scene, on window shifts whose truth and errors are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VARIANCE = np.eye(2) * 0.05**2
 
 
 def windows(side: int, rng: np.random.Generator) -> np.ndarray:
-    """Places in a grid, -1 to 1, a little off it."""
+    """Places of ``side`` × ``side`` windows, float64 (n, 2), from -1 to 1: a slightly disturbed grid."""
     at = (np.arange(side) + 0.5) / side * 2 - 1
     places = np.stack(np.meshgrid(at, at, indexing="ij"), axis=-1).reshape(-1, 2)
     return np.asarray(places + rng.uniform(-0.05, 0.05, places.shape))
@@ -28,7 +28,7 @@ def said_to_vary(found: ShiftField | None) -> bool:
 @pytest.mark.parametrize("side", [4, 6, 8])
 @pytest.mark.parametrize("alike", [False, True], ids=["white", "patches"])
 def test_errors_are_not_taken_for_a_change(side: int, alike: bool) -> None:
-    """One shift for all, and errors of 0.2 PAN pixel: each by itself, or partly the same in patches."""
+    """One shift for all windows, with errors of 0.2 PAN pixel: independent, or partly common to patches."""
     alarms = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def test_errors_are_not_taken_for_a_change(side: int, alike: bool) -> None:
 
 @pytest.mark.parametrize("side", [4, 6, 8])
 def test_a_change_is_found(side: int) -> None:
-    """Other shifts of up to 2 PAN pixels in each corner, errors of 0.2."""
+    """Each corner has its own shift of up to 2 PAN pixels, with errors of 0.2."""
     missed = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What is done about a measured shift, and by which bands it is measured."""
+"""Tests of the action on a measured shift, and of the bands that it is measured with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BANDS = {"blue": 1, "green": 2, "red": 3, "nir": 4}
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """PAN lies 2 pixels further down and 1 to the right; the fifth MS band has no valid pixel."""
+    """A pair whose PAN lies 2 pixels further down and 1 to the right; MS band 5 has no valid pixel."""
     folder = tmp_path_factory.mktemp("scene")
     ms_grid, pan_grid = pair_grids(ms_shape=(96, 96))
     ground = gaussian_filter(np.random.default_rng(0).normal(size=(400, 400)), 3)
@@ -37,7 +37,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 class Done(Exception):
-    """Ends a run after what is tested."""
+    """Raised to end a run after the tested step."""
 
 
 @pytest.mark.parametrize("command", ["classify", "train"])
@@ -66,7 +66,7 @@ def test_measured_by_the_bands_that_are_used(
 
 
 def test_the_applied_shift_is_rounded(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Last digits that differ between platforms make no other shift."""
+    """Measurements that differ in their last digits, as between platforms, give the same shift."""
     with open_pair(*pair) as opened:
         used = opened.with_bands(opened.bands[:4])
         report = measure_shift(used)
@@ -81,7 +81,7 @@ def test_the_applied_shift_is_rounded(pair: tuple[Path, Path], monkeypatch: pyte
 def test_nothing_classified_names_what_may_be_the_cause(pair: tuple[Path, Path], tmp_path: Path) -> None:
     grid = pair_grids(ms_shape=(96, 96))[0]
     bundle = tiny_bundle(tmp_path / "m", patch=8)
-    # One valid pixel in the middle of nothing: too much nodata around.
+    # A single valid pixel has too much nodata around it.
     hole = np.zeros((4, 96, 96))
     hole[:, 30, 30] = 2000
     ms = write_raster(tmp_path / "hole.tif", hole, grid, dtype="uint16", nodata=0, names=tuple(BANDS))

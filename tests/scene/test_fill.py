@@ -1,4 +1,4 @@
-"""Filling around valid pixels against a loop over pixels, and in any block the same."""
+"""Filling of invalid pixels against a plain loop over pixels; every block gives the same values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_shares() -> None:
 
 @pytest.mark.parametrize("grid", [{}, {"offset": (0.4, -0.3)}, {"ratio": 2, "offset": (0.5, 0.5)}], ids=str)
 def test_any_block_is_filled_the_same(tmp_path: Path, grid: dict[str, object]) -> None:
-    """To the last bit, at the borders of the scene too, where the halo is the filled scene's reflection."""
+    """Filled values are equal to the last bit, also in the halo, which reflects the filled scene."""
     holes = [(slice(0, 9), slice(0, 50)), (slice(30, 44), slice(21, 33)), (slice(60, 64), slice(None))]
     pan_holes = [(slice(100, 140), slice(60, 61)), (slice(0, 30), slice(100, 300))]
     paths = make_pair(tmp_path, nodata=0, ms_invalid=holes, pan_invalid=pan_holes, **grid)
@@ -75,7 +75,7 @@ def test_any_block_is_filled_the_same(tmp_path: Path, grid: dict[str, object]) -
 
 
 def test_patches_of_valid_targets_are_filled_wholly(tmp_path: Path) -> None:
-    """However far the hole reaches: a target's own pixel is within the radius of all of its patch."""
+    """In a hole of any size, all of a valid target's patch is filled: it lies within the target's radius."""
     lone = np.ones((40, 40), bool)
     lone[20, 20] = False
     rows, cols = np.nonzero(lone)

@@ -1,4 +1,4 @@
-"""Masks: polygons and rasters of other grids, against areas that are known."""
+"""Masks from polygons and from rasters of other grids, against known areas."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def box(row: float, col: float, row_stop: float, col_stop: float) -> shapely.Polygon:
-    """In MS pixels."""
+    """A rectangle given in MS pixels, in map coordinates."""
     (x0, y1), (x1, y0) = MS.pixel_to_map(row, col), MS.pixel_to_map(row_stop, col_stop)
     return shapely.box(x0, y0, x1, y1)
 
@@ -56,7 +56,7 @@ def window(*box: int) -> np.ndarray:
 
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:32633"])
 def test_polygons(pair, tmp_path: Path, crs: str) -> None:
-    # 30.4 to 40.6: the first pixel is covered by 60 %, the last by 60 %.
+    # Rows 30.4 to 40.6 cover 60 % of the first and of the last pixel.
     path = vector(tmp_path / "m.gpkg", box(10, 20, 15, 28), box(30.4, 5, 40.6, 9), crs=crs)
     np.testing.assert_array_equal(
         excluded(pair, MaskFile(path)), window(10, 20, 15, 28) | window(30, 5, 41, 9)
@@ -66,7 +66,7 @@ def test_polygons(pair, tmp_path: Path, crs: str) -> None:
 
 
 def test_collections_of_polygons(pair, tmp_path: Path) -> None:
-    """As GIS programs make them when layers are merged: polygons in collections, also one in another."""
+    """Polygons in collections, also nested ones, as GIS programs make them when they merge layers."""
     nested = shapely.GeometryCollection([box(40, 2, 44, 9), shapely.MultiPolygon([box(50, 1, 52, 3)])])
     both = shapely.GeometryCollection([box(10, 20, 15, 28), nested])
     for crs in ("EPSG:32632", "EPSG:4326"):
@@ -115,7 +115,7 @@ def test_bits_of_any_type(pair, tmp_path: Path, dtype: str) -> None:
 
 
 def test_rasters_of_other_grids(pair, tmp_path: Path) -> None:
-    """A mask of 3.2 m pixels in another CRS, turned and south-up; of 20 m pixels that cover a part only."""
+    """A mask of 3.2 m pixels in another CRS, turned and south-up, and one of 20 m pixels over a part only."""
     to = Transformer.from_crs("EPSG:32632", "EPSG:32631", always_xy=True)
     x, y = to.transform(*MS.pixel_to_map(32, 32))
     turn = (
@@ -191,7 +191,7 @@ def test_any_window_is_the_same_and_only_it_is_read(pair, tmp_path: Path, monkey
 
 
 def test_patches_and_statistics(pair, tmp_path: Path) -> None:
-    """Masked pixels are still seen by their neighbours, and are in no statistics."""
+    """Patches of neighbours still contain masked pixels; statistics do not."""
     path = vector(tmp_path / "m.gpkg", box(0, 0, 64, 32))
     with open_pair(*pair, mask=MaskFile(path)) as scene, open_pair(*pair) as plain:
         one, two = (s.read_block(Window(0, 20, 40, 40), 7, 8) for s in (scene, plain))
@@ -203,7 +203,7 @@ def test_patches_and_statistics(pair, tmp_path: Path) -> None:
 
 
 def test_a_mask_without_polygons_here_is_no_error(pair, tmp_path: Path) -> None:
-    """Where there are no clouds there is nothing to mask; it is told all the same."""
+    """A mask without clouds in the scene is valid; a notice says that it excludes nothing."""
     for path in (vector(tmp_path / "far.gpkg", box(500, 500, 510, 510)), vector(tmp_path / "none.gpkg")):
         with open_pair(*pair, mask=MaskFile(path)) as scene:
             assert "excludes nothing" in scene.notices[-1]
@@ -238,7 +238,7 @@ def test_refused(pair, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
 def test_a_tiny_mask_in_a_huge_scene(tmp_path: Path, crs: str) -> None:
-    """3 × 2 pixels of 80 000 × 80 000, far from any place that a sample would look at."""
+    """A mask of 3 × 2 pixels in a scene of 80 000 × 80 000, which any sample of the scene would miss."""
     scene = GridPair(Grid(80_000, 80_000, MS.transform, MS.crs))
     row, col = 30_403, 51_207
     small = Grid(3, 2, MS.transform * Affine.translation(col, row), MS.crs)
@@ -256,7 +256,7 @@ def test_a_tiny_mask_in_a_huge_scene(tmp_path: Path, crs: str) -> None:
 
 
 def test_covered(tmp_path: Path) -> None:
-    """By areas that are known: half of it, all of it, and all of it with the edges along each other."""
+    """The covered part of the scene, for masks of half of it, of exactly all of it, and of more."""
     for cols, share in ((32, 0.5), (64, 1.0), (200, 1.0)):
         grid = Grid(64, cols, MS.transform, MS.crs)
         path = write_raster(tmp_path / f"{cols}.tif", np.ones((1, 64, cols)), grid, dtype="uint8")
@@ -270,7 +270,7 @@ def test_covered(tmp_path: Path) -> None:
 
 
 def test_at_a_glance_reads_a_reduced_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many pixels as the picture needs, and the same bits as at full size, not averages of them."""
+    """The mask is read in few pixels, with values of the full size and not averages of them."""
     size = 4000
     scene = GridPair(Grid(size, size, MS.transform, MS.crs))
     values = np.full((1, size, size), 1)
@@ -316,7 +316,7 @@ def test_a_missing_mask_is_missing_whatever_is_chosen_of_it(pair, tmp_path: Path
 
 
 def test_a_mask_whose_coordinates_cannot_be_converted(tmp_path: Path) -> None:
-    """It is the mask that is named, not PAN."""
+    """The error names the mask, not PAN."""
     here = Grid(8, 8, MS.transform, CRS.from_wkt('LOCAL_CS["here",UNIT["metre",1]]'))
     mask = write_raster(tmp_path / "mask.tif", np.ones((1, 8, 8)), here, dtype="uint8")
     with pytest.raises(InputError, match=r"mask file .*mask\.tif cannot be laid over the scene") as caught:
@@ -325,7 +325,7 @@ def test_a_mask_whose_coordinates_cannot_be_converted(tmp_path: Path) -> None:
 
 
 def test_a_choice_that_finds_nothing_is_told(pair, tmp_path: Path) -> None:
-    """A wrong number looks like a clear sky."""
+    """A notice says that no pixel has the chosen number, as a wrong number looks like a clear sky."""
     values = np.zeros((1, 64, 64))
     values[0, 50:, 60:] = 4
     path = write_raster(tmp_path / "qa.tif", values, MS, dtype="uint16")
@@ -372,14 +372,14 @@ def test_nan_in_a_mask_excludes_nothing(pair, tmp_path: Path, nodata: float | No
 
 
 def test_a_nodata_value_that_is_chosen_by_number(pair, tmp_path: Path) -> None:
-    """0 is nodata in Sentinel-2's SCL, and may well be what is to be left out."""
+    """A user may exclude nodata by its number, for instance 0 in Sentinel-2's SCL."""
     values = np.full((1, 64, 64), 4)
     values[0, 5:9, 5:9], values[0, 20:30, 20:30] = 0, 3
     path = write_raster(tmp_path / "scl.tif", values, MS, dtype="uint8", nodata=0)
     both = window(5, 5, 9, 9) | window(20, 20, 30, 30)
     np.testing.assert_array_equal(excluded(pair, MaskFile(path, values=(0, 3))), both)
     np.testing.assert_array_equal(excluded(pair, MaskFile(path, values=(3,))), window(20, 20, 30, 30))
-    # Beyond the mask there is nothing that could be chosen.
+    # Outside the mask there are no values, so nothing is excluded.
     part = write_raster(
         tmp_path / "part.tif",
         values[:, :16, :16],

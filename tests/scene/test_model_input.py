@@ -1,4 +1,4 @@
-"""What a network sees of a window, against patches cut out of the whole images with NumPy."""
+"""The input of a network for a window, against patches cut out of the whole images with NumPy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STATISTICS = Normalisation(
 
 @dataclass(frozen=True)
 class Truth:
-    """Whole images, normalised and with a margin of ``radius`` MS pixels around, read without the package."""
+    """Whole images, normalised and with a margin of ``radius`` MS pixels, read without the package."""
 
     ms: npt.NDArray[np.float32]
     pan: npt.NDArray[np.float32]
@@ -69,7 +69,7 @@ class Truth:
         )
 
     def usable(self, window: Window, patch: PatchGeometry) -> npt.NDArray[np.bool_]:
-        """Targets that are valid, and of whose patches no more than the allowed part is invalid."""
+        """Whether each target is valid and at most the allowed part of its patch is invalid, bool (h, w)."""
         out = np.zeros((window.height, window.width), np.bool_)
         for i, j in np.ndindex(out.shape):
             row, col = window.row + i, window.col + j
@@ -81,7 +81,7 @@ class Truth:
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Holes of all sizes in both, also at the border and around the corner of a patch."""
+    """A pair with holes of all sizes in both images, also at the border and around the corner of a patch."""
     return make_pair(
         tmp_path_factory.mktemp("scene"),
         ms_shape=SHAPE,
@@ -105,7 +105,7 @@ WINDOWS = (Window(0, 0, *SHAPE), Window(0, 0, 5, 7), Window(7, 8, 10, 12), Windo
 
 
 def check_patches(block: InputBlock, truth: Truth, patch: PatchGeometry, first: int) -> None:
-    """Every usable target's patch; ``first``: row and column of the first target's patch in the block."""
+    """Check the patch of every usable target; ``first``: row and column of the first patch in the block."""
     for i, j in np.argwhere(block.usable):
         ms, pan, _ = truth.patch(block.window.row + i, block.window.col + j, patch)
         r, c = first + i, first + j
@@ -136,7 +136,7 @@ def test_patches_and_usable_targets(paths: tuple[Path, Path], name: str, window:
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_the_halo_of_all_turns(paths: tuple[Path, Path], name: str) -> None:
-    """As wide on all sides as the patch reaches at most; the same targets are usable."""
+    """The halo is as wide on all sides as the patch's longest reach; the same targets are usable."""
     patch, window = PATCHES[name], Window(7, 8, 10, 12)
     truth = Truth.of(paths, patch)
     with open_pair(*paths) as pair:
@@ -156,7 +156,7 @@ def test_the_halo_of_all_turns(paths: tuple[Path, Path], name: str) -> None:
 
 @pytest.mark.parametrize(("share", "columns"), [(0.5, 7), (0.49, 6), (0.25, 6), (0.0, 5), (1.0, 7)])
 def test_just_as_many_invalid_pixels_as_allowed(tmp_path: Path, share: float, columns: int) -> None:
-    """From column 7 on nothing is valid: patches of 4 about columns 4, 5, 6 have 0, 1, 2 such columns."""
+    """Columns from 7 on are invalid; patches of 4 around columns 4, 5 and 6 have 0, 1 and 2 of them."""
     pair_of = make_pair(tmp_path, ms_shape=(8, 16), nodata=0, ms_invalid=[(slice(None), slice(7, None))])
     patch = PatchGeometry(size=4, target_index=1, max_invalid_share=share)
     with open_pair(*pair_of) as pair:
@@ -182,7 +182,7 @@ def test_a_mask_excludes_targets_and_stays_in_patches(paths: tuple[Path, Path], 
 
 
 def test_wanted_targets(paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only they are usable; where none can be, no block comes, and where none is wanted nothing is read."""
+    """Only wanted targets are usable. None usable gives no block; if none is wanted, nothing is read."""
     patch, window = PATCHES["even"], Window(4, 6, 14, 16)
     truth = Truth.of(paths, patch)
     wanted = np.random.default_rng(0).random((14, 16)) < 0.4

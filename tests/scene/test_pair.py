@@ -1,4 +1,4 @@
-"""Opening a pair, reading its blocks, and everything that is refused."""
+"""Tests of opening a pair, of reading its blocks, and of the pairs that are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HALOS = [(0, 0), (7, 8), (1, 0), (13, 2), (40, 25)]
 @pytest.mark.parametrize("halo", HALOS, ids=str)
 @pytest.mark.parametrize("grid", [{}, {"offset": (0.4, -0.3)}, {"ratio": 2, "offset": (0.5, 0.5)}], ids=str)
 def test_halo_is_numpys_reflection(tmp_path: Path, halo: tuple[int, int], grid: dict[str, object]) -> None:
-    """Also with halos larger than the scene; MS at MS scale, PAN at PAN scale."""
+    """MS is reflected at MS scale and PAN at PAN scale, also with halos larger than the scene."""
     with open_pair(*make_pair(tmp_path, ms_shape=(14, 11), **grid)) as pair:
         whole = pair.read_block(pair.grids.ms.window, 0, 0)
         before, after = halo
@@ -132,7 +132,7 @@ def test_feet_are_metres(tmp_path: Path) -> None:
 
 
 def test_nodata_of_each_file(tmp_path: Path) -> None:
-    """A target is valid if it is in all MS bands and all of its 16 PAN pixels are."""
+    """A target is valid if it is valid in all MS bands and all of its 16 PAN pixels are valid."""
     ms_path, pan_path = make_pair(
         tmp_path,
         nodata=0,
@@ -207,7 +207,7 @@ def test_ways_to_be_invalid(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kwargs", [{"ratio": 2}, {"offset": (0.4, 0.4)}, {"ratio": 3, "offset": (0.4, 0.4)}])
 def test_resampling_has_no_dark_fringe(tmp_path: Path, kwargs: dict[str, object]) -> None:
-    """Beside nodata, resampled values are close to those of the same scene without nodata."""
+    """Next to nodata, resampled values are close to values of the same scene without nodata."""
     hole = [(slice(20, 31), slice(17, 40))]
     with open_pair(*make_pair(tmp_path, smooth=True, dtype="float32", **kwargs)) as pair:
         whole = pair.read_block(pair.grids.ms.window, 0, 0)
@@ -224,7 +224,7 @@ def test_resampling_has_no_dark_fringe(tmp_path: Path, kwargs: dict[str, object]
 
 
 def test_invalid_footprints_are_invalid(tmp_path: Path) -> None:
-    """Ratio 2 with aligned edges: exactly the quarters of an invalid PAN pixel are lost, no ring."""
+    """Ratio 2 with aligned edges: only the quarters of an invalid PAN pixel are lost, no ring around it."""
     hole = [(slice(20, 30), slice(40, 44))]
     with open_pair(*make_pair(tmp_path, ratio=2, nodata=0, pan_invalid=hole)) as pair:
         pan = pair.read_block(pair.grids.ms.window, 0, 0).pan[0]
@@ -234,7 +234,7 @@ def test_invalid_footprints_are_invalid(tmp_path: Path) -> None:
 
 
 def test_an_edge_beside_nodata_is_not_thrown_out(tmp_path: Path) -> None:
-    """A bright line along the valid area's border leaves the last pixels as they are on average."""
+    """A bright line one pixel from the valid area's border leaves the mean of each border pixel unchanged."""
     ms, pan_path = make_pair(tmp_path, ratio=2, nodata=0, dtype="float32")
     with rasterio.open(pan_path, "r+") as ds:
         values = ds.read()
@@ -243,7 +243,8 @@ def test_an_edge_beside_nodata_is_not_thrown_out(tmp_path: Path) -> None:
         ds.write(values)
     with open_pair(ms, pan_path) as pair:
         pan = pair.read_block(pair.grids.ms.window, 0, 0).pan[0]
-    # The halves of a source pixel differ by what the line suggests, not by more; all rows are equal.
+    # The line tilts the halves of a border pixel, but by less than a quarter of its height. All rows are
+    # equal.
     assert np.abs(pan[:, :2] - 100).max() < 0.25 * 4900
     np.testing.assert_allclose(pan[:, :2].mean(axis=1), 100.0, atol=0.01)
     np.testing.assert_allclose(pan, np.broadcast_to(pan[:1], pan.shape), atol=0.01)
@@ -264,7 +265,7 @@ def test_scale_and_offset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [0.0, float("nan")])
 def test_a_scale_of_nothing(tmp_path: Path, scale: float) -> None:
-    """Refused where the band is read, and only there."""
+    """A file with an unusable scale is refused if that band is read; other bands can be read."""
     paths = make_pair(tmp_path, dtype="uint16", ms_shape=(16, 16))
     with rasterio.open(paths[0], "r+") as ds:
         ds.scales = (1.0, scale, 1.0, 1.0)
@@ -279,7 +280,7 @@ def test_a_scale_of_nothing(tmp_path: Path, scale: float) -> None:
         assert others.read_block(window, 0, 0).valid.all()
 
 
-# What is refused
+# Refused pairs
 
 
 def rewritten(path: Path, **changes: object) -> None:
@@ -393,7 +394,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("spoil", "message", "hint"), REFUSED, ids=lambda v: getattr(v, "__name__", ""))
-# Some are spoiled by just this; rasterio says so as they are written.
+# Some files are spoiled by their missing georeferencing; rasterio warns as it writes them.
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_refused(tmp_path: Path, spoil: Callable[[Path, Path], None], message: str, hint: str) -> None:
     paths = make_pair(tmp_path)
@@ -427,7 +428,7 @@ def test_far_ratios_can_be_forced(tmp_path: Path) -> None:
     ("ratio", "taken"), [(8.0001, True), (8.07, True), (8.1, False), (1.49, True), (1.48, False)]
 )
 def test_limits_of_the_ratio(tmp_path: Path, ratio: float, taken: bool) -> None:
-    """Taken within 1 %: pixel sizes are rounded in files."""
+    """A ratio within 1 % of a limit is taken, since files round their pixel sizes."""
     paths = make_pair(tmp_path, ratio=ratio, ms_shape=(20, 20), bands=1)
     if taken:
         with open_pair(*paths) as pair:
@@ -467,7 +468,7 @@ def test_real_scenes(shared_data: Path, name: str, strategy: str, shape: tuple[i
 
 
 def test_grids_are_of_the_common_part(tmp_path: Path) -> None:
-    """PAN covering a part of MS: the common grid is that part, in the MS image's own pixels."""
+    """If PAN covers a part of MS, the common grid is that part, in the MS image's own pixels."""
     ms, _ = pair_grids()
     small = Grid(100, 80, ms.transform * Affine.translation(10, 20) * Affine.scale(0.25), ms.crs)
     with open_pair(*make_pair(tmp_path, pan_grid=small)) as pair:

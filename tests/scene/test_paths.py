@@ -1,4 +1,4 @@
-"""Which paths are files of this machine, and who says so when one is missing."""
+"""Tests which paths are local, and that every opener names a missing local file."""
 
 from __future__ import annotations
 

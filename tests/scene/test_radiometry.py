@@ -48,7 +48,7 @@ def test_large_scene_is_a_repeatable_spread_sample(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(ScenePair, "read_block", spy)
     with open_pair(*paths) as pair:
         first = sample_statistics(pair, max_pixels=60_000)
-        # Four blocks of 128 × 128 make 60 000 pixels, five if one is at the edge: not the whole scene.
+        # Four blocks of 128 × 128 hold 60 000 pixels, or five with one at the edge; the scene has 25.
         assert 4 <= len(read) <= 8
         quarters = {(w.row >= 256, w.col >= 256) for w in read}
         assert len(quarters) == 4
@@ -61,7 +61,7 @@ def test_large_scene_is_a_repeatable_spread_sample(tmp_path: Path, monkeypatch: 
 
 
 def test_sample_goes_on_where_there_is_nodata(tmp_path: Path) -> None:
-    """Only one corner is valid: all of a small sample comes from there, however the blocks are drawn."""
+    """If only one corner is valid, all of a small sample comes from there, whatever the order of blocks."""
     outside = [(slice(0, 260), slice(None)), (slice(None), slice(0, 260))]
     paths = make_pair(tmp_path, ms_shape=(384, 384), bands=1, nodata=0, ms_invalid=outside)
     with rasterio.open(paths[0]) as ds:
@@ -130,7 +130,7 @@ def test_spread_blocks_cover_everything_once(shape: tuple[int, int], strata: int
 
 
 def test_spread() -> None:
-    """0 of a constant band alone, also of 0 and of values that differ in their last digit."""
+    """The spread is 0 only for a constant band, also for one of zeros or equal but for the last digit."""
     last_digit = np.where(np.arange(1000) % 2, np.float32(0.1), np.nextafter(np.float32(0.1), np.float32(1)))
     for values, spread in (
         (np.zeros(1000), 0.0),

@@ -1,4 +1,4 @@
-"""Known shifts, put into rendered and into real scenes by other means, and measured."""
+"""The measured shift against known shifts, put into rendered and real scenes by independent means."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REAL = ROOT.parent / "shared" / "data"
 
 
 def ground(ms: Grid, seed: int = 0) -> Field:
-    """Texture down to 3 MS pixels whose edges are in the same place in every band."""
+    """A field of texture down to 3 MS pixels, with edges in the same place in every band."""
     unit = ms.pixel_size[0]
     field = Field.random(4, (3 * unit, 30 * unit), ms.pixel_to_map(0, 0), ms.crs, seed, waves=40)
     own = np.random.default_rng(seed + 100).uniform(0.85, 1.15, field.amplitude.shape)
@@ -51,10 +51,13 @@ def shifted_pair(
     stretch: float = 0.0,
     **grid: float,
 ) -> tuple[Path, Path]:
-    """PAN's content lies so many PAN pixels further on; ``stretch``: the more so, the further on."""
+    """A pair whose PAN content lies ``rows`` and ``cols`` PAN pixels further down and right than MS's.
+
+    With ``stretch``, the shift grows by this many PAN pixels for each PAN pixel down and right.
+    """
     ms, pan = pair_grids(ms_shape=shape, **grid)
     field = ground(ms)
-    # What PAN has at a place, the ground has that much further up and left.
+    # PAN shows at a place the ground that lies that much further up and left.
     seen = pan.moved(-rows, -cols)
     seen = dataclasses.replace(seen, transform=seen.transform * Affine.scale(1.0 - stretch))
     noise = np.random.default_rng(1)
@@ -90,7 +93,7 @@ def test_shifts_of_a_rendered_scene(tmp_path: Path, put: tuple[float, float], gr
 
 
 def test_directions_on_the_map(tmp_path: Path) -> None:
-    """8 m MS and 2 m PAN, north up: down is south, right is east."""
+    """In a north-up pair of 8 m MS and 2 m PAN, down is south and right is east."""
     report = measured(shifted_pair(tmp_path, 1.5, -0.5))
     assert report.north_m == pytest.approx(-3.0, abs=0.06)
     assert report.east_m == pytest.approx(-1.0, abs=0.06)
@@ -100,7 +103,7 @@ def test_directions_on_the_map(tmp_path: Path) -> None:
 
 
 def test_files_in_different_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shift is found, and the conversion is looked for a few times, not for every window."""
+    """The shift is found, and PROJ searches for the conversion a few times, not once for every window."""
     ms, _ = pair_grids(ms_shape=(64, 72))
     x, y = Transformer.from_crs(ms.crs.to_wkt(), "EPSG:32633", always_xy=True).transform(
         *ms.pixel_to_map(32, 36)
@@ -108,7 +111,7 @@ def test_files_in_different_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     corner = Affine.translation(x - 340, y + 320) * Affine.scale(2, -2)
     pan = Grid(320, 340, corner, CRS.from_epsg(32633))
     field = ground(ms)
-    # MS shows at a place what lies further on, so its content lies further back than that of PAN.
+    # MS shows at a place the ground further on, so MS's content lies further up or left than PAN's.
     ms_path = write_raster(tmp_path / "ms.tif", field.render(ms.moved(1.3 / 4, -0.6 / 4)), ms)
     pan_path = write_raster(tmp_path / "pan.tif", field.panchromatic().render(pan), pan)
     made: list[object] = []
@@ -141,14 +144,14 @@ def test_a_shift_that_changes_over_the_scene_is_told(tmp_path: Path) -> None:
     report = measured(shifted_pair(tmp_path, 0.0, 0.0, shape=(120, 120), stretch=2.0 / 480))
     assert report.varies is True
     assert report.variation is not None
-    # Windows lie between 10 and 110 of 120 pixels.
+    # Centres of windows lie between pixels 10 and 110 of 120.
     assert report.variation.range == pytest.approx(np.hypot(2, 2) * 100 / 120, rel=0.2)
     assert report.variation.lower_right == pytest.approx((2.0, 2.0), abs=0.3)
     assert report.variation.upper_left == pytest.approx((0.0, 0.0), abs=0.3)
 
 
 def test_what_moves_is_left_out(tmp_path: Path) -> None:
-    """Over a half of the scene every band, and PAN, lies elsewhere, as over clouds: the ground decides."""
+    """As over clouds, every band and PAN are shifted differently in half of the scene: the ground decides."""
     ms, pan = pair_grids(ms_shape=(120, 120))
     field, cloud = ground(ms), ground(ms, seed=5)
     ms_values, pan_values = field.render(ms), field.panchromatic().render(pan.moved(-0.6, 0.4))
@@ -232,14 +235,14 @@ def test_modes(tmp_path: Path, put: float, mode: str, corrected: bool) -> None:
             whole = json.loads(done.report.model_dump_json())
             assert whole.pop("windows")
             assert list(told["measured"].items()) == list(whole.items())
-        # The scene is too small to look for a change, which is told where it matters.
+        # The scene is too small to tell whether the shift changes; a warning says so if it is corrected.
         assert [w.startswith("too few windows to tell") for w in done.warnings] == [True] * corrected
         again = measure_shift(done.pair)
-        assert again == measure_shift(pair)  # of the files, and the same every time
+        assert again == measure_shift(pair)  # the files are measured, with the same result every time
 
 
 def test_a_change_that_cannot_be_looked_for_is_told(tmp_path: Path) -> None:
-    """Where a shift is corrected though there were too few windows to see it change."""
+    """A warning says if a shift is corrected though too few windows could show that it changes."""
     folders = [tmp_path / name for name in ("apart", "together", "large")]
     for folder in folders:
         folder.mkdir()
@@ -263,7 +266,7 @@ def test_modes_are_checked(tmp_path: Path) -> None:
 
 
 def test_only_windows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a large scene a small part, however little there is to match."""
+    """Only a small part of a large scene is read, even if nothing in it can be matched."""
     for name, count, size, pixel in (("ms.tif", 4, 8000, 8.0), ("pan.tif", 1, 32000, 2.0)):
         with rasterio.open(
             tmp_path / name,
@@ -308,7 +311,7 @@ def real_scene(name: str) -> tuple[Path, Path]:
 
 
 def moved(source: Path, target: Path, rows: float, cols: float) -> Path:
-    """PAN moved down and right by splines, a border cut off."""
+    """PAN moved down and right by spline interpolation, less a border."""
     with rasterio.open(source) as ds:
         values = ndimage.shift(ds.read(1).astype(float), (rows, cols), order=5, mode="mirror")[8:-8, 8:-8]
         grid = Grid(ds.height - 16, ds.width - 16, ds.transform * Affine.translation(8, 8), ds.crs)
@@ -323,7 +326,7 @@ def test_shifts_put_into_real_scenes(
     tmp_path: Path, name: str, limit: float, put: tuple[float, float]
 ) -> None:
     ms, pan = real_scene(name)
-    # Its own shift is part of what is found; that of berlin is none by the way it was made.
+    # The measured shift includes the scene's own shift; berlin has none, by the way it was made.
     own = (0.0, 0.0) if name == "berlin" else _found(measured((ms, pan)))
     there = moved(pan, tmp_path / "pan.tif", *put)
     report = measured((ms, there))
@@ -337,7 +340,10 @@ def test_shifts_put_into_real_scenes(
 
 @pytest.mark.parametrize(("name", "around"), [("rotterdam1", 1.2), ("caldern", 0.0), ("example", 0.0)])
 def test_own_shift_of_real_scenes(name: str, around: float) -> None:
-    """Where the linear fit of the whole scene peaks; but for the example's clouds, which lie elsewhere."""
+    """A scene's own shift lies where the linear fit over the whole scene peaks.
+
+    The peak is checked for rotterdam1 only: the example's clouds lie elsewhere than its ground.
+    """
     ms, pan = real_scene(name)
     report = measured((ms, pan))
     assert report.length == pytest.approx(around, abs=0.15)
@@ -356,7 +362,7 @@ def _found(report: ShiftReport) -> tuple[float, float]:
 
 
 def _fit_at(ms: Path, pan: Path, rows: float, cols: float) -> float:
-    """R² of PAN by the bands on MS pixels as they are; PAN is moved by splines and averaged 4 × 4."""
+    """R² of PAN explained by the bands on unchanged MS pixels; PAN is moved by splines and averaged 4 × 4."""
     with rasterio.open(ms) as m, rasterio.open(pan) as p:
         first_col, first_row = ~p.transform * m.transform * (0, 0)
         there = ndimage.shift(p.read(1).astype(float), (-first_row - rows, -first_col - cols), order=3)
@@ -369,7 +375,7 @@ def _fit_at(ms: Path, pan: Path, rows: float, cols: float) -> float:
 
 
 def _fit(pair: object) -> float:
-    """R² of averaged PAN by the MS bands over the whole scene."""
+    """R² of averaged PAN explained by the MS bands over the whole scene."""
     block = pair.read_block(pair.grids.ms.window, 0, 0)
     h, w = block.valid.shape
     pan = block.pan[0].reshape(h, 4, w, 4).mean(axis=(1, 3), dtype=float)[block.valid]
@@ -379,7 +385,7 @@ def _fit(pair: object) -> float:
 
 
 def test_the_first_windows_are_all_invalid(tmp_path: Path) -> None:
-    """Valid is one far corner, and there only what is not looked at for the first guess."""
+    """Only one far corner is valid, and there only blocks that the first guess does not read."""
     grids = pair_grids(ms_shape=(624, 624))
     ground = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(2496, 2496)), 3)
     ground = 2500 + 300 * ground / ground.std()

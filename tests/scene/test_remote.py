@@ -1,4 +1,4 @@
-"""Cloud Optimized GeoTIFFs behind a web server: only what is needed is fetched."""
+"""Cloud Optimized GeoTIFFs behind a web server: only the parts that are needed are fetched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Server:
     log: Path
 
     def sent(self) -> Counter[str]:
-        """Bytes sent of each file."""
+        """Bytes sent so far, by file."""
         total: Counter[str] = Counter()
         for line in self.log.read_text().splitlines() if self.log.exists() else ():
             name, size = line.split()
@@ -57,7 +57,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_only_windows_are_fetched(server: Server, tmp_path: Path, kind: str) -> None:
     ms, pan = make_pair(tmp_path, ms_shape=(512, 512), ratio=2, offset=(0.5, -0.5))
     options = {"driver": "COG", "blocksize": 128, "compress": "none", "overviews": "none"}
-    # The name has the port: GDAL keeps what it has fetched from an address.
+    # GDAL caches by address, so the names contain the port: no two tests share an address.
     port = server.address.rsplit(":", 1)[1]
     files = [path.with_name(f"{path.stem}-{port}.tif") for path in (ms, pan)]
     for path, cog in zip((ms, pan), files, strict=True):
@@ -77,7 +77,8 @@ def test_only_windows_are_fetched(server: Server, tmp_path: Path, kind: str) -> 
     for path in files:
         size = path.stat().st_size
         assert 0 < opened[path.name] < 70_000, "opening reads the header alone"
-        # 55 MS pixels are in 2 × 2 of 16 tiles, 138 PAN pixels with the kernel's reach in up to 3 × 3 of 64.
+        # 55 MS pixels lie in 2 × 2 of 16 tiles; 138 PAN pixels, the kernel's reach included, in up to 3 × 3
+        # of 64.
         tiles = 4 / 16 if path.name.startswith("ms") else 9 / 64
         assert sent[path.name] - opened[path.name] < tiles * size + 70_000
         assert sent[path.name] < 0.35 * size
@@ -88,7 +89,7 @@ SHAPE = (2048, 2048)
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Large enough that no command needs most of it; PAN's content lies 2 pixels down and 1 right."""
+    """A pair so large that no command needs most of it; PAN's content lies 2 pixels down and 1 right."""
     folder = tmp_path_factory.mktemp("large")
     ms_grid, pan_grid = pair_grids(ms_shape=SHAPE)
     size = 4 * SHAPE[0]
@@ -127,7 +128,7 @@ def object_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 def test_commands_read_windows_of_remote_files(
     object_store: Server, large: tuple[Path, Path], tmp_path: Path, kind: str
 ) -> None:
-    """`inspect`, `align` and `classify` of a part; what is sent is a small part of the files."""
+    """`inspect`, `align` and `classify` of an area: the server sends only a small part of the files."""
     port = object_store.address.rsplit(":", 1)[1]
     bucket = f"bucket-{port}"
     (tmp_path / bucket).mkdir()
@@ -166,7 +167,7 @@ def test_commands_read_windows_of_remote_files(
     found = inspect_pair(*remote, tmp_path / "look.png", model=model)
     done("inspect")
     assert found.models[0].bands == {"blue": 1, "green": 2, "red": 3, "nir": 4}
-    # Samples of values, and windows to match, are of the same size in any larger scene.
+    # The samples of values and the matched windows are as large in any larger scene.
     assert all(0 < share < 0.4 for share in shares.values()), shares
 
 
@@ -184,7 +185,7 @@ def test_an_address_without_a_file(server: Server, tmp_path: Path) -> None:
         assert "\n" not in caught.value.message
         assert "check the address" in str(caught.value.hint)
         assert "credentials" in str(caught.value.hint)
-    # This one is there, and is no image.
+    # This file exists but is no image.
     with pytest.raises(InputError, match=r"PAN file .*text.tif cannot be opened") as caught:
         open_pair(ms, f"{server.address}/text.tif")
     assert "gdalinfo" in str(caught.value.hint)

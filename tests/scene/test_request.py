@@ -1,4 +1,4 @@
-"""Pairs as they are asked for and as they are read, sent elsewhere by pickle."""
+"""Pair requests and pair views, also after pickling and in another process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from das2f_map.scene.request import PairRequest, PairView
 
 @pytest.fixture
 def request_of_all(tmp_path: Path) -> PairRequest:
-    """A request with everything: bands in another order, a mask by value, a nodata value that no file has."""
+    """A request with all options: bands in another order, a mask by value, an undeclared nodata value."""
     ms, pan = make_pair(tmp_path, ms_shape=(40, 44), offset=(1.0, 2.0))
     for path, rows, cols in ((ms, slice(4, 9), slice(6, 12)), (pan, slice(100, 110), slice(90, 97))):
         with rasterio.open(path, "r+") as out:
@@ -98,7 +98,7 @@ def test_a_request_corrects_a_shift_as_it_says(tmp_path: Path) -> None:
 
 
 def test_a_view_reads_the_same_in_another_process(request_of_all: PairRequest) -> None:
-    """All that was decided about the open pair travels: bands, shift, mask and nodata."""
+    """A view carries the open pair's bands, shift, mask and nodata value to another process."""
     with request_of_all.open() as pair:
         read = request_of_all.select(pair).shifted(PanShift(0.75, -1.5))
         view = PairView.of(request_of_all, read)
@@ -113,7 +113,7 @@ def test_a_view_reads_the_same_in_another_process(request_of_all: PairRequest) -
             np.testing.assert_array_equal(there[name], value, err_msg=name)
         else:
             assert there[name] == value, name
-    # Each of them matters here: the pair as delivered reads otherwise.
+    # Each of them changes the values here, so the test fails if one is lost.
     assert here["ms"].shape[0] == 3
     assert as_delivered["ms"].shape[0] == 4
     assert not np.array_equal(here["pan"], as_delivered["pan"], equal_nan=True)

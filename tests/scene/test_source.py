@@ -1,4 +1,4 @@
-"""What of a file is valid, where it says so in several ways."""
+"""Validity of a file's pixels if the file declares it in several ways."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_a_mask_of_the_file_and_nodata_both_count(tmp_path: Path, dtype: str, no
         np.testing.assert_array_equal(source.read_raw(grid.window)[1], ~np.isnan(truth))
         np.testing.assert_array_equal(source.with_bands([2]).read(grid.window), truth[1:])
         np.testing.assert_array_equal(source.read_reduced(grid.window, 16, 16), truth)
-        # Nothing is averaged with what is invalid.
+        # No average includes an invalid pixel.
         reduced = source.read_reduced(grid.window, 4, 4)
         assert set(np.unique(reduced[np.isfinite(reduced)])) == {100.0}
 
 
 @pytest.mark.parametrize("other", ["uint8", "float32"])
 def test_bands_of_several_types(tmp_path: Path, other: str) -> None:
-    """As a VRT stacks them: measurements and a band of another type, with nodata of its own."""
+    """A VRT may stack measurements and a band of another type with its own nodata value."""
     grid, _ = pair_grids(ms_shape=(16, 16))
     values = np.arange(3 * 256, dtype="float64").reshape(3, 16, 16) % 250 + 1
     values[0, 1, 1], values[2, 2, 2] = 60_000, -9999.9 if other == "float32" else 255

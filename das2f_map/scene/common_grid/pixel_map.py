@@ -1,4 +1,4 @@
-"""Where the pixels of one grid lie in another."""
+"""Maps from the pixels of one grid to the pixels of another."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float64
 
 _LATTICE = 16
-"""Target pixels between exactly projected points. The bilinear error between them, in target pixels, is
-about ``_LATTICE**2 * pixel size / (8 * Earth's radius)``: 1e-4 for 30 m."""
+"""Target pixels between exactly projected points. The error of interpolating between them, in target pixels,
+is about ``_LATTICE**2 * pixel size / (8 * Earth's radius)``: 1e-4 for 30 m."""
 
 
 class PixelMap(Protocol):
-    """Where target pixels lie in the source: both in pixels, whole grid, pixel edges at integers."""
+    """A map from target to source positions, both in pixels of the whole grid, pixel edges at integers."""
 
     @property
     def source(self) -> Grid:
@@ -30,19 +30,22 @@ class PixelMap(Protocol):
 
     @property
     def separable(self) -> AxisMaps | None:
-        """The two axes by themselves if rows depend on rows only; else ``None``."""
+        """One map for each axis if rows depend on rows only and columns on columns; else ``None``."""
 
     @property
     def footprint(self) -> tuple[float, float]:
-        """Height and width, in source pixels, of the upright box that stands for a target's footprint."""
+        """Height and width, in source pixels, of the upright box that replaces a target's footprint.
+
+        It has the footprint's second moments along rows and columns.
+        """
 
     @property
     def bounding(self) -> tuple[float, float]:
-        """Height and width, in source pixels, of the upright box that holds a target's footprint."""
+        """Height and width, in source pixels, of the smallest upright box around a target's footprint."""
 
     @property
     def local(self) -> tuple[Affine, ...]:
-        """Target ``(col, row)`` to source ``(col, row)``, as affine maps that hold in parts of the grid."""
+        """Affine maps, target ``(col, row)`` to source ``(col, row)``, each for a part of the grid."""
 
     def positions(self, row: Float64, col: Float64) -> tuple[Float64, Float64]:
         """Source row and column of target positions (arrays of equal shape); NaN where undefined."""
@@ -63,14 +66,14 @@ class AxisMaps:
 
 @dataclass(frozen=True)
 class AffineMap:
-    """Target and source grids in one CRS.
+    """The map between target and source grids in one CRS.
 
     Parameters
     ----------
     matrix:
         Target ``(col, row)`` to source ``(col, row)``.
     target, source:
-        The grids; the target's size decides whether a rotation matters.
+        The grids. The target's size decides whether a small rotation matters.
     """
 
     matrix: Affine
@@ -79,7 +82,7 @@ class AffineMap:
 
     @classmethod
     def between(cls, target: Grid, source: Grid) -> AffineMap:
-        """The map from ``target`` to ``source`` by their transforms, and around the world if need be."""
+        """The map from ``target`` to ``source`` by their transforms, less whole turns around the world."""
         source = moved_beside(source, target)
         return cls(~source.transform * target.transform, target, source)
 
@@ -117,14 +120,14 @@ class AffineMap:
 
 @dataclass(frozen=True)
 class ProjectedMap:
-    """Target and source grids in different CRSs.
+    """The map between target and source grids in different CRSs.
 
     Parameters
     ----------
     target, source:
         The grids.
     transformer:
-        Between the two CRSs, x before y.
+        Transformer between the two CRSs, x before y.
     direction:
         ``INVERSE`` for a transformer from the source's CRS to the target's.
     """
@@ -169,7 +172,7 @@ class ProjectedMap:
         t, inverse = self.target.transform, ~self.source.transform
         x, y = t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
         x, y = self.transformer.transform(x, y, direction=self.direction)
-        # About the middle: neighbours stay neighbours, also over the seam of a source around the world.
+        # Within half a turn of the middle, so that neighbours stay neighbours across the seam of the world.
         x = near(x, self._middle, self.source.crs)
         with np.errstate(invalid="ignore"):
             u = inverse.a * x + inverse.b * y + inverse.c

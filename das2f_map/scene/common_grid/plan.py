@@ -1,4 +1,4 @@
-"""How an MS grid and a PAN grid become one common grid, and what has to be resampled for it.
+"""Plan the common grid of an MS grid and a PAN grid, and which image has to be resampled for it.
 
 =====================================  ==================  =============================================
 the files                              strategy            what happens
@@ -8,12 +8,12 @@ ratio 4 within 3 %, same orientation   ms-to-pan-grid      PAN as it is, MS resa
 any other ratio, rotation or CRS       pan-to-quarter-ms   MS as it is, PAN resampled once to a quarter
 =====================================  ==================  =============================================
 
-The common grid holds the whole MS-scale pixels inside both images; where the PAN image is turned
-against the MS grid it holds the bounding rectangle, and what PAN does not cover is invalid.
-The CRS is always that of the MS image.
+The common grid holds the MS-scale pixels that lie wholly inside both images. If the PAN image is turned
+against the MS grid, it holds PAN's bounding rectangle, and pixels that PAN does not cover are invalid.
+Its CRS is always the MS image's.
 
-A shift of the contents against the georeferencing goes into the one resampling: of whatever is resampled
-anyway, or of PAN where the files nest. The image that is read as it is stays where it is.
+A shift of the contents against the georeferencing is corrected in the one resampling: of the image that is
+resampled anyway, or of PAN if the files nest. The image that is read as it is stays in its place.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ RATIO_TOLERANCE = 0.03
 """Relative deviation from 4 up to which MS is brought to the PAN grid, not PAN to the MS grid."""
 
 RATIO_LIMITS = (1.5, 8.0)
-"""Ratios of pixel sizes that are taken without being told to."""
+"""Lowest and highest ratio of pixel sizes that is taken without ``force``."""
 
 _RATIO_LIMITS_MARGIN = 0.01
-"""Relative; pixel sizes are rounded in files, and a ratio in another CRS changes over the scene."""
+"""Relative: files round their pixel sizes, and between two CRSs the ratio changes over the scene."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class PairPlan:
     ratio:
         MS over PAN pixel size as the files have it, geometric mean of both directions.
     axis_ratios:
-        The same along rows and along columns of the MS image.
+        The ratio along rows and along columns of the MS image.
     ms_origin, pan_origin:
-        Where the common grid starts in the file, for an image read as it is: a ``Window`` of the
-        file's grid; ``None`` for a resampled one.
+        Window of the file that the common grid covers, in the file's pixels, for an image that is read as it
+        is; ``None`` for a resampled one.
     ms_map, pan_map:
-        Common (MS-scale or PAN-scale) grid to file, for a resampled image; else ``None``.
+        Map from the common grid (MS-scale or PAN-scale) to the file, for a resampled image; else ``None``.
     notices:
-        What a user should know, a sentence each.
+        Sentences that a user should read.
     """
 
     grids: GridPair
@@ -83,7 +83,7 @@ class PairPlan:
 
 
 def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | None = None) -> PairPlan:
-    """Choose the common grid of two upright grids.
+    """The common grid of two upright grids, and how each image gets there.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | Non
     force:
         Take ratios outside ``RATIO_LIMITS`` too.
     shift:
-        Where PAN's content lies against that of MS, to be corrected.
+        Shift of PAN's content against MS's, to be corrected.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | Non
     notices = (notice, *_ratio_notice(ratio))
     rows = cols = 0.0
     if shift is not None:
-        # In MS pixels. What MS has at a place, PAN has so much further on: that is where it is looked up.
+        # In MS pixels. PAN has the content of an MS place that much further on, so it is looked up there.
         rows, cols = shift.rows / ratios[0], shift.cols / ratios[1]
         footprint = _pan_outline_in_ms(ms.moved(rows, cols), pan, transformer).intersection(ms.window)
         if footprint.is_empty:
@@ -134,18 +134,21 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | Non
 
 
 def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine, shift: PanShift | None) -> PairPlan:
-    """``relation``: MS ``(col, row)`` to PAN ``(col, row)`` by the georeferencing."""
+    """The plan of two grids in one CRS.
+
+    ``relation``: MS ``(col, row)`` to PAN ``(col, row)`` by the georeferencing.
+    """
     ratio, ratios = math.sqrt(abs(relation.determinant)), _axis_ratios(relation)
     off_diagonal = max(abs(relation.b) * ms.height, abs(relation.d) * ms.width)
     same_way = relation.a > 0 and relation.e > 0
-    # A turn that moves nothing by half a PAN pixel can go into a resampling to the PAN grid.
+    # A turn that moves every pixel by less than half a PAN pixel can go into a resampling to the PAN grid.
     parallel = same_way and off_diagonal < 0.5
     near_four = parallel and all(
         abs(s / PAN_PER_MS - 1.0) <= RATIO_TOLERANCE for s in (relation.a, relation.e)
     )
     nested = _nested(ms, pan, relation) if near_four else None
-    # What MS has at a place, PAN has so many MS pixels further on. The strategy stays that of the files, so
-    # that the common grid is the same with and without a shift, but for its border.
+    # PAN has the content of an MS place so many MS pixels further on. The files alone, without the shift,
+    # decide the strategy, so that the shift changes the common grid at its border only.
     rows, cols = (0.0, 0.0) if shift is None else (shift.rows / ratios[0], shift.cols / ratios[1])
     looked_up = ms.moved(rows, cols)
     by_files, relation = relation, ~pan.transform * looked_up.transform
@@ -165,7 +168,7 @@ def _plan_in_one_crs(ms: Grid, pan: Grid, relation: Affine, shift: PanShift | No
                 pan_origin.height // PAN_PER_MS,
                 pan_origin.width // PAN_PER_MS,
                 cell.transform * Affine.scale(PAN_PER_MS),
-                # The CRS objects may differ in wording only; outputs carry the MS one.
+                # Both CRSs are equal but may be worded differently; outputs carry the MS image's.
                 ms.crs,
             )
         )
@@ -223,9 +226,10 @@ def _whole_range(lo: int, hi: int, step: int, stop: int) -> tuple[int, int]:
 
 
 def _whole_cells_of_pan(ms: Grid, pan: Grid, relation: Affine, like: Affine) -> Window:
-    """PAN pixels, a multiple of 4 a side, inside both, in phase with the ones that ``like`` would give.
+    """The PAN pixels that lie in both images, cut to a multiple of 4 along each side.
 
-    These are, of the phases that fit, nearest to MS's own. ``like`` is ``relation`` but for a shift.
+    ``like`` is the relation without the shift. It fixes the phase of the 4 × 4 cells on the PAN grid: of the
+    phases that fit, the one nearest to the MS pixels. So a shift does not change the phase.
     """
     phase: list[int | None] = [None, None]
     for m in (like, relation) if like != relation else (relation,):
@@ -241,7 +245,7 @@ def _whole_cells_of_pan(ms: Grid, pan: Grid, relation: Affine, like: Affine) -> 
 
 
 def _cells(ms_start: float, ms_stop: float, pan_stop: int, phase: int | None) -> tuple[int, int]:
-    """First PAN pixel and number of them along one axis; MS's extent is given in PAN pixels."""
+    """First PAN pixel and number of PAN pixels along one axis; MS's extent is given in PAN pixels."""
     first = max(0, math.ceil(ms_start - NESTING_TOLERANCE))
     stop = min(pan_stop, math.floor(ms_stop + NESTING_TOLERANCE))
     if phase is not None:
@@ -256,7 +260,7 @@ def _cells(ms_start: float, ms_stop: float, pan_stop: int, phase: int | None) ->
 
 
 def _whole_ms_pixels(ms: Grid, pan: Grid, relation: Affine, *, bounding: bool) -> Window:
-    """MS pixels wholly inside PAN, or all of its bounding rectangle."""
+    """MS pixels wholly inside PAN, or, if ``bounding``, all MS pixels of PAN's bounding rectangle."""
     inverse = ~relation
     (u00, v00), (u01, v01), (u10, v10), (u11, v11) = [
         inverse * (c, r) for r in (0, pan.height) for c in (0, pan.width)
@@ -277,7 +281,10 @@ def _whole_ms_pixels(ms: Grid, pan: Grid, relation: Affine, *, bounding: bool) -
 
 
 def _pan_outline_in_ms(ms: Grid, pan: Grid, to_pan: Transformer) -> Window:
-    """MS pixels that bound the PAN image, from its outline, straight in PAN's CRS only; empty if nowhere."""
+    """Bounding window of the PAN image in MS pixels; empty if no point of its outline can be converted.
+
+    The outline is sampled: PAN's straight edges are curves in the MS image's CRS.
+    """
     steps = np.linspace(0.0, 1.0, 65)
     zero, one = np.zeros_like(steps), np.ones_like(steps)
     col = np.concatenate([steps, one, steps, zero]) * pan.width
@@ -292,7 +299,7 @@ def _pan_outline_in_ms(ms: Grid, pan: Grid, to_pan: Transformer) -> Window:
 
 
 def _axis_ratios(relation: Affine) -> tuple[float, float]:
-    """PAN pixels along an MS pixel's row step and column step."""
+    """Lengths of an MS pixel's row step and column step, in PAN pixels."""
     return math.hypot(relation.b, relation.e), math.hypot(relation.a, relation.d)
 
 
@@ -331,8 +338,8 @@ def _no_overlap() -> InputError:
 def pixel_size_m(grid: Grid) -> float:
     """Ground sample distance in metres, geometric mean of both directions, at the grid's centre.
 
-    A projected CRS whose scale is true within 1 % there gives its nominal pixel size (10 m stays
-    10 m in UTM); otherwise (geographic, Web Mercator) it is measured on the ellipsoid.
+    If a projected CRS is true to scale within 1 % there, this is its nominal pixel size (10 m stays 10 m in
+    UTM). Otherwise (geographic, Web Mercator) it is measured on the ellipsoid.
     """
     crs = pyproj_crs(grid.crs)
     row, col = grid.height / 2, grid.width / 2

@@ -1,4 +1,4 @@
-"""How coordinates of two grids in any CRS are converted: one operation for a whole scene."""
+"""Convert coordinates between two grids in any CRS, by one operation for a whole scene."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from das2f_map.types import Float64
 
 
 def transformer_between(ms: Grid, pan: Grid) -> Transformer | None:
-    """MS CRS to PAN CRS as one fixed operation; ``None`` if both are the same for this scene.
+    """The one fixed operation from the MS CRS to the PAN CRS; ``None`` if both are the same for this scene.
 
     Raises :class:`~das2f_map.errors.InputError` if the CRSs cannot be converted.
     """
@@ -27,7 +27,7 @@ def transformer_between(ms: Grid, pan: Grid) -> Transformer | None:
     if source.equals(target, ignore_axis_order=True):
         return None
     try:
-        # One operation for the whole scene: PROJ's own choice point by point could change inside it.
+        # One operation for the whole scene: PROJ chooses point by point, and could change its choice inside.
         group = TransformerGroup(source, target, always_xy=True, area_of_interest=_area_of_interest(ms))
         transformer = group.transformers[0]
     except (ProjError, IndexError) as error:
@@ -41,21 +41,22 @@ def transformer_between(ms: Grid, pan: Grid) -> Transformer | None:
     pan_pixel = max(pan.pixel_size)
     with np.errstate(invalid="ignore"):
         moved = np.abs(there - nodes).max()
-    # Two names of one system (a WKT without its EPSG code, ETRS89 beside WGS 84).
+    # One system may have two names (a WKT without its EPSG code, ETRS89 and WGS 84).
     same = bool(np.isfinite(moved)) and moved < 1e-3 * pan_pixel
     return None if same else transformer
 
 
 def map_between(target: Grid, source: Grid) -> PixelMap:
-    """Where the pixels of one grid lie in another, in any CRS.
+    """The map from the pixels of ``target`` to those of ``source``, in any CRS.
 
-    Raises :class:`~das2f_map.errors.InputError` if the CRSs cannot be converted; it calls them MS and PAN.
+    Raises :class:`~das2f_map.errors.InputError` if the CRSs cannot be converted. Its message calls the target
+    MS and the source PAN.
     """
     return Relation(target, source).between(target, source)
 
 
 class Relation:
-    """How coordinates of two grids are converted, found once for all grids with their CRSs in their place.
+    """The conversion between two grids, found once for all grids in the same CRSs and the same place.
 
     Parameters
     ----------
@@ -64,11 +65,11 @@ class Relation:
     """
 
     def __init__(self, target: Grid, source: Grid) -> None:
-        # One thread at a time: pyproj guards other transformers against more, not those of a group.
+        # For one thread at a time: pyproj makes other transformers thread-safe, but not those of a group.
         self._transformer = transformer_between(target, source)
 
     def between(self, target: Grid, source: Grid) -> PixelMap:
-        """As :func:`map_between`, for parts of the two grids, moved or refined as may be."""
+        """As :func:`map_between`, for parts of the two grids, which may be moved or refined."""
         if self._transformer is None:
             return AffineMap.between(target, source)
         return ProjectedMap(target, source, self._transformer)
@@ -94,7 +95,7 @@ def _area_of_interest(grid: Grid) -> AreaOfInterest | None:
         return None
     west, east = lon.min(), lon.max()
     if east - west >= 180 or max(-west, east) > 180:
-        # Over 180 degrees, or counted from 0 to 360. PROJ takes a west that is more than its east.
+        # The grid crosses 180 degrees or counts from 0 to 360. PROJ accepts a west greater than the east.
         geodetic = CRS.from_wkt(crs.geodetic_crs.to_wkt())
         together = near(lon, lon[lon.size // 2], geodetic)
         if np.ptp(together) < 180:
@@ -104,11 +105,11 @@ def _area_of_interest(grid: Grid) -> AreaOfInterest | None:
 
 
 def pyproj_crs(crs: CRS) -> PyprojCRS:
-    """rasterio's CRS as one of pyproj."""
+    """A rasterio CRS as a pyproj CRS."""
     return PyprojCRS.from_wkt(crs.to_wkt())
 
 
 def crs_name(crs: CRS) -> str:
-    """What a message calls a CRS: its EPSG code or its name."""
+    """The name of a CRS for messages: its EPSG code, or else its own name."""
     epsg = crs.to_epsg()
     return f"EPSG:{epsg}" if epsg else str(pyproj_crs(crs).name)

@@ -1,26 +1,25 @@
-"""Resampling of footprint averages, window by window, the same whatever the window.
+"""Resampling of footprint averages, window by window; a pixel gets the same value in any window.
 
-A pixel holds the average of the ground over its footprint, so what a resampled pixel should hold
-is the average over *its* footprint. In one dimension that average is ``(F(hi) - F(lo)) / (hi - lo)``
-with F the running integral, which is known exactly at every source pixel edge. F is interpolated
-between the edges by cubic convolution with six nodes (the fourth-order kernel of Keys, 1981, doi
-10.1109/TASSP.1981.1163711). It follows that
+A pixel holds the average of the ground over its footprint, so a resampled pixel should hold the average over
+*its* footprint. In one dimension that average is ``(F(hi) - F(lo)) / (hi - lo)``. F is the running integral,
+which is known exactly at every source pixel edge. Between the edges, F is interpolated by cubic convolution
+with six nodes (the fourth-order kernel of Keys, 1981, doi 10.1109/TASSP.1981.1163711). It follows that
 
-* equal pixel sizes give plain cubic convolution; with six nodes, because the usual four misplace
-  detail of 8 pixels' wavelength by up to 0.009 pixel, for MS 0.036 PAN pixel; with six it is 0.005;
-* finer pixels that tile a source pixel average to exactly that pixel; coarser ones are averages
-  over all of their footprint, not point samples;
+* pixels of equal size get plain cubic convolution. It has six nodes because the usual four misplace detail
+  of 8 pixels' wavelength by up to 0.009 pixel, for MS 0.036 PAN pixel; six misplace it by 0.005;
+* finer pixels that tile a source pixel average to exactly that pixel; coarser ones are averages over all of
+  their footprint, not point samples;
 * weights are symmetric about the footprint's centre, so nothing moves.
 
-In two dimensions it is applied along rows and along columns; a footprint that is turned against the
-source grid is represented by the upright box of equal second moments about the same centre.
+In two dimensions, rows and columns are interpolated in turn. A footprint that is turned against the source
+grid is replaced by the upright box of equal second moments about the same centre.
 
-Nodata: a target is invalid if more than ``MAX_INVALID_SHARE`` of its footprint is. Elsewhere the
-invalid pixels within reach of the kernel are replaced beforehand by limited linear extrapolation
-from the valid ones, so a nodata value never enters a sum, and a scene's border pixels do not move.
+Nodata: a target is invalid if more than ``MAX_INVALID_SHARE`` of its footprint is invalid. For all other
+targets, invalid pixels within reach of the kernel are first replaced by limited linear extrapolation from the
+valid ones. So a nodata value never enters a sum, and a scene's border pixels do not move.
 
-Every position is computed from the target's row and column in the *whole* grid and every sum runs
-in a fixed order, so results are equal to the last bit for any window.
+Every position is computed from the target's row and column in the *whole* grid, and every sum runs in a fixed
+order. So results are equal to the last bit for any window.
 """
 
 from __future__ import annotations
@@ -38,24 +37,25 @@ MAX_INVALID_SHARE = 0.03
 """Largest part of a resampled pixel's footprint that may be invalid."""
 
 _KERNEL = 2
-"""Pixels that the kernel reaches beyond those that the ends of a footprint fall into."""
+"""Source pixels that the kernel reaches beyond the footprint, counted from the pixels that hold its ends."""
 
 _RINGS = 3
-"""Invalid pixels beside valid ones that are filled: the kernel's reach and a sliver."""
+"""Rings of invalid pixels around valid ones that are filled: the kernel's reach, and one for a footprint of
+which a sliver is invalid."""
 
 _REACH = 14
-"""Source pixels read around a footprint: 3 for the kernel, as many rings filled from 3 pixels each, spare."""
+"""Source pixels read around a footprint: 3 for the kernel, 9 for the 3 rings (each is filled from 3 pixels),
+2 to spare."""
 
 
 def sharing_distance(mapping: PixelMap) -> float:
-    """Target pixels (Chebyshev distance) from which on no two targets draw on the same source pixel.
+    """Chebyshev distance, in target pixels, from which on no two targets share a source pixel.
 
-    Target pixels that are their own source pixels have distance 1. A target draws on the source pixels
-    that its footprint touches and ``_KERNEL`` more to either side; what is extrapolated beside nodata is
-    left aside.
+    It is 1 where each target pixel is a source pixel. A target draws on the source pixels that its footprint
+    touches and on ``_KERNEL`` more to either side. Extrapolation around nodata is not counted.
     """
     height, width = mapping.footprint
-    # Two such spans of whole pixels are apart if the footprints between them leave this many free.
+    # Two targets share no pixel if at least this many source pixels lie between their footprints.
     free = 2 * _KERNEL + 1
     distance = 1.0
     for m in mapping.local:
@@ -76,9 +76,9 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
     read:
         Gives a window of the source as float32 (bands, height, width), NaN where invalid or outside.
     mapping:
-        Where target pixels lie in the source.
+        Map from target pixels to source pixels.
     window:
-        Target pixels.
+        The window, in target pixels.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
     axes = mapping.separable
     if axes is not None:
         return _resample_separable(read, axes, window)
-    # In strips, as the general form needs an index and a weight for every target pixel and tap.
+    # In strips to bound memory: the general form holds an index and weights for every target pixel and tap.
     strips = []
     for row in range(window.row, window.row_stop, 128):
         strip = Window(row, window.col, min(128, window.row_stop - row), window.width)
@@ -132,11 +132,11 @@ def _resample_general(read: Callable[[Window], Float32], mapping: PixelMap, wind
     row, col = mapping.centres(window)
     height, width = mapping.footprint
     tall, wide = mapping.bounding
-    # Only positions on the source decide what is read: those far off it could be anywhere.
+    # Only positions on the source count for the window to read: others may lie at any distance.
     on_rows = (row > -tall) & (row < mapping.source.height + tall)
     known = on_rows & (col > -wide) & (col < mapping.source.width + wide)
     if not known.any():
-        # The number of bands is the source's to know; an empty window costs nothing to ask for.
+        # Only the source knows its number of bands; reading an empty window tells it at no cost.
         bands = read(Window(0, 0, 0, 0)).shape[0]
         return np.full((bands, window.height, window.width), np.nan, dtype=np.float32)
     source = _around(
@@ -166,7 +166,7 @@ def _gather(
     size: tuple[float, float],
     step: Callable[[Float64], Float64],
 ) -> Float32:
-    """Weighted sums about arbitrary centres; ``values`` is the source window, float32 (bands, h, w)."""
+    """Weighted sums around any centres; ``values``: the source window's pixels, float32 (bands, h, w)."""
     row, col = centre
     row_first, row_w = _weights(row - size[0] / 2, row + size[0] / 2, step)
     col_first, col_w = _weights(col - size[1] / 2, col + size[1] / 2, step)
@@ -196,7 +196,7 @@ def _weights(lo: Float64, hi: Float64, step: Callable[[Float64], Float64]) -> tu
     if lo.ndim == 1:
         source = first + np.arange(taps)[:, None]
         weights = (step(hi - source) - step(lo - source)) / width
-    else:  # one tap at a time, as all of them for every pixel would take much memory
+    else:  # one tap at a time: temporary arrays for all taps of all pixels would take much memory
         weights = np.stack([(step(hi - (first + t)) - step(lo - (first + t))) / width for t in range(taps)])
     return first, weights.astype(np.float32)
 
@@ -225,7 +225,7 @@ def _kernel_step(u: Float64) -> Float64:
 
 
 def _box_step(u: Float64) -> Float64:
-    """The same for plain area shares."""
+    """As :func:`_kernel_step`, for weights that are plain shares of the area."""
     return np.clip(u, 0.0, 1.0)
 
 
@@ -234,7 +234,7 @@ _DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
 def _filled(values: Float32) -> Float32:
-    """Rings of invalid pixels around valid ones extrapolated, the rest 0."""
+    """Values with rings of invalid pixels around valid ones extrapolated, and 0 farther away."""
     out: Float32 = values.copy()
     for plane in out:
         for _ in range(_RINGS):
@@ -244,12 +244,12 @@ def _filled(values: Float32) -> Float32:
 
 
 def _fill_ring(plane: Float32) -> None:
-    """Give invalid pixels beside valid ones the mean of limited linear extrapolations, in place.
+    """Give invalid pixels next to valid ones the mean of limited linear extrapolations, in place.
 
-    Along rows and columns where a neighbour there is valid, else along diagonals: a line that runs
-    straight into the border of the valid area goes on straight. The slope is limited to the smaller of
-    the last two where they agree in sign, else 0, so that an edge right at the border of the valid
-    area is not thrown outwards.
+    Extrapolation runs along rows and columns if a neighbour there is valid, else along diagonals. So a line
+    that runs straight into the border of the valid area goes on straight. The slope is the smaller of the
+    last two if they agree in sign, else 0. So an edge right at the border of the valid area does not
+    overshoot.
     """
     near = np.pad(plane, 3, constant_values=np.nan)
     valid = np.isfinite(near)

@@ -1,9 +1,9 @@
 """The shift between the contents of a pair: a value type, and its one sign convention.
 
-A positive shift means that what PAN shows lies further down (rows) and to the right (columns) than the
-MS image's georeferencing says. So PAN is *read* that much further down and right, which moves its
-content up and left, onto that of MS. Rows and columns are those of the MS image, and the unit is
-PAN pixels of the file: the MS pixel over the ratio, for either axis by itself.
+With a positive shift, PAN's content lies further down (rows) and further right (columns) than the
+georeferencing and MS's content say. So PAN is *read* that much further down and right, which moves its
+content up and left, onto MS's. Rows and columns run along those of the MS image. The unit is the PAN pixel of
+the file: along each axis, the MS pixel divided by that axis's ratio.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PanShift:
-    """Where PAN's content lies against that of MS; see the module's note for sign and unit.
+    """Where PAN's content lies relative to MS's; see the module's note for sign and unit.
 
     Parameters
     ----------
     rows, cols:
-        PAN pixels, down and to the right.
+        PAN pixels, positive down and to the right.
     """
 
     rows: float
@@ -31,5 +31,5 @@ class PanShift:
 
     @property
     def length(self) -> float:
-        """PAN pixels."""
+        """Length of the shift, PAN pixels."""
         return math.hypot(self.rows, self.cols)

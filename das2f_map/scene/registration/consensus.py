@@ -1,4 +1,4 @@
-"""What many windows say together: one shift that most agree on, and whether it changes over the scene."""
+"""The consensus of many windows: the shift that most agree on, and whether it changes over the scene."""
 
 from __future__ import annotations
 
@@ -10,36 +10,39 @@ import numpy as np
 from das2f_map.types import Bool, Float64
 
 TOLERANCE = 0.5
-"""PAN pixels from the common shift up to which a window agrees, beside twice its own standard error."""
+"""PAN pixels from the common shift up to which an exact window agrees.
+
+Twice the window's own standard error is added in quadrature.
+"""
 
 _FLOOR = 0.15
-"""PAN pixels; the spread that exact windows have in real scenes: relief, moving things, shadows."""
+"""PAN pixels by which the shifts of exact windows scatter in real scenes, from relief, motion and shadows."""
 
 MIN_FIELD_WINDOWS = 8
-"""Windows from which on it can be told whether the shift changes over the scene."""
+"""Fewest windows that can tell whether the shift changes over the scene."""
 
 _DRAWS = 400
 _MIN_F = 6.0
 _MIN_SIGMAS = 4.0
-"""Standard errors by which places must differ; the two that differ most are looked at, out of many."""
+"""Standard errors by which two places must differ; many, as the two that differ most are picked."""
 
 _PARTS = 4
-"""A side of the scene, each predicted from the others."""
+"""Parts along each side of the scene; each part is predicted from all others."""
 
 _MAX_ERROR_SHARE = 0.5
-"""Of the squared errors of one shift, what may be left of them if the shift changes over the scene."""
+"""Largest squared error of the field, as a part of one shift's, for the shift to count as changing."""
 
 
 @dataclass(frozen=True)
 class Consensus:
-    """The shift most windows agree on, PAN pixels.
+    """The shift that most windows agree on, PAN pixels.
 
     Attributes
     ----------
     shift, sigma:
         float64 (2,): rows and columns, and their standard errors.
     agrees:
-        bool (n,): which windows do.
+        bool (n,): which windows agree.
     """
 
     shift: Float64
@@ -56,13 +59,13 @@ class ShiftField:
     coefficients:
         float64 (4, 2): of 1, row, col, row × col (places from -1 to 1 over the scene), for rows and columns.
     range:
-        Largest difference between two windows by the field, PAN pixels.
+        Largest difference that the field has between two windows, PAN pixels.
     sigma:
         Standard error of that difference, along either axis, PAN pixels.
     significant:
-        The field explains the windows better than one shift, beyond chance.
+        The field explains the windows better than one shift does, by more than chance.
     agreeing_share:
-        Part of the windows that agree with it.
+        Part of the windows that agree with the field.
     """
 
     coefficients: Float64
@@ -77,7 +80,7 @@ class ShiftField:
 
 
 def common_shift(shifts: Float64, covariances: Float64) -> Consensus:
-    """The shift with the most weight of windows around it, refined as their weighted mean.
+    """The shift that the windows of most weight lie near, refined as the weighted mean of these windows.
 
     Parameters
     ----------
@@ -112,17 +115,18 @@ def _standard_error(
     w = weights[agrees] / weights[agrees].sum()
     own = np.sqrt((w[:, None] ** 2 * covariances[agrees][:, [0, 1], [0, 1]]).sum(axis=0))
     if n == 1:
-        # Nothing to compare with: what windows of real scenes scatter by has to do.
+        # One window shows no scatter, so the usual one of real scenes is added.
         return np.asarray(np.hypot(own, _FLOOR))
     scatter = np.sqrt((w[:, None] * (shifts[agrees] - shift) ** 2).sum(axis=0) / (n - 1))
     return np.asarray(np.maximum(own, scatter))
 
 
 def shift_field(shifts: Float64, covariances: Float64, places: Float64, *, seed: int) -> ShiftField | None:
-    """How the shift changes over the scene; ``None`` with too few windows to tell.
+    """The bilinear field of the shift over the scene; ``None`` with too few windows to tell.
 
-    A bilinear field, as different corners may differ in any way, from the draw of four windows
-    that most others agree with (RANSAC), refined by least squares.
+    A bilinear field can take any shift in each corner. RANSAC finds it: of fields through four windows drawn
+    at random, and of the common shift, it keeps the one that windows of most weight agree with. Least squares
+    over these windows refine it.
 
     Parameters
     ----------
@@ -166,7 +170,7 @@ def shift_field(shifts: Float64, covariances: Float64, places: Float64, *, seed:
     freedom = 2 * len(shifts) - 8
     noise = max(left / freedom, 1e-12)
     f = (left_by_one - left) / 6 / noise
-    # The windows that differ most by the field, and how well that difference is known.
+    # The two windows whose shifts in the field differ most, and the standard error of that difference.
     along = terms @ coefficients
     apart = np.hypot(*(along[:, None, :] - along[None, :, :]).transpose(2, 0, 1))
     a, b = np.unravel_index(int(apart.argmax()), apart.shape)
@@ -179,10 +183,10 @@ def shift_field(shifts: Float64, covariances: Float64, places: Float64, *, seed:
 
 
 def _predicts(terms: Float64, shifts: Float64, root: Float64, places: Float64) -> bool:
-    """Whether fields foretell windows in parts of the scene they were not fitted to better than one shift.
+    """Whether a field predicts left-out parts of the scene better than one shift does (cross-validation).
 
-    Errors of neighbouring windows are alike (thin cloud, relief); a test that takes each by itself sees a
-    trend in that.
+    Neighbouring windows have similar errors (thin cloud, relief). A test that takes errors as independent
+    would see a trend in them, so whole parts are left out.
     """
     parts = (np.floor((places + 1) / 2 * _PARTS).clip(0, _PARTS - 1) @ np.array([_PARTS, 1])).astype(int)
     by_field = by_one = 0.0

@@ -1,4 +1,4 @@
-"""What to do about a measured shift."""
+"""Decide what to do about a measured shift: correct it, leave it or refuse the pair."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ AUTO_LIMIT = 0.3
 """PAN pixels over which ``auto`` corrects a shift."""
 
 ALIGNED_LIMIT = 1.0
-"""The same for a pair that :func:`das2f_map.align` wrote: it is resampled already, which is not done twice
-for what resampling itself leaves of a shift. What is more came later."""
+"""PAN pixels over which ``auto`` corrects a shift in a pair that :func:`das2f_map.align` wrote.
+
+Such a pair is resampled already, and that resampling may leave a small shift, which is not worth a second
+one. A larger shift arose later.
+"""
 
 DEFAULT_MAX_SHIFT = 8.0
 """PAN pixels over which a shift is refused: the files hardly belong together."""
 
 _DECIMALS = 3
-"""Of a shift that is corrected, PAN pixels; it is measured to a hundredth at best."""
+"""Decimals that a shift is rounded to before it is corrected; it is measured to 0.01 PAN pixel at best."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,15 @@ class Coregistration:
     Attributes
     ----------
     pair:
-        With the shift corrected, or as it was.
+        The pair, with the shift corrected or as it was.
+    mode:
+        The mode that the user asked for.
     report:
-        ``None`` if nothing was measured.
+        The measured shift; ``None`` if none was measured.
     corrected:
-        Whether a shift is.
+        Whether the pair's shift is corrected.
     warnings:
-        What a user of the map should know, a sentence each.
+        Sentences that a user of the map should read.
     """
 
     pair: ScenePair
@@ -53,7 +58,7 @@ class Coregistration:
     warnings: tuple[str, ...]
 
     def log(self) -> None:
-        """Tell what was found, and what the pair has to tell."""
+        """Log the finding, the pair's notices and the warnings."""
         if self.report is not None and self.report.verdict == "agree":
             done = "corrected" if self.corrected else "left as it is"
             log.info("%s; %s", self.report.sentence(), done)
@@ -63,25 +68,25 @@ class Coregistration:
             log.warning("%s", warning)
 
     def summary(self) -> CoregistrationReport:
-        """What was found and done, without the single windows."""
+        """The finding and whether it was corrected, without the single windows."""
         measured = None if self.report is None else self.report.summary()
         return CoregistrationReport(mode=self.mode, corrected=self.corrected, measured=measured)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done about a measured shift.
+    """An action on a measured shift, with its reason.
 
     Attributes
     ----------
     action:
-        ``correct`` it, ``leave`` the pair as it is, or ``refuse`` the pair.
+        ``correct`` the shift, ``leave`` the pair as it is, or ``refuse`` the pair.
     shift:
-        What is corrected, rounded; ``None`` unless that is the action.
+        The shift to correct, rounded; ``None`` for the other actions.
     because:
         Action and reason in a few words.
     warnings:
-        What a user of the map should know, a sentence each.
+        Sentences that a user of the map should read.
     """
 
     action: ShiftAction
@@ -93,25 +98,25 @@ class Decision:
 def coregister(
     pair: ScenePair, mode: CoregisterMode = "auto", *, max_shift: float = DEFAULT_MAX_SHIFT
 ) -> Coregistration:
-    """Measure the shift of a pair's contents and correct it if need be.
+    """The pair with the shift of its contents measured and, if need be, corrected.
 
     Parameters
     ----------
     pair:
-        An open pair; stays as it is.
+        An open pair; it is not changed.
     mode:
-        ``auto`` corrects a shift over 0.3 PAN pixel that enough windows agree on (over 1 in a pair that
-        :func:`das2f_map.align` wrote), ``on`` whatever is measured and improves the fit, ``off`` measures
-        nothing.
+        ``auto`` corrects a shift that enough windows agree on and that is over 0.3 PAN pixel (over 1 in a
+        pair that :func:`das2f_map.align` wrote). ``on`` corrects any measured shift that improves the fit.
+        ``off`` measures nothing.
     max_shift:
-        PAN pixels.
+        Largest shift that is accepted, PAN pixels.
 
     Raises
     ------
     InputError
-        The windows agree on a shift over ``max_shift``; or none can be measured, in mode ``on``.
+        The windows agree on a shift over ``max_shift``; or, in mode ``on``, no reliable shift is measured.
     ValueError
-        The mode is none, or ``max_shift`` is not positive.
+        ``mode`` is not one of the three, or ``max_shift`` is not positive.
     """
     if mode not in MODES:
         raise ValueError(f"coregister is one of {', '.join(MODES)}, not {mode!r}")
@@ -138,9 +143,9 @@ def decide(
     max_shift: float = DEFAULT_MAX_SHIFT,
     aligned: bool = False,
 ) -> Decision:
-    """What is done about a measured shift in a mode, ``auto`` or ``on``; see :func:`coregister`.
+    """The action on a measured shift in mode ``auto`` or ``on``; see :func:`coregister`.
 
-    ``aligned``: the pair is one that :func:`das2f_map.align` wrote.
+    ``aligned``: :func:`das2f_map.align` wrote the pair.
     """
     shift = report.shift
     agree = report.verdict == "agree"
@@ -157,7 +162,7 @@ def decide(
             f"the shift between MS and PAN changes over the scene, by {report.variation.range:.1f} PAN "
             "pixels: one shift cannot correct it all"
         )
-    # Platforms differ in the last digits of a measurement; a resumed training has to find the same shift.
+    # Rounded: platforms differ in the last digits, but a resumed training must find the same shift.
     applied = PanShift(round(shift.rows, _DECIMALS), round(shift.cols, _DECIMALS))
     usual = AUTO_LIMIT if mode == "auto" else 0.0
     limit = ALIGNED_LIMIT if mode == "auto" and aligned else usual
@@ -166,12 +171,12 @@ def decide(
         if applied.length > usual:
             because = f"{because}, the pair was aligned before"
         return Decision("leave", None, because, tuple(warnings))
-    # Where nothing is gained, a resampling would only cost.
+    # A resampling blurs; it is worth that only if the fit improves.
     before, after = report.fit_before, report.fit_after
     if before is not None and after is not None and not after > before:
         because = "correcting it would not improve the fit of PAN and MS: left as it is"
         return Decision("leave", None, because, tuple(warnings))
-    # By whole pixels, a pair that nests still nests: then nothing is resampled.
+    # A pair that nests still nests after a shift by whole pixels, so nothing is resampled.
     whole = all(abs(v - round(v)) <= NESTING_TOLERANCE for v in (applied.rows, applied.cols))
     if report.varies is None:
         warnings.append(

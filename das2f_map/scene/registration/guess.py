@@ -1,9 +1,9 @@
-"""A first guess of the shift, whole MS pixels, however large: phase correlation of PAN and the MS bands.
+"""A first guess of a shift, however large, in whole MS pixels: phase correlation of PAN and the MS bands.
 
-The phase of the cross spectrum of PAN's footprint averages and each MS band (Kuglin and Hines, 1975) is
-summed over a few large windows; the peaks of all bands, squared since a band may show the negative of PAN,
-are added up.
-It may fail, so it is only one of two guesses; the other is no shift at all.
+For each MS band, the phases of its cross spectrum with PAN's footprint averages (Kuglin and Hines, 1975) are
+summed over a few large windows and transformed back. The results are squared, since a band may show the
+negative of PAN, and added up over the bands. The peak of the sum is the guess.
+Phase correlation may fail. So it gives only one of two guesses; the other is no shift at all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _MIN_VALID_SHARE = 0.6
 
 
 def phase_correlation_peak(images: MatchImages, *, seed: int) -> tuple[float, float] | None:
-    """Rows and columns in whole MS pixels, at most a third of a window; ``None`` if nothing is valid."""
+    """Rows and columns of the guess in whole MS pixels, each at most a third of a window.
+
+    ``None`` if the scene is too small or too little of it is valid.
+    """
     size = min(_SIZE, images.overlap.height, images.overlap.width)
     if size < 12:
         return None
@@ -60,7 +63,7 @@ def _cross_phases(pan: Float64, bands: Float64, taper: Float64) -> Complex128:
 
 
 def _tapered(image: Float64, taper: Float64) -> Float64:
-    """Without its mean, which stands in for what is invalid, and faded out towards the border."""
+    """An image less its mean, faded out towards the border; invalid pixels get the mean, so become 0."""
     if not np.isfinite(image).any():
         return np.zeros_like(taper)
     return np.nan_to_num(image - np.nanmean(image), nan=0.0) * taper

@@ -1,9 +1,8 @@
 """MS and PAN of a small window on the MS file's own grid, PAN averaged over MS footprints at any shift.
 
-Nothing of MS is resampled here: what is compared are MS pixels as they are in the file, and the averages of
-PAN over just these pixels' footprints, moved by a trial shift. For sums over whole PAN pixels those
-averages are exact, for others the running integral is interpolated
-(:mod:`das2f_map.scene.common_grid.resample`).
+MS is not resampled: its pixels are taken as they are in the file. They are compared with averages of PAN over
+their footprints, moved by a trial shift. These averages are exact for footprints of whole PAN pixels; for
+others the running integral of PAN is interpolated (:mod:`das2f_map.scene.common_grid.resample`).
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from das2f_map.scene.source import RasterSource
 from das2f_map.types import Bool, Float32, Float64
 
 MAX_BANDS = 12
-"""Bands that take part; of more, as many spread evenly over the file."""
+"""Most bands that are compared; of a file with more, as many are taken, spread evenly over it."""
 
 _MASK_MARGIN = 2
-"""MS pixels beside masked ones that are left out, too."""
+"""MS pixels around masked ones that are left out, too."""
 
 _SATURATED_SHARE = 0.01
-"""Share of a window's pixels at its highest value from which on they count as saturated."""
+"""Part of a window's pixels over which pixels at its highest value count as saturated."""
 
 
 class MatchImages:
@@ -38,7 +37,7 @@ class MatchImages:
             self.ms = self.ms.with_bands([pair.bands[i].number for i in chosen])
         self.grid = self.ms.grid
         self.ratios = pair.axis_ratios
-        # Looking for the conversion takes far longer than converting a window.
+        # Found once: PROJ takes far longer to find the conversion than to convert a window.
         self.relation = Relation(self.grid, self.pan.grid)
         self._mask: SceneMask | None = None
         if pair.mask_file is not None:
@@ -53,7 +52,10 @@ class MatchImages:
         return MatchWindow(self, window, values)
 
     def _excluded(self, window: Window) -> Bool:
-        """Masked pixels and those near them, whose footprints may be in them once PAN is moved."""
+        """Masked MS pixels and those near them, bool (h, w).
+
+        Once PAN is moved, the footprint of a pixel near a mask may lie in the mask.
+        """
         assert self._mask is not None
         wide = window.padded(_MASK_MARGIN, _MASK_MARGIN)
         known = wide.intersection(self.grid.window)
@@ -72,7 +74,7 @@ class MatchImages:
 
 
 class MatchWindow:
-    """A window of MS pixels.
+    """A window of MS pixels, and PAN averaged over them at any shift.
 
     Attributes
     ----------
@@ -81,7 +83,7 @@ class MatchWindow:
     ms:
         float64 (bands, h, w), NaN where invalid, masked or saturated.
     valid:
-        bool (h, w): every band is there.
+        bool (h, w): no band is NaN.
     """
 
     def __init__(self, images: MatchImages, window: Window, ms: Float64) -> None:
@@ -94,19 +96,23 @@ class MatchWindow:
         self.valid: Bool = np.asarray(np.isfinite(self.ms).all(axis=0))
 
     def pan_at(self, rows: float, cols: float) -> Float64:
-        """PAN averaged over the MS footprints moved by MS pixels, float64 (h, w), NaN where invalid."""
+        """PAN averaged over MS footprints that are moved by (rows, cols) MS pixels.
+
+        float64 (h, w), NaN where invalid.
+        """
         images = self._images
         mapping = images.relation.between(images.grid.moved(rows, cols), images.pan.grid)
         averages: Float64 = resample(self._held, mapping, self.window)[0].astype(np.float64)
         return averages
 
     def pan_around(self, rows: float, cols: float, reach: int) -> tuple[Float64, Float64]:
-        """The same for shifts by quarters of an MS pixel about one.
+        """PAN averages for trial shifts around (rows, cols), in steps of a quarter of an MS pixel.
 
         Returns
         -------
         tuple of float64 (2 × reach + 1, 2 × reach + 1, h, w) and (2 × reach + 1,)
-            The averages, rows before columns, and the steps from ``rows`` and ``cols`` along either axis.
+            The averages, by steps along rows and along columns, and the steps in MS pixels from ``rows`` and
+            from ``cols``.
         """
         f = PAN_PER_MS
         grid = self._images.grid.moved(rows, cols).refined(f)
@@ -134,7 +140,7 @@ class MatchWindow:
 
 
 class _Held:
-    """A part of a file kept in memory, read anew only where a window reaches outside it."""
+    """A part of a file kept in memory, which is read anew only if a window reaches outside it."""
 
     def __init__(self, source: RasterSource, margin: int) -> None:
         self._source, self._margin = source, margin
@@ -150,19 +156,19 @@ class _Held:
 
 
 def _drop_saturated(band: Float64) -> None:
-    """Make pixels at the window's highest value invalid if they are too many for one maximum, in place."""
+    """Make pixels at the band's highest value NaN, in place, if so many can only be saturated."""
     finite = np.isfinite(band)
     if not finite.any():
         return
     highest = band[finite].max()
     at_top = finite & (band == highest)
-    # A window with nothing else is flat, and found out as such.
+    # A window with this value alone is flat; matching leaves it out for want of texture.
     if at_top.sum() > max(4, _SATURATED_SHARE * finite.sum()) and not at_top[finite].all():
         band[at_top] = np.nan
 
 
 def _overlap(pair: ScenePair) -> Window:
-    """About the MS file's pixels inside the common grid that the georeferencing gives."""
+    """The MS file's pixels in the common grid, to about a pixel, by the georeferencing alone."""
     ms = pair.sources[0].grid
     common = (pair if pair.shift is None else pair.shifted(None)).grids.ms
     corners = np.array([ms.map_to_pixel(*xy) for xy in common.corners()])

@@ -1,15 +1,15 @@
 """The shift of one window: where PAN's footprint averages fit a linear combination of the MS bands best.
 
 The measure is R², the part of PAN's variance that the bands explain with free weights and a constant. It
-needs no model of the spectral response, and it is symmetric: pixels of a known footprint average are
-compared with averages over the same footprint, aliasing included, so neither a blur nor the coarse
-sampling of MS draws the peak aside. Where the peak lies to a quarter of an MS pixel is found on a lattice,
-the rest by Gauss-Newton steps with the weights of the bands left free in each.
+needs no model of the spectral response. It is also symmetric: MS pixels, which average over their footprint,
+are compared with PAN averages over the same footprint, aliasing included. So neither a blur nor the coarse
+sampling of MS draws the peak aside. A lattice of trial shifts gives the peak to a quarter of an MS pixel.
+Gauss-Newton steps refine it, and each step fits the weights of the bands anew.
 
-Clouds, waves and vehicles are not where the ground is: sensors look at a place band after band, from
-different angles and at different times. There the bands lie apart *from one another*, which the ground's do
-not. So each band is matched by itself as well; a window whose bands disagree much is not used, and
-what the others disagree by counts as an error.
+Clouds, waves and vehicles seem to lie elsewhere than the ground: a sensor records band after band, from
+different angles and at different times. So over them the bands are shifted *against one another*; over the
+ground they are not. Each band is therefore also matched alone. A window whose bands disagree much is not
+used; in other windows, the disagreement of the bands is added to the error.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ MIN_COVERED_SHARE = 0.4
 """Part of a window's pixels that must be valid in both images at every shift that is tried."""
 
 MIN_FIT = 0.3
-"""R² under which nothing is matched."""
+"""R² under which a window counts as not matched."""
 
 MAX_SIGMA = 0.08
-"""Standard error of a window's shift, MS pixels, from which on there is too little texture."""
+"""Standard error of a window's shift, MS pixels, above which the window has too little texture."""
 
 MAX_BANDS_APART = 0.2
-"""MS pixels by which the bands of one window may disagree with one another."""
+"""Largest disagreement between the shifts of the bands of one window, MS pixels."""
 
 _STEP = 0.125
-"""MS pixels; half the base of the slope by the shift."""
+"""MS pixels to either side of a shift; central differences over them give PAN's slope by the shift."""
 
 _RANK = 1e-6
 """Smallest singular value of the bands, over the largest, that counts."""
@@ -58,12 +58,13 @@ class Match:
     rows, cols:
         MS pixels; see :mod:`das2f_map.scene.common_grid.shift` for the sign.
     covariance:
-        float64 (2, 2) of (rows, cols), MS pixels²: as if errors of neighbouring pixels were independent,
-        and with half of what the bands are apart.
+        float64 (2, 2) of (rows, cols), MS pixels². It takes the errors of neighbouring pixels as independent,
+        and adds half of ``bands_apart`` as a standard error of either axis.
     fit:
-        R² there.
+        R² at this shift.
     bands_apart:
-        Largest distance between the shifts of single bands that fit well by themselves, MS pixels.
+        Largest distance between the shifts of any two bands that fit well alone, MS pixels. The shift of
+        all bands together counts as one of them.
     """
 
     rows: float
@@ -74,12 +75,12 @@ class Match:
 
 
 def fit_surface(window: MatchWindow, rows: float, cols: float) -> tuple[Float64, int]:
-    """R² at shifts by quarters of an MS pixel about one.
+    """R² at trial shifts around (rows, cols), MS pixels, in steps of a quarter of an MS pixel.
 
     Returns
     -------
     tuple of float64 (2 × REACH + 1, 2 × REACH + 1) and int
-        Zero where too little is valid; and the number of valid pixels.
+        R², and the number of pixels that are valid at every trial shift; both zero if these are too few.
     """
     pan, _ = window.pan_around(rows, cols, REACH)
     n = pan.shape[0]
@@ -96,7 +97,14 @@ def fit_surface(window: MatchWindow, rows: float, cols: float) -> tuple[Float64,
 
 
 def fit_at(window: MatchWindow, rows: float, cols: float) -> tuple[float, float, int]:
-    """What is left of PAN's sum of squares and that sum itself, and the pixels, at a shift in MS pixels."""
+    """How well the MS bands explain PAN at a shift in MS pixels.
+
+    Returns
+    -------
+    tuple of float, float and int
+        PAN's residual sum of squares, its total sum of squares about the mean, and the number of valid
+        pixels; all zero if these are too few.
+    """
     pan = window.pan_at(rows, cols)
     usable = window.valid & np.isfinite(pan)
     if usable.sum() < _needed(window):
@@ -107,14 +115,14 @@ def fit_at(window: MatchWindow, rows: float, cols: float) -> tuple[float, float,
 
 
 def match_window(window: MatchWindow, rows: float, cols: float, surface: Float64) -> Match | Fault:
-    """The shift of a window.
+    """The shift of a window, or the reason why it has none.
 
     Parameters
     ----------
     rows, cols:
         First guess, MS pixels.
     surface:
-        :func:`fit_surface` about it.
+        R² around the first guess, from :func:`fit_surface`.
     """
     if window.valid.mean() < MIN_VALID_SHARE:
         return "nodata"
@@ -148,7 +156,7 @@ def match_window(window: MatchWindow, rows: float, cols: float, surface: Float64
 
 
 class _Step:
-    """PAN and its slopes by the shift, against the bands, at one shift."""
+    """One Gauss-Newton step at a shift, from PAN, its slopes, and the residuals of both after the bands."""
 
     def __init__(self, window: MatchWindow, at: Float64) -> None:
         pan = window.pan_at(*at)
@@ -177,7 +185,10 @@ class _Step:
         self.usable = self._total > 0 and np.linalg.eigvalsh(self._normal)[0] > 1e-9 * scale > 0
 
     def newton(self) -> Float64:
-        """Step towards the peak of R²; the second term is what a change of PAN's own variance does."""
+        """Step towards the peak of R², MS pixels.
+
+        The gradient's second term allows for PAN's own variance, which changes with the shift.
+        """
         gradient = self._slope_left.T @ self._left - (self._rest / self._total) * (self._slope.T @ self._y)
         return np.asarray(-np.linalg.solve(self._normal, gradient))
 
@@ -185,7 +196,10 @@ class _Step:
         return np.asarray(np.linalg.inv(self._normal) * self._rest / max(1, self.count - self._parameters))
 
     def bands_apart(self) -> float:
-        """Largest distance between one linear step of each band that explains half of PAN by itself."""
+        """Largest distance between the steps of single bands and the step 0 of all together, MS pixels.
+
+        Each band takes one linear step. Only bands count that alone explain half of PAN's variance.
+        """
         steps: list[Float64] = [np.zeros(2)]
         for band in self._bands:
             power = float(band @ band)
@@ -216,5 +230,5 @@ def _basis(bands: Float64) -> Float64:
 
 
 def _without(values: Float64, basis: Float64) -> Float64:
-    """What of columns is at right angles to a basis."""
+    """The part of each column that is orthogonal to a basis."""
     return np.asarray(values - basis @ (basis.T @ values))

@@ -36,31 +36,31 @@ from das2f_map.scene.spread import spread_blocks
 from das2f_map.types import Float64
 
 MAX_SIZE = 48
-"""MS pixels a side of a window of a large scene."""
+"""Side of a window in a large scene, MS pixels."""
 
 MIN_SIZE = 10
-"""MS pixels a side under which nothing is measured."""
+"""Smallest side of a window, MS pixels; a scene too small for it is not measured."""
 
 _CLEAR_BANDS_APART = MAX_BANDS_APART / 2
-"""MS pixels by which bands may disagree where a window tells whether the shift changes over the scene."""
+"""Largest disagreement of the bands, MS pixels, in windows that tell whether the shift changes."""
 
 _WINDOWS = 64
 _GUESS_WINDOWS = 16
 
 
 def measure_shift(pair: ScenePair, *, seed: int = 0) -> ShiftReport:
-    """Measure where PAN's content lies against that of MS, by the georeferencing of the files.
+    """The shift of PAN's content against MS's, relative to the georeferencing of the files.
 
     Windows spread over the scene are matched one by one, see :mod:`das2f_map.scene.registration.match`, until
-    64 have been, or four times as many have been tried. Memory does not grow with the scene: the
-    windows take some 20 MB at ratio 4, their PAN growing with the square of the ratio.
+    64 are matched or four times as many are tried. Memory does not grow with the scene: the windows take
+    some 20 MB at ratio 4, and their PAN part grows with the square of the ratio.
 
     Parameters
     ----------
     pair:
-        An open pair. A shift that it corrects already makes no difference: the files are measured.
+        An open pair. The files are measured, whatever shift the pair corrects already.
     seed:
-        Decides which windows of a large scene are taken. The same for the same scene and seed.
+        Decides which windows of a large scene are taken. The same scene and seed give the same windows.
 
     Raises
     ------
@@ -84,7 +84,7 @@ class _Windows:
 
     def __init__(self, images: MatchImages, size: int, seed: int) -> None:
         places = spread_blocks(images.overlap, size, strata=_WINDOWS, seed=seed)
-        # What is left at the border is too small to say much.
+        # Narrow windows at the border hold too little to match well.
         self._places = (p for p in places if min(p.height, p.width) >= 0.75 * size)
         self._images = images
         self._read: list[MatchWindow] = []
@@ -98,19 +98,19 @@ class _Windows:
         return self._read[number]
 
     def drop(self, number: int) -> None:
-        """Forget what a window holds in memory."""
+        """Free the memory of a window that is no longer needed."""
         self._read[number] = self._images.window(Window(0, 0, 0, 0))
 
 
 def _window_size(overlap: Window) -> int:
-    """Windows of 20 pixels a side or more, but even of a small scene nine if it goes, else four."""
+    """Side of a window, MS pixels: 20 to 48; less in a small scene, for nine windows or else for four."""
     shorter = min(overlap.height, overlap.width)
     parts = min(8, max(3 if shorter >= 30 else 2, shorter // 20))
     return min(MAX_SIZE, shorter // parts)
 
 
 def _best_guess(images: MatchImages, windows: _Windows, seed: int) -> tuple[float, float]:
-    """Shift in MS pixels, to a quarter, from which on single windows are matched."""
+    """The shift from which the search in single windows starts, MS pixels, to a quarter."""
     guesses = [(0.0, 0.0)]
     peak = phase_correlation_peak(images, seed=seed)
     if peak is not None and max(map(abs, peak)) >= 1:
@@ -125,10 +125,10 @@ def _best_guess(images: MatchImages, windows: _Windows, seed: int) -> tuple[floa
         surfaces = [fit_surface(window, *guess) for guess in guesses]
         if all(count for _, count in surfaces):
             for total, (surface, count) in zip(sums, surfaces, strict=True):
-                # Log-likelihood, for equal weights of windows whatever their contrast.
+                # Log-likelihoods, so that a window's contrast does not decide its weight.
                 total -= count * np.log(np.maximum(1.0 - surface, 1e-6))
             seen += 1
-    if not seen:  # nothing to go by, not even for the sign
+    if not seen:  # no window is valid for both guesses, so none can be preferred
         return 0.0, 0.0
     best = max(range(len(guesses)), key=lambda i: float(sums[i].max()))
     row, col = np.unravel_index(int(sums[best].argmax()), sums[best].shape)
@@ -168,7 +168,7 @@ def _report(
     covariances = np.array([m.covariance for _, m in matches]) * np.outer(scale, scale)
     places = np.array([_place(w.window, images.overlap) for w, _ in matches])
     found = common_shift(shifts, covariances)
-    # A trend is more easily feigned than a mean: thin cloud lies over a part of the scene.
+    # Thin cloud over a part of the scene feigns a trend more easily than a mean shift.
     clear = np.array([m.bands_apart <= _CLEAR_BANDS_APART for _, m in matches])
     field = shift_field(shifts[clear], covariances[clear], places[clear], seed=seed)
     before, after = _fits(
@@ -181,7 +181,7 @@ def _report(
     east, north = _metres(images, rows / scale[0], cols / scale[1])
     sigma = found.sigma
     if before is not None and after is not None and not after > before:
-        # The images fit no better with it: what windows have in common (thin cloud, haze) feigns a shift.
+        # The correction does not improve the fit, so thin cloud or haze in many windows may feign the shift.
         sigma = np.maximum(sigma, np.abs(found.shift) / 2)
     uncertainty = float(np.hypot(*sigma))
     pan_pixel = pixel_size_m(images.grid) / pair.ratio
@@ -208,23 +208,31 @@ def _report(
         fit_after=after,
         varies=varies,
         variation=variation,
-        windows=tuple(
-            WindowShift(
-                row=w.window.row,
-                col=w.window.col,
-                height=w.window.height,
-                width=w.window.width,
-                rows=float(s[0]),
-                cols=float(s[1]),
-                sigma_rows=math.sqrt(c[0, 0]),
-                sigma_cols=math.sqrt(c[1, 1]),
-                residual_rows=float(s[0]) - rows,
-                residual_cols=float(s[1]) - cols,
-                fit=m.fit,
-                agrees=bool(a),
-            )
-            for (w, m), s, c, a in zip(matches, shifts, covariances, found.agrees, strict=True)
-        ),
+        windows=_window_shifts(matches, shifts, covariances, found),
+    )
+
+
+def _window_shifts(
+    matches: list[tuple[MatchWindow, Match]], shifts: Float64, covariances: Float64, found: Consensus
+) -> tuple[WindowShift, ...]:
+    """The report of each matched window; ``shifts`` (n, 2) and ``covariances`` (n, 2, 2) in PAN pixels."""
+    rows, cols = (float(v) for v in found.shift)
+    return tuple(
+        WindowShift(
+            row=w.window.row,
+            col=w.window.col,
+            height=w.window.height,
+            width=w.window.width,
+            rows=float(s[0]),
+            cols=float(s[1]),
+            sigma_rows=math.sqrt(c[0, 0]),
+            sigma_cols=math.sqrt(c[1, 1]),
+            residual_rows=float(s[0]) - rows,
+            residual_cols=float(s[1]) - cols,
+            fit=m.fit,
+            agrees=bool(a),
+        )
+        for (w, m), s, c, a in zip(matches, shifts, covariances, found.agrees, strict=True)
     )
 
 
@@ -287,7 +295,7 @@ def _reason(faults: Counter[str]) -> str:
 
 
 def _fits(windows: list[MatchWindow], shift: Float64) -> tuple[float | None, float | None]:
-    """R² over windows together, weights of the bands free in each, without and with the shift (MS pixels)."""
+    """R² over all windows, without and with the shift (MS pixels); each window has its own band weights."""
     rest, total = np.zeros(2), np.zeros(2)
     for window in windows:
         found = [fit_at(window, 0.0, 0.0), fit_at(window, float(shift[0]), float(shift[1]))]
@@ -335,6 +343,6 @@ def _metres(images: MatchImages, rows: float, cols: float) -> tuple[float, float
     if grid.crs.is_geographic:
         azimuth, _, distance = Geod(ellps="WGS84").inv(x0, y0, x1, y1)
         return distance * math.sin(math.radians(azimuth)), distance * math.cos(math.radians(azimuth))
-    # Map units to metres on the ground, as the ground sample distance has them.
+    # Metres on the ground for a map unit, the same as in the ground sample distance.
     unit = pixel_size_m(grid) / math.sqrt(grid.pixel_size[0] * grid.pixel_size[1])
     return (x1 - x0) * unit, (y1 - y0) * unit

@@ -1,4 +1,4 @@
-"""What is told about the shift of a pair, as JSON."""
+"""The report of a pair's shift, as written to JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from das2f_map.scene.common_grid.shift import PanShift
 
 ShiftAction = Literal["correct", "leave", "refuse"]
-"""What is done about a measured shift."""
+"""The action on a measured shift."""
 
 CoregisterMode = Literal["auto", "on", "off"]
 """Whether a shift is corrected, see :func:`das2f_map.scene.registration.coregister`."""
@@ -26,7 +26,7 @@ MAX_UNCERTAINTY = 0.2
 """Standard error in PAN pixels up to which a shift counts."""
 
 VARIATION_LIMIT = 0.3
-"""PAN pixels between two places from which on a shift is said to vary."""
+"""PAN pixels by which the shift must differ between two places to count as varying."""
 
 
 class WindowShift(BaseModel):
@@ -40,16 +40,16 @@ class WindowShift(BaseModel):
     width: int = Field(description="MS pixels")
     rows: float = Field(description="down")
     cols: float = Field(description="to the right")
-    sigma_rows: float = Field(description="standard error, with what the MS bands disagree by")
+    sigma_rows: float = Field(description="standard error, the disagreement of the MS bands included")
     sigma_cols: float
-    residual_rows: float = Field(description="against the common shift")
-    residual_cols: float = Field(description="against the common shift")
-    fit: float = Field(description="R² of PAN by the MS bands at the window's own shift")
+    residual_rows: float = Field(description="difference from the common shift")
+    residual_cols: float = Field(description="difference from the common shift")
+    fit: float = Field(description="R² of PAN explained by the MS bands at the window's own shift")
     agrees: bool
 
 
 class ShiftVariation(BaseModel):
-    """How the shift changes over the scene, by a bilinear field through the windows; PAN pixels."""
+    """How the shift changes over the scene: a bilinear field fitted to the windows; PAN pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,15 +65,15 @@ class ShiftVariation(BaseModel):
 
 
 class ShiftSummary(BaseModel):
-    """Where PAN's content lies against that of MS. Positive rows: further down; cols: further right.
+    """Where PAN's content lies relative to MS's. Positive rows: further down; positive cols: further right.
 
-    A field is ``None`` where nothing could be measured.
+    A field is ``None`` if it could not be measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     verdict: Verdict = Field(description="whether enough windows agree on one shift")
-    reason: str | None = Field(description="why they do not")
+    reason: str | None = Field(description="why the shift is not relied on; null: it is")
     rows: float | None = Field(description="PAN pixels down")
     cols: float | None = Field(description="PAN pixels to the right")
     sigma_rows: float | None = Field(description="standard error, PAN pixels")
@@ -91,15 +91,17 @@ class ShiftSummary(BaseModel):
     agreeing_share: float = Field(description="of the matched windows")
     left_out: dict[str, int] = Field(description="windows not matched, by reason")
     fit_before: float | None = Field(
-        description="R² of PAN by the MS bands over the agreeing windows, as the files are"
+        description="R² of PAN explained by the MS bands over the agreeing windows, as the files are"
     )
-    fit_after: float | None = Field(description="the same with the shift corrected")
-    varies: bool | None = Field(description="whether the shift changes over the scene; null: cannot be told")
+    fit_after: float | None = Field(description="the same R² with the shift corrected")
+    varies: bool | None = Field(
+        description="whether the shift changes over the scene; null: the windows cannot tell"
+    )
     variation: ShiftVariation | None
 
 
 class ShiftReport(ShiftSummary):
-    """A measured shift with the windows that it was measured in."""
+    """A measured shift and the windows that it was measured in."""
 
     windows: tuple[WindowShift, ...]
 
@@ -109,7 +111,7 @@ class ShiftReport(ShiftSummary):
 
     @property
     def shift(self) -> PanShift | None:
-        """What was measured, whether or not it can be relied on."""
+        """The measured shift, whether or not it can be relied on; ``None`` if none was measured."""
         if self.rows is None or self.cols is None:
             return None
         return PanShift(self.rows, self.cols)
@@ -132,6 +134,6 @@ class CoregistrationReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: CoregisterMode = Field(description="what the user asked for")
+    mode: CoregisterMode = Field(description="the mode that the user chose")
     corrected: bool
-    measured: ShiftSummary | None = Field(description="null where nothing was measured")
+    measured: ShiftSummary | None = Field(description="null if nothing was measured")

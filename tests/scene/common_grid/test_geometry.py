@@ -1,4 +1,4 @@
-"""The reader against exact footprint averages of a known field: right values, nothing moved."""
+"""The reader against exact footprint averages of a known field: values are right and nothing moves."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_footprint_averages(tmp_path: Path, case: Case, smooth: bool) -> None:
 
 
 def test_the_shift_measure_itself(tmp_path: Path) -> None:
-    """A file labelled 0.5 PAN pixel away from where it was rendered is seen as moved by just that."""
+    """The measure finds the shift of a PAN file whose transform is moved after it was rendered."""
     paths = make_pair(tmp_path, dtype="float32")
     with rasterio.open(paths[1], "r+") as ds:
         ds.transform = ds.transform * Affine.translation(0.5, -0.25)
@@ -102,7 +102,7 @@ def test_the_shift_measure_itself(tmp_path: Path) -> None:
 
 
 def pan_grid_elsewhere(ms: Grid, crs: str, pixel: float, rotation: float = 0.0) -> Grid:
-    """A PAN grid in another CRS, about the same place, a bit smaller than MS."""
+    """A PAN grid in another CRS at the same place, a bit smaller than MS."""
     target = CRS.from_user_input(crs)
     to = Transformer.from_crs(ms.crs.to_wkt(), target.to_wkt(), always_xy=True)
     x, y = to.transform(*ms.pixel_to_map(ms.height / 2, ms.width / 2))
@@ -133,7 +133,7 @@ def test_other_crs_or_rotation(tmp_path: Path, crs: str, pixel: float, rotation:
         assert (row, col) == pytest.approx((round(row), round(col)), abs=1e-6)
         assert pair.notices
         block = pair.read_block(pair.grids.ms.window, 0, 0)
-        # PAN is turned against MS, so it leaves some corners of the common grid; most is covered.
+        # PAN is turned against MS, so it does not reach some corners of the common grid.
         assert 0.4 < block.valid.mean() < 1.0
         shift = shift_between(block.pan, field.panchromatic(), pair.grids.pan)
         assert np.abs(shift).max() < 0.02
@@ -147,14 +147,17 @@ def test_other_crs_or_rotation(tmp_path: Path, crs: str, pixel: float, rotation:
 def test_nothing_moves_at_any_combination(
     tmp_path: Path, ratio: float, offset: tuple[float, float], crs: str, turn: float
 ) -> None:
-    """Ratio, offset, CRS of PAN, and a turn: of both images in one CRS, of MS alone where there are two."""
+    """All combinations of ratio, offset, CRS of PAN, and turn.
+
+    The turn is that of both images in one CRS, or of MS alone if PAN has another CRS.
+    """
     options = {"ms_shape": (36, 40), "ratio": ratio, "offset": offset, "rotation": turn}
     ms_grid, pan_grid = pair_grids(**options)
     if crs != "same":
         target = CRS.from_user_input(crs)
         to = Transformer.from_crs(ms_grid.crs.to_wkt(), target.to_wkt(), always_xy=True)
         x, y = to.transform(*ms_grid.pixel_to_map(18, 20))
-        # About 8 m / ratio; in degrees a little less along columns.
+        # About 8 m / ratio; a little less along columns if PAN is in degrees.
         step = 8 / ratio / (1 if target.is_projected else 90_000)
         n = round(34 * ratio)
         corner = Affine.translation(x, y) * Affine.scale(step, -step)
@@ -177,7 +180,7 @@ def test_nothing_moves_at_any_combination(
 
 
 def test_valid_where_the_other_image_covers(tmp_path: Path) -> None:
-    """Validity of a turned PAN against its outline: centres clearly inside are valid, outside are not."""
+    """Under a turned PAN, centres clearly inside its outline are valid, centres clearly outside are not."""
     ms_grid, _ = pair_grids()
     pan_grid = pan_grid_elsewhere(ms_grid, "EPSG:32633", 2.0, 20.0)
     paths = make_pair(tmp_path, pan_grid=pan_grid, dtype="float32")
@@ -193,7 +196,7 @@ def test_valid_where_the_other_image_covers(tmp_path: Path) -> None:
 
 
 def test_two_names_of_one_crs_stay_native(tmp_path: Path) -> None:
-    """ETRS89 and WGS 84 UTM coincide for PROJ: no reason to resample."""
+    """ETRS89 UTM and WGS 84 UTM coincide for PROJ, so nothing is resampled."""
     ms_grid, pan_grid = pair_grids()
     other = Grid(pan_grid.height, pan_grid.width, pan_grid.transform, CRS.from_epsg(25832))
     with open_pair(*make_pair(tmp_path, pan_grid=other)) as pair:
@@ -233,7 +236,7 @@ def test_south_up_and_mirrored(
 
 
 def test_pixel_is_point(tmp_path: Path) -> None:
-    """A pixel-is-point GeoTIFF stores centres; GDAL's transform is to corners all the same."""
+    """A pixel-is-point GeoTIFF stores pixel centres, but GDAL's transform still refers to corners."""
     area, point = tmp_path / "area", tmp_path / "point"
     area.mkdir(), point.mkdir()
     make_pair(area, dtype="float32")
@@ -272,7 +275,7 @@ def test_non_square_pixels(tmp_path: Path) -> None:
 def test_turned_files_that_are_resampled(
     tmp_path: Path, flips: tuple[bool, bool], ratio: float, offset: tuple[float, float]
 ) -> None:
-    """South-up, mirrored: to the last bit what the usual way up gives, also where an image is resampled."""
+    """South-up and mirrored files give the same values as upright ones, also if an image is resampled."""
     options = {"ratio": ratio, "offset": offset, "ms_shape": (20, 24), "dtype": "float32"}
     plain, turned = tmp_path / "plain", tmp_path / "turned"
     plain.mkdir(), turned.mkdir()
@@ -290,7 +293,7 @@ def test_turned_files_that_are_resampled(
 
 @pytest.mark.parametrize("ratio", [2, 4])
 def test_pixel_is_point_and_pixel_is_area_together(tmp_path: Path, ratio: float) -> None:
-    """A PAN file that stores the position of its first pixel's centre: the ground is where it was."""
+    """A PAN file that stores its first pixel's centre in place of the corner still shows the same ground."""
     ms, pan = make_pair(tmp_path, ratio=ratio, offset=(0.5, 0.25), dtype="float32")
     with rasterio.open(pan) as ds:
         values, profile = ds.read(), ds.profile
@@ -317,7 +320,7 @@ def test_geographic_pair(tmp_path: Path) -> None:
 def test_web_mercator_is_measured_on_the_ground(tmp_path: Path) -> None:
     paths = make_pair(tmp_path, crs="EPSG:3857", ms_gsd=10.0, origin=(1e6, 6_446_275.84))
     with open_pair(*paths) as pair:
-        # Scale of Web Mercator at 50° N is 1 / cos(50°), less what the ellipsoid adds.
+        # Web Mercator's scale at 50° N is about 1 / cos(50°); the ellipsoid makes it a little smaller.
         assert pair.ms_gsd_m == pytest.approx(10 * np.cos(np.radians(50)), rel=5e-3)
 
 
@@ -345,7 +348,7 @@ RESAMPLED = {
 
 @pytest.mark.parametrize("case", RESAMPLED, ids=str)
 def test_any_block_gives_the_same(tmp_path: Path, case: str) -> None:
-    """To the last bit, with nodata inside, for windows of many sizes in any order."""
+    """Windows of many sizes, in any order and with nodata inside, give equal values to the last bit."""
     hole = (slice(20, 30), slice(33, 40))
     paths = make_pair(tmp_path, **RESAMPLED[case], nodata=0, ms_invalid=[hole], pan_invalid=[hole])
     rng = np.random.default_rng(1)

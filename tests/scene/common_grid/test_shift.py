@@ -31,17 +31,17 @@ GEOMETRIES = {
 
 
 def mislabelled_pair(folder: Path, shift: PanShift, geometry: dict[str, object]) -> tuple[Path, Path]:
-    """A pair whose PAN content lies ``shift`` further on than that of MS, by the georeferencing."""
+    """A pair whose PAN content lies ``shift`` PAN pixels further down and right than MS's."""
     ratio = float(geometry.get("ratio", 4))
     if not geometry:
-        # To be nested by the labels, and off by the content, PAN is rendered off and labelled anew.
+        # PAN is rendered with an offset and gets the nested transform, so that only its content is shifted.
         paths = make_pair(folder, dtype="float32", smooth=True, offset=(-shift.rows, -shift.cols))
         with rasterio.open(paths[1], "r+") as ds:
             ds.transform = pair_grids()[1].transform
         return paths
     paths = make_pair(folder, dtype="float32", smooth=True, **geometry)
     with rasterio.open(paths[0], "r+") as ds:
-        # Labelled too far up and left, so that PAN lies further down and right.
+        # The MS transform is moved up and left, so that PAN lies further down and right.
         ds.transform = ds.transform * Affine.translation(-shift.cols / ratio, -shift.rows / ratio)
     return paths
 
@@ -56,7 +56,8 @@ def test_a_known_shift_is_taken_out(tmp_path: Path, name: str) -> None:
         assert pair.strategy == strategy
         assert "in one resampling" in pair.notices[-1]
         block = pair.read_block(pair.grids.ms.window, 0, 0)
-        # What is read as it is says where the map lies; MS is labelled wrong, but for the nested pair.
+        # The image that is read as it is fixes the place of the map. MS has a wrong transform in all pairs
+        # but the nested one, so the map is off if MS is that image.
         rows, cols = (s / pair.ratio for s in (SHIFT.rows, SHIFT.cols))
         right = name == "nested" or strategy == "ms-to-pan-grid"
         truth = pair.grids.ms if right else pair.grids.ms.moved(rows, cols)
@@ -71,7 +72,7 @@ def test_a_known_shift_is_taken_out(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", list(GEOMETRIES))
 def test_the_common_grid_stays_in_place(tmp_path: Path, name: str) -> None:
-    """With and without the shift a map has the same pixels, but for a few at the border."""
+    """A shift leaves the pixels of the common grid in place, except for a few at the border."""
     if name == "other CRS":
         paths = other_crs_pair(tmp_path, PanShift(0, 0))
     else:
@@ -96,7 +97,7 @@ def test_the_common_grid_stays_in_place(tmp_path: Path, name: str) -> None:
 
 
 def other_crs_pair(folder: Path, shift: PanShift) -> tuple[Path, Path]:
-    """MS of 64 × 64 in UTM 32, its georeferencing off by the shift, and PAN of 2 m in UTM 33."""
+    """MS of 64 × 64 pixels in UTM 32, with a georeferencing off by the shift, and PAN of 2 m in UTM 33."""
     from pyproj import Transformer
 
     ms, _ = pair_grids()
@@ -123,7 +124,7 @@ def test_a_shift_against_another_crs(tmp_path: Path) -> None:
 
 
 def test_one_resampling_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file is read once for a block, shifted or not: there is nothing in between."""
+    """A block reads each file once, also with a shift: no intermediate image is made."""
     read: list[str] = []
     original = RasterSource.read
 
@@ -150,7 +151,7 @@ def test_whole_pixels_are_not_resampled(tmp_path: Path) -> None:
 
 
 def test_a_mask_stays_where_it_is(tmp_path: Path) -> None:
-    """On the ground of the common grid, though that loses a row and a column."""
+    """The mask excludes the same ground, although the shift takes a row and a column off the common grid."""
     paths = make_pair(tmp_path)
     ms, _ = pair_grids()
     excluded = np.zeros((1, 64, 64))

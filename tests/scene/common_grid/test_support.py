@@ -1,4 +1,4 @@
-"""What a resampled pixel draws on, found by resampling an image whose every pixel is its own band."""
+"""The source pixels that a resampled pixel draws on, found with an image that has a band for each pixel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UTM = CRS.from_epsg(32632)
 
 
 def source_grid(crs: CRS, x: float, y: float, size: float) -> Grid:
-    """``SIDE`` × ``SIDE`` pixels about a place."""
+    """A grid of ``SIDE`` × ``SIDE`` pixels centred on a place."""
     half = SIDE * size / 2
     return Grid(SIDE, SIDE, Affine(size, 0, x - half, 0, -size, y + half), crs)
 
@@ -39,7 +39,7 @@ def turned(degrees: float, scale: float) -> AffineMap:
 
 
 def projected() -> ProjectedMap:
-    """Far from the middle of its zone, where UTM is turned against its neighbour by several degrees."""
+    """A map between UTM zones, where they are turned against each other by several degrees."""
     x, y = Transformer.from_crs(32631, 32632, always_xy=True).transform(7.5e5, 6.4e6)
     target = Grid(60, 60, Affine(10, 0, x - 300, 0, -10, y + 300), UTM)
     zone = CRS.from_epsg(32631)
@@ -48,7 +48,7 @@ def projected() -> ProjectedMap:
 
 
 def drawn_on(mapping: PixelMap, row: int, col: int) -> npt.NDArray[np.bool_]:
-    """Source pixels with a weight, bool (SIDE²)."""
+    """Whether each source pixel has a weight in a target pixel, bool (SIDE²,)."""
     whole = np.eye(SIDE * SIDE, dtype=np.float32).reshape(-1, SIDE, SIDE)
 
     def read(window: Window) -> npt.NDArray[np.float32]:
@@ -75,5 +75,5 @@ def test_targets_at_sharing_distance_share_no_source_pixel(mapping: PixelMap) ->
         for d in (distance, distance - 3)
     }
     assert shared[distance] == 0
-    # It is no larger than it needs to be by much.
+    # The distance is not much larger than needed.
     assert shared[distance - 3] > 0
