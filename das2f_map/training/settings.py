@@ -10,10 +10,10 @@ from das2f_map.errors import DeviceError
 from das2f_map.settings import check_settings, setting
 
 LEAST_SAMPLES, MOST_SAMPLES_CPU, MOST_SAMPLES_GPU = 50, 200, 1000
-"""Limits of the patches that an epoch draws of each class where nobody sets them."""
+"""Limits of the default number of patches that an epoch draws of each class."""
 
 _NOT_RECORDED = ("stages", "device", "devices")
-"""The card has the stages with the network, and the device that was found instead of the one asked for."""
+"""The card lists the stages with the network, and the device that was used, not the one asked for."""
 
 
 @dataclass(frozen=True)
@@ -53,5 +53,5 @@ class TrainingSettings:
         check_settings(self, "Training cannot run with")
 
     def recorded(self) -> dict[str, Any]:
-        """What the model card and the note of a training list, in their order."""
+        """The settings that the model card and the note of a training list, in their order."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_RECORDED}
