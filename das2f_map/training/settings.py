@@ -38,7 +38,9 @@ class TrainingSettings:
     )
     learning_rate: float = setting(5e-4, gt=0.0, help="Highest learning rate.")
     weight_decay: float = setting(5e-4, ge=0.0, help="Weight decay of the optimiser.")
-    label_smoothing: float = setting(0.0, ge=0.0, le=0.5, help="Share of the target spread evenly.")
+    label_smoothing: float = setting(
+        0.0, ge=0.0, le=0.5, help="Share of the target that is spread evenly over the classes."
+    )
     warmup: float = setting(0.05, ge=0.0, lt=1.0, help="Share of all steps in which the rate rises.")
     final_rate: float = setting(0.01, ge=0.0, le=1.0, help="Last learning rate over the highest.")
     gradient_clip: float = setting(1.0, gt=0.0, help="Largest norm of the gradients.")

@@ -772,7 +772,7 @@ def test_packages_that_are_not_installed(
     monkeypatch.delitem(sys.modules, "das2f_map.training.loop", raising=False)
     monkeypatch.delattr("das2f_map.training.loop", raising=False)
     outcome = run(*train(files, labels))
-    check(outcome, MISSING, ("lightning", "not installed"), "pip install 'das2f-map[train]'")
+    check(outcome, MISSING, ("lightning", "not installed"), "pip install '.[train]' in the checkout")
     assert listing(tmp_path) == before
 
 

@@ -295,7 +295,7 @@ def test_without_lightning_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(MissingDependencyError, match="lightning") as caught:
         run(small_scene, tmp_path / "model")
-    assert "das2f-map[train]" in str(caught.value)
+    assert "pip install '.[train]' in the checkout" in str(caught.value)
 
 
 def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> None:
