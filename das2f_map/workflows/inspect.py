@@ -96,7 +96,7 @@ def inspect_pair(
         tried = model_to_try(views, fits, own)
         used = pair if tried is None else views.pair_for(tried.card)
         survey = surveys.of(used)
-        trial = _tried(tried, used, survey, device)
+        trial = _trial_run(tried, used, survey, device)
         if picture is not None:
             with writing(picture):
                 draw_quicklook(picture, thumbnail(used), true_colour(used.bands), pair.ms_path, pair.pan_path)
@@ -153,7 +153,7 @@ class _Trial:
     failed: str | None = None
 
 
-def _tried(bundle: ModelBundle | None, pair: ScenePair, survey: Survey, device: str) -> _Trial:
+def _trial_run(bundle: ModelBundle | None, pair: ScenePair, survey: Survey, device: str) -> _Trial:
     if bundle is None or survey.sample is None:
         return _Trial()
     try:
@@ -236,8 +236,8 @@ def _advice(
     request: PairRequest, pair: ScenePair, survey: Survey, fits: list[ModelFit], own: ModelBundle | None
 ) -> tuple[str, str]:
     """A sentence on whether the pair can be classified, and the command to type next."""
-    files, said = shlex.join([pair.ms_path, pair.pan_path]), _said(request)
-    train = f"das2f-map train {files} --labels labels.gpkg -o my-model{said}"
+    files, options = shlex.join([pair.ms_path, pair.pan_path]), _options_again(request)
+    train = f"das2f-map train {files} --labels labels.gpkg -o my-model{options}"
     classify = f"das2f-map classify {files} -o landcover.tif"
     if survey.sample is None:
         looked = f"in the {survey.pixels:,} pixels looked at"
@@ -246,36 +246,36 @@ def _advice(
     if unnamed is not None:
         numbers = ",".join(f"{name}=N" for name in unnamed)
         verdict = "the bands' names do not tell which is which: say it, number by number"
-        return verdict, f"das2f-map inspect {files} --bands {numbers}{said}"
+        return verdict, f"das2f-map inspect {files} --bands {numbers}{options}"
     if own is not None:
         named = f"--model {shlex.quote(str(own.path or own.card.name))}"
         verdict = f"model {own.card.name} fits" if fits[0].fits else f"model {own.card.name} does not fit"
-        return verdict, train if fits[0].bands is None else f"{classify} {named}{said}"
+        return verdict, train if fits[0].bands is None else f"{classify} {named}{options}"
     good = [f.name for f in fits if f.fits]
     if good:
-        return f"model {good[0]} fits", f"{classify}{said}"
+        return f"model {good[0]} fits", f"{classify}{options}"
     near = [f.name for f in fits if f.fits_rescaled]
     if near:
         verdict = f"model {near[0]} fits but for the values, which may be in another unit"
-        return verdict, f"{classify}{said} --radiometry scene"
+        return verdict, f"{classify}{options} --radiometry scene"
     return "no bundled model fits: train one on labels of this kind of scene", train
 
 
 def _with_shift(verdict: str, command: str, request: PairRequest, shift: ShiftFinding) -> tuple[str, str]:
     """Verdict and next command, changed if the shift is too large or not known."""
     if shift.action == "refuse" and shift.length is not None:
-        files, said = shlex.join([request.ms, request.pan]), _said(request, bands=False)
+        files, options = shlex.join([request.ms, request.pan]), _options_again(request, bands=False)
         return (
             f"PAN lies {shift.length:.1f} PAN pixels from MS, which is too far: classify and train stop. "
             "Check that the files belong together",
-            f"das2f-map align {files}{said} --max-shift {math.ceil(shift.length + 0.5)}",
+            f"das2f-map align {files}{options} --max-shift {math.ceil(shift.length + 0.5)}",
         )
     if shift.verdict != "agree":
         return f"{verdict}; whether MS and PAN show the same at the same place is not known", command
     return verdict, command
 
 
-def _said(request: PairRequest, *, bands: bool = True) -> str:
+def _options_again(request: PairRequest, *, bands: bool = True) -> str:
     """Options of this run that the next command needs too, quoted for a shell."""
     words: list[str] = []
     if request.bands and bands:
