@@ -1,5 +1,5 @@
-# `make map` classifies the bundled example; `make test` passes the tests. Each sets itself up.
-# `make quick` is for people at work: what fails most often, in under a minute.
+# `make map` classifies the bundled example; `make test` runs the tests. Each installs what it needs.
+# `make quick` runs the tests that fail most often, in under a minute.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,8 @@ OUT := out
 
 .PHONY: map test quick slow check walkthrough benchmarks clean
 
-# The stamp's name carries the extras, so that a change of dependencies installs again.
+# The files .core and .dev mark an installation without and with the extra `dev`. A change of the
+# dependencies or of the kernels' sources installs again.
 $(VENV)/.core: pyproject.toml setup.py constraints.txt \
 		$(wildcard das2f_map/network/selective_scan/*.cpp das2f_map/network/selective_scan/*.h) \
 		$(wildcard das2f_map/engines/shared_scan/kernels/*)

@@ -1,7 +1,7 @@
 """The parts of the build that pyproject.toml cannot say.
 
-The compiled kernels are optional: without a C++ compiler the install still succeeds. The bundled
-models lie in models/ of a checkout and inside the package, as das2f_map/models, of a wheel.
+The compiled kernels are optional: without a C++ compiler the install still succeeds. The bundled models are
+in models/ in a checkout, and in das2f_map/models in a wheel.
 """
 
 from pathlib import Path
@@ -15,7 +15,10 @@ SHARED_SCAN = "das2f_map/engines/shared_scan/kernels/shared_scan.cpp"
 
 
 class BuildKernels(build_ext):
-    """Tries again without the matrix unit's instructions, which a compiler may know and its assembler not."""
+    """Builds the kernels; if that fails, tries again without the instructions of the matrix unit (AMX).
+
+    Some compilers know these instructions while their assembler does not.
+    """
 
     def build_extension(self, ext):
         try:
@@ -29,7 +32,7 @@ setup(
     cmdclass={"build_ext": BuildKernels},
     packages=[*find_packages(include=["das2f_map*"]), "das2f_map.models"],
     package_dir={"das2f_map.models": "models"},
-    # Nothing else that MANIFEST.in names: the kernels' sources are for the source package alone.
+    # Install none of the other files in MANIFEST.in: only the source package needs the kernels' sources.
     include_package_data=False,
     package_data={"das2f_map": ["py.typed"], "das2f_map.models": ["*/*"]},
     ext_modules=[
@@ -43,7 +46,8 @@ setup(
                 "-std=c++17",
                 "-ffp-contract=fast",
                 "-fno-math-errno",
-                # How vectors are passed differs by instruction set; functions that take them are inlined.
+                # GCC notes that vector arguments are passed differently by instruction set. That does no harm
+                # here: functions that take vectors are inlined.
                 "-Wno-psabi",
                 "-fvisibility=hidden",
                 "-pthread",

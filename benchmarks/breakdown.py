@@ -1,12 +1,12 @@
-"""Where the shared scan's time goes, stage by stage, beside the least that a stage can take.
+"""Time of each stage of the shared scan, compared with the least time that the stage can take.
 
     python benchmarks/breakdown.py
 
 The floor of a stage is the longer of two times: its arithmetic at the speed of a large matrix product, and
-the bytes that have to pass memory at the speed of a large sum of vectors, both measured in the same run.
-Arithmetic is what the method needs, however a stage does it; exponentials and error functions are counted
-beside it, and in no floor. Bytes are a block's maps, written and read once, and the scanned tokens, the same;
-weights and whatever else fits into a cache are free.
+its bytes at the speed of a large sum of vectors. Both speeds are measured in the same run. Arithmetic counts
+the operations that the method needs, however a stage does them. Exponentials and error functions are counted
+apart and are in no floor. Bytes are a block's maps and the scanned tokens, each written and read once;
+weights and everything else that fits into a cache are free.
 
 Stages: *maps* (stem, gates, convolution, projections of every token class), *scan* (segments, border rows,
 what is left per patch), *tail* (projection and MLP of every patch), *fusion, classifier*.
@@ -42,16 +42,16 @@ WHOLE = "whole engine"
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage needs for one pixel.
+    """The work of a stage for one pixel.
 
     Attributes
     ----------
     flop, half_flop:
         Float32 operations (a multiply-add is two), and those in half precision where there is one.
     functions:
-        Exponentials, error functions.
+        Exponentials and error functions.
     bytes:
-        Through memory.
+        Bytes that pass memory.
     """
 
     flop: float
@@ -64,16 +64,16 @@ class Cost:
         return Cost(*(a + b for a, b in zip(mine, its, strict=True)))
 
     def floor(self, peaks: dict[str, float]) -> tuple[float, float]:
-        """Seconds of arithmetic, and of memory."""
+        """Least seconds for the arithmetic, and for the memory."""
         half = peaks.get("half_flop_per_second", peaks["flop_per_second"])
         arithmetic = self.flop / peaks["flop_per_second"] + self.half_flop / half
         return arithmetic, self.bytes / peaks["bytes_per_second"]
 
 
 def costs(config: NetworkConfig, side: int, *, half: bool, half_scan: bool) -> dict[str, Cost]:
-    """Of a pixel in a block of ``side`` x ``side`` outputs, by stage.
+    """Costs of a pixel in a block of ``side`` x ``side`` outputs, by stage.
 
-    ``half``, ``half_scan``: whether the products of the tail, and those of the scan, are in half precision.
+    ``half`` and ``half_scan`` tell whether the products of the tail and of the scan are in half precision.
     """
     d, n, p, s = config.width, config.state_size, config.patch_size, PIXELS_PER_TOKEN
     pixels, states, wide = side**2, DIRECTIONS * d * n, d + DIRECTIONS * (d + 2 * n)
@@ -82,7 +82,7 @@ def costs(config: NetworkConfig, side: int, *, half: bool, half_scan: bool) -> d
         runs = BlockRuns.of(side, side, p, edge)
         token[modality] = runs.rows.entries * runs.cols.entries / pixels
         scan[modality] = runs.wider.rows.entries * runs.wider.cols.entries / pixels
-    # Where the scanned x comes from, where its parameters: SPVM of each, CMDA of each.
+    # Sources of the scanned x and of its parameters: SPVM of MS and PAN, then CMDA of MS and PAN.
     branches = (("ms", "ms"), ("pan", "pan"), ("ms", "pan"), ("pan", "ms"))
     edges = {"ms": MS_EDGE + 1, "pan": PAN_EDGE + 1}
 
@@ -96,7 +96,7 @@ def costs(config: NetworkConfig, side: int, *, half: bool, half_scan: bool) -> d
     direct = segments = products = exponentials = 0.0
     for source, parameters in branches:
         e = max(edges[source], edges[parameters])
-        # Of a step and a state. Direct: h = P h + (dt x) B, y += C h; segments also P and C P.
+        # Operations of one step and state. Direct: h = P h + (dt x) B, y += C h; segments need P and C P too.
         direct += 2 * e * p * states * 5
         segments += (side + p - 1 - 2 * e) / side * p * states * 7
         products += (p - 2 * e) * (p + 1) * states * 2
@@ -123,7 +123,7 @@ def costs(config: NetworkConfig, side: int, *, half: bool, half_scan: bool) -> d
 
 
 def peaks(device: torch.device, half: bool, quick: bool) -> dict[str, float]:
-    """Best speeds of a matrix product (float32, bfloat16) and of memory."""
+    """Highest measured speeds of a matrix product (float32, bfloat16) and of memory."""
     size = 256 if quick else 8192 if device.type == "cuda" else 2048
     found = {}
     kinds = [("flop_per_second", torch.float32)]
@@ -146,7 +146,7 @@ Clock = Callable[[str, Callable[[], Any]], Any]
 
 
 def one_pass(engine: SharedScanEngine, ms: torch.Tensor, pan: torch.Tensor, side: int, clock: Clock) -> None:
-    """A block through the stages of an engine, each under its name on the clock."""
+    """Run a block through the stages of an engine; the clock counts each under its name."""
     first, kernels = engine._first, engine._kernels
     rows, cols = (i.ravel() for i in np.mgrid[:side, :side])
     with torch.inference_mode(), engine._exact_convolutions():
@@ -174,7 +174,7 @@ def _fuse(engine: SharedScanEngine, output: StageOutput) -> torch.Tensor:
 
 
 def measure(options: Any, device: torch.device, half: bool) -> list[dict[str, Any]]:
-    """Median seconds of each stage for each kind of engine; kinds take turns."""
+    """Median seconds of each stage for each kind of engine; the kinds take turns."""
     network = load_bundle(common.MODEL).network()
     config = network.config
     if device.type == "cuda":

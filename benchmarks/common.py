@@ -1,6 +1,6 @@
-"""What the benchmarks share: options, machine, timing, memory, made-up scenes, results, docs.
+"""Shared parts of the benchmarks: options, machine, timing, memory, made-up scenes, results, docs.
 
-Every benchmark writes NAME.json (all that was measured) and NAME.png into the output folder, by default
+Every benchmark writes NAME.json (all measurements) and NAME.png into the output folder, by default
 docs/benchmarks; NAME-cuda.* for a run on CUDA, NAME-SUFFIX.* with --suffix. With another output folder the
 table goes into NAME.md there. ``python benchmarks/render.py`` makes tables and plots from the JSON alone, and
 puts the tables into the pages of the documentation.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-# As the das2f-map command sets it; before torch is imported.
+# The das2f-map command sets the same. It must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
@@ -77,7 +77,7 @@ def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     made.add_argument(
         "--suffix", default="", help="of the results' names, for those of a further machine [CUDA: cuda]"
     )
-    made.add_argument("--child", help=argparse.SUPPRESS)  # JSON: what a process of its own is to measure
+    made.add_argument("--child", help=argparse.SUPPRESS)  # JSON: the task of a process of its own
     return made
 
 
@@ -89,7 +89,7 @@ def usable_cores() -> int:
 def start(options: argparse.Namespace) -> torch.device:
     """Threads, seed, device and folder of a run."""
     if options.output is None:
-        # Figures that mean nothing do not take the place of those that do.
+        # The figures of a quick run mean nothing, so they must not replace real ones.
         options.output = Path(tempfile.gettempdir()) / "das2f-map-quick" if options.quick else DOCS
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -101,7 +101,7 @@ def start(options: argparse.Namespace) -> torch.device:
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on, without names or paths of the machine."""
+    """Properties of the machine that the figures depend on, without its name or paths."""
     found = diagnose()
     cpu = found.cpu
     record: dict[str, Any] = {
@@ -130,7 +130,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine_text(m: Mapping[str, Any]) -> str:
-    """One line for under a table."""
+    """The machine in one line, to go under a table."""
     parts = [f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads, {m['kernels']}"]
     if m["device"] == "cuda":
         parts.insert(0, f"{m['card']} ({m['card_bytes'] / 2**30:.0f} GiB), CUDA {m['cuda']}")
@@ -145,7 +145,7 @@ def machine_text(m: Mapping[str, Any]) -> str:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call, what it left running on the device included."""
+    """Seconds of a call, including the work that it left running on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     begin = time.perf_counter()
@@ -158,7 +158,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 def in_turns(
     ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of each way in each round. They take turns, so that a machine that drifts drifts for all."""
+    """Seconds of each way in each round. The ways take turns, so a drift of the machine affects all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for n in range(rounds):
         for name, work in ways.items():
@@ -172,13 +172,13 @@ def median(values: Sequence[float]) -> float:
 
 
 def resident_bytes(peak: bool) -> int:
-    """Resident memory of this process: now, or the most it has had."""
+    """Resident memory of this process in bytes: now, or the highest so far."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:  # not Linux: the peak serves for both
+    except OSError:  # not Linux: give the peak in both cases
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return used if sys.platform == "darwin" else 1024 * used
-    # Not ru_maxrss, which on Linux starts with the parent's.
+    # On Linux ru_maxrss would start with the parent's peak.
     name = "VmHWM" if peak else "VmRSS"
     found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
     assert found
@@ -186,7 +186,7 @@ def resident_bytes(peak: bool) -> int:
 
 
 def in_own_process(script: str, options: argparse.Namespace, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a script's ``--child`` with a task; what it printed last, as JSON."""
+    """Run a script with a task as ``--child``; returns its last printed line, parsed as JSON."""
     command = [sys.executable, script, "--device", options.device, "--threads", str(options.threads)]
     command += ["--child", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -197,12 +197,12 @@ def in_own_process(script: str, options: argparse.Namespace, task: Mapping[str, 
 
 
 class PeakMemory:
-    """Memory of this process from now on, for a child's answer."""
+    """Measures the memory of this process from now on, for a child's answer."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        # The system forgets the peak so far, that of loading.
-        with suppress(OSError):  # where it does not, that counts in
+        # Make the system forget the peak so far, which was reached while loading.
+        with suppress(OSError):  # where this fails, the peak includes loading
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -217,7 +217,7 @@ class PeakMemory:
 
 
 def memory_cells(record: Mapping[str, Any]) -> list[str]:
-    """Memory for a table: :func:`memory_heads`."""
+    """Memory as cells of a table; :func:`memory_heads` gives their headings."""
     sizes = [record["peak_bytes"], max(0, record["peak_bytes"] - record["bytes_before"])]
     if "cuda_peak_bytes" in record:
         sizes.append(record["cuda_peak_bytes"])
@@ -225,18 +225,18 @@ def memory_cells(record: Mapping[str, Any]) -> list[str]:
 
 
 def memory_heads(cuda: bool) -> list[str]:
-    """Heads of :func:`memory_cells`."""
+    """Headings for :func:`memory_cells`."""
     heads = ["peak memory, MiB", "by computing"]
     return [*heads, "on the card, MiB"] if cuda else heads
 
 
 def number(value: float) -> str:
-    """Three figures, no exponent."""
+    """A number as text with three significant digits, without exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def say(text: str) -> None:
-    """Progress, on standard error."""
+    """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -244,9 +244,9 @@ def say(text: str) -> None:
 
 
 def published_bundle() -> ModelBundle:
-    """The bundled model with a classifier of two layers, as published, which its own file has folded.
+    """The bundled model with the published classifier of two layers; its file holds the folded layer only.
 
-    The classifier's weights are random: for timing, not for maps.
+    The classifier's weights are random: the bundle serves timing, not maps.
     """
     bundle = load_bundle(MODEL)
     config = bundle.card.network.model_copy(update={"classifier_hidden": 1024})
@@ -275,7 +275,7 @@ def example_block(height: int, width: int) -> tuple[Float32, Float32]:
 
 
 def _mirrored(length: int, size: int) -> npt.NDArray[np.intp]:
-    """Indices that go to and fro in ``size`` values."""
+    """Indices that run back and forth through ``size`` values."""
     n = np.arange(length) % (2 * size)
     return np.minimum(n, 2 * size - 1 - n)
 
@@ -283,7 +283,7 @@ def _mirrored(length: int, size: int) -> npt.NDArray[np.intp]:
 def write_scene(folder: Path, height: int, width: int) -> tuple[Path, Path]:
     """Write a made-up pair of ``height`` x ``width`` MS pixels, PAN 4 : 1 finer, as GeoTIFFs into a folder.
 
-    It is the example mirrored to and fro: textures and the sizes of fields are those of a real scene.
+    It repeats the example, mirrored at every seam, so that textures and field sizes are real.
     """
     with open_pair(EXAMPLE / "ms.tif", EXAMPLE / "pan.tif") as pair:
         block = pair.read_block(pair.grids.ms.window, 0, 0, fill=8)
@@ -346,7 +346,7 @@ def publish(name: str, record: dict[str, Any], options: argparse.Namespace, tabl
 
 
 def render(name: str, folder: Path, table: Table, plot: Plot) -> str:
-    """Draw the plot of a JSON file; gives its table with the notes below it."""
+    """Draw the plot of a JSON file; returns its table with the notes below it."""
     record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     text = _wrapped(f"{table(record).rstrip()}\n\n{machine_text(record['machine'])}.\n")
     figure = Figure(layout="constrained")
@@ -359,7 +359,7 @@ def render(name: str, folder: Path, table: Table, plot: Plot) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """Text with its long lines broken, save those of tables."""
+    """Text with its long lines broken, except in tables."""
     return "".join(
         line if line.startswith("|") else textwrap.fill(line, 110, break_on_hyphens=False) + "\n"
         for line in text.splitlines(keepends=True)
@@ -367,7 +367,7 @@ def _wrapped(text: str) -> str:
 
 
 def fill(page: Path, found: Mapping[str, str]) -> None:
-    """Put texts between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` of a page.
+    """Put texts between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` in a page.
 
     Raises
     ------
@@ -386,7 +386,7 @@ def fill(page: Path, found: Mapping[str, str]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A file that is complete or absent."""
+    """Write a text file that is complete or absent."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
@@ -399,7 +399,7 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1
 
 
 def tidy(axes: Any) -> None:
-    """Axes without a frame, and without labels between the powers of ten."""
+    """Remove the frame of axes, and the labels between powers of ten."""
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_xscale() == "log":
         axes.xaxis.set_minor_formatter(NullFormatter())

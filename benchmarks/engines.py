@@ -1,4 +1,4 @@
-"""Engines side by side: speed, memory, and whether they agree.
+"""Speed and memory of the engines and of plain loops, and the agreement of their results.
 
     python benchmarks/engines.py
 
@@ -6,14 +6,14 @@ Speed: all ways in one process, taking turns, on real image values with the bund
 two-layer classifier of the published network (the engines fold it). The baselines are plain loops that cut
 every patch and run the network as published, with torch's operations, in batches of 16 and 64:
 
-- *step by step*: each step of the scan is computed when it is met, so that little memory is touched;
-- *reference scan*: exp(dt A) and dt B x of all steps are computed first, as the reference in mamba-ssm does,
-  which is what the published network runs on without a GPU;
+- *step by step*: the loop computes the values of each step when it reaches it, so it touches little memory;
+- *reference scan*: the loop first computes exp(dt A) and dt B x of all steps. The reference in mamba-ssm does
+  the same, and the published network uses it without a GPU;
 - on CUDA, *mamba-ssm*: its fused kernel, where the package is installed.
 
 Memory: each way in a process of its own, which loads the model and computes the same pixels once.
 
-Agreement: the bundled model over the example's map window, each engine beside `patch`.
+Agreement: the bundled model over the example's map window, each engine compared with `patch`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from das2f_map.scene.pair import open_pair
 
 NAME = "engines"
 STEP, REFERENCE, MAMBA, ENGINE = "step by step", "reference scan", "mamba-ssm", "engine"
-"""Families of ways; ratios are to the better batch size of a family of loops."""
+"""Families of ways. Ratios refer to the faster batch size of a family of loops."""
 COMPARED = 64
 """Pixels a side of blocks in the comparison, as in `classify`."""
 
@@ -61,8 +61,9 @@ Run = Callable[[Float32, Float32, int], Float32]
 def reference_scan(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor
 ) -> Tensor:
-    """Selective scan that forms all steps' decays and inputs ``(B, K, L, D, N)`` first; arguments as the
-    package's."""
+    """Selective scan that first forms the decays and inputs of all steps, ``(B, K, L, D, N)``.
+
+    It takes the same arguments as the package's scan."""
     k = dt.shape[1]
     x = to_steps(x[:, None].expand(-1, k, -1, -1), order)
     dt, B, C = (to_steps(v, order) for v in (dt, B, C))
@@ -99,13 +100,13 @@ def plain_loop(bundle: ModelBundle, batch: int, backend: str, device: torch.devi
 
 
 def of_engine(engine: Engine) -> Run:
-    """An engine on all pixels of a block."""
+    """Run an engine on all pixels of a block."""
     return lambda ms, pan, side: engine.logits(ms, pan, np.ones((side, side), np.bool_))
 
 
 @contextmanager
 def simd_level(level: int) -> Iterator[None]:
-    """Compiled code of a lesser processor."""
+    """Inside the ``with`` block, kernels use the instructions of an older processor."""
     before = os.environ.get("DAS2F_MAP_SIMD_LEVEL")
     os.environ["DAS2F_MAP_SIMD_LEVEL"] = str(level)
     try:
@@ -123,8 +124,8 @@ def simd_level(level: int) -> Iterator[None]:
 class Way:
     """A way to get the logits of a block.
 
-    ``make`` of a bundle gives an engine, or the run itself for a loop. ``side``: the smallest block that
-    shows its speed, in pixels.
+    ``make`` takes a bundle and gives an engine, or for a loop the function to run. ``side`` is the smallest
+    block, in pixels a side, on which the way reaches its speed.
     """
 
     name: str
@@ -152,7 +153,7 @@ def _shared(device: torch.device, precision: str, **options: Any) -> Callable[[M
 
 
 def ways_on(device: torch.device, bundle: ModelBundle) -> list[Way]:
-    """Everything that can be used on a device."""
+    """All ways that can be used on a device."""
     config, cuda = bundle.card.network, device.type == "cuda"
     BACKENDS[REFERENCE] = Backend(REFERENCE, reference_scan, lambda *kind: "")
 
@@ -215,7 +216,7 @@ def ways_on(device: torch.device, bundle: ModelBundle) -> list[Way]:
 
 
 def measure(options: Any, device: torch.device, ways: list[Way], bundle: ModelBundle) -> list[dict[str, Any]]:
-    """Speeds in turns, then memory way by way."""
+    """Speeds of the ways, measured in turns, and the memory of each."""
     most = options.most or (512 if device.type == "cuda" else 64)
     ms, pan = common.example_block(most, most)
     p = bundle.card.patch.size
@@ -275,7 +276,7 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
-    """Every engine beside `patch` with the trained model, over the example."""
+    """Every engine compared with `patch`, with the trained model over the example."""
     bundle = load_bundle(common.MODEL)
     card = bundle.card
     folder = common.EXAMPLE
@@ -286,7 +287,7 @@ def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
         wanted = np.zeros((grid.height, grid.width), np.bool_)
         wanted[area.window.slices()] = True
         truth = np.zeros(wanted.shape, np.uint8)
-        # Legends have the same names, perhaps other ids.
+        # The legends have the same names but may have other ids.
         ids = {labels.legend.names[k]: labels.legend.ids[k] for k in range(len(labels.legend))}
         for name, given in zip(card.legend.names, card.legend.ids, strict=True):
             at = labels.classes == ids.get(name, -1)

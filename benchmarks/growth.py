@@ -1,17 +1,18 @@
-"""Does the time per pixel, or the memory, grow with the scene?
+"""Time per pixel and memory by the size of the scene: do they grow?
 
     python benchmarks/growth.py [--sizes 64 128 256 512 1024]
 
 Made-up scenes of 64² to 1024² MS pixels (GeoTIFF, PAN 4 : 1), each classified in a process of its own as
-`das2f-map classify` does it: blocks read from the files, the `shared` engine, classes and confidence. Time
-is that of all blocks, after one for warming up; memory is the process's peak. Small sizes are repeated, in
-rounds.
+`das2f-map classify` does it: blocks read from the files, the `shared` engine, classes and confidence. The
+time covers all blocks after a first one to warm up; the memory is the process's peak. Small sizes are
+repeated, in rounds.
 
-A machine shared with others drifts by a tenth over the minutes that the large sizes take. So every process
-also classifies a 128² scene, block by block in between, and a size is compared with what that took.
+The speed of a shared machine drifts by a tenth over the minutes that the large sizes take. Every process
+therefore also classifies a 128² scene, one block at a time in between, and a size is compared with the time
+of that scene.
 
-Every measurement is kept in growth.part.json of the output folder until all are there: interrupt it, and
-the same command goes on.
+Measurements are kept in growth.part.json in the output folder until all are made. After an interrupt, the
+same command goes on from there.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ from das2f_map.scene.pair import open_pair
 NAME = "growth"
 SIZES = (64, 128, 256, 512, 1024)
 REFERENCE = 128
-"""Times are relative to this size: blocks are 64 pixels, so that smaller ones are one."""
+"""Times are relative to this size, MS pixels a side. Blocks have 64, so smaller scenes are a single block."""
 BETWEEN = 4
 """Blocks of a large scene after which one of the reference is classified."""
 SEVERAL = 512
-"""Larger sizes are measured once, this one in half of the rounds."""
+"""Sizes above this are measured once, this size in half of the rounds."""
 
 
 def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Classify one scene; seconds of all its blocks, of the reference's in between, and peak memory."""
+    """Classify one scene: seconds of its blocks, seconds of the reference's blocks, and peak memory."""
     bundle = load_bundle(common.MODEL)
     engine = make_engine(bundle, EngineChoice("shared", device))
     with ExitStack() as stack:
@@ -60,7 +61,7 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
                 source = ModelInput(pair, bundle.card.normalisation, bundle.card.patch)
                 classifier = BlockClassifier(source, engine, bundle.card.legend)
                 windows = list(blocks_of(pair.grids.ms.window, BLOCK_SIZE))
-                while True:  # around and around
+                while True:  # repeat the reference scene without end
                     with closing(classifier.classify_all(windows)) as found:
                         yield from found
 
@@ -70,21 +71,21 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
             return time.perf_counter() - begin
 
         side, reference = task["side"], task["reference"]
-        # Closed before the files that they read ahead from.
-        scene, beside = (stack.enter_context(closing(blocks(s))) for s in (side, reference))
-        count, beside_count = (math.ceil(s / BLOCK_SIZE) ** 2 for s in (side, reference))
-        every = max(1, min(BETWEEN, count // beside_count))
-        for _ in range(beside_count):
-            next(beside)  # to warm up
+        # The exit stack closes the generators, so that they stop reading ahead before their files close.
+        scene, reference_scene = (stack.enter_context(closing(blocks(s))) for s in (side, reference))
+        count, reference_count = (math.ceil(s / BLOCK_SIZE) ** 2 for s in (side, reference))
+        every = max(1, min(BETWEEN, count // reference_count))
+        for _ in range(reference_count):
+            next(reference_scene)  # to warm up
         memory = common.PeakMemory(device)
         own, others = [], []
         for i in range(count):
             own.append(seconds(scene))
             if (i + 1) % every == 0:
-                others.append(seconds(beside))
+                others.append(seconds(reference_scene))
     return {
         "seconds": sum(own),
-        "reference_seconds": beside_count * sum(others) / len(others),
+        "reference_seconds": reference_count * sum(others) / len(others),
         "median_block_seconds": common.median(own),
         "scan": engine.scan,
         "precision": engine.precision,
@@ -93,7 +94,7 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def measure(options: Any, sizes: list[int], machine: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Side → its measurements; those that an interrupted run has left are kept."""
+    """Measurements by side of the scene; those of an interrupted run are kept."""
     kept = options.output / f"{NAME}{'-cuda' if options.device == 'cuda' else ''}.part.json"
     options.output.mkdir(parents=True, exist_ok=True)
     same = {k: v for k, v in machine.items() if k != "date"}
@@ -132,12 +133,12 @@ def measure(options: Any, sizes: list[int], machine: dict[str, Any]) -> dict[str
 
 
 def reference_of(sizes: list[int]) -> int:
-    """Side of the scene that the others are compared with."""
+    """Side of the scene that the other sizes are compared with."""
     return REFERENCE if REFERENCE in sizes else sizes[0]
 
 
 def growth(run: dict[str, Any], side: int, reference: int) -> float:
-    """Time a pixel relative to that of the reference's pixels in between, less 1."""
+    """Time per pixel over the time per pixel of the reference's blocks in between, less 1."""
     return float(run["seconds"] / side**2 / (run["reference_seconds"] / reference**2) - 1)
 
 

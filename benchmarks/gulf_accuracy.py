@@ -1,11 +1,11 @@
-"""Held-out accuracy of a trained model beside a random forest on the same split and the same pixels.
+"""Held-out accuracy of a trained model and of a random forest, on the same split and the same pixels.
 
     python benchmarks/gulf_accuracy.py MS PAN LABELS MODEL -o docs/benchmarks/gulf_accuracy.json
 
-The random forest sees, for each MS pixel, its MS bands and its 16 PAN pixels, learns from the model's
-training pixels and is tested on the model's test pixels (``split.tif`` of the bundle). It has no
-patch; a second forest adds the mean and the standard deviation of every band over the 16 × 16 pixel
-patch the network sees, so that both look at the same ground.
+For each MS pixel, the random forest sees its MS bands and its 16 PAN pixels. It learns from the model's
+training pixels and is tested on the model's test pixels (``split.tif`` of the bundle). It sees no patch. A
+second forest therefore adds the mean and the standard deviation of every band over the network's patch of
+16 × 16 pixels, so that forest and network see the same ground.
 
 Needs scikit-learn (in the ``dev`` extra).
 """
@@ -40,7 +40,7 @@ TRAIN, TEST = 1, 3
 
 
 def parts_of(model: Path, grid: Grid, labels: LabelTable) -> NDArray[np.uint8]:
-    """Part of every labelled pixel, as the training wrote it."""
+    """Part of every labelled pixel, read from the file that the training wrote."""
     with rasterio.open(model / SPLIT_NAME) as file:
         if (file.height, file.width) != (grid.height, grid.width) or file.transform != grid.transform:
             raise SystemExit(f"{model / SPLIT_NAME} is not on the grid of this scene")

@@ -1,9 +1,9 @@
-"""How much of a map changes when parts of the scene are made invalid, by what fills them in the patches.
+"""Share of a map that keeps its class when parts of the scene become invalid, by method of filling them.
 
     python benchmarks/nodata_fill.py MS PAN [--row 60 --col 60]
 
-The truth is the map of the whole crop (96 × 96 MS pixels, ratio 2); each row tells which part of the pixels
-that have a class in both maps keep it. `nearest` needs scipy.
+The truth is the map of the whole crop (96 × 96 MS pixels, ratio 2). Each row gives the share of pixels with a
+class in both maps that keep their class. `nearest` needs scipy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIDE = 96
 
 
 def crop(source: Path, target: Path, row: int, col: int, factor: int, invalid: np.ndarray) -> Path:
-    """A crop of an image with nodata 0 in some places; ``factor`` its pixels in an MS pixel."""
+    """A crop of an image with nodata 0 in some places; an MS pixel is ``factor`` of its pixels wide."""
     margin = 0 if factor == 1 else factor
     size = factor * SIDE + margin
     window = Window(factor * col, factor * row, size, size)

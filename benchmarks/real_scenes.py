@@ -1,13 +1,13 @@
-"""Real scenes through `inspect`, `align` and `classify`: what is said of each, and what comes out.
+"""Results of `inspect`, `align` and `classify` on real scenes.
 
     python benchmarks/real_scenes.py SCENES -o docs/benchmarks/real_scenes --page docs/real-scenes.md
 
-SCENES is a folder with a folder for each scene, `ms.tif` and `pan.tif` in it, and for some a mask. At most
-10 000 MS pixels in the middle of a scene are classified: this is about whether it works, not about accuracy.
-`--only NAME…` does some and keeps the others' results.
+SCENES holds a folder for each scene, with `ms.tif`, `pan.tif` and in some cases a mask. At most 10 000 MS
+pixels in the middle of a scene are classified: the runs show whether it works, not how accurate it is.
+`--only NAME…` runs some scenes and keeps the results of the others.
 
-Writes OUTPUT.json, the tables into PAGE, or without --page into OUTPUT.md, and OUTPUT-NAME.png, the quick
-look, for the scenes named in `--pictures`.
+The script writes OUTPUT.json, the tables (into PAGE, or without --page into OUTPUT.md) and, for the scenes
+named in `--pictures`, the quick look OUTPUT-NAME.png.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NAME = "real_scenes"
 MODEL = "landsat8-gulf"
 MASKS = {"gulf": ("bqa.tif", (15,))}
 SIDE = 100
-"""MS pixels a side of what is classified."""
+"""MS pixels a side of the area that is classified."""
 
 
 def middle(ms: Path, pan: Path, path: Path) -> Path:
@@ -50,7 +50,7 @@ def middle(ms: Path, pan: Path, path: Path) -> Path:
 
 
 def classified(ms: Path, pan: Path, **options: Any) -> dict[str, Any]:
-    """What comes of a run: a report in short, or the error."""
+    """The result of a run: a short report, or the error."""
     with TemporaryDirectory() as folder:
         area = middle(ms, pan, Path(folder) / "aoi.gpkg")
         start = time.perf_counter()
@@ -70,7 +70,7 @@ def classified(ms: Path, pan: Path, **options: Any) -> dict[str, Any]:
 
 
 def aligned(ms: Path, pan: Path) -> dict[str, Any]:
-    """What `align -o` finds and does, and what is left when the written pair is measured again."""
+    """Findings of `align -o`, and the shift that is left when the written pair is measured again."""
     with TemporaryDirectory() as folder:
         try:
             report = align(ms, pan, folder)
@@ -92,7 +92,7 @@ def run(folder: Path, picture: Path | None) -> dict[str, Any]:
     start = time.perf_counter()
     look = das2f_map.inspect(ms, pan, picture, overwrite=True)
     seconds = time.perf_counter() - start
-    if picture is not None:  # 256 colours are enough here, and a third of the size
+    if picture is not None:  # 256 colours are enough here and take a third of the space
         Image.open(picture).convert("RGB").quantize(256).save(picture, optimize=True)
     scene = look.scene.model_dump(mode="json")
     found: dict[str, Any] = {
@@ -120,7 +120,7 @@ def run(folder: Path, picture: Path | None) -> dict[str, Any]:
 
 
 def tables(scenes: dict[str, Any]) -> dict[str, str]:
-    """By the names of their places in the page."""
+    """The tables, by the names of their places in the page."""
     return {
         "pairs": _pairs(scenes),
         "models": _models(scenes),

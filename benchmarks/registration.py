@@ -1,12 +1,12 @@
-"""Known shifts put into real scenes and measured again, with and without correction.
+"""Known shifts that are put into real scenes and measured again, with and without correction.
 
     python benchmarks/registration.py SCENES -o docs/benchmarks/registration --page PAGE
 
-SCENES holds a folder with ms.tif and pan.tif for each scene. PAN is moved by splines of order 5 (SciPy),
-which has nothing in common with this package's resampling; no border is made up, it is cut off. If
+SCENES holds a folder with ms.tif and pan.tif for each scene. Splines of order 5 (SciPy) move PAN, so that the
+truth does not depend on this package's resampling. The border, where values would be missing, is cut off. If
 scikit-image is installed, its phase correlation runs on the same windows for comparison.
 
-Writes OUTPUT.json and OUTPUT.png (before and after), and the tables into PAGE
+The script writes OUTPUT.json, OUTPUT.png (before and after), and the tables: into PAGE
 (docs/registration-evidence.md), or without --page into OUTPUT.md.
 """
 
@@ -36,7 +36,7 @@ from das2f_map.scene.registration.images import MatchImages
 
 NAME = "registration"
 PERFECT = ("berlin", "zion")
-"""Made by averaging one image: their own shift is zero."""
+"""Scenes whose MS was made by averaging one image, so that their own shift is zero."""
 
 FREE = ("gulf", "zion")
 """Scenes in the public domain."""
@@ -45,11 +45,14 @@ BORDER = 6
 """PAN pixels cut off around a moved image."""
 
 VARYING = (1.0, 0.7)
-"""Every corner gets a shift of its own, of up to 2 PAN pixels either way times these."""
+"""Factors of the varying shifts: each corner gets its own shift of up to ± 2 PAN pixels times the factor."""
 
 
 def moved_pan(source: Path, target: Path, field: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Path:
-    """PAN with its content moved by ``field(row, col)``, 0..1 over the image: rows, columns, PAN pixels."""
+    """PAN with its content moved by ``field(row, col)``.
+
+    The field takes positions 0..1 over the image and gives a shift in rows and columns, PAN pixels.
+    """
     with rasterio.open(source) as ds:
         values, nodata = ds.read(1).astype(np.float64), ds.nodata
         transform, crs = ds.transform, ds.crs
@@ -85,7 +88,7 @@ def constant(rows: float, cols: float) -> Callable[[np.ndarray, np.ndarray], np.
 
 
 def bilinear(corners: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Corners (2, 2, 2): row, column, and which component."""
+    """A field that is bilinear between ``corners`` (2, 2, 2): row, column, component of the shift."""
 
     def at(r: np.ndarray, c: np.ndarray) -> np.ndarray:
         parts = [
@@ -105,7 +108,7 @@ def measured(ms: Path, pan: Path) -> tuple[ShiftReport, float]:
 
 
 def by_phase_correlation(ms: Path, pan: Path, report: ShiftReport) -> dict[str, np.ndarray] | None:
-    """Median over the same windows of scikit-image's sub-pixel phase correlation, PAN pixels."""
+    """Median shift by scikit-image's sub-pixel phase correlation over the same windows, PAN pixels."""
     try:
         from skimage.registration import phase_cross_correlation
     except ModuleNotFoundError:
@@ -131,7 +134,7 @@ def by_phase_correlation(ms: Path, pan: Path, report: ShiftReport) -> dict[str, 
 
 
 def global_fit(pair: ScenePair) -> float:
-    """R² of PAN averaged over MS pixels by the MS bands, over the whole common grid, as it is read."""
+    """R² of a linear fit of PAN, averaged over MS pixels, by the MS bands; over the whole common grid."""
     block = pair.read_block(pair.grids.ms.window, 0, 0)
     h, w = block.valid.shape
     pan = block.pan[0].reshape(h, 4, w, 4).mean(axis=(1, 3), dtype=np.float64)[block.valid]
@@ -192,7 +195,7 @@ def run_scene(folder: Path, work: Path, shifts: int, seed: int) -> dict[str, Any
 
 
 def _varied(ms: Path, pan: Path, moved: Path, corners: np.ndarray) -> dict[str, Any]:
-    """What is found where every corner (2, 2) has a shift (rows, columns) of its own, PAN pixels."""
+    """Findings where every corner (2, 2) has its own shift (rows, columns), PAN pixels."""
     report, _ = measured(ms, moved_pan(pan, moved, bilinear(corners)))
     shifts = corners.reshape(4, 2)
     return {
@@ -210,7 +213,7 @@ def rms(values: list[list[float]]) -> float:
 
 
 def tables(results: list[dict[str, Any]]) -> dict[str, str]:
-    """By the names of their places in the page."""
+    """The tables, by the names of their places in the page."""
     return {"scenes": _scenes(results), "shifts": _shifts(results), "varying": _varying(results)}
 
 
@@ -278,9 +281,9 @@ def _others(shifts: list[dict[str, Any]]) -> list[float | None]:
 
 
 def draw(path: Path, folders: dict[str, Path], work: Path) -> None:
-    """Checkerboards of averaged MS and PAN, and what the linear fit leaves, before and after.
+    """Draw checkerboards of averaged MS and PAN, and the residuals of the linear fit, before and after.
 
-    Of images that may not be passed on only the latter is shown.
+    For images that may not be redistributed, only the residuals are drawn.
     """
     shown = [n for n in ("rotterdam1", "zion", "gulf") if n in folders]
     figure = Figure(figsize=(15, 4.3 * len(shown)), layout="constrained")
@@ -322,7 +325,7 @@ def _box(pair: ScenePair) -> Window:
     """40 × 40 MS pixels where PAN has the most detail, away from the border."""
     grid = pair.grids.ms
     best, found = -1.0, Window(0, 0, 40, 40)
-    # Of the gulf scene, the lower part is free of clouds.
+    # The lower part of the gulf scene is free of clouds.
     first = grid.height // 2 if grid.height > 500 else 8
     for row in range(first + 40, grid.height - 48, 40):
         for col in range(8, grid.width - 48, 40):

@@ -2,8 +2,8 @@
 
     python benchmarks/render.py
 
-Run it after a benchmark; ``make benchmarks`` does. docs/benchmarks.md gets a summary of all results. The
-tables of a machine go into its own page, docs/benchmarks/SUFFIX.md, which is made if it is missing; results
+Run it after a benchmark, as ``make benchmarks`` does. docs/benchmarks.md gets a summary of all results. The
+tables of a machine go into its own page, docs/benchmarks/SUFFIX.md, which is made if it is missing. Results
 without a suffix belong to avx512.md. In a page, a table replaces the lines between ``<!-- NAME -->`` and
 ``<!-- end of NAME -->``.
 """
@@ -38,7 +38,7 @@ HEADINGS = {
 """Sections of a machine's page."""
 ACCURACY = "accuracy.md"
 EVIDENCE = {"registration-evidence.md": registration, "real-scenes.md": real_scenes}
-"""Pages beside docs/benchmarks.md that take all their tables from one result."""
+"""Pages other than docs/benchmarks.md that take all their tables from one result."""
 
 
 def refresh_pages(page: Path = PAGE, folder: Path = common.DOCS) -> None:
@@ -59,7 +59,7 @@ def refresh_pages(page: Path = PAGE, folder: Path = common.DOCS) -> None:
 
 
 def refresh_page(page: Path, folder: Path = common.DOCS, needed: list[str] | None = None) -> None:
-    """Put tables of the results in ``folder`` into a page, wherever it has a place for one.
+    """Put the tables of the results in ``folder`` into a page, wherever it has a place for one.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def suffixes(folder: Path) -> list[str]:
 
 
 def machine_page(folder: Path, suffix: str) -> Path:
-    """Page of a machine."""
+    """Path of a machine's page."""
     return folder / f"{suffix[1:] or 'avx512'}.md"
 
 
@@ -97,7 +97,7 @@ def _new_page(suffix: str) -> str:
 
 
 def _content(place: str, page: Path, folder: Path) -> str | None:
-    """What belongs into a place of a page; None where this script has nothing for it."""
+    """Text for a place of a page; None where this script has nothing for it."""
     name, dash, machine = place.partition("-")
     if name in BENCHMARKS:
         return _section(name, dash + machine, page, folder)
@@ -110,7 +110,7 @@ def _content(place: str, page: Path, folder: Path) -> str | None:
 
 
 def _section(name: str, suffix: str, page: Path, folder: Path) -> str:
-    """Table and plot; where there is no result, how to get it."""
+    """Table and plot of a result; if there is no result, the command that makes it."""
     if not (folder / f"{name}{suffix}.json").exists():
         how = {"": "`", "-cuda": "` on a machine with CUDA"}.get(suffix, f" --suffix {suffix[1:]}`")
         again = "`python benchmarks/render.py` fills this in"
@@ -128,7 +128,7 @@ def _relative(path: Path, page: Path) -> str:
 # --- the summary -----------------------------------------------------------------------------------------
 
 Line = tuple[str, str, str]
-"""What was measured, the result, and how it compares with a named baseline."""
+"""A line of the summary: what was measured, the result, and its comparison with a named baseline."""
 
 
 def _summary(page: Path, folder: Path) -> str:

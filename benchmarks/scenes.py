@@ -1,12 +1,12 @@
-"""Whole scenes of the sizes in the network's paper, end to end.
+"""Time and memory of whole scenes of the sizes in the network's paper, end to end.
 
     python benchmarks/scenes.py [--budget 15]
 
-Made-up pairs (the example mirrored to and fro, PAN 4 : 1) of 800 x 830, 2000 x 2500 and 4541 x 4548 MS
-pixels, written to a temporary folder (up to 0.9 GB), go through `das2f_map.classify`: class raster, polygons
-and report, everything on automatic. A scene that would take longer than the budget, in minutes, is measured
-on a square in its middle; its time is then extrapolated by the number of pixels, and marked so. Each run is
-a process of its own.
+Made-up pairs (the example repeated and mirrored, PAN 4 : 1) of 800 x 830, 2000 x 2500 and 4541 x 4548 MS
+pixels are written to a temporary folder (up to 0.9 GB) and go through `das2f_map.classify`: class raster,
+polygons and report, all options at their defaults. The budget is in minutes. A scene that would take longer
+is measured on a square in its middle; its time is extrapolated by the number of pixels, and marked so. Each
+run is a process of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import das2f_map
 NAME = "scenes"
 SIZES = ((800, 830), (2000, 2500), (4541, 4548))
 _PROBE = 128
-"""Pixels a side of a first look at the speed."""
+"""Pixels a side of the square that gives a first estimate of the speed."""
 
 
 def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def scene(options: Any, height: int, width: int) -> dict[str, Any]:
-    """Measure a scene, whole if it fits the budget."""
+    """Measurements of a scene; of the whole scene if it fits the budget."""
     budget, pixels = 60 * options.budget, height * width
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,7 +88,7 @@ def scene(options: Any, height: int, width: int) -> dict[str, Any]:
 
         part = run(options.probe)
         if part["pixels"] < pixels and _extrapolated(part, pixels) > budget:
-            # A better look, for a fifth of the budget: a small one is mostly start, and compiling on CUDA.
+            # A second estimate takes a fifth of the budget: a small run is mostly start-up (CUDA: compiling).
             side = int((0.2 * budget * part["pixels"] / part["seconds"]) ** 0.5)
             part = run(side) if side > options.probe else part
         if part["pixels"] == pixels:
@@ -99,7 +99,10 @@ def scene(options: Any, height: int, width: int) -> dict[str, Any]:
 
 
 def _extrapolated(run: dict[str, Any], pixels: int) -> float:
-    """Seconds of a whole scene. What does not grow with it is in every run: the model, the scene's sample."""
+    """Extrapolated seconds of a whole scene from a run on a part of it.
+
+    The model and the scene's sample take the same time in every run; only the other phases grow.
+    """
     growing = sum(run["phases"].get(phase, 0.0) for phase in ("classify", "areas", "polygons"))
     seconds: float = run["seconds"] + growing * (pixels / run["pixels"] - 1)
     return seconds

@@ -2,9 +2,9 @@
 
     python benchmarks/training.py
 
-Forward and backward pass of the one-stage network with the published sizes (classifier in two layers),
-cross-entropy, without data loading and optimiser. Backends take turns in one process; memory of each comes
-from a process of its own.
+A sample's time covers the forward and backward pass of the one-stage network with the published sizes
+(classifier in two layers) and cross-entropy, without data loading and optimiser. Backends take turns in one
+process; the memory of each is measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLASSES = 6
 
 
 def ways_on(device: torch.device) -> list[tuple[str, str]]:
-    """Backend and precision of everything that can be used on a device; fastest first."""
+    """Backends that can be used on a device, each with its precision; fastest first."""
     names = [
         b.name
         for b in BACKENDS.values()

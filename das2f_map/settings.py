@@ -1,7 +1,7 @@
 """Settings: fields of a dataclass whose default, range and help text are written once.
 
-The command line makes its options of them, and Python functions take their defaults from the class. Only the
-standard library is imported here: the command line reads all settings before it knows the command.
+The command line builds its options from them, and Python functions take their defaults from the class. Only
+the standard library is imported here, as the command line reads all settings before it knows the command.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Setting:
     kind:
         ``int``, ``float`` or ``str``.
     default:
-        ``None`` where a value is found while the work goes on.
+        ``None`` where the program finds a value while it runs.
     help:
         One or two sentences for the command line and its reference.
     choices:
@@ -47,7 +47,7 @@ class Setting:
     lt: float | None = None
 
     def refusal(self, value: object) -> str:
-        """Why the setting cannot have a value; empty if it can."""
+        """The reason why the setting cannot have a value; empty if it can."""
         if value is None and self.default is None:
             return ""
         if self.kind is str:
@@ -58,7 +58,7 @@ class Setting:
         number = float(value)
         if self.kind is int and not (isinstance(value, Integral) or number.is_integer()):
             return "Input should be a valid integer"
-        # `not`: no comparison with nan holds.
+        # `not number >= …` also refuses nan, for which every comparison is false.
         if self.ge is not None and not number >= self.ge:
             return f"Input should be greater than or equal to {self.ge:g}"
         if self.gt is not None and not number > self.gt:
@@ -81,7 +81,7 @@ def setting(
     le: float | None = None,
     lt: float | None = None,
 ) -> T:
-    """A field of a dataclass that is a setting; parameters as in :class:`Setting`.
+    """A dataclass field that is a setting; parameters as in :class:`Setting`.
 
     ``kind`` is the default's type unless it is given.
     """
@@ -95,9 +95,9 @@ def settings_of(owner: type) -> dict[str, Setting]:
 
 
 def check_settings(values: Any, cannot: str) -> None:
-    """Check the settings of a frozen dataclass, and turn numbers into the setting's kind of number.
+    """Check the settings of a frozen dataclass, and convert numbers to the setting's type.
 
-    For its ``__post_init__``. ``cannot`` begins the message: "Training cannot run with".
+    Its ``__post_init__`` calls this. ``cannot`` begins the message, as in "Training cannot run with".
 
     Raises
     ------

@@ -3,7 +3,7 @@
     python docs/structure.py
 
 This reads the imports of every module, draws them into docs/images/layers.png and lists the broken rules.
-tests/test_layers.py checks the same rules. Nothing of the package is imported here, only parsed.
+tests/test_layers.py checks the same rules. This script parses the package and imports nothing of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LAYERS = {
 """Folders of the package from top to bottom, and their contents. A folder may import from those below it."""
 
 FOUNDATION = ("legend", "types", "errors", "settings", "progress", "_version")
-"""Modules that every layer may import. Together they are the lowest layer."""
+"""Modules that every layer may import; together they form the lowest layer."""
 
 FRONT = PACKAGE
 """The package's ``__init__``: names for Python users, above all layers. No module may import from it."""
@@ -93,9 +93,9 @@ def modules_in(folder: Path, package: str = "") -> dict[str, Path]:
 
 
 def read_imports(modules: Mapping[str, Path]) -> list[Import]:
-    """All imports of these modules among each other, in any place of a file, in order of files and lines.
+    """All imports between these modules, at any place in a file, in order of files and lines.
 
-    A module that imports ``a.b`` makes Python load ``a`` too; only ``a.b`` is listed.
+    An import of ``a.b`` makes Python load ``a`` too; only ``a.b`` is listed.
     """
     found = []
     for module, path in modules.items():
@@ -175,12 +175,12 @@ def layer_of(module: str) -> str:
 
 
 def broken_rules(modules: Mapping[str, Path], imports: Sequence[Import]) -> list[str]:
-    """A line for every place where the package breaks a rule; none if all is well."""
+    """A line for every place where the package breaks a rule; empty if it breaks none."""
     return [*unknown_layers(modules), *upward(imports), *between_workflows(imports), *circles(imports)]
 
 
 def unknown_layers(modules: Mapping[str, Path]) -> list[str]:
-    """Folders and modules that no layer has, and layers without a module."""
+    """A line for every folder or module that is in no layer, and for every layer without a module."""
     there = {layer_of(module) for module in modules}
     strangers = [
         f"{shown(path)}: {layer_of(module)} is no layer: put it into docs/structure.py, above all that it "
@@ -195,7 +195,7 @@ def unknown_layers(modules: Mapping[str, Path]) -> list[str]:
 
 
 def upward(imports: Sequence[Import]) -> list[str]:
-    """Imports from a higher layer."""
+    """A line for every import from a higher layer."""
     rank = {name: n for n, name in enumerate(ORDER)}
     found = []
     for i in imports:
@@ -206,7 +206,7 @@ def upward(imports: Sequence[Import]) -> list[str]:
 
 
 def between_workflows(imports: Sequence[Import]) -> list[str]:
-    """Imports of one workflow by another."""
+    """A line for every import of one workflow by another."""
     found = []
     for i in imports:
         ends = [m.split(".")[1:3] for m in (i.importer, i.imported)]
@@ -216,7 +216,7 @@ def between_workflows(imports: Sequence[Import]) -> list[str]:
 
 
 def circles(imports: Sequence[Import]) -> list[str]:
-    """Modules that import each other in a circle, one line a circle; imports in functions count as well."""
+    """A line for every circle of modules that import each other; imports in functions count too."""
     places = {(i.importer, i.imported): i for i in reversed(imports)}
     graph: dict[str, set[str]] = {}
     for importer, imported in places:
@@ -225,17 +225,17 @@ def circles(imports: Sequence[Import]) -> list[str]:
     while (circle := _circle(graph)) is not None:
         links = [places[pair] for pair in pairwise(circle)]
         found.append(f"{'; '.join(map(str, links))}: imports form no circle")
-        # Without this link, the next one shows.
+        # Remove one link of this circle to find the next circle.
         graph[circle[0]].discard(circle[1])
     return found
 
 
 def _circle(graph: Mapping[str, set[str]]) -> list[str] | None:
-    """Modules of one circle, each importing the next, the first one repeated at the end."""
+    """Modules of one circle, each importing the next, the first one repeated at the end; or ``None``."""
     try:
         TopologicalSorter({name: sorted(graph[name]) for name in sorted(graph)}).prepare()
     except CycleError as error:
-        # Here each one is imported by the next.
+        # In graphlib's circle each module is imported by the next.
         return list(reversed(error.args[1]))
     return None
 
@@ -247,11 +247,11 @@ WIDTH, ROW, BOX = 1200, 62, 46
 LEFT, RIGHT = 122, 740
 """Pixels: left and right edge of the boxes."""
 REACH = 50
-"""Pixels by which an arrow's control points lie further out for each row that it goes down."""
+"""Pixels that each row of an arrow's length adds to the distance of its control points from the boxes."""
 UPWARD = "#d62728"
 """Colour of an import that breaks the order. No layer has a red like it."""
 DATA = "#1f6b34"
-"""Colour of the way of the data."""
+"""Colour of the route of the data."""
 COLOURS = {
     FRONT: "#5f6b7a",
     "cli": "#b07aa1",
@@ -297,7 +297,8 @@ def draw(modules: Mapping[str, Path], imports: Sequence[Import], picture: Path =
     picture.parent.mkdir(parents=True, exist_ok=True)
     canvas.draw()
     drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
-    # 256 colours are enough, in a third of the space. The rare ones count too: a single red arrow.
+    # 256 colours are enough and take a third of the space. Maximum coverage keeps rare colours, such as a
+    # single red arrow.
     colours = drawn.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
     colours.save(picture, format="PNG", optimize=True)
 
@@ -363,7 +364,11 @@ def _arrows(imports: Sequence[Import]) -> list[Arrow]:
 
 
 def _ports(name: str, counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], float]:
-    """Heights on a box's right side for its arrows: from above, nearest first, then down, nearest last."""
+    """Height on a box's right side of each of its arrows.
+
+    Arrows that link it with a higher layer come first, the nearest layer at the top. Arrows that link it with
+    a lower layer follow, the nearest layer at the bottom.
+    """
     above = [ends for ends in counts if name in ends and min(map(ORDER.index, ends)) < ORDER.index(name)]
     below = [ends for ends in counts if name in ends and ends not in above]
 
@@ -404,7 +409,7 @@ def _draw_arrow(axes: Axes, arrow: Arrow) -> None:
 
 
 def _draw_route(axes: Axes) -> None:
-    """The way of the data, left of the boxes: scene → engines → products."""
+    """Draw the route of the data left of the boxes: scene → engines → products."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path as Curve
 

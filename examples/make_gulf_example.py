@@ -1,4 +1,4 @@
-"""How the files in examples/gulf were cut out of the full scene: windows of whole pixels, nothing resampled.
+"""Cut the files in examples/gulf out of the full scene: windows of whole pixels, nothing resampled.
 
     python examples/make_gulf_example.py SCENE_FOLDER examples/gulf
 
@@ -39,7 +39,8 @@ def crop(source: Path, target: Path, window: Window) -> None:
 def main(scene: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     crop(scene / "ms.tif", folder / "ms.tif", MS_WINDOW)
-    # PAN pixels are half as large and start half of one further out: one more on every side covers MS.
+    # PAN pixels are half as large, and the first one starts half a PAN pixel outside MS: one extra row and
+    # column cover MS to its end.
     w = MS_WINDOW
     crop(
         scene / "pan.tif",

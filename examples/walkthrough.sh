@@ -3,7 +3,8 @@
 #
 #     BIN=.venv/bin sh examples/walkthrough.sh out/walkthrough
 #
-# BIN: folder of the das2f-map command; looked up in PATH if not given. Outputs are replaced.
+# BIN is the folder of the das2f-map command; without it, the command is looked up in PATH. Existing outputs
+# are replaced.
 set -eu
 
 case $# in
@@ -38,7 +39,7 @@ step "2/4  Map the window of examples/gulf/window.geojson with it"
     --aoi "$scene/window.geojson" -o "$out/landcover.tif" --device cpu --overwrite
 
 step "3/4  Compare the map with all labels in the window"
-echo "Many of these pixels were trained on, so this flatters. The held-out figures are those of step 1."
+echo "The model was trained on many of these pixels, so these figures are too good. Step 1 printed the held-out ones."
 "$das2f_map" evaluate "$out/landcover.tif" --reference "$scene/labels.gpkg"
 
 step "4/4  Draw the map"

@@ -1,4 +1,4 @@
-"""The model card, ``model.json``: everything a map needs beside the weights.
+"""The model card, ``model.json``: everything that a map needs apart from the weights.
 
 Network sizes, legend, band order, normalisation statistics, patch geometry, where the training data came
 from and how good the model is.
@@ -30,7 +30,7 @@ FORMAT_VERSION: Final = 1
 
 
 class Domain(BaseModel):
-    """The scenes the model is meant for; `classify` without `--model` chooses by it."""
+    """Range of scenes that the model is meant for; `classify` without `--model` chooses by it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,12 +44,12 @@ class Domain(BaseModel):
 
 
 def domain_around(ms_gsd_m: float, ratio: float) -> Domain:
-    """The domain of a model trained on one scene: a fifth finer to a quarter coarser, and so its ratio."""
+    """The domain of a model trained on one scene: 0.8 to 1.25 times its MS pixel size and its ratio."""
     return Domain(ms_gsd_m=(0.8 * ms_gsd_m, 1.25 * ms_gsd_m), ratio=(0.8 * ratio, 1.25 * ratio))
 
 
 class TrainingRecord(BaseModel):
-    """Where the weights came from, enough to judge and to repeat."""
+    """Origin of the weights, in enough detail to judge and to repeat the training."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +60,7 @@ class TrainingRecord(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """``model.json``."""
+    """The content of ``model.json``; the module's docstring lists its parts."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -81,7 +81,7 @@ class ModelCard(BaseModel):
     @field_validator("metrics")
     @classmethod
     def _readable_metrics(cls, metrics: dict[str, Any]) -> dict[str, Any]:
-        """What others rely on in the figures; whatever else a training notes is its own affair."""
+        """Check the figures that other code reads; a training may note others, which stay unchecked."""
         for part, figures in metrics.items():
             if not isinstance(figures, dict):
                 raise ValueError(f"{part} must be a table of figures")
@@ -95,7 +95,7 @@ class ModelCard(BaseModel):
 
     @property
     def overall_accuracy(self) -> float | None:
-        """Part of the held-out pixels that the model classifies right, 0..1; ``None`` if not measured."""
+        """Share of the held-out pixels that the model classifies right, 0..1; ``None`` if not measured."""
         value: float | None = self.metrics.get("test", {}).get("overall_accuracy")
         return value
 
@@ -116,7 +116,10 @@ class ModelCard(BaseModel):
 
 
 def parse_card(text: bytes, path: Path, where: str) -> ModelCard:
-    """The card that stands ``where`` in the model ``path``. Errors as :func:`load_bundle`."""
+    """The card in ``text``; messages name the model ``path`` and the card's place in it, ``where``.
+
+    Raises :class:`~das2f_map.errors.ModelError` if it is no card, or one of a newer format.
+    """
     if (version := _format_version(text)) > FORMAT_VERSION:
         raise ModelError(
             f"{path} has bundle format {version}, this das2f-map reads up to {FORMAT_VERSION}",
@@ -134,7 +137,7 @@ def parse_card(text: bytes, path: Path, where: str) -> ModelCard:
 
 
 def _format_version(card: bytes) -> int:
-    """Of a card that may be of a later version or no card at all: 0 where it does not say."""
+    """Format version of a text that may be a newer card or no card at all; 0 where it names none."""
     try:
         version = json.loads(card)["format_version"]
     except (ValueError, TypeError, KeyError):

@@ -13,7 +13,7 @@ from das2f_map.errors import ModelError
 def bundled_models() -> dict[str, Path]:
     """Name → folder of the models that ship with the package, in alphabetical order.
 
-    In a checkout they are in ``models/`` beside the package; a wheel carries them inside it.
+    In a checkout they are in ``models/`` next to the package; a wheel carries them inside the package.
     """
     package = Path(__file__).parents[1]
     for folder in (package / "models", package.parent / "models"):
@@ -24,9 +24,9 @@ def bundled_models() -> dict[str, Path]:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The bundle a user means: a bundled model's name, else a path.
+    """Path of the model that a user names: a bundled model's name is tried first, then a path.
 
-    Raises :class:`~das2f_map.errors.ModelError`, with near names, when there is neither.
+    Raises :class:`~das2f_map.errors.ModelError`, with the nearest name, when there is neither.
     """
     bundled = bundled_models()
     if str(name_or_path) in bundled:

@@ -1,4 +1,4 @@
-"""Which model maps which scene: choosing a bundled one, and judging a chosen one."""
+"""How well a model fits a scene, and the choice of the bundled model that fits."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from das2f_map.scene.radiometry import BandStatistics, Normalisation, SceneSampl
 log = logging.getLogger(__name__)
 
 Radiometry = Literal["model", "scene"]
-"""Whose statistics values are normalised with: those of the model's card, or the scene's own."""
+"""Source of the statistics that values are normalised with: the model's card or the scene."""
 
-# How far a scene's mean may lie outside the range a model has seen, in that range's width,
-# and by which factor its contrast may differ, before the model counts as unsuitable.
+# A model is unsuitable if the scene's mean lies further outside the card's 1st to 99th percentile than
+# _MEAN_MARGIN times their distance, or if the standard deviations differ by more than _CONTRAST_FACTOR.
 _MEAN_MARGIN = 0.25
 _CONTRAST_FACTOR = 4.0
 
 OUTSIDE_MARGIN = 0.1
-"""How far beyond the card's 1st and 99th percentile a value counts as known, in their distance."""
+"""Values this far beyond the card's 1st and 99th percentile still count as known; unit: their distance."""
 
 OUTSIDE_WARNED, OUTSIDE_REFUSED = 0.1, 0.5
-"""Share of a band's values beyond that: from the first on a user is warned, from the second on the model
-counts as unsuitable. By definition the model's own training scene has at most 0.02."""
+"""Shares of a band's values that lie further outside. Above the first the user is warned, above the second
+the model counts as unsuitable. By definition the model's own training scene has at most 0.02."""
 
 
 @dataclass(frozen=True)
 class SceneTraits:
-    """What a model's card is held against.
+    """Properties of a scene that are compared with a model's card.
 
-    ``statistics`` has the MS bands in the order of the card; without ``sample`` only means and spreads are
+    ``statistics`` has the MS bands in the order of the card. Without ``sample`` only means and spreads are
     compared.
     """
 
@@ -53,16 +53,16 @@ class SceneTraits:
 
 
 class SceneViews:
-    """A pair as models see it, each with its own choice and order of bands.
+    """Views of a pair for several models, each with the model's own choice and order of bands.
 
     Parameters
     ----------
     pair:
-        All of it.
+        The pair with all its bands.
     bands:
-        Which band is which, as far as the user says; see :mod:`das2f_map.scene.bands`.
+        The bands that the user names; see :mod:`das2f_map.scene.bands`.
     sample:
-        Gives values to compare a card with.
+        Function that samples a pair's values, to compare them with a card.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class SceneViews:
             raise ModelError(f"model {card.name!r} does not fit: {error.message}", error.hint) from error
 
     def traits_for(self, card: ModelCard) -> SceneTraits:
-        """What is compared with a card; a sample of the scene is read once for each choice of bands."""
+        """The scene's traits for a card; a sample of the scene is read once for each choice of bands."""
         pair = self.pair_for(card)
         key = tuple(b.number for b in pair.bands)
         if key not in self._traits:
@@ -101,16 +101,16 @@ class SceneViews:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A model and the scene as it takes it.
+    """A model, and the scene prepared as its input.
 
     Attributes
     ----------
     bundle:
-        As loaded.
+        The model as loaded.
     input:
         The pair with the model's bands, and the statistics to normalise it with.
     warnings:
-        In which ways the scene is not what the model was made for.
+        Sentences on how the scene differs from the scenes that the model is meant for.
     """
 
     bundle: ModelBundle
@@ -119,7 +119,7 @@ class FittedModel:
 
 
 class ModelFit(BaseModel):
-    """A model held against a scene."""
+    """The result of comparing a model's card with a scene."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -132,7 +132,7 @@ class ModelFit(BaseModel):
 
 
 def every_fit(views: SceneViews, own: ModelBundle | None = None) -> list[ModelFit]:
-    """The fit of every model to a scene: of the given one first, then of the bundled ones.
+    """The fit of every model to a scene: the given model first, then the bundled ones.
 
     Raises :class:`~das2f_map.errors.InputError` if the user names bands that are not there.
     """
@@ -140,7 +140,7 @@ def every_fit(views: SceneViews, own: ModelBundle | None = None) -> list[ModelFi
 
 
 def _cards(own: ModelBundle | None) -> dict[str, ModelCard]:
-    """Cards by name. A given model hides a bundled one of the same name."""
+    """Cards by name; a given model replaces a bundled one of the same name."""
     given = {} if own is None else {own.card.name: own.card}
     return given | {name: read_card(p) for name, p in bundled_models().items() if name not in given}
 
@@ -170,9 +170,9 @@ def _fit(views: SceneViews, name: str, card: ModelCard) -> ModelFit:
 def model_to_try(
     views: SceneViews, fits: Sequence[ModelFit], own: ModelBundle | None = None
 ) -> ModelBundle | None:
-    """The model for a trial run: the given one, or the one that would be chosen, or any with its bands here.
+    """The model for a trial run: the given one, else one that fits, else any whose bands the scene has.
 
-    ``None`` if the scene has no model's bands. ``fits`` are those of :func:`every_fit`.
+    ``None`` if the scene has the bands of no model. ``fits`` comes from :func:`every_fit`.
     """
     if own is not None:
         return own if fits[0].bands is not None else None
@@ -186,7 +186,10 @@ def model_to_try(
 def bands_to_name(
     pair: ScenePair, fits: Sequence[ModelFit], own: ModelBundle | None = None
 ) -> list[str] | None:
-    """A model's bands, if no model finds its bands by their names though the file has as many."""
+    """Band names of a model that the user must assign by hand; ``None`` if there is no need or no way.
+
+    They are returned if no model finds its bands by name, and the file has at least as many bands.
+    """
     if any(f.bands is not None for f in fits):
         return None
     images = sum(not b.alpha for b in pair.file_bands)
@@ -197,14 +200,14 @@ def bands_to_name(
 def choose_bundle(
     views: SceneViews, model: str | Path | ModelBundle | None, radiometry: Radiometry = "model"
 ) -> ModelBundle:
-    """The model to use, loaded: the one that is named, or without a name the bundled one that fits.
+    """The loaded model for a scene: the one that is named, else the bundled one that fits.
 
     Raises
     ------
     ModelError
         There is no such model, or none fits.
     InputError
-        The scene has no valid pixel, where a model has to be chosen.
+        A model has to be chosen, and the scene has no valid pixel.
     """
     if model is not None:
         return model if isinstance(model, ModelBundle) else load_model(model)
@@ -214,12 +217,12 @@ def choose_bundle(
 
 
 def fit_model(views: SceneViews, bundle: ModelBundle, radiometry: Radiometry = "model") -> FittedModel:
-    """A model brought together with a scene.
+    """A model with a scene prepared as its input, and warnings where the two do not fit.
 
     Raises
     ------
     ModelError
-        The scene does not have its bands.
+        The scene does not have the model's bands.
     InputError
         The user names bands that are not there, or the scene has no valid pixel.
     """
@@ -238,10 +241,10 @@ def fit_model(views: SceneViews, bundle: ModelBundle, radiometry: Radiometry = "
 
 
 def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
-    """Why a model's card does not fit a scene, a phrase each; empty when it fits.
+    """Reasons why a model's card does not fit a scene, a phrase each; empty when it fits.
 
-    Where values are normalised with the scene's own statistics, only sizes are compared here, and whether
-    bands vary at all; see :func:`cautions`.
+    If values are normalised with the scene's own statistics, this compares pixel size and ratio, and checks
+    that no band is constant; :func:`cautions` compares the values.
     """
     found: list[str] = []
     if card.domain is not None:
@@ -255,7 +258,7 @@ def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model
             found.append(f"it is for ratios of {low:.3g} to {high:.3g}, the scene's is {scene.ratio:.3g}")
     pairs = list(zip(card.normalisation.bands, scene.statistics.bands, strict=True))
     if radiometry == "scene":
-        # No scale makes a measurement of it.
+        # A constant band holds no measurement in any unit.
         return found + [_constant(known, seen) for known, seen in pairs if _constant(known, seen)]
     shares = _shares_outside(card, scene)
     for (known, seen), share in zip(pairs, shares, strict=True):
@@ -267,10 +270,10 @@ def misfits(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model
 
 
 def cautions(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "model") -> list[str]:
-    """What a user should know of a scene that fits by and large, a phrase each.
+    """Differences between a scene and a card that do not rule the model out, a phrase each.
 
-    Of a scene that is normalised with its own statistics, the normalised values are compared with the card's:
-    mean and spread are the same then, the shape of the distribution need not be.
+    If values are normalised with the scene's own statistics, the normalised values of scene and card are
+    compared: they have the same mean and spread, but the shape of the distribution may differ.
     """
     bands, seen = card.normalisation.bands, scene.statistics.bands
     shares = _shares_outside(card, scene, rescaled=radiometry == "scene")
@@ -289,7 +292,10 @@ def cautions(card: ModelCard, scene: SceneTraits, radiometry: Radiometry = "mode
 
 
 def _shares_outside(card: ModelCard, scene: SceneTraits, *, rescaled: bool = False) -> tuple[float, ...]:
-    """Of each MS band and PAN; ``rescaled``: both normalised, each by its own statistics."""
+    """Share of values well outside the card's percentiles, for each MS band and PAN.
+
+    ``rescaled`` compares normalised values: scene and card, each by its own statistics.
+    """
     bands, seen = card.normalisation.bands, scene.statistics.bands
     if scene.sample is None:
         return (0.0,) * len(bands)
@@ -311,7 +317,7 @@ def _outside(known: BandStatistics, share: float) -> str:
 
 
 def _constant(known: BandStatistics, seen: BandStatistics) -> str:
-    """A phrase if the band is the same everywhere in the scene but was not in training."""
+    """A phrase if the band is constant in the scene but was not in training, else empty."""
     if seen.spread or not known.spread:
         return ""
     return f"band {known.name} has the same value {seen.mean:.5g} everywhere in the scene"
@@ -327,7 +333,7 @@ def _radiometric_misfit(known: BandStatistics, seen: BandStatistics) -> str:
             f"{known.p01:.5g} to {known.p99:.5g} it was trained on"
         )
     if not known.spread:
-        # What it was trained on is all there is to compare with: the mean, above.
+        # A band that was constant in training has a mean to compare, as above, but no spread.
         return (
             ""
             if not seen.spread
@@ -344,7 +350,7 @@ def _radiometric_misfit(known: BandStatistics, seen: BandStatistics) -> str:
 def choose_model(views: SceneViews, radiometry: Radiometry = "model") -> Path:
     """The bundled model that fits a scene, nearest in ground sample distance if there are several.
 
-    Raises :class:`~das2f_map.errors.ModelError` when none fits; the message says why for each.
+    Raises :class:`~das2f_map.errors.ModelError` when none fits; the message gives the reason for each.
     """
     pair = views.pair
     fitting: list[tuple[float, Path]] = []

@@ -14,7 +14,7 @@ from das2f_map.network import Das2fNet
 
 
 class ModelBundle:
-    """A card and the network's weights; :meth:`network` builds the torch module of them."""
+    """A card and the network's weights; :meth:`network` builds the torch module from them."""
 
     def __init__(self, card: ModelCard, state_dict: Mapping[str, Tensor], path: Path | None = None) -> None:
         self.card = card
@@ -24,7 +24,7 @@ class ModelBundle:
     def network(self) -> Das2fNet:
         """The network in evaluation mode, float32 on the CPU, with this bundle's weights.
 
-        Raises :class:`~das2f_map.errors.ModelError` when weights and card do not belong together.
+        Raises :class:`~das2f_map.errors.ModelError` when the weights do not fit the card.
         """
         with torch.device("meta"):
             network = Das2fNet(self.card.network)
@@ -40,7 +40,10 @@ class ModelBundle:
 
 
 def state_dict_problems(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], limit: int = 6) -> str:
-    """What is missing, unexpected, of another shape or not finite in ``given``; empty when all fits."""
+    """Tensors of ``given`` that are missing, unexpected, of another shape or not finite, in words.
+
+    The text is empty when all fits; it lists at most ``limit`` tensors of each kind.
+    """
     shapes = {
         name: f"{name} is {_shape(given[name])}, should be {_shape(tensor)}"
         for name, tensor in expected.items()

@@ -1,6 +1,6 @@
-"""Models as ONNX files: the card travels in the file's metadata.
+"""Models as ONNX files, with the card in the file's metadata.
 
-Nothing in a file is evaluated but the graph itself, by onnxruntime; the card is checked as that of a bundle.
+onnxruntime evaluates the graph; nothing else in a file is executed. The card is checked like a bundle's card.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def require_packages(*names: str) -> None:
 
 
 def metadata_of(card: ModelCard) -> dict[str, str]:
-    """What stands in a file about its model: the card, and its parts that other programs need."""
+    """Metadata of an ONNX file: the whole card, and the parts of it that other programs need."""
     bands = (*card.ms_bands, card.pan_band)
     parts: dict[str, Any] = {
         "classes": [{"index": i, **c.model_dump()} for i, c in enumerate(card.legend.each())],
@@ -84,7 +84,7 @@ def load_onnx(path: Path) -> OnnxModel:
     Raises
     ------
     ModelError
-        It is missing, damaged, or was made by another program or a newer version.
+        The file is missing or damaged, or another program or a newer version made it.
     MissingDependencyError
         onnxruntime is not installed.
     """
@@ -112,6 +112,6 @@ def _metadata(data: bytes, path: Path) -> dict[str, str]:
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a class for every status, with no common base but this
+    except Exception as error:  # the only common base of onnxruntime's error classes
         raise ModelError(f"{path} is damaged or no ONNX file that onnxruntime can run: {error}") from error
     return dict(session.get_modelmeta().custom_metadata_map)

@@ -19,7 +19,10 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file that ``torch.save`` wrote, without executing anything in it."""
+    """The state dict in a file that ``torch.save`` wrote; nothing in the file is executed.
+
+    Raises :class:`~das2f_map.errors.ModelError` if the file is missing, damaged or holds no state dict.
+    """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"checkpoint not found: {path}")
@@ -41,9 +44,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def convert(given: Mapping[str, Tensor], source: str) -> tuple[NetworkConfig, dict[str, Tensor]]:
-    """Network sizes and our state dict of a published state dict.
+    """Network sizes and our state dict, converted from a published state dict.
 
-    Raises :class:`~das2f_map.errors.ModelError` naming the tensors that are missing or odd.
+    Raises :class:`~das2f_map.errors.ModelError`, which names the tensors that are missing or do not fit.
     """
     hint = "`das2f-map models import` takes the state dict of the published one- or two-stage network"
     stages = 2 if any(n.startswith(("mamba_ms_2.", "cromamba_2.", "FusionBlock2.")) for n in given) else 1
@@ -56,7 +59,7 @@ def convert(given: Mapping[str, Tensor], source: str) -> tuple[NetworkConfig, di
     # Step counters of the batch norms play no part at inference; older checkpoints lack them.
     complete = {**{n: torch.zeros((), dtype=torch.int64) for n in counters}, **given}
     flattened = {
-        # A and D are stored with directions and channels on one axis there, on two here.
+        # The published network stores directions and channels of A and D on one axis, ours on two.
         n: t.reshape(shapes[n].shape) if _same_numbers(n, t, shapes) else t
         for n, t in complete.items()
     }
@@ -71,7 +74,7 @@ def _same_numbers(name: str, tensor: Tensor, shapes: Mapping[str, Tensor]) -> bo
 
 
 def _sizes(given: Mapping[str, Tensor], stages: int, source: str, hint: str) -> NetworkConfig:
-    """Sizes that can be read off the tensors; the rest as published."""
+    """Network sizes: read off the tensors where possible, else as published."""
 
     def size(name: str, axis: int, default: int) -> int:
         tensor = given.get(name)

@@ -105,15 +105,14 @@ def _print(found: AlignReport) -> None:
         rows.append(("Changes", f"by {v.range:.1f} ± {v.sigma:.1f} PAN pixels over the scene"))
         rows.append(("", "rows / columns: " + ", ".join(corners)))
     else:
-        told = "no" if shift.varies is False else "too few windows to tell"
-        rows.append(("Changes", told))
+        varies = "no" if shift.varies is False else "too few windows to tell"
+        rows.append(("Changes", varies))
     if shift.fit_before is not None and shift.fit_after is not None:
         rows.append(("Linear fit", f"R² {shift.fit_before:.4f} as it is, {shift.fit_after:.4f} corrected"))
     rows.append(("Verdict", "the windows agree" if shift.reason is None else f"not reliable: {shift.reason}"))
     rows.append(("classify", found.classify))
     print_table("Shift", {"": "left", " ": "left"}, rows)
     if found.outputs:
-        done = "Corrected" if found.corrected else f"Written on the common grid: {found.written}"
-        print(done)
+        print("Corrected" if found.corrected else f"Written on the common grid: {found.written}")
     for path in found.outputs.values():
         print(path)

@@ -1,4 +1,4 @@
-"""The command line: registers the commands and turns errors into one clear line."""
+"""The command line's entry point: registers the commands and prints an error as one clear line."""
 
 from __future__ import annotations
 
@@ -73,13 +73,14 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Entry point of the ``das2f-map`` command."""
-    # What batch systems send when time is up: an exception, so that nothing half-written stays behind.
+    # Batch systems send SIGTERM when the time is up. It is raised as an exception, so that files which are
+    # half written are removed.
     signal.signal(signal.SIGTERM, _terminate)
-    # Threads that wait sleep: spinning ones, OpenMP's default, slow a shared machine down several times over.
+    # Waiting threads sleep: OpenMP's default, spinning, slows a shared machine down several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _settings.debug = False
     keep_libtiff_quiet()
-    # A terminal that lacks a character shows a question mark; the work is done, the table should not fail.
+    # A character that the terminal lacks becomes a question mark: printing a result must not fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -101,7 +102,7 @@ def main() -> None:
             raise
         _say(f"error: out of memory: {error}")
         sys.exit(1)
-    except Exception as error:  # the last resort: a user gets a line, not a traceback
+    except Exception as error:  # a bug: the user gets a line and a hint, not a traceback
         if _settings.debug:
             raise
         if _torch_out_of_memory(error):
@@ -121,7 +122,7 @@ def _torch_out_of_memory(error: Exception) -> bool:
 
 
 def _say(text: str) -> None:
-    """One line on stderr, even where a library's message inside it has several."""
+    """Print a text on stderr as one line, even if it quotes a library's message of several lines."""
     print(" ".join(text.split()), file=sys.stderr)
 
 

@@ -19,13 +19,13 @@ _PLAIN_INTERVAL_S = 10.0
 
 
 def setup_logging(verbosity: int) -> None:
-    """Log to stderr: errors alone at -1 (quiet), progress notes at 0, details at 1, everything at 2."""
+    """Send log messages to stderr: errors alone at -1 (quiet), notes at 0, details at 1, everything at 2."""
     level = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}.get(verbosity, logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LevelFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Other libraries log only at higher verbosity: their errors are raised anyway, and shown as one line.
+    # Other libraries log only at higher verbosity: their errors are raised anyway, and printed as one line.
     root.setLevel({2: logging.DEBUG, 1: logging.WARNING}.get(min(verbosity, 2), logging.CRITICAL))
     logging.getLogger("das2f_map").setLevel(level)
     if verbosity < 2:  # rasterio logs GDAL's messages; GDAL's errors are raised anyway
@@ -41,7 +41,7 @@ class _LevelFormatter(logging.Formatter):
 
 
 def progress_for(quiet: bool) -> Progress:
-    """A progress reporter for stderr: a bar on a terminal, else a line now and then."""
+    """A progress reporter for stderr: a bar on a terminal, else a line every 10 seconds; none if quiet."""
     if quiet:
         from das2f_map.progress import silent
 
@@ -93,8 +93,8 @@ def _plain(description: str, total: int | None) -> Iterator[Callable[[int], None
 
 
 def print_json(data: Any) -> None:
-    """A JSON document on stdout."""
-    # Where stdout cannot take every character, those beyond ASCII are escaped.
+    """Print a JSON document on stdout."""
+    # If stdout's encoding lacks characters, all beyond ASCII are escaped.
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     json.dump(data, sys.stdout, indent=2, ensure_ascii=not unicode)
     sys.stdout.write("\n")
@@ -103,14 +103,14 @@ def print_json(data: Any) -> None:
 def print_table(
     title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]], swatches: Sequence[str] = ()
 ) -> None:
-    """A table on stdout.
+    """Print a table on stdout.
 
     Parameters
     ----------
     title:
-        Above the table.
+        Line above the table.
     columns:
-        Heading → ``left`` or ``right``; blank headings are left out.
+        Heading → alignment, ``left`` or ``right``; if all headings are blank, the table has no heading row.
     rows:
         Cells, as text.
     swatches:
@@ -128,8 +128,8 @@ def print_table(
         if i < len(swatches):
             cells[0] = Text.assemble(("■ ", swatches[i]), row[0])
         table.add_row(*cells)
-    # Outside a terminal the console is so wide that nothing is cut off in a file.
+    # In a file or pipe, lines of 160 characters leave room for all cells.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    # Printed apart: a table breaks its title at the table's width, and paths are long.
+    # The table would break its title at the table's width, and paths are long: print the title on its own.
     console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)

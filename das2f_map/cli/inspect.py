@@ -37,7 +37,9 @@ def inspect_command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME|PATH", help="Bundle to hold against the scene, too."),
+        typer.Option(
+            "--model", metavar="NAME|PATH", help="Model to compare with the scene, besides the bundled ones."
+        ),
     ] = None,
     bands: BandsOption = None,
     nodata: NodataOption = None,
@@ -76,7 +78,7 @@ def inspect_command(
 
 
 def print_inspection(found: Inspection) -> None:
-    """The findings as tables on the screen, then the verdict and the next command."""
+    """Print the findings as tables, then the verdict and the next command."""
     scene = found.scene
     files = (scene.ms, scene.pan)
     print_table(
@@ -173,7 +175,7 @@ def _duration(seconds: float) -> str:
 
 
 def _overlap(share: float) -> str:
-    """Never 0: where nothing is common, there is no pair."""
+    """A share as a percentage, never 0 %: images without common ground are refused earlier."""
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
@@ -183,7 +185,7 @@ def _share(share: float) -> str:
 
 
 def _crs(text: str) -> str:
-    """A code, or the name in a WKT."""
+    """A CRS code as it is, or the name in a WKT text."""
     return text if len(text) < 40 else text.split('"')[1]
 
 

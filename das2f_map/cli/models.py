@@ -121,7 +121,9 @@ def import_command(
     pan: Annotated[str, typer.Option("--pan", metavar="PAN", help="PAN image it was trained on.")],
     classes: Annotated[
         str | None,
-        typer.Option("--classes", metavar="NAMES", help="Class names in the network's order, by commas."),
+        typer.Option(
+            "--classes", metavar="NAMES", help="Class names in the network's order, separated by commas."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="The model's name; by default the output's.")
@@ -131,7 +133,7 @@ def import_command(
 ) -> None:
     """Turn a checkpoint of the published network into a model bundle.
 
-    A checkpoint has weights alone: how its images were normalised is taken from the image pair it was
+    A checkpoint has weights alone. The statistics to normalise images come from the image pair it was
     trained on.
 
     Example: das2f-map models import net.pth --ms ms.tif --pan pan.tif --classes water,forest,soil -o my-model

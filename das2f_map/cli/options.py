@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 
 def setting_option(owner: type, name: str, metavar: str | None = None) -> Any:
-    """The option of a setting, with its flag, range and help text; ``owner.name`` is its default."""
+    """The command-line option of a setting, with its flag, range and help text.
+
+    The setting is the field ``name`` of the dataclass ``owner``. Commands use ``owner.name`` as the default.
+    """
     known = settings_of(owner)[name]
-    # Typer's ranges are closed. The setting refuses the end of an open one.
+    # Typer's ranges include their ends; the setting itself refuses the end of an open range.
     low = known.gt if known.ge is None else known.ge
     high = known.lt if known.le is None else known.le
     return typer.Option(
@@ -27,7 +30,7 @@ def setting_option(owner: type, name: str, metavar: str | None = None) -> Any:
 
 
 def _finite(value: float) -> float:
-    """A range lets nan through."""
+    """The value, if it is finite; Typer's range check lets nan pass."""
     if not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a number of pixels")
     return value
@@ -56,13 +59,15 @@ BandsOption = Annotated[
 NodataOption = Annotated[
     float | None,
     typer.Option(
-        "--nodata", metavar="VALUE", help="Undeclared nodata of both images; in MS where all bands have it."
+        "--nodata",
+        metavar="VALUE",
+        help="Nodata value that the files do not declare; in MS, where all bands have it.",
     ),
 ]
 MaskOption = Annotated[
     str | None,
     typer.Option(
-        "--mask", metavar="FILE", help="Leave out what is in these polygons, or not 0 in this raster."
+        "--mask", metavar="FILE", help="Leave out pixels in these polygons, or not 0 in this raster."
     ),
 ]
 MaskValuesOption = Annotated[
@@ -83,7 +88,7 @@ CoregisterOption = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
         "--coregister",
-        help="Correct the shift between MS and PAN: if it is over 0.3 PAN pixel, any, or none.",
+        help="Correct the shift between MS and PAN: auto if over 0.3 PAN pixel, on always, off never.",
         show_default=True,
     ),
 ]
@@ -106,13 +111,13 @@ ForceOption = Annotated[
 ClassFieldOption = Annotated[
     str | None,
     typer.Option(
-        "--class-field", metavar="FIELD", help="Attribute with the class; found by itself if plain."
+        "--class-field", metavar="FIELD", help="Attribute with the class; by default the only plausible one."
     ),
 ]
 
 
 def bands_of(text: str | None) -> dict[str, int | str] | None:
-    """The value of ``--bands``."""
+    """Bands by role from the text of ``--bands``; ``None`` if it is not given."""
     if text is None:
         return None
     from das2f_map.scene.bands import parse_bands
@@ -124,11 +129,11 @@ def bands_of(text: str | None) -> dict[str, int | str] | None:
 
 
 def mask_of(mask: str | None, values: str | None, bits: str | None) -> MaskFile | None:
-    """The values of ``--mask``, ``--mask-values`` and ``--mask-bits``."""
+    """The mask from the texts of ``--mask``, ``--mask-values`` and ``--mask-bits``; ``None`` without mask."""
     if mask is None:
         for option, given in (("--mask-values", values), ("--mask-bits", bits)):
             if given is not None:
-                raise typer.BadParameter("it says what of --mask FILE is left out", param_hint=option)
+                raise typer.BadParameter("it needs --mask FILE, too", param_hint=option)
         return None
     from das2f_map.scene.mask import MaskFile, parse_numbers
 

@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """What every engine offers."""
+    """The interface of every engine."""
 
     name: str
     """As ``--engine`` takes it: ``shared``, ``patch`` or ``onnx``."""
 
     @property
     def device(self) -> str:
-        """Where it computes: ``cpu``, ``cuda:0``…"""
+        """Device that it computes on: ``cpu``, ``cuda:0``…"""
 
     @property
     def precision(self) -> str:
-        """What it multiplies in: ``fp32``, ``bf16`` or ``fp16``. States and sums are float32 at least."""
+        """Type of its products: ``fp32``, ``bf16`` or ``fp16``. States and sums are float32 at least."""
 
     @property
     def scan(self) -> str:
@@ -29,10 +29,10 @@ class Engine(Protocol):
 
     @property
     def block_size(self) -> int:
-        """MS pixels a side of a block that suits the engine; smaller ones waste work on their halo."""
+        """MS pixels a side of a block that suits the engine; smaller blocks waste work on their halo."""
 
     def memory_bytes(self, size: int) -> int:
-        """Estimate of the memory that a block of ``size`` × ``size`` MS pixels takes, on the device."""
+        """Estimate of the bytes that a block of ``size`` × ``size`` MS pixels takes on the device."""
 
     def logits(
         self,

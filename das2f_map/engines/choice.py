@@ -1,4 +1,7 @@
-"""How to compute, as a user asks for it. Light to import: the command line reads its options here."""
+"""A user's choice of engine, device and precision.
+
+The command line reads its options here, so nothing heavy is imported.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ class EngineChoice:
     Attributes
     ----------
     engine:
-        In :data:`ENGINES`.
+        One of :data:`ENGINES`.
     device:
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or PyTorch's device.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or a PyTorch device.
     precision:
-        In :data:`PRECISIONS`.
+        One of :data:`PRECISIONS`.
     batch_size:
-        ``None`` leaves it to the engine.
+        Patches at a time; ``None`` for the engine's own default.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Which engine computes a map, and in which precision.
+"""The engine and the precision that compute a map.
 
-``auto`` takes the fastest engine that works for the model and the device. Every engine says why it
-cannot be used, so that a refusal can name what can.
+``auto`` takes the fastest engine that works for the model and the device. Every engine gives a reason if it
+cannot be used, and an error names the engines that can.
 """
 
 from __future__ import annotations
@@ -45,20 +45,21 @@ AUTOMATIC: Final = EngineChoice()
 
 @dataclass(frozen=True)
 class EngineKind:
-    """An engine as a choice.
+    """An engine that can be chosen, and the conditions of its use.
 
     Attributes
     ----------
     name:
-        In :data:`~das2f_map.engines.choice.ENGINES`.
+        One of :data:`~das2f_map.engines.choice.ENGINES`.
     make:
-        Of a bundle; keywords ``device``, ``precision`` and ``batch_size``.
+        Makes the engine from a bundle; keywords ``device``, ``precision`` and ``batch_size``.
     unavailable:
-        Why it cannot be used for a network's sizes, a device and a precision; empty if it can.
+        Gives the reason why the engine cannot be used for a network's sizes, a device and a precision; empty
+        if it can.
     by_itself:
         Whether ``auto`` may take it.
     packages:
-        Optional ones that it needs.
+        Optional packages that it needs.
     """
 
     name: str
@@ -86,7 +87,7 @@ def _patch_unavailable(config: NetworkConfig, device: torch.device, precision: s
         return ""
     if device.type == "cpu":
         return "computes in fp32 only on the CPU"
-    # What the card only emulates is slower than fp32.
+    # bf16 that the card only emulates is slower than fp32.
     if precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0):
         return f"{torch.cuda.get_device_name(device)} has no bf16 arithmetic"
     return ""
@@ -118,12 +119,12 @@ def check_choice(engine: str, precision: str) -> None:
 def choose(
     config: NetworkConfig, device: torch.device, *, engine: str = "auto", precision: str = "auto"
 ) -> tuple[EngineKind, str]:
-    """The engine and the precision that a choice comes to, neither of them ``auto``.
+    """The engine and the precision for a choice that may be ``auto``.
 
     Raises
     ------
     DeviceError
-        A name is unknown, or what was asked for does not work on the device.
+        A name is unknown, or the chosen engine or precision does not work on the device.
     ModelError
         The engine works there, but not for a network of these sizes.
     MissingDependencyError
@@ -152,10 +153,11 @@ def choose(
 
 
 def _patches_are_faster(config: NetworkConfig, device: torch.device) -> bool:
-    """Whether ``patch`` is faster than ``shared`` there.
+    """Whether ``patch`` is faster than ``shared`` on a device.
 
-    Small patches have few rows to share; what PyTorch operations save by it is less than what the compiled
-    selective scan does (measured: half the speed with patches of 8, 1.2 to 1.5 times with 16).
+    That is so for small patches where the shared scan has no kernels and the selective scan is compiled.
+    Small patches have few rows to share: sharing them in PyTorch operations saves less time than the compiled
+    scan. Measured speed of ``shared`` over ``patch``: 0.5 with patches of 8, 1.2 to 1.5 with patches of 16.
     """
     if device.type != "cpu" or not compiled.unavailable(config, torch.float32):
         return False
@@ -164,7 +166,9 @@ def _patches_are_faster(config: NetworkConfig, device: torch.device) -> bool:
 
 
 def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC) -> Engine:
-    """An engine for a model. On ``auto`` an ONNX graph runs on the CPU if onnxruntime has no CUDA provider.
+    """The chosen engine, made for a model.
+
+    With device ``auto``, an ONNX graph runs on the CPU if onnxruntime has no CUDA provider.
 
     Raises
     ------
@@ -185,7 +189,7 @@ def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC) -> Engine
             )
         try:
             kind, taken = choose(bundle.card.network, device, engine="onnx", precision=precision)
-        except DeviceError as error:  # whose hint names engines that need weights
+        except DeviceError as error:  # its hint names engines that need weights
             raise DeviceError(
                 error.message,
                 "an ONNX file runs in fp32, on CUDA with onnxruntime-gpu, else with --device cpu; or use the "
@@ -196,13 +200,13 @@ def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC) -> Engine
     if device.type == "cpu" and kind.name != "onnx":
         say_if_missing()
     made = kind.make(bundle, device=device, precision=taken, batch_size=choice.batch_size)
-    if why_cpu:  # not before it is sure that it runs at all
+    if why_cpu:  # warn only once the engine is made: it may fail
         log.warning("the ONNX graph runs on the CPU, not on %s: %s", found, why_cpu)
     return made
 
 
 def _device_for_onnx(config: NetworkConfig, device: torch.device) -> tuple[torch.device, str]:
-    """The device, or the CPU and the reason where onnxruntime runs a graph there only."""
+    """The device to run an ONNX graph on: the given one, or the CPU and the reason for it."""
     cpu = torch.device("cpu")
     reason = onnx.unavailable(config, device, "fp32")
     if device == cpu or not reason or onnx.unavailable(config, cpu, "fp32"):
@@ -211,7 +215,7 @@ def _device_for_onnx(config: NetworkConfig, device: torch.device) -> tuple[torch
 
 
 def _works(config: NetworkConfig, device: torch.device) -> str:
-    """A hint: what can be used on a device."""
+    """A hint that lists the engines and precisions that work on a device."""
     found = []
     for kind in KINDS.values():
         usable = [p for p in PRECISIONS[1:] if not kind.unavailable(config, device, p)]

@@ -1,4 +1,4 @@
-"""How much memory blocks take, and how engines go on when it runs out."""
+"""Estimates of the memory that blocks take, and the signs that it has run out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ BLOCK_SIZE = 64
 """MS pixels a side of a block, unless an engine has room for a larger one."""
 
 _FLOAT = 4
-"""Bytes."""
+"""Bytes of a float32."""
 
 
-# Libraries that PyTorch calls have no class of their own for it.
+# Libraries that PyTorch calls have no error class for it, so the message tells.
 _SIGNS = (
     "out of memory",
     "can't allocate memory",
-    "could not create a primitive",  # oneDNN, whose reason it hardly ever is else
+    "could not create a primitive",  # oneDNN; other causes are rare
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
     "bad_alloc",
@@ -27,20 +27,20 @@ _SIGNS = (
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device's or the machine's memory was too small, as far as the error tells."""
+    """Whether an error was raised because a device's or the machine's memory was too small."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def free(device: torch.device) -> None:
-    """Give back what PyTorch holds without using it."""
+    """Give back device memory that PyTorch holds but does not use."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def too_small(device: torch.device | str) -> DeviceError:
-    """The error where nothing is left to halve."""
+    """The error for a device whose memory is too small for a single patch."""
     if str(device).startswith("cpu"):
         return DeviceError(
             "there is too little free memory for a single patch", "close other programs, or raise the limit"

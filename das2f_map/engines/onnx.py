@@ -1,7 +1,7 @@
 """The ONNX engine: the network's ONNX graph, patch by patch, through onnxruntime.
 
-On the CPU the graph's operators are small, and splitting them over threads gains little (11 against 12 ms
-per patch on two cores instead of one): every thread takes a batch of its own instead.
+On the CPU the graph's operators are small, and splitting them over threads gains little: a patch takes 11 ms
+on two cores, 12 ms on one. Every thread therefore takes a batch of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def graph_bytes(bundle: ModelBundle, opset: int = OPSETS[0]) -> bytes:
 
 
 def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
-    """Why the engine cannot be used; empty if it can."""
+    """The reason why the engine cannot be used; empty if it can."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed"
     try:
@@ -86,19 +86,19 @@ class OnnxEngine:
     data:
         The ONNX file's content.
     card:
-        Of the model: what the graph's inputs and outputs have to be.
+        The model's card; the graph must have the inputs and outputs that the card describes.
     device:
         Where to compute.
     batch_size:
-        Patches at a time; by default 8 for each thread on the CPU and 256 on CUDA. It is halved, for good,
-        when memory runs out.
+        Patches at a time; by default 8 for each thread on the CPU and 256 on CUDA. When memory runs out,
+        the engine halves it for the rest of its life.
 
     Raises
     ------
     ModelError
-        The file is damaged, or its graph is not that of the card.
+        The file is damaged, or its graph does not fit the card.
     DeviceError
-        onnxruntime does not get the device to work.
+        onnxruntime cannot use the device.
     """
 
     name = "onnx"
@@ -120,7 +120,7 @@ class OnnxEngine:
         self._session = _session(data, self._device)
         _check_signature(self._session, card)
         cuda = self._device.type == "cuda"
-        # One session may be run by several threads at once; a GPU is kept busy by one.
+        # Several threads may run one session at once; one thread is enough to keep a GPU busy.
         self._threads = 1 if cuda else torch.get_num_threads()
         self.batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
         self._halving = threading.Lock()
@@ -129,17 +129,17 @@ class OnnxEngine:
     def of(
         cls, bundle: ModelBundle, *, device: torch.device | str = "cpu", batch_size: int | None = None
     ) -> OnnxEngine:
-        """The engine of an ONNX file, or of a bundle, whose graph is made in memory."""
+        """The engine of an ONNX file, or of a bundle; a bundle's graph is made in memory."""
         data = bundle.data if isinstance(bundle, OnnxModel) else graph_bytes(bundle)
         return cls(data, bundle.card, device=device, batch_size=batch_size)
 
     @property
     def block_size(self) -> int:
-        """MS pixels a side; patches are cut one by one, so that any block will do."""
+        """MS pixels a side of a block; patches are cut one by one, so any size would do."""
         return BLOCK_SIZE
 
     def memory_bytes(self, size: int) -> int:
-        """Estimate for a block of ``size`` × ``size`` MS pixels: the block, and a batch's activations."""
+        """Estimate of the bytes for ``size`` × ``size`` MS pixels: the block, and a batch's activations."""
         return block_bytes(self._config, size) + self._threads * self.batch_size * patch_bytes(self._config)
 
     @property
@@ -177,7 +177,7 @@ class OnnxEngine:
         rows: Int64,
         cols: Int64,
     ) -> Float32:
-        """Logits of some of the block's patches; in halves where memory does not take all."""
+        """Logits of some of the block's patches; in halves where memory is too small for all."""
         if len(rows) > self.batch_size:
             half = len(rows) // 2
             parts = (slice(half), slice(half, None))
@@ -187,7 +187,7 @@ class OnnxEngine:
             logits: Float32 = self._session.run([OUTPUT_NAME], dict(zip(INPUT_NAMES, patches, strict=True)))[
                 0
             ]
-        except Exception as error:  # onnxruntime has a class for every status, with no common base but this
+        except Exception as error:  # the only common base of onnxruntime's error classes
             if not _out_of_memory(error):
                 raise
             if len(rows) == 1:
@@ -215,13 +215,13 @@ def _session(data: bytes, device: torch.device) -> onnxruntime.InferenceSession:
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # CUDA's libraries of the torch that is installed
+            onnxruntime.preload_dlls()  # the CUDA libraries of the installed torch
         # Full float32: TensorFloat-32 keeps 10 bits.
         cuda = {"device_id": device.index or 0, "use_tf32": 0}
         providers = [("CUDAExecutionProvider", cuda), *providers]
     try:
         session = onnxruntime.InferenceSession(data, options, providers=providers)
-    except Exception as error:  # onnxruntime has a class for every status, with no common base but this
+    except Exception as error:  # the only common base of onnxruntime's error classes
         raise ModelError(f"onnxruntime cannot run the model's graph: {error}") from error
     if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise DeviceError(
@@ -232,7 +232,7 @@ def _session(data: bytes, device: torch.device) -> onnxruntime.InferenceSession:
 
 
 def _check_signature(session: onnxruntime.InferenceSession, card: ModelCard) -> None:
-    """Names, types and sizes of inputs and output; the number of patches has to be free."""
+    """Check names, types and sizes of inputs and output; the number of patches must be free."""
     p, bands = card.patch.size, card.network.ms_bands
     expected = {
         INPUT_NAMES[0]: [bands, p, p],

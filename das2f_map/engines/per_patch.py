@@ -1,4 +1,7 @@
-"""The per-patch engine: every target's patch is cut out and goes through the network. The truth."""
+"""The per-patch engine: cuts out every target's patch and runs the network on it.
+
+It is the reference for the other engines.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,15 @@ class PerPatchEngine:
     Parameters
     ----------
     network:
-        Used through a copy; its classifier is folded to the equivalent single layer.
+        The engine uses a copy, with the classifier folded to the equivalent single layer.
     device:
         Where to compute.
     precision:
-        ``fp32`` computes as the network's weights are; ``bf16`` and ``fp16`` through autocast, with the
+        ``fp32`` computes in the type of the network's weights. ``bf16`` and ``fp16`` use autocast, with the
         scan, normalisations and sums in float32.
     batch_size:
-        Patches at a time; by default 32 on the CPU and 512 on CUDA. It is halved, for good, when memory
-        runs out.
+        Patches at a time; by default 32 on the CPU and 512 on CUDA. When memory runs out, the engine halves
+        it for the rest of its life.
     """
 
     name = "patch"
@@ -64,11 +67,11 @@ class PerPatchEngine:
 
     @property
     def block_size(self) -> int:
-        """MS pixels a side; patches are cut one by one, so that any block will do."""
+        """MS pixels a side of a block; patches are cut one by one, so any size would do."""
         return BLOCK_SIZE
 
     def memory_bytes(self, size: int) -> int:
-        """Estimate for a block of ``size`` × ``size`` MS pixels: the block, and a batch's activations."""
+        """Estimate of the bytes for ``size`` × ``size`` MS pixels: the block, and a batch's activations."""
         return block_bytes(self._network.config, size) + self.batch_size * patch_bytes(self._network.config)
 
     @property
@@ -117,7 +120,7 @@ class PerPatchEngine:
             with self._arithmetic():
                 result: Tensor = self._network(ms[rows, cols], pan[rows, cols])
                 return result.float().cpu().numpy()
-        except Exception as error:  # PyTorch and the libraries below it have several kinds for it
+        except Exception as error:  # PyTorch and its libraries raise several types for it
             if not out_of_memory(error):
                 raise
             if len(rows) == 1:
@@ -125,8 +128,8 @@ class PerPatchEngine:
             return None
 
     def _halve(self, patches: int) -> None:
-        """Go on with batches of half of those that were too many."""
-        # Not where the error was caught: it keeps the batch's tensors alive.
+        """Halve the batch size after a batch of ``patches`` was too large."""
+        # The caller has left the except block: the error in it keeps the batch's tensors alive.
         self.batch_size = patches // 2
         free(self._device)
         log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)

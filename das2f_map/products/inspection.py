@@ -24,12 +24,12 @@ class Overlap(BaseModel):
 
     @classmethod
     def of(cls, pair: ScenePair) -> Overlap:
-        """The overlap of a pair, by areas from the pixel sizes."""
+        """The overlap of a pair; its areas follow from the pixel sizes."""
         ms, pan = pair.sources
         grid = pair.grids.ms
         area = abs(grid.transform.determinant) * grid.height * grid.width
         ms_area = abs(ms.grid.transform.determinant) * ms.grid.height * ms.grid.width
-        # PAN may be in another CRS with other units: metres for both there.
+        # PAN may be in a CRS with other units, so both areas are in metres here.
         in_metres = grid.height * grid.width * pair.ms_gsd_m**2
         pan_area = pan.grid.height * pan.grid.width * pair.pan_gsd_m**2
         return cls(
@@ -40,7 +40,7 @@ class Overlap(BaseModel):
 
 
 def _rounded(value: float) -> float:
-    """Four decimals, of small values four digits: a single pixel in common is not nothing."""
+    """Four decimals, or four digits below 1, so that the share of a single common pixel is not 0."""
     return round(value, 4) if value >= 1 else float(f"{value:.4g}")
 
 
@@ -57,7 +57,7 @@ class ShiftFinding(ShiftSummary, _Finding):
 
     @classmethod
     def of(cls, report: ShiftReport, decision: Decision) -> ShiftFinding:
-        """The finding of a measurement and the decision on it."""
+        """The finding for a measurement and the decision on it."""
         return cls(
             sentence=report.sentence(),
             action=decision.action,
@@ -80,7 +80,7 @@ class BandValues(BaseModel):
 
     @classmethod
     def of(cls, known: BandStatistics, lowest: float, highest: float) -> BandValues:
-        """From the statistics of a sample, and its smallest and largest value."""
+        """The values from the statistics of a sample and its smallest and largest value."""
         return cls(min=lowest, p01=known.p01, mean=known.mean, p99=known.p99, max=highest, std=known.spread)
 
 
@@ -136,7 +136,10 @@ class Inspection(BaseModel):
 
 
 def alignment(pair: ScenePair, *, nested: bool) -> str:
-    """Which image is resampled, in words; ``nested``: none would be, but for the shift that is corrected."""
+    """A sentence on which image is resampled.
+
+    ``nested`` tells that the files' pixels nest 4 : 1, so that only a corrected shift needs resampling.
+    """
     if nested and pair.strategy != "native":
         return (
             "MS and PAN pixels nest 4 : 1; MS is read as it is, PAN is resampled once, for the shift of its "
@@ -155,11 +158,11 @@ def band_reports(pair: ScenePair, survey: Survey, *, matched: bool) -> list[Band
     Parameters
     ----------
     pair:
-        With the bands that the survey has read.
+        The pair with the bands that the survey has read.
     survey:
-        Where their values come from.
+        Source of the bands' values.
     matched:
-        Whether these bands are a model's.
+        Whether these bands are the bands of a model.
     """
     ms, pan = pair.sources
     ms_values: dict[int, BandValues] = {}

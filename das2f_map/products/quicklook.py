@@ -31,9 +31,9 @@ def draw_quicklook(
     Parameters
     ----------
     path:
-        Of the picture.
+        Path of the picture.
     image:
-        What to draw.
+        The thumbnail to draw.
     colours:
         MS bands to show as red, green and blue, or one to show in grey.
     ms_name, pan_name:
@@ -67,7 +67,7 @@ def draw_quicklook(
 
 
 def true_colour(bands: Sequence[BandChoice]) -> tuple[int, ...]:
-    """Positions of red, green and blue among bands that are read; the first alone if one is missing."""
+    """Positions of red, green and blue among bands; position 0 alone if one of the three is missing."""
     roles = [role or "" for role in roles_of([b.role for b in bands])]
     if {"red", "green", "blue"} <= set(roles):
         return tuple(roles.index(c) for c in ("red", "green", "blue"))
@@ -92,7 +92,7 @@ def _draw(axes: Axes, bands: Float32, masked: Bool, title: str) -> None:
             continue
         low, high = np.percentile(seen, (1.0, 99.0))
         stretched = (band - low) / max(float(high - low), 1e-9)
-        # A little brighter than linear, as most land is dark beside clouds.
+        # A little brighter than linear, as most land is dark compared with clouds.
         picture[..., k] = np.nan_to_num(np.clip(stretched, 0.0, 1.0)) ** 0.8
     picture[..., 3] = valid
     axes.imshow(picture, interpolation="nearest", aspect="auto")

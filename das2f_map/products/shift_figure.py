@@ -16,20 +16,20 @@ _AGREES, _AGAINST, _INK = "#ffd23f", "#ff3b6b", "#22262b"
 
 
 def draw_shift(path: Path, image: Thumbnail, ms: Grid, report: ShiftReport, *, title: str) -> None:
-    """Write a PNG: each window's own shift, and what is left of it without the common one.
+    """Write a PNG with two panels: the shift of each window, and its difference from the common shift.
 
     Parameters
     ----------
     path:
-        Of the picture.
+        Path of the picture.
     image:
-        PAN at a glance.
+        Thumbnail with PAN.
     ms:
-        Grid of the MS file, which the windows are counted on.
+        Grid of the MS file; the windows are given in its pixels.
     report:
-        What was measured.
+        The measured shift.
     title:
-        Above it.
+        Title above the panels.
     """
     rows, cols = image.grid.height, image.grid.width
     longer = max(rows, cols)
@@ -60,7 +60,7 @@ def draw_shift(path: Path, image: Thumbnail, ms: Grid, report: ShiftReport, *, t
         axes.set_ylim(rows, 0)
         if not len(arrows):
             continue
-        # The arrow in the key takes about a window; drawn lengths are pictures' pixels per PAN pixel.
+        # The key's arrow takes about a window. `scale` is thumbnail pixels per PAN pixel of shift.
         key = _round_up(float(np.hypot(*arrows.T).max()))
         scale = 0.09 * longer / key
         axes.plot(place[:, 1], place[:, 0], ".", color="black", markersize=3)
@@ -96,7 +96,7 @@ def draw_shift(path: Path, image: Thumbnail, ms: Grid, report: ShiftReport, *, t
 
 
 def _round_up(length: float) -> float:
-    """The next of 1, 2, 5 times a power of ten, not under 0.01."""
+    """The smallest number not below ``length`` and 0.01 that is 1, 2 or 5 times a power of ten."""
     length = max(length, 0.01)
     power = 10.0 ** np.floor(np.log10(length) + 1e-9)
     return float(next(k * power for k in (1, 2, 5, 10) if k * power >= length * (1 - 1e-9)))

@@ -1,4 +1,4 @@
-"""From a window of a scene to its classes, in this process."""
+"""Classes of any window of a scene, computed in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Wanted = Callable[[Window], Bool]
 
 @dataclass(frozen=True, eq=False)
 class ClassifiedBlock:
-    """A block of the result.
+    """A block of the map.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class ClassifiedBlock:
 
 @dataclass(frozen=True, eq=False)
 class BlockClassifier:
-    """An open scene, an engine and a legend: classifies any window of the scene.
+    """Classifies any window of an open scene.
 
     A pixel gets nodata where it is not usable (see :class:`~das2f_map.scene.model_input.InputBlock`) or not
     wanted.
@@ -54,7 +54,7 @@ class BlockClassifier:
     engine:
         Computes logits of the legend's classes.
     legend:
-        Its classes, in the order of the logits.
+        The classes, in the order of the logits.
     wanted:
         Pixels to classify; ``None`` for all.
     """
@@ -65,11 +65,11 @@ class BlockClassifier:
     wanted: Wanted | None = None
 
     def read(self, window: Window) -> InputBlock | None:
-        """The block that the engine needs; ``None`` where there is nothing to classify."""
+        """Input of the engine for a window; ``None`` where no pixel is to be classified."""
         return self.input.read(window, None if self.wanted is None else self.wanted(window))
 
     def compute(self, window: Window, block: InputBlock | None) -> ClassifiedBlock:
-        """Classes of a window from its block.
+        """Classes of a window from its input block.
 
         Raises
         ------
@@ -87,14 +87,14 @@ class BlockClassifier:
         return ClassifiedBlock(window, classes, confidence)
 
     def classify(self, window: Window) -> ClassifiedBlock:
-        """Read and compute one window."""
+        """Classes of one window, read and computed at once."""
         return self.compute(window, self.read(window))
 
     def classify_all(self, windows: Iterable[Window]) -> Generator[ClassifiedBlock, None, None]:
-        """Classify windows in their order; the next one is read while one is computed.
+        """Classes of windows in their order; the next window is read while one is computed.
 
-        Close the generator before the scene, and explicitly: an interrupt is lost in a generator that is
-        merely dropped.
+        Close the generator explicitly, and before the scene. Python drops an interrupt that reaches a
+        generator while it is collected as garbage.
         """
 
         def read(window: Window) -> tuple[Window, InputBlock | None]:

@@ -1,4 +1,4 @@
-"""A map as a plan: all that a process needs to compute any block of it."""
+"""The plan of a map: everything that a process needs to compute any of its blocks."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class ClassifyPlan:
     Attributes
     ----------
     view:
-        The pair as it is read.
+        The pair as it is read: bands, shift, mask and nodata.
     bundle:
         The model.
     normalisation:
         Statistics that the pair is normalised with.
     engine:
-        The engine, with nothing left to ``auto`` that changes the result.
+        Engine, device and precision, none of them ``auto``.
     aoi:
         Vector file that limits the map; ``None`` for the whole scene.
     grid:
@@ -79,13 +79,14 @@ class ClassifyPlan:
 
     @cached_property
     def key(self) -> str:
-        """The same for two plans that compute the same blocks of the same files, and hardly for others.
+        """A hash of everything that the blocks depend on, 32 hex digits.
 
-        Files count by path, size and time of change.
+        Two plans that compute the same blocks of the same files have the same key; other plans have another.
+        A file is identified by path, size and time of change.
         """
         weights = safetensors.torch.save(dict(sorted(self.bundle.state_dict.items())))
         request = self.view.request
-        said = {
+        parts = {
             "version": __version__,
             "pair": asdict(self.view),
             "files": [_identity(p) for p in (*request.files, *([] if self.aoi is None else [self.aoi]))],
@@ -96,17 +97,17 @@ class ClassifyPlan:
             "window": asdict(self.window),
             "block_size": self.block_size,
         }
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     @contextmanager
     def open(self) -> Iterator[BlockClassifier]:
-        """Open the files and make the engine; errors as in opening the request."""
+        """A classifier with the files opened and the engine made; raises as opening the pair does."""
         with self.view.open() as pair:
             area = None if self.aoi is None else Area.from_file(self.aoi, pair.grids.ms)
             yield self.classifier(pair, make_engine(self.bundle, self.engine), area)
 
     def classifier(self, pair: ScenePair, engine: Engine, area: Area | None) -> BlockClassifier:
-        """The same of what is open already: the pair of the view, the engine and the area of interest."""
+        """A classifier of the view's pair, an engine and an area of interest that are open already."""
         return BlockClassifier(
             ModelInput(pair, self.normalisation, self.bundle.card.patch),
             engine,
@@ -116,16 +117,16 @@ class ClassifyPlan:
 
 
 def classify_block(plan: ClassifyPlan, window: Window) -> ClassifiedBlock:
-    """A block of a plan: what comes out depends on the two arguments alone.
+    """The classified block of a window; it depends on the two arguments alone.
 
-    Files and engine of the last plan stay open in this process until another one comes or
-    :func:`close_plan` is called.
+    The files and the engine of a plan stay open in this process until the function is called with another
+    plan, or :func:`close_plan` is called.
     """
     return _kept.opened(plan).classify(window)
 
 
 def close_plan() -> None:
-    """Close what :func:`classify_block` keeps open in this process."""
+    """Close the files and the engine that :func:`classify_block` keeps open in this process."""
     _kept.close()
 
 
@@ -153,7 +154,7 @@ _kept = _KeptOpen()
 
 
 def _identity(path: str) -> tuple[str, int, int] | str:
-    """Path, size and time of change of a local file; an address as it is."""
+    """Path, size and time of change of a local file; a URL as it is."""
     try:
         found = Path(path).stat()
     except OSError:

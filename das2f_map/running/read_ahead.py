@@ -1,4 +1,4 @@
-"""Making the next result in a thread while the last one is used."""
+"""Results that a thread makes while the caller still uses the last one."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Result = TypeVar("Result")
 
 
 def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """``map``, with the next result being made in a thread while the last one is used.
+    """Results of ``work`` for each item, as ``map`` gives them; a thread makes the next one meanwhile.
 
-    Results come in order, and so do errors that ``work`` raises; never more than one result is made ahead.
-    Where no thread can be started, as under a limit on processes or memory, the caller's thread makes them.
-    GDAL's options that are set where the first result is asked for (:class:`rasterio.Env`) hold in the thread
-    too.
+    Results come in order, and so do errors that ``work`` raises. The thread is never more than one result
+    ahead. Where no thread can be started, as under a limit on processes or memory, the caller's thread makes
+    the results. The GDAL options (:class:`rasterio.Env`) of the caller of the first result hold in the
+    thread too.
 
-    When the generator ends, also by Ctrl-C or SIGTERM, ``work`` no longer runs: the files that it reads may
-    be closed then.
+    When the generator has ended, also by Ctrl-C or SIGTERM, ``work`` no longer runs, and the caller may close
+    the files that it reads.
     """
     options = dict(rasterio.env.getenv()) if rasterio.env.hasenv() else None
-    # Re-entrant: a generator that nobody closed may be collected, and so ended, in the reading thread.
+    # Re-entrant: the reading thread may collect, and so end, a generator that nobody closed.
     running = threading.RLock()
     ended = False
 
@@ -48,19 +48,19 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generato
         for item in items:
             following = thread.submit(make, item)
             if waiting is not None:
-                yield waiting.result()  # type: ignore[misc]  # None only once this has ended
+                yield waiting.result()  # type: ignore[misc]  # None only after the end
             waiting = following
         if waiting is not None:
             yield waiting.result()  # type: ignore[misc]  # the same
     finally:
         ended = True
         thread.shutdown(wait=False, cancel_futures=True)
-        # A second interrupt may break off this wait too, but the result that is being made must be done.
+        # A second interrupt may come during this wait, but the result in the making must be finished.
         _acquired(running)
 
 
 def _acquired(lock: threading.RLock) -> None:
-    """Wait until nobody else holds a lock; an interrupt meanwhile is raised once that is so."""
+    """Wait until nobody else holds a lock; an interrupt during the wait is raised after it."""
     try:
         with lock:
             return
@@ -70,7 +70,7 @@ def _acquired(lock: threading.RLock) -> None:
 
 
 def _can_start(executor: ThreadPoolExecutor) -> bool:
-    """Start the only thread of an executor, if one can be started."""
+    """Whether an executor can start its thread; the thread then runs."""
     try:
         executor.submit(int)
     except RuntimeError:  # "can't start new thread"
@@ -80,12 +80,12 @@ def _can_start(executor: ThreadPoolExecutor) -> bool:
 
 @contextmanager
 def _gdal_options(options: dict[str, object] | None) -> Iterator[None]:
-    """GDAL's options of another thread; ``None`` if it has set none."""
+    """Set the GDAL options of another thread inside the ``with`` block; ``None`` sets nothing."""
     if options is None:
         yield
         return
-    # A session that asks nobody for credentials: if there are any, they are among the options.
+    # This session looks for no credentials: if the caller has any, they are among the options.
     with rasterio.Env(DummySession()):
-        # Not given to Env itself, which refuses the credentials that another session has put among them.
+        # Env itself would refuse credentials that another session has put among the options.
         rasterio.env.setenv(**options)
         yield

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 class Timings:
-    """Wall seconds a phase, added up where one comes again.
+    """Wall seconds of each phase; a phase that comes again adds to its time.
 
     Attributes
     ----------
     seconds:
-        Phase → seconds, to the millisecond.
+        Phase → seconds, rounded to milliseconds.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Timings:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time inside the ``with`` block for a phase."""
+        """Add the time inside the ``with`` block to a phase."""
         start = time.perf_counter()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)

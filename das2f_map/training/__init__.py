@@ -1,1 +1,1 @@
-"""Labels and an image pair in, a model bundle out; and how far a class map agrees with reference data."""
+"""Training: settings, spatial split, patches, the loop and the files of a run."""

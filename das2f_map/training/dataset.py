@@ -1,15 +1,15 @@
 """Patches of labelled pixels, cut on the fly from normalised blocks of the scene.
 
-Only blocks that hold labelled pixels are read, once each. They stay in memory up to a limit;
-what goes beyond lies in a temporary folder as memory-mapped arrays.
+Only blocks that hold labelled pixels are read, once each. They stay in memory up to a limit. Blocks beyond
+the limit go to a temporary folder as memory-mapped arrays.
 
-Flips and quarter turns. The classified pixel sits at index 7 of 0..15, which a flip would move
-to index 8. Each patch is therefore cut out of the square around its target that is symmetric
-(17 × 17 MS pixels, target at 8; 68 × 68 PAN pixels, whose centre is the corner of the target's
-middle): the square is turned first, and the patch cut from the result as always. Untouched, that is
-exactly the patch a map uses. A turned patch reaches at most 8 pixels to every side, so
-targets 17 apart share no pixel of the common grid under any turn. Where an image is resampled, pixels of the
-common grid share pixels of the file: targets keep so much more distance (:attr:`PatchReader.reach`).
+Flips and quarter turns. The classified pixel sits at index 7 of 0..15, and a flip would move it to index 8.
+The reader therefore takes a symmetric square around the target: 17 × 17 MS pixels with the target at
+index 8, and 68 × 68 PAN pixels whose centre is the centre of the target. It turns the square first, then
+cuts the patch out of the turned square as a map does. Without a turn this is exactly the patch of a map. A
+turned patch reaches at most 8 pixels to every side, so targets 17 apart share no pixel of the common grid
+under any turn. Where an image is resampled, one pixel of the file affects several pixels of the common grid,
+and targets must lie further apart by the support of the resampling (:attr:`PatchReader.reach`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TURNS = 8
 
 @dataclass(frozen=True)
 class _Block:
-    """Normalised pixels of a block with its margin; ``valid``, the usable targets, is without."""
+    """Normalised pixels of a block with its margin, and the usable targets ``valid`` without the margin."""
 
     ms: Float32
     pan: Float32
@@ -50,7 +50,7 @@ class _Block:
 
 
 class PatchReader:
-    """Cuts patches of a scene around any of the pixels it was loaded for.
+    """Cuts patches of a scene around the pixels that were passed to :meth:`load`.
 
     Parameters
     ----------
@@ -71,9 +71,10 @@ class PatchReader:
 
     @property
     def reach(self) -> int:
-        """Distance from which on patches share no pixel of the files under any turn: the gap between parts.
+        """Chebyshev distance in MS pixels at which two targets' patches share no pixel of the files.
 
-        MS pixels, Chebyshev: side of the square a patch may come from, and what resampling adds.
+        It holds for all turns, and serves as the gap between the parts of a split. It is the side of the
+        square that a patch may come from, plus the support of the resampling.
         """
         return self._side + self.source.pair.support_ms_pixels
 
@@ -83,7 +84,7 @@ class PatchReader:
         return 2 * self._radius + 1
 
     def load(self, rows: NDArray[Any], cols: NDArray[Any], progress: Progress = silent) -> Bool:
-        """Read the blocks of some pixels; which of these pixels are valid in both sensors, bool ``(n,)``."""
+        """Which of some pixels are valid in both sensors, bool ``(n,)``; their blocks are read."""
         valid = np.zeros(rows.size, bool)
         blocks = by_block(rows, cols, BLOCK)
         with progress("Reading the scene around the labels", len(blocks)) as advance:
@@ -103,7 +104,7 @@ class PatchReader:
         return self._blocks[key]
 
     def _keep(self, key: tuple[int, int], read: InputBlock | None, window: Window) -> _Block:
-        if read is None:  # nothing to learn from
+        if read is None:  # the block has no usable pixel
             none = np.zeros((0, 0, 0), np.float32)
             return _Block(none, none, np.zeros((window.height, window.width), np.bool_))
         ms, pan, valid = read.ms, read.pan, read.usable
@@ -170,16 +171,16 @@ def turned(image: Float32, turn: int) -> Float32:
 
 @dataclass(frozen=True)
 class PatchBatch:
-    """Which patches make a batch: positions in a label table, and a turn for each."""
+    """The patches of a batch: their positions in a label table, and a turn for each."""
 
     positions: Int64
     turns: Int64
 
 
 class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Label table + reader; indexed by a whole :class:`PatchBatch`.
+    """Batches of labelled patches; the index is a whole :class:`PatchBatch`.
 
-    Items are MS patches, PAN patches and int64 ``(n,)`` positions of the class in the legend.
+    An item holds MS patches, PAN patches and int64 ``(n,)`` positions of the classes in the legend.
     """
 
     def __init__(self, reader: PatchReader, table: LabelTable) -> None:
@@ -199,9 +200,9 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 class BalancedBatches(Sampler[PatchBatch]):
     """An epoch's training batches: every class equally often, each patch randomly turned.
 
-    A class with more pixels than are drawn gives a new random selection every epoch; one with fewer
-    gives all its pixels, as often as needed. What is drawn depends on seed and epoch alone, so a
-    resumed training sees what an uninterrupted one would.
+    A class with more pixels than ``per_class`` gives a new random selection every epoch. A class with fewer
+    gives all its pixels, repeated as often as needed. The batches depend on seed and epoch alone, so a
+    resumed training sees the same ones as an uninterrupted training.
     """
 
     def __init__(
@@ -225,7 +226,7 @@ class BalancedBatches(Sampler[PatchBatch]):
         return max(1, drawn // (self._batch_size * self._world_size))
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before each epoch."""
+        """Choose the epoch whose batches follow; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[PatchBatch]:
@@ -239,13 +240,13 @@ class BalancedBatches(Sampler[PatchBatch]):
         turns = rng.integers(0, TURNS, positions.size)
         for k in range(len(self)):
             first = (k * self._world_size + self._rank) * self._batch_size
-            # Fewer samples than one batch: the batch is what there is.
+            # With fewer samples than one batch, the slice gives a smaller batch.
             chosen = slice(first, first + self._batch_size)
             yield PatchBatch(positions[chosen], turns[chosen])
 
 
 class PlainBatches(Sampler[PatchBatch]):
-    """Each of ``n`` patches once, in order, as a map sees them; every ``world_size``-th batch."""
+    """Batches of ``n`` patches, each patch once, in order and unturned; every ``world_size``-th batch."""
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self._starts = range(rank * batch_size, n, batch_size * world_size)

@@ -1,4 +1,4 @@
-"""Where a network is trained."""
+"""Devices and precision that a network is trained with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Hardware:
     accelerator:
         ``cpu`` or ``cuda``.
     devices:
-        How many processes, or the numbers of the GPUs, one a process.
+        Number of processes, or the numbers of the GPUs, one GPU for each process.
     strategy:
         ``auto`` for one process, ``ddp`` for several.
     precision:

@@ -1,4 +1,4 @@
-"""What Lightning trains: the network with its loss, its optimiser and the record of every epoch."""
+"""The Lightning module of a training: network, loss, optimiser and the record of every epoch."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Learner(pl.LightningModule):
     network:
         Trained in place.
     settings:
-        Of the optimisation.
+        Settings of the optimisation.
     legend:
         Classes in the order of the logits.
     steps:
-        Steps of the whole training.
+        Number of steps of the whole training.
     """
 
     def __init__(self, network: nn.Module, settings: TrainingSettings, legend: Legend, steps: int) -> None:
@@ -69,7 +69,7 @@ class Learner(pl.LightningModule):
         loss = F.cross_entropy(logits.float(), target, label_smoothing=self.settings.label_smoothing)
         self._loss_sum += loss.detach()
         self._loss_n += 1
-        # Looking at the loss makes the CPU wait for the GPU: not after every step.
+        # Reading the loss makes the CPU wait for the GPU, so it is read every 20 steps only.
         if index % 20 == 0:
             self._require_finite(self._loss_sum)
         return loss
@@ -140,7 +140,7 @@ class Learner(pl.LightningModule):
         decayed: list[Tensor] = []
         free: list[Tensor] = []
         for name, parameter in self.network.named_parameters():
-            # Norms, biases and the scan's own A and D are scales, not weights of a sum.
+            # Norms, biases and the scan's A and D are scales, not weights of a sum: no weight decay.
             scale = parameter.ndim < 2 or name.rsplit(".", 1)[-1].lower().startswith(
                 ("a_log", "d_skip", "ds")
             )
@@ -154,7 +154,7 @@ class Learner(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to ``final_rate``; relative to the peak."""
+        """Learning rate of a step over the highest: linear warm-up, half a cosine down to ``final_rate``."""
         rising = max(1, round(self.settings.warmup * self._steps))
         if step < rising:
             return (step + 1) / rising

@@ -19,7 +19,7 @@ def predict(
     device: torch.device,
     advance: Callable[[int], None],
 ) -> Int64:
-    """Position of the winning class for every patch of a dataset, int64 ``(n,)``."""
+    """Position in the legend of the class with the largest logit, for every patch: int64 ``(n,)``."""
     network = network.to(device).eval()
     found = []
     with torch.inference_mode():

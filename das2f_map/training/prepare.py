@@ -1,4 +1,4 @@
-"""What a training works on: the open scene, the labelled pixels in their parts, the network's sizes."""
+"""The inputs of a training: the open scene, the labelled pixels by part, the network's sizes."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Prepared:
     coregistration:
         The shift that was found, and its treatment.
     reader:
-        Patches of the scene; what lies around the samples is loaded.
+        Patches of the scene; the blocks around the samples are loaded.
     samples:
         Labelled pixels by part.
     config:
         Sizes of the network.
     settings:
-        Those of the user, with the samples of a class as a number.
+        The user's settings, with ``samples_per_class`` always a number.
     hardware:
         Where to train.
     """
@@ -64,7 +64,7 @@ class Prepared:
         return self.reader.source
 
     def note(self) -> dict[str, Any]:
-        """What is trained, for the check that a resumed training is the same."""
+        """Network, settings, split and legend; a resumed training must have the same."""
         report = self.input.pair.report()
         return {
             "network": self.config.model_dump(),
@@ -82,7 +82,7 @@ class Prepared:
 
 @contextmanager
 def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> Iterator[Prepared]:
-    """Read scene and labels and decide what is trained; the files stay open inside the ``with`` block.
+    """Read scene and labels, split them and size the network; files stay open inside the ``with`` block.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Training curves, confusion matrix and the split as one picture."""
+"""One picture of a training: curves, confusion matrix and split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PART_COLOURS = {"train": "#2f6fc4", "validation": "#f28e2b", "test": "#c2392f"}
 def draw_training(
     path: Path, history: list[dict[str, Any]], matrix: ConfusionMatrix, split: Split, *, title: str
 ) -> None:
-    """Write a PNG: loss and validation accuracy by epoch, test confusion matrix, where the parts lie."""
+    """Write a PNG: loss and validation accuracy by epoch, test confusion matrix, map of the parts."""
     figure = Figure(figsize=(13, 9), layout="constrained")
     FigureCanvasAgg(figure)
     kappa = "–" if matrix.kappa is None else f"{matrix.kappa:.3f}"

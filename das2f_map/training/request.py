@@ -32,18 +32,18 @@ class LabelRequest:
 
 @dataclass(frozen=True)
 class CardTexts:
-    """What a user writes on the model card.
+    """Texts of a user for the model card.
 
     Attributes
     ----------
     name:
         ``None`` for the bundle folder's name.
     description:
-        What the model is for.
+        Purpose of the model.
     data:
         Where images and labels come from; ``None`` for the names of the files.
     licence:
-        Of the weights.
+        Licence of the weights.
     """
 
     name: str | None = None
@@ -87,6 +87,6 @@ class TrainRequest:
 
     @property
     def data(self) -> str:
-        """What is trained on, in words."""
+        """Images and labels of the training in words, for the model card."""
         ms, pan, labels = (Path(p).name for p in (self.pair.ms, self.pair.pan, self.labels.path))
         return self.card.data or f"{ms} + {pan}, labels {labels}"

@@ -22,22 +22,22 @@ MAX_BLOCKS: Final = 4000
 """Blocks of the scene to cut patches from, about half a megabyte each."""
 
 MAX_VALIDATION_CPU, MAX_VALIDATION_GPU = 100, 500
-"""Validation pixels of a class that are looked at after every epoch."""
+"""Most validation pixels of a class that accuracy is measured on after every epoch."""
 
 MAX_TEST_PER_CLASS: Final = 5000
-"""More test pixels than these are thinned at random: the figures would not change, the waiting would."""
+"""Most test pixels of a class; more are thinned at random, as they cost time and hardly change figures."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled pixels in three parts, as many as are used.
+    """Labelled pixels of the three parts, validation and test thinned.
 
     Attributes
     ----------
     split:
-        All of them.
+        All labelled pixels, by part.
     validation, test:
-        Those that accuracy is measured on.
+        The pixels that accuracy is measured on.
     """
 
     split: Split
@@ -46,7 +46,7 @@ class Samples:
 
     @property
     def train(self) -> LabelTable:
-        """Those to learn from."""
+        """The pixels to learn from."""
         return self.split.train
 
     @property
@@ -55,7 +55,7 @@ class Samples:
         return self.split.train.legend
 
     def default_per_class(self, *, on_cpu: bool) -> int:
-        """Patches of each class in an epoch where nobody sets them: the median class's pixels, in limits."""
+        """Default number of patches of each class in an epoch: the median class's pixels, within limits."""
         most = MOST_SAMPLES_CPU if on_cpu else MOST_SAMPLES_GPU
         return int(np.clip(np.median(list(self.train.counts().values())), LEAST_SAMPLES, most))
 
@@ -65,12 +65,12 @@ def find_samples(
 ) -> Samples:
     """Read the labels, drop pixels without valid data, and split the rest by blocks of the scene.
 
-    The reader has loaded what lies around the labels afterwards.
+    Afterwards the reader has loaded the blocks around the labels.
 
     Raises
     ------
     LabelError
-        The labels cannot be read, or do not suffice for all parts.
+        The labels cannot be read, or are too few for all parts.
     """
     usable = _usable_labels(labels, reader, seed, progress)
     split = split_labels(usable, reader.source.pair.grids.ms, gap=reader.reach, seed=seed)

@@ -10,10 +10,10 @@ from das2f_map.errors import DeviceError
 from das2f_map.settings import check_settings, setting
 
 LEAST_SAMPLES, MOST_SAMPLES_CPU, MOST_SAMPLES_GPU = 50, 200, 1000
-"""Limits of the patches that an epoch draws of each class where nobody sets them."""
+"""Limits of the default number of patches that an epoch draws of each class."""
 
 _NOT_RECORDED = ("stages", "device", "devices")
-"""The card has the stages with the network, and the device that was found instead of the one asked for."""
+"""The card lists the stages with the network, and the device that was used, not the one asked for."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class TrainingSettings:
     )
     learning_rate: float = setting(5e-4, gt=0.0, help="Highest learning rate.")
     weight_decay: float = setting(5e-4, ge=0.0, help="Weight decay of the optimiser.")
-    label_smoothing: float = setting(0.0, ge=0.0, le=0.5, help="Share of the target spread evenly.")
+    label_smoothing: float = setting(
+        0.0, ge=0.0, le=0.5, help="Share of the target that is spread evenly over the classes."
+    )
     warmup: float = setting(0.05, ge=0.0, lt=1.0, help="Share of all steps in which the rate rises.")
     final_rate: float = setting(0.01, ge=0.0, le=1.0, help="Last learning rate over the highest.")
     gradient_clip: float = setting(1.0, gt=0.0, help="Largest norm of the gradients.")
@@ -53,5 +55,5 @@ class TrainingSettings:
         check_settings(self, "Training cannot run with")
 
     def recorded(self) -> dict[str, Any]:
-        """What the model card and the note of a training list, in their order."""
+        """The settings that the model card and the note of a training list, in their order."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_RECORDED}

@@ -1,16 +1,15 @@
 """Labelled pixels → training, validation and test pixels that share no image content.
 
-The scene is cut into square blocks and every block goes to one part. Random pixels would not do:
-a held-out pixel's patch overlaps the patches of its neighbours, and accuracy measured on it
-flatters the model. Blocks alone do not do either, since patches reach over a block's edge, so
-pixels within ``gap`` of another part are dropped: training pixels near validation or test pixels,
-and validation pixels near test pixels. Only labelled pixels count, so where labels are
-sparse little is lost.
+The scene is cut into square blocks and every block goes to one part. A split of random pixels would flatter
+the model: a held-out pixel's patch overlaps the patches of its neighbours in the training part. Blocks alone
+do not separate the parts either, since patches reach over a block's edge. Pixels within ``gap`` of another
+part are therefore dropped: training pixels near validation or test pixels, and validation pixels near test
+pixels. Only labelled pixels count, so sparse labels lose little.
 
-Labels cluster, and most random assignments leave some class without test pixels. Many are
-tried, over several block sizes and offsets, the best few are improved block by block, and the one
-that comes nearest to giving each class its share of every part, counted in pixels after the gap,
-wins. The choice depends on the seed alone.
+Labels cluster, and most random assignments leave some class without test pixels. Many assignments are tried,
+over several block sizes and offsets, and the best few are improved block by block. The split is the
+assignment that comes nearest to giving each class its share of every part, counted in pixels after the gap.
+It depends on labels, grid, gap and shares, and on the seed alone.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ _NEIGHBOURS = tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != 
 
 @dataclass(frozen=True)
 class Split:
-    """Labels in three parts, no two closer than ``gap`` (Chebyshev distance, MS pixels).
+    """Labels in three parts; pixels of different parts lie at least ``gap`` apart.
 
-    Two targets that far apart have patches without a common pixel if ``gap`` is at least the
-    patch size.
+    ``gap`` is a Chebyshev distance in MS pixels. If it is at least the patch size, patches of different
+    parts have no common pixel.
     """
 
     train: LabelTable
@@ -83,7 +82,7 @@ class Split:
                 file.write(block, 1, window=((top, top + height), (left, left + width)))
 
     def summary(self) -> dict[str, Any]:
-        """For the model card: rule, sizes and pixels per class."""
+        """Rule, sizes and pixels per class, for the model card."""
         return {
             "method": "spatial blocks with a gap",
             "block_size_ms_pixels": self.block_size,
@@ -118,7 +117,8 @@ def split_labels(
     Raises
     ------
     LabelError
-        No assignment gives each class pixels in training and test, and half of them pixels in validation.
+        The scene is too small, or no assignment gives each class enough pixels in training and test and
+        half of the classes pixels in validation.
     """
     rng = np.random.default_rng(seed)
     totals = np.array(list(labels.counts().values()), float)
@@ -164,7 +164,7 @@ def _first_sufficient(
             _require_all_classes(counts, labels.legend, gap)
             _require_validation(counts, labels.legend, gap)
         except LabelError as problem:
-            # What the best one lacks is what the user is told.
+            # The error names the classes that even the best split leaves short.
             first_problem = first_problem or problem
             continue
         return layout, of_pixel
@@ -173,9 +173,10 @@ def _first_sufficient(
 
 
 def _block_sizes(grid: Grid, gap: int) -> list[int]:
-    """Candidates from a quarter of the scene down to little more than the gap, largest first."""
+    """Candidates from a third of the scene down to little more than the gap, largest first."""
     longest = max(grid.height, grid.width)
-    smallest = gap + 3  # a pixel within the gap must belong to a neighbouring block, not the next but one
+    # A pixel within the gap must belong to a neighbouring block, not to the next but one.
+    smallest = gap + 3
     sizes = {min(512, max(smallest, round(longest / k))) for k in (3, 4, 5, 6, 8, 10, 12, 16, 20, 24)}
     return sorted((s for s in sizes if s < longest), reverse=True)
 
@@ -203,7 +204,7 @@ def _require_all_classes(counts: Int64, legend: Legend, gap: int) -> None:
 
 
 def _require_validation(counts: Int64, legend: Legend, gap: int) -> None:
-    """Half of the classes; the rest are left to a warning, as the epoch can be chosen without them."""
+    """Raise unless half of the classes have validation pixels; for the others a warning is enough."""
     without = [c.name for c, n in zip(legend.each(), counts, strict=True) if n[VALIDATION] == 0]
     if 2 * len(without) > len(legend):
         raise LabelError(
@@ -215,13 +216,13 @@ def _require_validation(counts: Int64, legend: Legend, gap: int) -> None:
 
 @dataclass(frozen=True)
 class _Goal:
-    """What a good split is: each class has its share of every part."""
+    """The aim of a split: each class has its share of every part."""
 
     totals: Float64
     shares: Float64
 
     def score(self, counts: NDArray[Any]) -> Float64:
-        """At most about 0, lower the more is missing; ``counts`` is ``(…, classes, 3)``."""
+        """Score of splits with ``counts`` ``(…, classes, 3)``: at most about 0, lower the more is missing."""
         needed = np.array([max(1, n) for n in MIN_PART_PIXELS])
         weight = np.array([5.0, 1.0, 5.0])
         missing = (np.maximum(0, needed - counts) / needed * weight).sum(axis=(-2, -1))
@@ -235,8 +236,8 @@ class _Goal:
 class _Layout:
     """Blocks of one size and offset, and the labelled pixels in them.
 
-    Pixels of one block and class that lie near the same neighbouring blocks share their fate
-    under any assignment; they are counted as a group, so that thousands of assignments can be judged.
+    Pixels of one block and class that lie near the same neighbouring blocks are kept or dropped together
+    under any assignment. They are counted as a group, so that thousands of assignments can be judged.
     """
 
     size: int
@@ -281,8 +282,8 @@ class _Layout:
     def counts(self, parts: NDArray[np.int8], n_classes: int) -> Float64:
         """Pixels left of each class in each part, ``(…, classes, 3)`` for assignments ``(…, blocks)``.
 
-        A pixel gives way to a neighbouring block of a higher part. (Slightly pessimistic: that block's
-        pixel may itself have given way to a third.)
+        A pixel near a neighbouring block of a higher part counts as dropped. This is slightly pessimistic:
+        the pixels of that block may themselves have been dropped because of a third block.
         """
         own = parts[..., self.group_block]
         stays = (parts[..., self.group_near] <= own[..., None]).all(axis=-1)
@@ -316,7 +317,7 @@ def _draw(
 def _improve(
     layout: _Layout, parts: NDArray[np.int8], goal: _Goal, rng: np.random.Generator
 ) -> tuple[float, _Layout, NDArray[np.int8]]:
-    """Move single blocks to another part as long as it helps."""
+    """Move single blocks to another part as long as the score rises."""
     parts = parts.copy()
     n_classes = goal.totals.size
     score = float(goal.score(layout.counts(parts, n_classes)))
@@ -342,7 +343,7 @@ def near(
     other_cols: Int64,
     distance: int,
 ) -> Bool:
-    """Which of the first pixels have one of the others closer than ``distance`` (Chebyshev)."""
+    """Which of the first pixels have one of the others closer than ``distance`` (Chebyshev), bool (n,)."""
     reach = distance - 1
     result = np.zeros(rows.size, bool)
     for tile in _tiles(rows, cols, other_rows, other_cols, reach):
@@ -360,7 +361,7 @@ def _near_codes(
     offset: tuple[int, int],
     gap: int,
 ) -> Int64:
-    """Bit k of a pixel's code: neighbouring block k has a labelled pixel within the gap."""
+    """Code of every pixel, (n,): bit k is set if neighbouring block k has a labelled pixel within the gap."""
     reach = gap - 1
     code = np.zeros(rows.size, np.int64)
     for tile in _tiles(rows, cols, rows, cols, reach):
@@ -380,7 +381,7 @@ def _near_codes(
 
 @dataclass(frozen=True)
 class _Tile:
-    """Some pixels, and a summed-area table of the others around them."""
+    """Some of the first pixels, and a summed-area table of the other pixels around them."""
 
     members: Int64
     top: int
@@ -388,7 +389,7 @@ class _Tile:
     area: Int32
 
     def any_in(self, r0: Int64, r1: Int64, c0: Int64, c1: Int64) -> Bool:
-        """Whether boxes (both ends included, may be empty) hold one of the others."""
+        """Whether boxes hold one of the other pixels; both ends are included, a box may be empty."""
         filled = (r1 >= r0) & (c1 >= c0)
         a, b = np.where(filled, r0 - self.top, 0), np.where(filled, r1 + 1 - self.top, 0)
         c, d = np.where(filled, c0 - self.left, 0), np.where(filled, c1 + 1 - self.left, 0)
@@ -403,7 +404,7 @@ def _tiles(
     other_cols: Int64,
     reach: int,
 ) -> Iterator[_Tile]:
-    """Tiles with a margin of ``reach``: memory follows the tile size, not the scene's."""
+    """Tiles with a margin of ``reach``: memory grows with the tile, not with the scene."""
     tile = 512
     side = tile + 2 * reach
     by_row = np.argsort(other_rows, kind="stable")

@@ -1,7 +1,8 @@
 """Classify a scene: from two image files to the finished products.
 
-The route: :func:`plan_map` opens the pair, chooses the model, measures the shift and decides everything
-else; the blocks of the plan are computed and written as they come; :func:`_finish` completes the files.
+:func:`plan_map` opens the pair, chooses the model, measures the shift and decides everything else.
+:func:`_write_map` computes the blocks of the plan and writes each one at once. :func:`_finish` writes the
+report.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class ClassifyRequest:
     model:
         A bundled model's name, a bundle's path, or a loaded bundle; ``None`` for the one that fits.
     radiometry:
-        Whose statistics values are normalised with.
+        Source of the statistics that values are normalised with: the model's card or the scene.
     engine:
         How to compute.
     aoi:
@@ -84,7 +85,7 @@ class ClassifyRequest:
     overwrite: bool = False
 
     def check(self) -> None:
-        """Refuse what can be refused without opening a file.
+        """Check everything that can be checked without opening a file.
 
         Raises
         ------
@@ -140,53 +141,56 @@ def classify(
     ms, pan:
         The image pair.
     output:
-        Class raster, a ``.tif``. Beside it appear a QGIS style (``.qml``), the class names
-        (``.tif.aux.xml``) and the run report (``.json``).
+        Class raster, a ``.tif``. A QGIS style (``.qml``), the class names (``.tif.aux.xml``) and the run
+        report (``.json``) are written next to it.
     model:
         A bundled model's name, a bundle's path, or a loaded bundle; by default the bundled model whose
         card fits the scene.
     vectors:
-        Polygon file, its format by extension; by default a GeoPackage beside the raster, ``False`` for none.
+        Polygon file; its extension decides the format. By default a GeoPackage next to the raster, ``False``
+        for none.
     confidence:
         Raster for the probability of each pixel's class; by default none is kept.
     aoi:
         Vector file with polygons: only pixels whose centre lies inside are classified, and the map is cut
         to their bounding box.
     min_area_m2:
-        Polygons smaller than this, in m², are merged into their neighbours (the raster is left alone).
+        Polygons smaller than this, in m², are merged into their neighbours; the raster stays as it is.
     bands:
-        Which MS band is which: the model's name → number in the file, from 1, or name there. What is not
-        said is found by name and colour, see :mod:`das2f_map.scene.bands`.
+        MS bands of the model: name in the model → number in the file, from 1, or name in the file. Bands that
+        are not given are found by name and colour, see :mod:`das2f_map.scene.bands`.
     nodata:
-        Value of undeclared invalid pixels, of both files; in MS where all bands that are used have it.
+        Nodata value that the files do not declare, for both. An MS pixel is invalid if all bands in use have
+        it.
     mask:
-        Pixels that are not to be classified: a vector or raster file, or a :class:`MaskFile`.
+        Pixels to leave out: a vector or raster file, or a :class:`MaskFile`.
     radiometry:
         Normalise with the statistics of the ``model``'s card, or with those of the ``scene``, taken once
         from a sample of all of it.
     coregistration, max_shift:
-        What to do about a shift between the contents of the images, and PAN pixels over which they are
-        refused; see :func:`das2f_map.scene.registration.coregister`.
+        Treatment of a shift between the contents of the images, and the largest shift that is accepted, in
+        PAN pixels; see :func:`das2f_map.scene.registration.coregister`.
     engine, device, precision:
         ``auto``, ``shared``, ``patch`` or ``onnx``; ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto``,
-        ``fp32``, ``bf16`` or ``fp16``. What ``auto`` came to stands in the report.
+        ``fp32``, ``bf16`` or ``fp16``. The report names the engine, device and precision that were used.
     batch_size:
-        Patches at a time; by default what suits the engine.
+        Patches at a time; by default as many as suit the engine.
     force:
-        Take MS : PAN ratios under 1.5 or over 8.
+        Accept MS : PAN ratios under 1.5 or over 8.
     overwrite:
         Replace existing outputs.
     progress:
-        Told how the work goes on.
+        Receives the progress of the work.
 
     Returns
     -------
-    The run report, which also stands in the JSON file.
+    The run report; the JSON file holds the same.
 
     Raises
     ------
     InputError, ModelError, OutputError, DeviceError
-        See their own words. Nothing is left behind then.
+        The images, the model, an output or the device cannot be used; the message says why. No new file is
+        left then.
     """
     output = Path(output)
     vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
@@ -218,7 +222,7 @@ def classify(
 
 
 def run_classification(request: ClassifyRequest, progress: Progress = silent) -> RunReport:
-    """Plan a map, compute its blocks, finish its files; see :func:`classify`."""
+    """Plan a map, compute its blocks, finish its files; returns and raises as :func:`classify` does."""
     timings = Timings()
     request.check()
     with (
@@ -236,7 +240,7 @@ def run_classification(request: ClassifyRequest, progress: Progress = silent) ->
 
 @dataclass(frozen=True, eq=False)
 class PlannedMap:
-    """A plan, with its files open and the findings that the report quotes.
+    """A plan, with its files open and the findings that go into the report.
 
     Attributes
     ----------
@@ -245,11 +249,11 @@ class PlannedMap:
     classifier:
         Computes its blocks in this process.
     staged:
-        Its files until the run is over.
+        Temporary paths of the outputs until the run is over.
     coregistration:
         The shift that was found, and its treatment.
     warnings:
-        A user of the map should know these, a sentence each.
+        Sentences that a user of the map should know.
     """
 
     plan: ClassifyPlan

@@ -1,4 +1,4 @@
-"""Will this pair work? `das2f-map inspect` answers from samples and a short trial."""
+"""Inspect a pair of images: samples and a short trial tell whether it can be classified."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from das2f_map.scene.spread import spread_blocks
 from das2f_map.scene.survey import Survey, survey_scene, thumbnail
 
 _SAMPLE = 150_000
-"""MS pixels that are looked at in a large scene."""
+"""MS pixels of the sample in a large scene."""
 
 _BLOCK = 64
 """MS pixels a side of the largest block of the trial."""
 
 _TRIAL_S = 1.5
-"""Seconds that a trial of the engine may take, about."""
+"""Approximate limit of the engine's trial, in seconds."""
 
 
 def inspect_pair(
@@ -62,9 +62,9 @@ def inspect_pair(
     force: bool = False,
     overwrite: bool = False,
 ) -> Inspection:
-    """Look at a pair of images and say whether it can be classified, with what and in what time.
+    """Findings on a pair of images: whether it can be classified, with which model and in what time.
 
-    Large scenes are sampled; nothing is read as a whole.
+    Large scenes are sampled, not read as a whole.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def inspect_pair(
     output:
         PNG to draw MS and PAN into, with nodata and mask.
     model:
-        Held against the scene beside the bundled ones, and tried.
+        Model to compare with the scene, in addition to the bundled ones, and to use for the trial.
     bands, nodata, mask, device, force:
         As in :func:`das2f_map.classify`.
     overwrite:
@@ -85,7 +85,7 @@ def inspect_pair(
         The pair cannot be used at all, the model cannot be read, or the picture cannot be written.
     """
     request = PairRequest.of(ms, pan, bands=bands, nodata=nodata, mask=mask, force=force)
-    resolve_device(device)  # an error now, not after all else is done
+    resolve_device(device)  # raises for a bad name before the long work starts
     if output is not None and Path(output).suffix.lower() != ".png":
         raise OutputError(f"output {output} is not a PNG", "give it the extension .png")
     own = load_model(model) if isinstance(model, (str, Path)) else model
@@ -97,7 +97,7 @@ def inspect_pair(
         tried = model_to_try(views, fits, own)
         used = pair if tried is None else views.pair_for(tried.card)
         survey = surveys.of(used)
-        trial = _tried(tried, used, survey, device)
+        trial = _trial_run(tried, used, survey, device)
         if picture is not None:
             with writing(picture):
                 draw_quicklook(picture, thumbnail(used), true_colour(used.bands), pair.ms_path, pair.pan_path)
@@ -132,7 +132,7 @@ class _Surveys:
         self._known: dict[tuple[int, ...], Survey] = {}
 
     def of(self, pair: ScenePair) -> Survey:
-        """The survey of a pair with these bands; the scene is read once for them."""
+        """The survey of a pair; the scene is read once for each choice of bands."""
         numbers = tuple(b.number for b in pair.bands)
         if numbers not in self._known:
             self._known[numbers] = survey_scene(pair, max_pixels=_SAMPLE)
@@ -148,23 +148,23 @@ class _Surveys:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A trial run of a model: its estimate, or why it failed; neither if none was made."""
+    """A trial run of a model: its estimate, or the reason of its failure; neither if there was no trial."""
 
     estimate: Estimate | None = None
     failed: str | None = None
 
 
-def _tried(bundle: ModelBundle | None, pair: ScenePair, survey: Survey, device: str) -> _Trial:
+def _trial_run(bundle: ModelBundle | None, pair: ScenePair, survey: Survey, device: str) -> _Trial:
     if bundle is None or survey.sample is None:
         return _Trial()
     try:
         return _Trial(estimate=_estimate(bundle, pair, survey, device))
-    except Das2fMapError as error:  # `classify` would fail the same way, which the verdict says
+    except Das2fMapError as error:  # `classify` would fail the same way, and the verdict says so
         return _Trial(failed=f"a trial run of model {bundle.card.name} failed: {error.message}")
 
 
 def _estimate(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str) -> Estimate | None:
-    """Classify a little and go by that."""
+    """An estimate from classifying a small part of the scene; ``None`` if no part has enough valid pixels."""
     engine = make_engine(bundle, EngineChoice(device=device))
     window = pair.grids.ms.window
     part = next(
@@ -180,7 +180,8 @@ def _estimate(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str)
     card = bundle.card
     classifier = BlockClassifier(ModelInput(pair, card.normalisation, card.patch), engine, card.legend)
     rate, done, seconds = 0.0, 0, 0.0
-    # Small first: engines that share work between pixels show their pace on a whole block only.
+    # Small parts come first to limit the time. An engine that shares work between pixels reaches its full
+    # speed on a whole block only.
     for side in (8, 24, _BLOCK):
         small = Window(part.row, part.col, min(side, part.height), min(side, part.width))
         if done and seconds / done * small.height * small.width > _TRIAL_S:
@@ -215,7 +216,7 @@ def _peak_memory_mb() -> float:
 class _AsClassified:
     """A pair as `classify` would read it by default.
 
-    ``shift`` is ``None`` if nothing could be measured for want of valid pixels; ``warnings`` are about it.
+    ``shift`` is ``None`` if the sample has no valid pixel; ``warnings`` are about the shift.
     """
 
     pair: ScenePair
@@ -236,8 +237,8 @@ def _advice(
     request: PairRequest, pair: ScenePair, survey: Survey, fits: list[ModelFit], own: ModelBundle | None
 ) -> tuple[str, str]:
     """A sentence on whether the pair can be classified, and the command to type next."""
-    files, said = shlex.join([pair.ms_path, pair.pan_path]), _said(request)
-    train = f"das2f-map train {files} --labels labels.gpkg -o my-model{said}"
+    files, options = shlex.join([pair.ms_path, pair.pan_path]), _options_again(request)
+    train = f"das2f-map train {files} --labels labels.gpkg -o my-model{options}"
     classify = f"das2f-map classify {files} -o landcover.tif"
     if survey.sample is None:
         looked = f"in the {survey.pixels:,} pixels looked at"
@@ -246,37 +247,37 @@ def _advice(
     if unnamed is not None:
         numbers = ",".join(f"{name}=N" for name in unnamed)
         verdict = "the bands' names do not tell which is which: say it, number by number"
-        return verdict, f"das2f-map inspect {files} --bands {numbers}{said}"
+        return verdict, f"das2f-map inspect {files} --bands {numbers}{options}"
     if own is not None:
         named = f"--model {shlex.quote(str(own.path or own.card.name))}"
         verdict = f"model {own.card.name} fits" if fits[0].fits else f"model {own.card.name} does not fit"
-        return verdict, train if fits[0].bands is None else f"{classify} {named}{said}"
+        return verdict, train if fits[0].bands is None else f"{classify} {named}{options}"
     good = [f.name for f in fits if f.fits]
     if good:
-        return f"model {good[0]} fits", f"{classify}{said}"
+        return f"model {good[0]} fits", f"{classify}{options}"
     near = [f.name for f in fits if f.fits_rescaled]
     if near:
         verdict = f"model {near[0]} fits but for the values, which may be in another unit"
-        return verdict, f"{classify}{said} --radiometry scene"
+        return verdict, f"{classify}{options} --radiometry scene"
     return "no bundled model fits: train one on labels of this kind of scene", train
 
 
 def _with_shift(verdict: str, command: str, request: PairRequest, shift: ShiftFinding) -> tuple[str, str]:
-    """Verdict and next command in the light of the shift."""
+    """Verdict and next command, changed if the shift is too large or not known."""
     if shift.action == "refuse" and shift.length is not None:
-        files, said = shlex.join([request.ms, request.pan]), _said(request, bands=False)
+        files, options = shlex.join([request.ms, request.pan]), _options_again(request, bands=False)
         return (
             f"PAN lies {shift.length:.1f} PAN pixels from MS, which is too far: classify and train stop. "
             "Check that the files belong together",
-            f"das2f-map align {files}{said} --max-shift {math.ceil(shift.length + 0.5)}",
+            f"das2f-map align {files}{options} --max-shift {math.ceil(shift.length + 0.5)}",
         )
     if shift.verdict != "agree":
         return f"{verdict}; whether MS and PAN show the same at the same place is not known", command
     return verdict, command
 
 
-def _said(request: PairRequest, *, bands: bool = True) -> str:
-    """Options of this run that the next one needs as well, to be pasted into a shell."""
+def _options_again(request: PairRequest, *, bands: bool = True) -> str:
+    """Options of this run that the next command needs too, quoted for a shell."""
     words: list[str] = []
     if request.bands and bands:
         words += ["--bands", ",".join(f"{role}={band}" for role, band in request.bands)]

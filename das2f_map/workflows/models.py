@@ -1,4 +1,4 @@
-"""The models that are there: a list, a card, a bundle loaded."""
+"""List the bundled models, read a model's card, load a bundle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ModelEntry(BaseModel):
 
     @classmethod
     def of(cls, name: str, path: Path, card: ModelCard) -> ModelEntry:
-        """The entry of a bundle, by the name that it is found by."""
+        """The entry of a bundle under the name that users find it by."""
         return cls(
             name=name,
             description=card.description,

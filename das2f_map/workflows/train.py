@@ -4,8 +4,8 @@ Four steps. :func:`~das2f_map.training.prepare.prepare` reads scene and labels a
 by spatial blocks. The loop trains on the training part and chooses the epoch by the validation part. Accuracy
 is measured once, on the test part, which takes part in no choice. The bundle is written.
 
-While it runs, its state lies in ``<output>.training`` beside the bundle; that folder goes away
-when training is complete, and is what ``resume`` continues from.
+During training, its state lies in the folder ``<output>.training`` next to the bundle. ``resume`` continues
+from that folder, and a complete training removes it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ log = logging.getLogger(__name__)
 class TrainingResult:
     """A finished training.
 
-    ``interrupted`` tells that it ended early on request; the bundle then holds the best epoch so far,
-    and ``resume`` can continue.
+    ``interrupted`` is true if the user ended it early. The bundle then holds the best epoch so far, and
+    ``resume`` can continue.
     """
 
     folder: Path
@@ -127,36 +127,37 @@ def train(
     class_field, skip_classes:
         Attribute with the class; classes to leave out.
     bands:
-        MS bands to use, in this order: name in the model card → number in the file, from 1, or name there.
-        By default all but alpha, under the file's names for them.
+        MS bands to use, in this order: name in the model card → number in the file, from 1, or name in the
+        file. By default all bands except alpha, under their names in the file.
     nodata:
-        Value of undeclared invalid pixels, of both files; in MS where all bands that are used have it.
+        Nodata value that the files do not declare, for both. An MS pixel is invalid if all bands in use have
+        it.
     mask:
-        Pixels that are not to be learnt from: a vector or raster file, or a :class:`MaskFile`.
+        Pixels to leave out: a vector or raster file, or a :class:`MaskFile`.
     stages:
         Fusion stages, 1 or 2.
     epochs, batch_size, learning_rate, weight_decay, label_smoothing:
-        Of the optimisation: AdamW, warm-up, then a cosine down; ``batch_size`` is for each device. Ranges are
-        in :class:`~das2f_map.training.settings.TrainingSettings`.
+        Settings of the optimisation: AdamW, a warm-up, then a cosine decay. ``batch_size`` holds for each
+        device. The ranges are in :class:`~das2f_map.training.settings.TrainingSettings`.
     device, devices:
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; how many GPUs to share the work.
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; number of GPUs that share the work.
     seed:
-        Decides the split, the initial weights and the order of samples. On the CPU two runs with one
+        Decides the split, the initial weights and the order of samples. On the CPU two runs with the same
         seed give the same weights.
     resume:
         Continue an interrupted training of the same ``output`` and settings.
     samples_per_class:
-        Training patches of every class in an epoch; default: the median class's pixels, within limits that
-        depend on the device.
+        Training patches of each class in an epoch; by default as many as the median class has pixels, within
+        limits that depend on the device.
     name, description, data, licence:
-        For the model card; ``name`` defaults to the folder's name, ``data`` to the file names.
+        Texts of the model card; ``name`` defaults to the folder's name, ``data`` to the file names.
     overwrite:
         Replace an existing bundle, or an unfinished training of it.
     force:
-        Take image pairs whose pixel size ratio is far from 4.
+        Accept MS : PAN ratios under 1.5 or over 8.
     coregistration, max_shift:
-        What to do about a shift between the contents of the images, and PAN pixels over which they are
-        refused; see :func:`das2f_map.scene.registration.coregister`.
+        Treatment of a shift between the contents of the images, and the largest shift that is accepted, in
+        PAN pixels; see :func:`das2f_map.scene.registration.coregister`.
     network:
         Fields of :class:`NetworkConfig` to change, for experiments.
 
@@ -207,9 +208,9 @@ def train(
 
 
 def run_training(request: TrainRequest, progress: Progress = silent) -> TrainingResult:
-    """Prepare, fit, assess, write; see :func:`train`."""
+    """Prepare, fit, assess, write; returns and raises as :func:`train` does."""
     _require_lightning()
-    # Of several processes on one machine, Lightning starts all but the first by running the program again.
+    # With several processes, Lightning starts all but the first by running the caller's program again.
     helper = int(os.environ.get("LOCAL_RANK", "0")) > 0
     if helper:
         progress = silent
@@ -225,13 +226,13 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         with _explained(work, request.settings):
             outcome = _fit(prepared, work, progress, resume=request.resume)
             if helper:
-                # Lightning started this process by running the caller's program once more.
-                # If this returned, the program would go on, and do all that follows a second time.
+                # This process runs the caller's program a second time. If the function returned here, the
+                # program would repeat everything that it does after training.
                 sys.exit(0)
             net = Das2fNet(prepared.config)
             net.load_state_dict(safetensors.torch.load_file(work / BEST_NAME))
             matrix = _assess(net, prepared, progress)
-        # One layer in place of two says the same in a fortieth of the space.
+        # The folded single layer is equivalent to the two layers and takes a fortieth of the space.
         net.fold_classifier()
         card = _card(request, folder, prepared, net.config, outcome, matrix)
         split, grid = prepared.samples.split, prepared.input.pair.grids.ms
@@ -249,7 +250,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
 
 
 def _fit(prepared: Prepared, work: Path, progress: Progress, *, resume: bool) -> LoopOutcome:
-    """Train a new network; its best weights lie in the working folder afterwards."""
+    """Train a new network; afterwards its best weights are in the working folder."""
     from das2f_map.training.loop import LoopRun, run_loop
 
     run = LoopRun(
@@ -322,18 +323,19 @@ def _card(
 
 def _require_lightning() -> None:
     try:
-        import das2f_map.training.loop  # noqa: F401 - only whether its packages are there
+        import das2f_map.training.loop  # noqa: F401 - only to see whether it can be imported
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "lightning":
             raise
         raise MissingDependencyError(
-            "training needs the package lightning, which is not installed", "pip install 'das2f-map[train]'"
+            "training needs the package lightning, which is not installed",
+            "pip install '.[train]' in the checkout",
         ) from error
 
 
 @contextmanager
 def _explained(work: Path, settings: TrainingSettings) -> Iterator[None]:
-    """Turns what a user can mend into errors that say how; a state without a whole epoch is removed."""
+    """Turn a lack of memory or disk space into a clear error; remove a state without a whole epoch."""
     try:
         yield
     except (MemoryError, OSError, RuntimeError, safetensors.SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Model bundles on disk: what is written is read back, and what is damaged is said."""
+"""Model bundles on disk: they are read back as written, and errors name the damage."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_weights_must_belong_to_the_card(tmp_path: Path) -> None:
 
 
 def test_building_a_network_leaves_torchs_compiler_alone(tmp_path: Path) -> None:
-    """Torch's compiler takes two seconds to import, of the four of a small scene's whole command."""
+    """Importing torch's compiler takes two of the four seconds of the whole command on a small scene."""
     tiny_bundle(tmp_path)
     program = (
         "import sys; from das2f_map.bundle.files import load_bundle;"
@@ -225,7 +225,7 @@ def test_unknown_names_get_a_suggestion(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_bundled_models_are_sound() -> None:
-    """What ships must load, say what it is, and carry its own accuracy."""
+    """Every model that ships must load, describe itself, and carry its accuracy."""
     assert bundled_models(), "at least one model ships with the package"
     for path in bundled_models().values():
         bundle = load_bundle(path)

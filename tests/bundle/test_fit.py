@@ -47,7 +47,7 @@ def test_a_card_fits_its_own_scene_and_says_why_it_does_not_fit_others() -> None
 
 
 def test_bands_in_another_order_give_the_same_map(tmp_path: Path) -> None:
-    """B, G, R, NIR; then the same bands in another order among others; byte for byte the same map."""
+    """B, G, R, NIR, then the same bands in another order and among others give the same map byte for byte."""
     bundle = tiny_bundle(tmp_path / "m", patch=8)
     plain, turned, marked = (tmp_path / n for n in ("plain", "turned", "marked"))
     for folder in (plain, turned, marked):
@@ -111,7 +111,7 @@ def test_bands_in_another_order_give_the_same_map(tmp_path: Path) -> None:
 
 
 def test_training_names_and_orders_bands(tmp_path: Path) -> None:
-    """What `train` calls its bands is what `classify` looks for."""
+    """`classify` looks for the band names that `train` wrote."""
     ms, pan = make_pair(tmp_path, ms_shape=(20, 24), names=("B4", "B3", "B2", "B8"))
     with open_pair(ms, pan) as scene:
         assert scene.ms_band_names == ("red", "green", "blue", "nir")
@@ -122,7 +122,7 @@ def test_training_names_and_orders_bands(tmp_path: Path) -> None:
 
 
 def test_choice_maps_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled model is held against the bands it would get, not against the first ones."""
+    """The bundled model is compared with the bands that it would use, not with the first ones."""
     bundle = tiny_bundle(tmp_path / "m", "fit")
     card = bundle.card.model_copy(
         update={
@@ -165,7 +165,7 @@ def test_choice_takes_the_fitting_bundled_model(tmp_path: Path, monkeypatch: pyt
 
 
 def test_shape_is_compared_where_the_scene_has_statistics_of_its_own() -> None:
-    """A model of skewed values, none far below the mean; the same shape in other units is no news."""
+    """A model of skewed values, none far below the mean; the same shape in other units gives no caution."""
     rng = np.random.default_rng(0)
     skewed = rng.exponential(size=200_000)
 
@@ -203,7 +203,7 @@ def test_shape_is_compared_where_the_scene_has_statistics_of_its_own() -> None:
 
 
 def test_values_outside_what_the_model_has_seen(tmp_path: Path) -> None:
-    """A third of the scene far brighter than the card's range: told with the figure, not refused."""
+    """A third of the scene is far brighter than the card's range: a caution gives the share, no refusal."""
     card = tiny_card()
     low, high = card.pan_band.p01, card.pan_band.p99
     rng = np.random.default_rng(0)
@@ -215,7 +215,7 @@ def test_values_outside_what_the_model_has_seen(tmp_path: Path) -> None:
     assert cautions(card, scene) == [
         "band nir: 33 % of the scene's values are well outside the 1000 to 4000 it was trained on"
     ]
-    # Just beyond the 99th percentile is not worth a word: a tenth of the range is margin.
+    # Values just beyond the 99th percentile give no caution: a tenth of the range is margin.
     ms[3, :1000] = high + 0.09 * (high - low)
     sample = SceneSample(sample.names, ms.astype("f4"), sample.pan)
     assert cautions(card, SceneTraits(8.0, 4.0, sample.statistics(), sample)) == []
@@ -238,7 +238,7 @@ RADIOMETRY = {
 def test_values_of_any_type_and_unit(kind: str, tmp_path: Path) -> None:
     """A scene in other units, with the card in these units or with the scene's own statistics: the same map.
 
-    Values are rounded in some types, so all but a few pixels on the border between two classes.
+    Some types round the values, so a few pixels on the border between two classes may differ.
     """
     dtype, gain, offset = RADIOMETRY[kind]
     bundle = tiny_bundle(tmp_path / "m", patch=8)

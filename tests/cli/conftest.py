@@ -1,4 +1,4 @@
-"""The command as a fixture, and one small scene with a small model for all of these tests."""
+"""Fixtures for all tests of the command line: the command, and one small scene with a small model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiny import tiny_bundle
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """The command in this process; logging is put back afterwards."""
+    """Runs the command in this process; the logging setup is restored afterwards."""
     root, own = logging.getLogger(), logging.getLogger("das2f_map")
     handlers, levels = root.handlers[:], (root.level, own.level)
     yield in_process(capsys, monkeypatch)

@@ -117,7 +117,7 @@ class Files:
         return self.inputs / name
 
     def bundle(self, name: str, change: Callable[[Path], None]) -> Path:
-        """A copy of the model with something done to it."""
+        """A changed copy of the model."""
         shutil.copytree(self.model, self.inputs / name)
         change(self.inputs / name)
         return self.inputs / name
@@ -176,7 +176,7 @@ def _checkpoint(f: Files, content: object) -> Path:
 
 @dataclass(frozen=True)
 class Case:
-    """What is wrong; the command; the exit code; what the error and the hint must say."""
+    """A fault: its name, the command, the exit code, and words that error and hint must contain."""
 
     name: str
     command: Callable[[Files], Arguments]
@@ -605,7 +605,7 @@ def _two_fields(f: Files) -> Path:
 
 
 def check(outcome: Outcome, code: int, says: tuple[str, ...], hints: str = "") -> None:
-    """One error line that says it all, perhaps a hint, no result, no traceback."""
+    """Check that there is one error line, at most one hint, no result and no traceback."""
     assert outcome.code == code, outcome.err
     assert len(outcome.errors) == 1, outcome.err
     assert len(outcome.hints) <= 1, outcome.err
@@ -615,7 +615,7 @@ def check(outcome: Outcome, code: int, says: tuple[str, ...], hints: str = "") -
     assert "Traceback" not in outcome.err
     assert not outcome.errors[0].startswith("error: unexpected"), outcome.err
     assert outcome.out == ""
-    # Nothing comes after: the last thing on the screen is what to do.
+    # The hint is the last line on the screen.
     assert outcome.err.splitlines()[-1] in (outcome.errors + outcome.hints)
 
 
@@ -772,7 +772,7 @@ def test_packages_that_are_not_installed(
     monkeypatch.delitem(sys.modules, "das2f_map.training.loop", raising=False)
     monkeypatch.delattr("das2f_map.training.loop", raising=False)
     outcome = run(*train(files, labels))
-    check(outcome, MISSING, ("lightning", "not installed"), "pip install 'das2f-map[train]'")
+    check(outcome, MISSING, ("lightning", "not installed"), "pip install '.[train]' in the checkout")
     assert listing(tmp_path) == before
 
 
@@ -781,7 +781,7 @@ def test_packages_that_are_not_installed(
 
 @pytest.fixture
 def unwritable(tmp_path: Path) -> Iterator[Path]:
-    """A folder nobody can write into; root is kept out of a folder by nothing but the kernel's own."""
+    """A folder nobody can write into. Permissions do not stop root, so root gets a folder of the kernel."""
     if os.geteuid() == 0:
         yield Path("/sys")
         return
@@ -829,7 +829,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 @pytest.mark.parametrize("kib", [4, 16, 64, 128])
 def test_full_disk(kib: int, files: Files, run: Run, tiny_disk: Callable[[int], Path]) -> None:
-    """However far it gets: until the raster, its overviews, or the polygons."""
+    """The disk fills up while the raster, its overviews or the polygons are written."""
     disk = tiny_disk(kib)
     check(
         run(*classify(files, "-o", disk / "map.tif")),
@@ -842,7 +842,7 @@ def test_full_disk(kib: int, files: Files, run: Run, tiny_disk: Callable[[int], 
 
 @pytest.mark.parametrize("kib", [16, 128])
 def test_full_disk_says_one_line(kib: int, files: Files, tiny_disk: Callable[[int], Path]) -> None:
-    """Of everything on standard error, what C libraries write there by themselves included."""
+    """Standard error holds the error and the hint alone: no line that a C library writes there."""
     disk = tiny_disk(kib)
     outcome = subprocess_run("-q", *classify(files, "-o", disk / "map.tif"))
     assert outcome.code == OUTPUT
@@ -981,7 +981,7 @@ def test_existing_bundles_are_kept(files: Files, run: Run, tmp_path: Path) -> No
 
 
 def test_overwrite_is_for_bundles_only(files: Files, run: Run, tmp_path: Path) -> None:
-    """A folder of something else stays, whatever is said."""
+    """A folder with other content stays, with or without --overwrite."""
     checkpoint = _checkpoint(files, published_state_dict(1))
     before = listing(tmp_path)
     for command in (imported(files, checkpoint), train(files, files.ms)):

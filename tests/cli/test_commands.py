@@ -229,7 +229,7 @@ def test_overwrite_replaces_everything(run: Run, scene, model: Path, tmp_path: P
 
 
 def test_evaluate(run: Run, scene, model: Path, tmp_path: Path) -> None:
-    """Against a box of 40 pixels, the figures follow from the map's own pixels."""
+    """The reference is a box of 40 pixels, so that the figures follow from the map's pixels."""
     _classify(run, scene, model, tmp_path, "--no-vectors")
     with rasterio.open(tmp_path / "map.tif") as src:
         classes, transform, crs = src.read(1), src.transform, src.crs
@@ -334,7 +334,7 @@ def test_train(run: Run, tmp_path: Path) -> None:
 
 
 def test_terminals_without_unicode(scene, model: Path, tmp_path: Path) -> None:
-    """What cannot be shown is replaced in tables, and escaped in JSON."""
+    """Characters that the terminal lacks are replaced in tables and escaped in JSON."""
     ascii_only = ENVIRONMENT | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     command = ["classify", *map(str, scene), "--model", str(model), "--no-vectors"]
     for name, more in (("table", ()), ("json-é", ("--json",))):
@@ -384,7 +384,7 @@ def test_inspect(run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
 
 
 def test_a_shift(run: Run, model: Path, tmp_path: Path) -> None:
-    """PAN's content lies 1.5 rows and 1 column further on: corrected, left alone or refused, as asked."""
+    """PAN's content lies 1.5 rows and 1 column further on: corrected, kept or refused, as the options say."""
     ms_grid, pan_grid = pair_grids(ms_shape=(96, 96))
     ground = gaussian_filter(np.random.default_rng(0).normal(size=(400, 400)), 3)
     ground = 2500 + 300 * ground / ground.std()

@@ -1,4 +1,4 @@
-"""Which engine and precision a choice comes to, and what a refusal says."""
+"""The engine and precision for a choice, and the messages of refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
 
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fast: for width 64, bf16 on CUDA. Slow: for all, in fp32. The last one is never automatic."""
+    """`fast` is for width 64, in bf16 on CUDA; `slow` for all in fp32; the last one is never automatic."""
 
     def fast(config: NetworkConfig, device: torch.device, precision: str) -> str:
         if config.width != 64:
@@ -149,7 +149,7 @@ def test_automatic_on_the_cpu_is_the_shared_scan(bundle: ModelBundle) -> None:
 
 
 def test_small_patches_without_kernels_go_one_by_one() -> None:
-    """Where the compiled selective scan is there: it outweighs what little such patches share."""
+    """If the compiled selective scan is there: it saves more than small patches save by sharing."""
     small = NetworkConfig(classes=3, patch_size=8)
     scan = default_backend(CPU, torch.float32, gradients=False).name
     expected = "patch" if scan == "compiled" else "shared"

@@ -43,7 +43,7 @@ def _block(h: int, w: int, bands: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trained_looking(config: NetworkConfig) -> Das2fNet:
-    """Every weight and statistic off its initial value, so that none can be forgotten unseen."""
+    """Every weight and statistic differs from its initial value, so that the test sees a forgotten one."""
     torch.manual_seed(1)
     network = Das2fNet(config).eval()
     with torch.no_grad():
@@ -164,7 +164,7 @@ def test_what_onnx_cannot_do(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def card_without_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CUDA device that PyTorch knows and onnxruntime, the only one installed, does not."""
+    """A CUDA device that PyTorch knows but the installed onnxruntime does not."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))

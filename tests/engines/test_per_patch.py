@@ -115,7 +115,7 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_half_precision_stays_near_and_scans_in_float32(network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autocast on the CPU takes the same route as on CUDA."""
+    """Autocast on the CPU runs the same code as on CUDA."""
     ms, pan = _block(3, 4)
     targets = np.ones((3, 4), bool)
     full = PerPatchEngine(network).logits(ms, pan, targets)

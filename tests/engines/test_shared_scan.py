@@ -1,4 +1,4 @@
-"""The shared-scan engine against the network run on every patch by itself."""
+"""The shared-scan engine against the network run on each patch alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KERNELS_MISSING = compiled.unavailable(NetworkConfig(classes=2), torch.float32)
 
 
 def trained_looking(dtype: torch.dtype, **sizes: int) -> Das2fNet:
-    """Random weights away from every initial value, normalisation statistics too."""
+    """Random weights and normalisation statistics, all different from their initial values."""
     generator = torch.Generator().manual_seed(3)
     torch.manual_seed(3)
     network = Das2fNet(NetworkConfig(**{"classes": 5, "classifier_hidden": 32, **sizes})).double().eval()
@@ -48,7 +48,7 @@ def trained_looking(dtype: torch.dtype, **sizes: int) -> Das2fNet:
 
 
 def block(h: int, w: int, bands: int = 4, seed: int = 0) -> SimpleNamespace:
-    """A block with its halo, with a corner of fill values as nodata leaves it."""
+    """A block with its halo; one corner has constant fill values, as nodata leaves them."""
     rng = np.random.default_rng(seed)
     ms = rng.standard_normal((bands, h + 15, w + 15)).astype(np.float32)
     pan = rng.standard_normal((1, 4 * (h + 15), 4 * (w + 15))).astype(np.float32)
@@ -198,7 +198,7 @@ def test_kernels_agree_with_other_hidden_layers(
 @needs_kernels
 @each_level
 def test_kernels_agree_where_activations_are_large(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hidden values of tens: their GELU, an approximation on an interval, has to go on as 0 and x outside."""
+    """Hidden values of tens: the GELU approximates on an interval, and outside must give 0 and x."""
 
     found: list[torch.Tensor] = []
 
@@ -259,7 +259,7 @@ def test_kernels_can_be_left_out() -> None:
 
 @torch.inference_mode()
 def test_torch_path_stays_on_its_device() -> None:
-    """As on a card without Triton: nothing of it runs on the CPU, nothing is read back in between.
+    """As on a card without Triton: no operation runs on the CPU, and no value is read back in between.
 
     PyTorch's `meta` device stands in for the card. It has no values to read and mixes with no other.
     """
@@ -305,7 +305,7 @@ def test_threads_make_no_difference() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 9])
 def test_torch_scans_are_the_same_for_any_number_of_threads(threads: int) -> None:
-    """Bit by bit, by engines that have computed larger blocks before; the process keeps its threads."""
+    """Bit for bit, also after larger blocks; the process keeps its number of threads."""
     first = SharedScanEngine(trained_looking(torch.float32, **SMALL), kernels=False)._first
     small, large = (
         [torch.from_numpy(v) for v in (scene.ms, scene.pan)] for scene in (block(4, 6), block(9, 7, seed=1))
@@ -329,7 +329,7 @@ def test_torch_scans_are_the_same_for_any_number_of_threads(threads: int) -> Non
 
 @needs_kernels
 def test_more_threads_than_strips_give_the_same_bits() -> None:
-    """Then the kernels' strips are shorter."""
+    """With more threads than strips, the kernels make shorter strips."""
     engine = SharedScanEngine(trained_looking(torch.float32))
     scene = block(19, 10)
     tokens, maps = engine._first.maps(torch.from_numpy(scene.ms), torch.from_numpy(scene.pan))
@@ -382,7 +382,7 @@ def test_one_engine_called_by_several_threads(sizes: dict[str, int]) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's list of mappings")
 def test_memory_of_blocks_is_private_and_given_back() -> None:
-    """Shared mappings have no huge pages, and what is forked would write into them."""
+    """Shared mappings would have no huge pages, and forked processes would write into them."""
 
     def mappings() -> dict[int, str]:
         lines = Path("/proc/self/maps").read_text().splitlines()
@@ -526,7 +526,7 @@ def test_batches_of_a_second_stage_are_halved_first(monkeypatch: pytest.MonkeyPa
 
 @needs_kernels
 def test_kernels_go_on_when_the_machine_gives_no_more() -> None:
-    """Under a limit of memory that takes no thread and no block of the usual size."""
+    """The memory limit leaves no room for a thread or a block of the usual size."""
     resource = pytest.importorskip("resource", reason="needs a Unix's limits")
     if not hasattr(resource, "RLIMIT_AS") or not Path("/proc/self/statm").exists():
         pytest.skip("no limits of memory here")

@@ -1,4 +1,4 @@
-"""Work in threads, also where none can be started."""
+"""Work in threads, and in the caller where no thread can be started."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_errors_are_the_callers() -> None:
 
 
 def test_interrupted_work_has_ended() -> None:
-    """What was begun is finished, as nothing may run in an interpreter that exits; the rest is not begun."""
+    """Begun items are finished, as no thread may run while the interpreter exits; no others begin."""
     running: set[int] = set()
     begun: set[int] = set()
 

@@ -24,7 +24,7 @@ from das2f_map.network.aalf import tokens_to_subtokens
 from das2f_map.network.das2f import StageOutput
 from das2f_map.network.scan_order import scan_order
 
-# What Triton is made for on a GPU, and what the interpreter has time for.
+# Sizes as on a GPU, or small ones that the interpreter has time for.
 PUBLISHED = {"patch_size": 16, "width": 64, "state_size": 24, "dt_rank": 24, "mlp_ratio": 4}
 SMALL = {"patch_size": 8, "width": 64, "state_size": 5, "dt_rank": 6, "mlp_ratio": 4}
 SIZES = PUBLISHED if DEVICE == "cuda" else SMALL
@@ -34,7 +34,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def _network(stages: int) -> Das2fNet:
-    """Random weights away from every initial value, classifier folded, float32."""
+    """A network with random weights, all different from their initial values; classifier folded, float32."""
     torch.manual_seed(5)
     network = Das2fNet(NetworkConfig(classes=5, stages=stages, classifier_hidden=8, **SIZES)).eval()
     with torch.no_grad():
@@ -52,7 +52,7 @@ def _network(stages: int) -> Das2fNet:
 def scan(
     height: int, width: int, x_edge: int, edge: int, dtype: torch.dtype, patch: int = P
 ) -> dict[str, float]:
-    """All four directions of a branch; x and the parameters may be of different modalities."""
+    """All four directions of a branch; x and the parameters may come from different modalities."""
     g = torch.Generator().manual_seed(height)
     features = WIDTH + 4 * (WIDTH + 2 * STATES)
     maps = []
@@ -84,7 +84,7 @@ def scan(
 
 
 def tail(dtype: torch.dtype) -> dict[str, float]:
-    """A branch's tail, with outputs in another order and the other branch taken off."""
+    """A branch's tail, with outputs in another order and the other branch subtracted."""
     g = torch.Generator().manual_seed(0)
     first = FirstStage(_network(1))
     module, skip = first.tails[2], first.skips[2]
@@ -126,7 +126,7 @@ def tail(dtype: torch.dtype) -> dict[str, float]:
 
 
 def fusion(dtype: torch.dtype) -> dict[str, float]:
-    """Fusion and classifier of more patches than a program takes, and not a multiple."""
+    """Fusion and classifier of more patches than a program takes; their number is not a multiple of it."""
     g = torch.Generator().manual_seed(0)
     network = _network(1)
     n = 19
@@ -151,7 +151,7 @@ def _gelu_of(in_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-de
 
 
 def gelu() -> dict[str, float]:
-    """The largest error near 0 and, in parts of the value, far from it."""
+    """The largest error of values within ± 20, and of larger ones as 20 times the relative error."""
     near = torch.linspace(-20, 20, 2**16)
     far = 20 * 1.3 ** torch.linspace(0, 300, 2**9)
     values = torch.cat([near, far, -far]).to(DEVICE)
@@ -168,7 +168,7 @@ def _patch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def whole(dtype: str) -> dict[str, float]:
-    """A block of one output, one stage to the logits and the first of two stages, against the network."""
+    """A block of one output against the network: one stage up to the logits, and the first of two stages."""
     two = _network(2)
     one = _network(1)
     stage = {name: value for name, value in two.state_dict().items() if name in one.state_dict()}

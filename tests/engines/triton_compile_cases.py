@@ -1,4 +1,4 @@
-"""Compiles every Triton kernel for NVIDIA GPUs, which needs none; run by test_triton_kernels.py.
+"""Compiles every Triton kernel for NVIDIA GPUs, without a GPU; run by test_triton_kernels.py.
 
 The interpreter accepts what the compiler does not: types that change within a loop, shapes of products, more
 shared memory than there is.
@@ -52,7 +52,7 @@ KERNELS: dict[str, tuple[Any, dict[str, object], tuple[str, ...]]] = {
 
 
 def compiled(name: str, architecture: int, half: bool) -> dict[str, float]:
-    """The shared memory a kernel takes in parts of what there is, for all its configurations."""
+    """Shared memory that a kernel takes, over the memory there is, for each of its configurations."""
     kernel, constants, halves = KERNELS[name]
     choices = [({}, constants.get("num_warps"))]
     constants = {n: v for n, v in constants.items() if n != "num_warps"}

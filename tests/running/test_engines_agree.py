@@ -93,7 +93,7 @@ def truth(files: tuple[Path, Path, Path], bundle: ModelBundle) -> np.ndarray:
 
 
 def test_nodata_is_where_it_should_be(truth: np.ndarray, bundle: ModelBundle) -> None:
-    """Counted from the holes by hand: invalid or masked targets, and patches invalid by more than half."""
+    """The test finds nodata from the holes: invalid or masked targets, and patches more than half invalid."""
     patch = bundle.card.patch
     before, after = patch.target_index, patch.size - 1 - patch.target_index
     # Each image is reflected at its own scale.

@@ -1,4 +1,4 @@
-"""A plan that is sent elsewhere computes the same blocks."""
+"""A plan that is sent to another process computes the same blocks."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PATIENCE = 60  # seconds; never waited for unless something is broken
 
 
 class Slow:
-    """Work of which the second item lasts until it is told to end; knows what was begun and what runs."""
+    """Work whose second item lasts until the test ends it; it records the items begun and running."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -47,7 +47,7 @@ class Slow:
 
 @contextmanager
 def interrupts(*times: float, last: threading.Event) -> Iterator[None]:
-    """Interrupts, numbered, after as many seconds; ``last`` set with the last; none once it is left."""
+    """Send numbered interrupts after the given seconds, none after the block; the last one sets ``last``."""
     waits = iter(np.diff((0, *times)).tolist())
     count = 0
 
@@ -116,7 +116,7 @@ def test_nothing_runs_on_after_it_was_left() -> None:
 
 
 def test_nothing_runs_on_after_an_interrupt() -> None:
-    """It comes while the second is waited for and the third is queued, which is not begun then."""
+    """It comes during the wait for the second item; the third is queued and must not begin."""
     work = Slow()
     results = one_ahead(work, range(9))
     next(results)
@@ -164,7 +164,7 @@ dropped.set()
 
 
 def test_one_collected_in_its_own_thread_does_not_wait_for_itself() -> None:
-    """As part of a cycle that nobody closed; the interpreter ends all the same."""
+    """A generator in a reference cycle that nobody closed is collected; the interpreter still ends."""
     ended = subprocess.run(
         [sys.executable, "-c", COLLECTED], capture_output=True, text=True, timeout=PATIENCE
     )
@@ -172,7 +172,7 @@ def test_one_collected_in_its_own_thread_does_not_wait_for_itself() -> None:
 
 
 def test_an_error_of_the_options_comes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they are undone, when there is a result already."""
+    """The error is raised while the options are undone, when there is a result already."""
 
     class Failing(rasterio.Env):
         def __exit__(self, *_: object) -> None:
@@ -219,7 +219,7 @@ except KeyboardInterrupt:
 
 
 def test_files_are_closed_after_the_last_read_however_often_it_is_interrupted() -> None:
-    """And the interpreter ends, though one of them has never been left."""
+    """The interpreter ends too, though one of the generators is never closed."""
     ended = subprocess.run(
         [sys.executable, "-c", STOPPED_TWICE], capture_output=True, text=True, timeout=PATIENCE
     )
@@ -246,7 +246,7 @@ def test_without_a_thread_the_caller_makes_them(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_interrupt_while_blocks_are_left_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not printed and forgotten, as is what ends a generator that is dropped."""
+    """Python would print and drop an exception that ends a generator collected as garbage."""
 
     def interrupted(work: Callable[..., object], parts: Iterator[Window]) -> Iterator[object]:
         try:
@@ -282,7 +282,7 @@ def test_options_of_gdal_hold_there_too() -> None:
 
 
 def test_credentials_of_the_caller_hold_there_too() -> None:
-    """A session puts them among the options, though rasterio takes them from nobody else."""
+    """A session puts credentials among the options; rasterio refuses them from anybody else."""
     with rasterio.Env():
         rasterio.env.setenv(AWS_ACCESS_KEY_ID="an id", AWS_SECRET_ACCESS_KEY="a secret")
         found = list(one_ahead(_env.get_gdal_config, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]))

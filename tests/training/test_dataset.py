@@ -1,4 +1,4 @@
-"""Patches against plain slicing; turns keep the target at its place; sampling is balanced and repeatable."""
+"""Patches against plain slicing; turns keep the target in its place; batches are balanced and repeatable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
 
 
 def raw(pair: ScenePair) -> ModelInput:
-    """A pair with its values as they are."""
+    """A pair whose values are not normalised."""
     return ModelInput(pair, Normalisation((RAW,) * 4, RAW), PatchGeometry())
 
 
@@ -93,7 +93,7 @@ def test_only_blocks_with_labels_are_read_once_each(
 
 
 def test_nodata_as_in_classify(tmp_path: Path) -> None:
-    """The same pixels are targets, and their patches are the same, as where a map is made."""
+    """Targets and their patches are the same as for a map."""
     paths = make_pair(
         tmp_path,
         ms_shape=(80, 70),
@@ -150,7 +150,7 @@ RESAMPLED = {
 def test_patches_at_reach_share_no_pixel_of_the_files(
     kind: str, axis: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines of the files are changed one by one: none may change what patches of two parts are cut from."""
+    """The test changes the lines of the files one by one; none may change the patches of two parts."""
     with open_pair(*make_pair(tmp_path, ms_shape=(64, 64), **RESAMPLED[kind])) as pair:
         assert kind.startswith(pair.strategy)
         reader = PatchReader(raw(pair))
@@ -170,7 +170,7 @@ def test_patches_at_reach_share_no_pixel_of_the_files(
         monkeypatch.setattr(RasterSource, "read", read)
 
         def squares(start: int) -> list[NDArray[np.float32]]:
-            """All that turned patches of a target can come from; the narrow side suffices across the axis."""
+            """All pixels that turned patches of a target can come from; one pixel wide across the axis."""
             window = Window(start, 30, 17, 1) if axis == 0 else Window(30, start, 1, 17)
             block = pair.read_block(window, 0, 0)
             return [block.ms, block.pan]
@@ -188,7 +188,7 @@ def test_patches_at_reach_share_no_pixel_of_the_files(
         here = draws_on(10)
         assert here
         assert not here & draws_on(10 + reader.reach)
-        # Without what resampling adds, they would share some.
+        # At a distance without the support of resampling, they would share pixels.
         assert here & draws_on(10 + 17)
         assert here & draws_on(10 + reader.reach - 2)
 

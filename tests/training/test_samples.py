@@ -1,4 +1,4 @@
-"""How many patches of a class an epoch draws where nobody says so."""
+"""The default number of patches of a class in an epoch."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_gap_is_kept_and_every_class_is_in_every_part(
 
 
 def test_patches_of_different_parts_share_no_pixel() -> None:
-    """The same by painting: a pixel of the scene is seen by patches of one part at most, turned or not."""
+    """The test paints the patches: a pixel is in patches of one part at most, turned or not."""
     labels = table(patches(150, 150, 50, 8, 3, 3))
     split = split_labels(labels, grid(150, 150), gap=GAP, seed=2)
     seen = np.zeros((3, 150 + 16, 150 + 16), bool)
@@ -132,7 +132,7 @@ def test_two_places_leave_nothing_to_validate_on() -> None:
         with pytest.raises(LabelError, match=r"no validation pixels.*'c0', 'c1'") as caught:
             split_labels(table(classes), grid(300, 300), gap=GAP, seed=seed)
         assert "more places" in str(caught.value)
-    # A third place of one class is enough: the other is only warned about.
+    # A third place of one class is enough: for the other there is only a warning.
     classes[10:14, 250:254] = 1
     split = split_labels(table(classes), grid(300, 300), gap=GAP)
     assert split.validation.counts()["c0"] > 0

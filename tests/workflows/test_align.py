@@ -1,4 +1,4 @@
-"""`align`: what is told, and the pair that is written, against a field that is known."""
+"""`align`: the report and the written pair, against a known field."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_nothing_is_written_of_what_cannot_be_measured(pair: tuple[Path, Path], 
 
 
 def test_screen_and_json(tmp_path: Path) -> None:
-    """Few windows: that a change could not be looked for is told, though they agree."""
+    """With few windows the report says that a change over the scene cannot be measured, though they agree."""
     grids = pair_grids(ms_shape=(28, 28))
     ms = write_raster(tmp_path / "ms.tif", field().render(grids[0]), grids[0])
     pan = write_raster(tmp_path / "pan.tif", field().panchromatic().render(grids[1]), grids[1])
@@ -112,7 +112,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("how", ["mask", "alpha", "option"])
 def test_valid_pixels_stay_valid(how: str, tmp_path: Path) -> None:
-    """Integers without a nodata value: what was valid is, in every tile, as GDAL sees it."""
+    """Integers without a nodata value: pixels that were valid stay valid, in every tile, as GDAL reads it."""
     grids = pair_grids(ms_shape=(150, 160))  # PAN: 600 x 640, in tiles of 256
     ground = field()
     ms, pan = np.rint(ground.render(grids[0])), np.rint(ground.panchromatic().render(grids[1]))
@@ -171,7 +171,7 @@ def test_bands_to_measure_with(pair: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_shift_that_may_be_none(tmp_path: Path) -> None:
-    """Contents in the same place: PAN's numbers stay."""
+    """Contents in the same place: PAN keeps its numbers."""
     pan = field().panchromatic().render(PAN)
     ms_path = write_raster(tmp_path / "ms.tif", field().render(MS), MS, dtype="uint16")
     pan_path = write_raster(tmp_path / "pan.tif", pan, PAN, dtype="uint16")
@@ -243,7 +243,7 @@ def test_whole_pixels_are_not_called_a_resampling(tmp_path: Path) -> None:
 
 
 def test_an_aligned_pair_is_not_resampled_again(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    """Unless both files are not the ones that were written, or something moved them afterwards."""
+    """It is, if the files are not both of the written pair, or something moved them afterwards."""
     align(*pair, tmp_path / "out")
     ms, pan = tmp_path / "out" / "ms.tif", tmp_path / "out" / "pan.tif"
 

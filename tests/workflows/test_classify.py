@@ -44,7 +44,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def _truth(bundle: ModelBundle, pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids and their probability for every pixel, from whole arrays, without any of the blocks' code."""
+    """Class ids and their probability for every pixel, from whole arrays, without the code for blocks."""
     card = bundle.card
     with rasterio.open(pair[0]) as src:
         ms = src.read().astype(np.float64)
@@ -106,7 +106,7 @@ def test_map_does_not_depend_on_the_block_size(bundle, pair, tmp_path: Path, mon
 
 
 def test_interrupt_while_the_blocks_are_left_is_raised(bundle, pair, tmp_path: Path, monkeypatch) -> None:
-    """It is what ends a run that is stopped twice; from a generator that is dropped it would be lost."""
+    """A second interrupt ends a run that is stopped twice; a generator collected as garbage would lose it."""
     original = BlockClassifier.classify_all
 
     def interrupted(*args):
@@ -131,8 +131,7 @@ def test_interrupt_while_the_blocks_are_left_is_raised(bundle, pair, tmp_path: P
 
 
 def test_nodata_around_and_inside(bundle, tmp_path: Path, monkeypatch) -> None:
-    """Collar, hole and scattered pixels: against patches from whole arrays, for any block size, and whatever
-    the value of nodata is."""
+    """Collar, hole and scattered pixels, for any block size and nodata value; truth from whole arrays."""
     rng = np.random.default_rng(0)
     scattered = zip(rng.integers(0, 28, 30), rng.integers(0, 30, 30), strict=True)
     ms_invalid = [(slice(None), slice(24, 40)), *((slice(r, r + 1), slice(c, c + 1)) for r, c in scattered)]

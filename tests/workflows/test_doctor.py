@@ -1,4 +1,4 @@
-"""What `doctor` tells, with and without parts and devices."""
+"""Findings of `doctor`, with and without optional packages and devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _extras() -> dict[str, set[str]]:
-    """Extra → distributions, of the installed package."""
+    """Extra → distributions that it needs, from the metadata of the installed package."""
     found: dict[str, set[str]] = {}
     for line in metadata.requires("das2f-map") or []:
         requirement, _, marker = line.partition(";")

@@ -35,7 +35,7 @@ def exported(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_another_program_can_use_the_file(exported: Path) -> None:
-    """Normalised by the metadata, named by the metadata, in a batch of a size of its own."""
+    """It takes normalisation and class names from the metadata, and another batch size than the export."""
     session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     assert [c["name"] for c in json.loads(metadata["classes"])] == ["water", "forest", "bare soil"]

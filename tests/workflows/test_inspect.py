@@ -1,4 +1,4 @@
-"""What `inspect` tells of scenes that are known."""
+"""Findings of `inspect` on known scenes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 
 def test_a_single_pixel_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One of 200 × 200 MS pixels, by PAN's outer 4 × 4."""
+    """One MS pixel of 200 × 200 is in common, with 4 × 4 pixels at PAN's corner."""
     ms, pan = make_pair(tmp_path, ms_shape=(200, 200), offset=(796, 796))
     found = inspect_pair(ms, pan)
     assert found.scene.common_grid.height == found.scene.common_grid.width == 1
@@ -230,7 +230,7 @@ def test_large_scenes_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("crs", ["same", "EPSG:4326"])
 def test_thumbnail(tmp_path: Path, crs: str) -> None:
-    """Footprint averages of the field within what the coarse grid allows; holes and mask in their places."""
+    """Footprint averages of the field as exact as the coarse grid allows; holes and mask in their places."""
     ms_grid, pan_grid = pair_grids(ms_shape=(120, 90))
     if crs != "same":
         x, y = Transformer.from_crs("EPSG:32632", crs, always_xy=True).transform(
@@ -269,7 +269,7 @@ def test_thumbnail(tmp_path: Path, crs: str) -> None:
 
 
 def test_the_picture(bundled: dict[str, Path], tmp_path: Path) -> None:
-    """Masked pixels are tinted where they are, in both images; what is invalid is not black."""
+    """Masked pixels are tinted at their places in both images; invalid pixels are not black."""
     ms, pan = make_pair(
         tmp_path, ms_shape=(64, 64), nodata=0,
         ms_invalid=[(slice(0, 32), slice(0, 32))], pan_invalid=[(slice(0, 128), slice(0, 128))],
@@ -293,7 +293,7 @@ def test_the_picture(bundled: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_a_trial_that_fails_is_told(bundled: dict[str, Path], tmp_path: Path) -> None:
-    """A fill value that no file declares is more than the network computes with."""
+    """An undeclared fill value is too large for the network."""
     ms, pan = make_pair(tmp_path, ms_shape=(24, 24), dtype="float32")
     with rasterio.open(ms, "r+") as file:
         values = file.read()
@@ -308,7 +308,7 @@ def test_a_trial_that_fails_is_told(bundled: dict[str, Path], tmp_path: Path) ->
 
 @pytest.mark.parametrize("file", ["ms", "pan"])
 def test_a_constant_band(file: str, bundled: dict[str, Path], tmp_path: Path) -> None:
-    """No radiometry makes a measurement of it."""
+    """A constant band does not fit with any radiometry."""
     ms, pan = make_pair(tmp_path, ms_shape=(40, 40), names=("blue", "green", "red", "nir"))
     with rasterio.open(ms if file == "ms" else pan, "r+") as out:
         out.write(np.full((out.height, out.width), 1234, out.dtypes[0]), 3 if file == "ms" else 1)
@@ -327,7 +327,7 @@ def test_a_constant_band(file: str, bundled: dict[str, Path], tmp_path: Path) ->
 
 
 def test_bands_without_names(bundled: dict[str, Path], tmp_path: Path) -> None:
-    """More bands than a model takes and no names: the way out is --bands, not training."""
+    """More bands than a model takes and no names: the next command uses --bands, not train."""
     grid, pan_grid = pair_grids(ms_shape=(24, 24))
     ms = write_raster(tmp_path / "ms.tif", np.full((8, 24, 24), 500.0), grid, dtype="uint16")
     pan = write_raster(tmp_path / "pan.tif", np.full((1, 96, 96), 500.0), pan_grid, dtype="uint16")

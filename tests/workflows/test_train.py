@@ -110,7 +110,7 @@ def test_split_raster_shows_the_counted_pixels_with_their_true_labels(
 
 
 def test_test_matrix_is_what_the_saved_network_says(trained: TrainingResult, small_scene: Scene) -> None:
-    """Patches cut here from the files by the documented convention, without the package's reader."""
+    """The test cuts patches from the files by the documented convention, without the package's reader."""
     bundle = load_bundle(trained.folder)
     net = bundle.network()
     with rasterio.open(small_scene.ms) as f, rasterio.open(small_scene.pan) as g:
@@ -136,7 +136,7 @@ def test_test_matrix_is_what_the_saved_network_says(trained: TrainingResult, sma
 def test_same_seed_same_weights(trained: TrainingResult, small_scene: Scene, tmp_path: Path) -> None:
     again = run(small_scene, tmp_path / "again")
     assert_same_weights(trained.folder, again.folder)
-    # …and another seed other ones, or the comparison would mean nothing.
+    # Another seed must give other weights, or the comparison would mean nothing.
     other = run(small_scene, tmp_path / "other", seed=6, epochs=1)
     key = "classifier.weight"
     assert not torch.equal(weights(trained.folder)[key], weights(other.folder)[key])
@@ -308,7 +308,7 @@ def test_without_lightning_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(MissingDependencyError, match="lightning") as caught:
         run(small_scene, tmp_path / "model")
-    assert "das2f-map[train]" in str(caught.value)
+    assert "pip install '.[train]' in the checkout" in str(caught.value)
 
 
 def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> None:

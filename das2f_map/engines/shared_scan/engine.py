@@ -1,4 +1,4 @@
-"""The shared-scan engine: every pixel of a block without computing every patch."""
+"""The shared-scan engine: logits of every pixel of a block, with work that patches share done once."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ log = logging.getLogger(__name__)
 
 _CPU_BLOCK, _CPU_BATCH = 32, 16
 _CUDA_BATCH = 256
-# Fewer patches at a time save little beside what a block takes.
+# Smaller batches save little memory compared with the block.
 _LEAST_BATCH = 8
 
 
 class _Kernels(Protocol):
-    """A first stage in kernels: :class:`.CompiledFirstStage` or :class:`.TritonFirstStage`."""
+    """A first stage computed by kernels: :class:`.CompiledFirstStage` or :class:`.TritonFirstStage`."""
 
     whole: bool
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> Any:
-        """Scan every patch of a block. May write into the maps; they are not to be used again."""
+        """Scan every patch of a block. It may write into the maps, so they must not be used again."""
         ...
 
     def finish(self, scanned: Any, rows: Indices, cols: Indices) -> Tensor: ...
 
 
 class SharedScanEngine:
-    """Classifies blocks with everything shared that neighbouring patches have in common.
+    """Computes once what neighbouring patches of a block have in common.
 
-    Exact: the same logits as the per-patch engine's but for rounding. Blocks use the same memory one after
-    the other, so threads that call one engine wait for each other; an engine uses all cores by itself.
+    The logits equal those of the per-patch engine but for rounding. Blocks use the same memory one after the
+    other, so threads that call one engine wait for each other; one engine uses all cores.
 
     Parameters
     ----------
     network:
-        Used through a copy; its classifier is folded.
+        The engine uses a copy with a folded classifier.
     device:
         Where to compute.
     precision:
         ``fp32``, ``bf16`` or ``fp16``; a float64 network computes in float64 with ``fp32``.
     batch_size:
-        Patches of which the torch operations compute what follows the shared part together (a second stage,
-        or all where there are no kernels); by default 16 on the CPU and 256 on CUDA. Kernels need none.
-        It is halved, for good and down to 8, when memory runs out in such a batch.
+        Patches at a time in the torch operations after the shared part: a second stage, or everything where
+        there are no kernels. By default 16 on the CPU and 256 on CUDA; kernels need no batches. When memory
+        runs out in such a batch, the engine halves it for the rest of its life, down to 8.
     block_size:
-        MS pixels a side of what is computed at once; by default 32 on the CPU and what fits into free memory
-        on CUDA. It is halved, for good, when memory runs out.
+        MS pixels a side of the area that is computed at once; by default 32 on the CPU, and on CUDA as many
+        as fit into free memory. When memory runs out, the engine halves it for the rest of its life.
     kernels:
         ``False`` computes in PyTorch operations even where there are kernels, for comparisons.
     """
@@ -107,8 +107,10 @@ class SharedScanEngine:
             raise ValueError(f"precision {precision} needs the kernels")
 
     def memory_bytes(self, size: int) -> int:
-        """Estimate for a block of ``size`` × ``size`` MS pixels: the block, and the maps and scanned tokens
-        of the part that is computed at once."""
+        """Estimate of the bytes for a block of ``size`` × ``size`` MS pixels.
+
+        It counts the block, and the maps and scanned tokens of the part that is computed at once.
+        """
         config = self._network.config
         part = min(size, self.block_size)
         return block_bytes(config, size) + shared_bytes(config, part)
@@ -153,7 +155,7 @@ class SharedScanEngine:
                 rows, cols = np.nonzero(targets[top:bottom, left:right])
                 if not len(rows):
                     continue
-                # Only the rectangle that holds what is wanted.
+                # Compute only the rectangle that holds the targets.
                 r, c = rows.min() + top, cols.min() + left
                 height, width = int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1
                 result = self._block_that_fits(
@@ -170,14 +172,14 @@ class SharedScanEngine:
         return out[targets]
 
     def _block_that_fits(self, ms: Tensor, pan: Tensor, rows: Indices, cols: Indices) -> Float32 | None:
-        """As :meth:`_block`, or ``None`` if memory is too small for it.
+        """Logits as from :meth:`_block`, or ``None`` if memory is too small for them.
 
-        Raises ``DeviceError`` if it is too small for a single output.
+        Raises ``DeviceError`` if memory is too small for a single output.
         """
         try:
             ms, pan = (v.to(self._device, self._dtype) for v in (ms, pan))
             return self._block(ms, pan, rows, cols).float().cpu().numpy()
-        except Exception as error:  # PyTorch and the libraries below it have several kinds for it
+        except Exception as error:  # PyTorch and its libraries raise several types for it
             if not out_of_memory(error):
                 raise
             if max(np.ptp(rows), np.ptp(cols)) == 0:
@@ -185,15 +187,15 @@ class SharedScanEngine:
             return None
 
     def _halve(self, size: int) -> None:
-        """Go on with blocks of half the size of one that was too large."""
-        # Not where the error was caught: it keeps the block's tensors alive.
+        """Halve the block size after a block of ``size`` MS pixels a side was too large."""
+        # The caller has left the except block: the error in it keeps the block's tensors alive.
         self._first.free()
         free(self._device)
         self.block_size = (size + 1) // 2
         log.warning("out of memory on %s: going on with blocks of %d pixels", self.device, self.block_size)
 
     def _exact_convolutions(self) -> AbstractContextManager[object]:
-        """cuDNN would round their operands to TF32."""
+        """Context in which cuDNN does not round the operands of convolutions to TF32."""
         if self._device.type != "cuda":
             return nullcontext()
         flags: AbstractContextManager[object] = torch.backends.cudnn.flags(
@@ -236,13 +238,13 @@ class SharedScanEngine:
     def _batch_that_fits(
         self, output: Callable[[Indices, Indices], StageOutput], rows: Indices, cols: Indices
     ) -> Tensor | None:
-        """Logits of some outputs of a block, or ``None`` if memory is too small and fewer might do."""
+        """Logits of some outputs, or ``None`` if memory is too small and a smaller batch may fit."""
         try:
             with self._other_stages():
                 features = self._network.features_after(output(rows, cols))
             logits: Tensor = self._network.classifier(features.to(self._dtype))
             return logits
-        except Exception as error:  # PyTorch and the libraries below it have several kinds for it
+        except Exception as error:  # PyTorch and its libraries raise several types for it
             if len(rows) < 2 * _LEAST_BATCH or not out_of_memory(error):
                 raise
             return None
@@ -254,7 +256,7 @@ class SharedScanEngine:
 
 
 def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:
-    """Why the engine cannot run such a network there with that precision; empty if it can."""
+    """The reason why the engine cannot run a network on a device in a precision; empty if it can."""
     if config.patch_size <= 2 * (MS_EDGE + 1):
         return f"patches of {config.patch_size} pixels have no middle to share"
     if precision == "fp32":
