@@ -98,12 +98,21 @@ def scene(options: Any, height: int, width: int) -> dict[str, Any]:
         return _record(height, width, part, _extrapolated(part, pixels))
 
 
+_PRODUCTS = ("areas", "polygons", "products")
+"""Phases after the last block. Older results have areas and polygons apart."""
+
+
+def _seconds(run: dict[str, Any], *phases: str) -> float:
+    """Seconds of some phases of a run together."""
+    return float(sum(run["phases"].get(phase, 0.0) for phase in phases))
+
+
 def _extrapolated(run: dict[str, Any], pixels: int) -> float:
     """Extrapolated seconds of a whole scene from a run on a part of it.
 
     The model and the scene's sample take the same time in every run; only the other phases grow.
     """
-    growing = sum(run["phases"].get(phase, 0.0) for phase in ("classify", "areas", "polygons"))
+    growing = _seconds(run, "classify", *_PRODUCTS)
     seconds: float = run["seconds"] + growing * (pixels / run["pixels"] - 1)
     return seconds
 
@@ -135,8 +144,8 @@ def table(record: dict[str, Any]) -> str:
         size = f"{s['height']} × {s['width']} = {s['height'] * s['width']:,}"
         basis = "the whole scene" if s["measured"] else f"{run['pixels']:,} pixels of it"
         shares = [
-            f"{100 * run['phases'].get(phase, 0.0) / run['seconds']:.0f} %"
-            for phase in ("classify", "polygons")
+            f"{100 * _seconds(run, *phases) / run['seconds']:.0f} %"
+            for phases in (("classify",), ("polygons", "products"))
         ]
         rows.append(
             [
