@@ -250,7 +250,7 @@ def test_evaluate(run: Run, scene, model: Path, tmp_path: Path) -> None:
     assert outcome.code == 0
     assert f"{100 * right / 40:.1f} %" in outcome.out
     others = [n for n in NAMES if n != name]
-    assert f"no such class on the map: {', '.join(others)}" in outcome.out
+    assert f"no reference pixel on the map has the class: {', '.join(others)}" in outcome.out
 
 
 def test_preview(run: Run, scene, model: Path, tmp_path: Path) -> None:
