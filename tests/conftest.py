@@ -32,3 +32,22 @@ def shared_data() -> Path:
 def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """A made-up scene with labels, made once: tests only read it."""
     return make_scene(tmp_path_factory.mktemp("scene"))
+
+
+WHOLE = ("cli", "engines", "qgis", "running", "workflows")
+"""Folders of tests that run whole workflows, engines or processes: too much for `make quick`."""
+
+WHOLE_FILES = (
+    "bundle/test_fit.py",
+    "network/test_parity.py",
+    "scene/test_registration.py",
+    "scene/test_remote.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make quick` leaves out."""
+    for item in items:
+        place = item.path.relative_to(HERE)
+        if place.parts[0] in WHOLE or place.as_posix() in WHOLE_FILES:
+            item.add_marker(pytest.mark.whole)

@@ -638,6 +638,7 @@ def test_one_clear_line_and_nothing_left(case: Case, files: Files, run: Run, tmp
     ],
     ids=["missing", "swapped", "exists", "field"],
 )
+@pytest.mark.slow
 def test_the_installed_command_says_the_same(arguments, code, says, files: Files, tmp_path: Path) -> None:
     command = arguments(files)
     before = listing(tmp_path)
@@ -840,6 +841,7 @@ def test_full_disk(kib: int, files: Files, run: Run, tiny_disk: Callable[[int], 
     assert list(disk.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kib", [16, 128])
 def test_full_disk_says_one_line(kib: int, files: Files, tiny_disk: Callable[[int], Path]) -> None:
     """Standard error holds the error and the hint alone: no line that a C library writes there."""
@@ -869,6 +871,7 @@ def test_full_disk_for_a_picture(files: Files, run: Run, tiny_disk: Callable[[in
     assert list(disk.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_full_disk_for_a_model(files: Files, run: Run, tiny_disk: Callable[[int], Path]) -> None:
     checkpoint = _checkpoint(files, published_state_dict(1))
     disk = tiny_disk(1024)
@@ -879,6 +882,7 @@ def test_full_disk_for_a_model(files: Files, run: Run, tiny_disk: Callable[[int]
         assert list(disk.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kib", [16, 128, 256])
 def test_full_disk_for_an_aligned_pair(kib: int, files: Files, tiny_disk: Callable[[int], Path]) -> None:
     grids = pair_grids(ms_shape=(96, 96))

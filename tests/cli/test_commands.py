@@ -333,6 +333,7 @@ def test_train(run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.training"))
 
 
+@pytest.mark.slow
 def test_terminals_without_unicode(scene, model: Path, tmp_path: Path) -> None:
     """Characters that the terminal lacks are replaced in tables and escaped in JSON."""
     ascii_only = ENVIRONMENT | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}

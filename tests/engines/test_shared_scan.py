@@ -257,6 +257,7 @@ def test_kernels_can_be_left_out() -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_torch_path_stays_on_its_device() -> None:
     """As on a card without Triton: no operation runs on the CPU, and no value is read back in between.
@@ -524,6 +525,7 @@ def test_batches_of_a_second_stage_are_halved_first(monkeypatch: pytest.MonkeyPa
     assert (engine.batch_size, engine.block_size) == (10, 32)
 
 
+@pytest.mark.slow
 @needs_kernels
 def test_kernels_go_on_when_the_machine_gives_no_more() -> None:
     """The memory limit leaves no room for a thread or a block of the usual size."""

@@ -36,6 +36,7 @@ def test_small_scene_is_exact_over_valid_pixels(tmp_path: Path) -> None:
         assert (band.p01, band.p99) == pytest.approx(np.percentile(values, (1, 99)), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_large_scene_is_a_repeatable_spread_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Window] = []
     original = ScenePair.read_block

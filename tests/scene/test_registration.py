@@ -265,6 +265,7 @@ def test_modes_are_checked(tmp_path: Path) -> None:
             coregister(pair, max_shift=0)
 
 
+@pytest.mark.slow
 def test_only_windows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a small part of a large scene is read, even if nothing in it can be matched."""
     for name, count, size, pixel in (("ms.tif", 4, 8000, 8.0), ("pan.tif", 1, 32000, 2.0)):
@@ -318,6 +319,7 @@ def moved(source: Path, target: Path, rows: float, cols: float) -> Path:
     return write_raster(target, values[None], grid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("put", [(0.65, -1.4), (-2.2, 0.3)], ids=str)
 @pytest.mark.parametrize(
     ("name", "limit"), [("rotterdam1", 0.1), ("berlin", 0.1), ("caldern", 0.2), ("example", 0.2)]

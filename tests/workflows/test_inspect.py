@@ -210,6 +210,7 @@ def test_what_is_wrong_with_the_request_is_raised(bundled: dict[str, Path], tmp_
     assert (tmp_path / "look.png").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_large_scenes_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = make_pair(
         tmp_path, ms_shape=(640, 640), bands=1, nodata=0, ms_invalid=[(slice(None), slice(0, 320))]

@@ -142,7 +142,14 @@ def test_same_seed_same_weights(trained: TrainingResult, small_scene: Scene, tmp
     assert not torch.equal(weights(trained.folder)[key], weights(other.folder)[key])
 
 
-@pytest.mark.parametrize("after", [5, 7, 8], ids=["first step", "inside", "last step"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(5, id="first step", marks=pytest.mark.slow),
+        pytest.param(7, id="inside"),
+        pytest.param(8, id="last step", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_keeps_the_best_and_resuming_gives_the_same_model(
     after: int, trained: TrainingResult, small_scene: Scene, tmp_path: Path
 ) -> None:
@@ -311,6 +318,7 @@ def test_without_lightning_the_extra_is_named(
     assert "pip install '.[train]' in the checkout" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> None:
     """Two CPU processes stand in for two GPUs."""
     program = tmp_path / "program.py"
@@ -338,6 +346,7 @@ def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> No
     assert [e["epoch"] for e in record["epochs"]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_training_is_quiet(small_scene: Scene, tmp_path: Path) -> None:
     """No banner, warning or stray folder from the libraries: only what the caller logs."""
     code = (

@@ -61,7 +61,10 @@ def whole(pair: ScenePair) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.floa
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-@pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "detailed"])
+@pytest.mark.parametrize(
+    "smooth",
+    [pytest.param(True, id="smooth"), pytest.param(False, id="detailed", marks=pytest.mark.slow)],
+)
 def test_footprint_averages(tmp_path: Path, case: Case, smooth: bool) -> None:
     grids = {"ratio": case.ratio, "offset": case.offset, "rotation": case.rotation, "ms_shape": (48, 56)}
     paths = make_pair(tmp_path, **grids, dtype="float32", smooth=smooth)
@@ -140,6 +143,7 @@ def test_other_crs_or_rotation(tmp_path: Path, crs: str, pixel: float, rotation:
         assert np.sqrt(np.mean(errors(block.pan, field.panchromatic(), pair.grids.pan) ** 2)) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [0.0, 25.0, -70.0], ids=lambda v: f"turned by {v:g}")
 @pytest.mark.parametrize("crs", ["same", "EPSG:32633", "EPSG:4326"])
 @pytest.mark.parametrize("offset", [(0.0, 0.0), (0.5, -0.5), (0.3, 1.7)], ids=str)
