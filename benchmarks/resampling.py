@@ -9,7 +9,7 @@ Truth is exact: closed formulas for analytic fields, and for real content the av
 gets float32 values, a transformer exact to 1e-4 pixel (rasterio fails with a tolerance of 0) and the true
 scale, which it would otherwise guess for each chunk; "as it comes" is GDAL without the last two.
 
-Writes resampling.json and resampling.md, and the tables into docs/resampling-evidence.md.
+Writes resampling.json, and the tables into docs/resampling-evidence.md; into another folder, resampling.md too.
 """
 
 from __future__ import annotations
@@ -47,14 +47,16 @@ from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.fit import SceneViews
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines import Engine
-from das2f_map.engines.choose import make_engine
-from das2f_map.running.blocks import BLOCK_SIZE, classify_blocks
+from das2f_map.engines.choose import EngineChoice, make_engine
+from das2f_map.engines.memory import BLOCK_SIZE
+from das2f_map.running.blocks import BlockClassifier
 from das2f_map.scene import pair as scene_pair
 from das2f_map.scene.common_grid.pixel_map import AffineMap, PixelMap
 from das2f_map.scene.common_grid.plan import plan_pair
 from das2f_map.scene.common_grid.resample import resample
 from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.grid import PAN_PER_MS, Grid, Window, blocks_of
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import sample_scene
 from das2f_map.scene.source import RasterSource
@@ -637,7 +639,7 @@ def classes(scenes: Path, names: Sequence[str], side: int) -> list[dict[str, Any
     """Maps of every part and way: pixels that have another class than with the package's resampler, and
     those that have the right one."""
     bundle = load_bundle(common.MODEL)
-    engine = make_engine(bundle, engine="auto", device="cpu", precision="fp32")
+    engine = make_engine(bundle, EngineChoice(device="cpu", precision="fp32"))
     results = []
     for part in PARTS_OF_MAPS:
         if part.scene not in names:
@@ -692,11 +694,12 @@ class MappedScene:
                     pair = pair.shifted(PanShift(known.rows + 0.1, known.cols))
                     row, col = pair.grids.ms.map_to_pixel(*corner)
                     window = Window(round(row), round(col), window.height, window.width)
-                own_statistics = sample_scene(pair).statistics() if self.part.own_statistics else None
+                own = self.part.own_statistics
+                statistics = sample_scene(pair).statistics() if own else card.normalisation
+                source = ModelInput(pair, statistics, card.patch)
+                classifier = BlockClassifier(source, self.engine, card.legend)
                 found = np.zeros((window.height, window.width), dtype=np.uint8)
-                with closing(
-                    classify_blocks(pair, self.engine, card, window, statistics=own_statistics)
-                ) as blocks:
+                with closing(classifier.classify_all(blocks_of(window, BLOCK_SIZE))) as blocks:
                     for block in blocks:
                         w = block.window
                         place = Window(w.row - window.row, w.col - window.col, w.height, w.width)
@@ -902,10 +905,11 @@ def main() -> None:
         if part in steps and part in options.only:
             record[part] = steps[part]()
     common.write_text(target, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    common.write_text(folder / f"{NAME}.md", document(record))
     print(document(record))
     if folder.resolve() == common.DOCS:
         common.fill(PAGE, tables(record))
+    else:
+        common.write_text(folder / f"{NAME}.md", document(record))
 
 
 if __name__ == "__main__":

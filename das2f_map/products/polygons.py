@@ -58,7 +58,8 @@ def check_vector_path(destination: Path, crs: CRS | None = None) -> None:
             import pyarrow.parquet  # noqa: F401 - only whether it is there
         except ImportError as error:
             raise MissingDependencyError(
-                f"writing {destination.name} needs pyarrow", "pip install '.[parquet]' in the checkout, or pip install pyarrow"
+                f"writing {destination.name} needs pyarrow",
+                "pip install '.[parquet]' in the checkout, or pip install pyarrow",
             ) from error
     if extension == ".geojson" and crs is not None and crs.to_epsg() is None:
         raise OutputError(
