@@ -1,10 +1,11 @@
 # `make map` classifies the bundled example; `make test` passes the tests. Each sets itself up.
+# `make quick` is for people at work: what fails most often, in under a minute.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
 
-.PHONY: map test check walkthrough benchmarks clean
+.PHONY: map test quick slow check walkthrough benchmarks clean
 
 # The stamp's name carries the extras, so that a change of dependencies installs again.
 $(VENV)/.core: pyproject.toml setup.py constraints.txt \
@@ -25,7 +26,13 @@ map: $(VENV)/.core
 	$(BIN)/das2f-map preview $(OUT)/landcover.tif -o $(OUT)/landcover.png --overwrite
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not whole"
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -39,6 +46,7 @@ walkthrough: $(VENV)/.dev
 # Measure everything, an hour and a half on two cores; tables and plots go into docs/. Nothing else should run meanwhile.
 benchmarks: $(VENV)/.dev
 	for name in engines breakdown training scenes growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/render.py
 
 clean:
 	rm -rf $(OUT) build dist *.egg-info

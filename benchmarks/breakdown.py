@@ -237,8 +237,8 @@ def measure(options: Any, device: torch.device, half: bool) -> list[dict[str, An
 # --- results ---------------------------------------------------------------------------------------------
 
 
-def _floors(record: dict[str, Any], kind: dict[str, Any]) -> dict[str, float]:
-    """Seconds a pixel by stage; that of the whole is the sum."""
+def floors(record: dict[str, Any], kind: dict[str, Any]) -> dict[str, float]:
+    """Least seconds a pixel by stage; the whole engine's are their sum."""
     found = {}
     for stage in kind["stages"]:
         cost = Cost(*(stage[k] for k in ("flop", "half_flop", "functions", "bytes")))
@@ -250,11 +250,11 @@ def _floors(record: dict[str, Any], kind: dict[str, Any]) -> dict[str, float]:
 def table(record: dict[str, Any]) -> str:
     rows = []
     for kind in record["kinds"]:
-        floors = _floors(record, kind)
+        least = floors(record, kind)
         for stage in kind["stages"]:
             cost = Cost(*(stage[k] for k in ("flop", "half_flop", "functions", "bytes")))
             arithmetic, memory = (1e6 * v for v in cost.floor(record["peaks"]))
-            took, floor = 1e6 * stage["seconds_a_pixel"], 1e6 * floors[stage["stage"]]
+            took, floor = 1e6 * stage["seconds_a_pixel"], 1e6 * least[stage["stage"]]
             bound = "arithmetic" if arithmetic >= memory else "memory"
             rows.append(
                 [
@@ -286,12 +286,12 @@ def plot(record: dict[str, Any], figure: Figure) -> None:
         figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0], kinds, strict=True
     ):
         stages = [s for s in kind["stages"] if s["stage"] != WHOLE]
-        floors = _floors(record, kind)
+        least = floors(record, kind)
         place = np.arange(len(stages))
         took = [1e6 * s["seconds_a_pixel"] for s in stages]
         colour = OURS if kind["scan"] != "torch" else PLAIN
         axes.barh(place - 0.2, took, 0.4, color=colour, label="measured")
-        axes.barh(place + 0.2, [1e6 * floors[s["stage"]] for s in stages], 0.4, color=BASELINE, label="floor")
+        axes.barh(place + 0.2, [1e6 * least[s["stage"]] for s in stages], 0.4, color=BASELINE, label="floor")
         axes.set_yticks(place, [s["stage"] for s in stages])
         axes.invert_yaxis()
         axes.set_title(f"{kind['kind']} ({kind['scan']})", loc="left", fontsize=10)

@@ -1,9 +1,11 @@
 """What the benchmarks share: options, machine, timing, memory, made-up scenes, results, docs.
 
-Every benchmark writes NAME.json (all that was measured), NAME.md (the table) and NAME.png into the
-output folder, by default docs/benchmarks; NAME-cuda.* for a run on CUDA, NAME-SUFFIX.* with --suffix.
-Tables and plots are made of the JSON alone: ``python benchmarks/render.py`` makes them again and puts the
-tables into docs/benchmarks.md.
+Every benchmark writes NAME.json (all that was measured) and NAME.png into the output folder, by default
+docs/benchmarks; NAME-cuda.* for a run on CUDA, NAME-SUFFIX.* with --suffix. With another output folder the
+table goes into NAME.md there. ``python benchmarks/render.py`` makes tables and plots from the JSON alone, and
+puts the tables into the pages of the documentation.
+
+Benchmarks import this module, and render.py imports the benchmarks; no import goes the other way.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -44,7 +47,6 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.network import Das2fNet
 from das2f_map.scene.grid import PAN_PER_MS
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.radiometry import normalise
 from das2f_map.workflows.doctor import diagnose
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -224,7 +226,7 @@ def memory_cells(record: Mapping[str, Any]) -> list[str]:
 
 def memory_heads(cuda: bool) -> list[str]:
     """Heads of :func:`memory_cells`."""
-    heads = ["peak memory, MiB", "of that by computing"]
+    heads = ["peak memory, MiB", "by computing"]
     return [*heads, "on the card, MiB"] if cuda else heads
 
 
@@ -262,7 +264,7 @@ def example_block(height: int, width: int) -> tuple[Float32, Float32]:
     with open_pair(EXAMPLE / "ms.tif", EXAMPLE / "pan.tif") as pair:
         whole = pair.grids.ms.window
         block = pair.read_block(whole, patch.before, patch.after, fill=patch.fill_radius)
-    ms, pan = normalise(block, card.ms_bands, card.pan_band)
+    ms, pan = card.normalisation.apply(block)
     rows, cols = (_mirrored(n + patch.size - 1, ms.shape[1]) for n in (height, width))
     fine_rows, fine_cols = (
         _mirrored(PAN_PER_MS * (n + patch.size - 1), pan.shape[1]) for n in (height, width)
@@ -329,24 +331,24 @@ Plot = Callable[[dict[str, Any], Figure], None]
 
 
 def publish(name: str, record: dict[str, Any], options: argparse.Namespace, table: Table, plot: Plot) -> None:
-    """Write a benchmark's JSON, table and plot; in the repository's own folder, refresh the docs as well."""
+    """Write a benchmark's JSON and plot, and its table unless the folder belongs to the documentation."""
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
     if options.suffix:
         name += f"-{options.suffix}"
     write_text(folder / f"{name}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-    print(render(name, folder, table, plot))
+    text = render(name, folder, table, plot)
+    print(text)
     if folder.resolve() == DOCS:
-        from render import refresh_page
-
-        refresh_page()
+        say("`python benchmarks/render.py` puts the table into the documentation")
+    else:
+        write_text(folder / f"{name}.md", text)
 
 
 def render(name: str, folder: Path, table: Table, plot: Plot) -> str:
-    """Table and plot of a JSON file; gives the table."""
+    """Draw the plot of a JSON file; gives its table with the notes below it."""
     record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    text = f"{table(record).rstrip()}\n\n{machine_text(record['machine'])}.\n"
-    write_text(folder / f"{name}.md", text)
+    text = _wrapped(f"{table(record).rstrip()}\n\n{machine_text(record['machine'])}.\n")
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     plot(record, figure)
@@ -354,6 +356,33 @@ def render(name: str, folder: Path, table: Table, plot: Plot) -> str:
     figure.savefig(picture.with_suffix(".png.part"), dpi=120, format="png", metadata={"Software": None})
     picture.with_suffix(".png.part").replace(picture)
     return text
+
+
+def _wrapped(text: str) -> str:
+    """Text with its long lines broken, save those of tables."""
+    return "".join(
+        line if line.startswith("|") else textwrap.fill(line, 110, break_on_hyphens=False) + "\n"
+        for line in text.splitlines(keepends=True)
+    )
+
+
+def fill(page: Path, found: Mapping[str, str]) -> None:
+    """Put texts between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` of a page.
+
+    Raises
+    ------
+    SystemExit
+        If the page has no such place for a name.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, content in found.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not place.search(text):
+            raise SystemExit(f"{page.name} has no place '{begin} … {end}'")
+        new = f"{begin}\n\n{content.strip()}\n\n{end}"
+        text = place.sub(lambda _, new=new: new, text)
+    write_text(page, text)
 
 
 def write_text(path: Path, text: str) -> None:

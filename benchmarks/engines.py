@@ -43,8 +43,8 @@ from das2f_map.network.selective_scan import BACKENDS, Backend, default_backend,
 from das2f_map.network.selective_scan.reference import to_steps, to_tokens
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import blocks_of
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.radiometry import normalise
 
 NAME = "engines"
 STEP, REFERENCE, MAMBA, ENGINE = "step by step", "reference scan", "mamba-ssm", "engine"
@@ -295,15 +295,10 @@ def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
             rows, cols = np.nonzero(wanted & (truth > 0))
             wanted[:] = False
             wanted[rows[:2], cols[:2]] = True
-        blocks = []
-        for window in blocks_of(area.window, COMPARED):
-            block = pair.read_block(window, card.patch.before, card.patch.after, fill=card.patch.fill_radius)
-            targets = wanted[window.slices()] & block.valid
-            if targets.any():
-                blocks.append(
-                    (*normalise(block, card.ms_bands, card.pan_band), targets, truth[window.slices()])
-                )
-    labelled = np.concatenate([t[targets] for _, _, targets, t in blocks])
+        source = ModelInput(pair, card.normalisation, card.patch)
+        read = [source.read(w, wanted[w.slices()]) for w in blocks_of(area.window, COMPARED)]
+        blocks = [block for block in read if block is not None]
+    labelled = np.concatenate([truth[b.window.slices()][b.usable] for b in blocks])
     class_ids = np.array(card.legend.ids)
 
     found: dict[str, Any] = {"pixels": len(labelled), "labelled": int((labelled > 0).sum()), "engines": []}
@@ -311,7 +306,7 @@ def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
     for way in ways:
         common.say(f"agreement of {way.name}")
         engine = way.make(bundle)
-        logits = np.concatenate([engine.logits(ms, pan, targets) for ms, pan, targets, _ in blocks])
+        logits = np.concatenate([engine.logits(b.ms, b.pan, b.usable) for b in blocks])
         reference = logits if reference is None else reference
         classes = class_ids[logits.argmax(axis=1)]
         found["engines"].append(
@@ -347,9 +342,9 @@ def table(record: dict[str, Any]) -> str:
         rows,
     )
     text += (
-        f"\n\nMedians of {record['rounds']} rounds in which all ways take turns; “× loop” is the ratio to "
-        "that loop at its better batch size; memory is that of a process of its own, libraries and model "
-        "included.\n\n"
+        f"\n\nMedians of {record['rounds']} rounds in which all ways take turns. “× loop” compares with the "
+        "loop of this name at its better batch size. Each way's memory is measured in a separate process and "
+        "includes libraries and model.\n\n"
     )
     text += common.markdown(
         ["engine", "largest error / largest logit", "same class as `patch`", "right on labels"],
@@ -365,7 +360,7 @@ def table(record: dict[str, Any]) -> str:
     )
     return text + (
         f"\n\nThe bundled model on {compared['pixels']:,} pixels of the example, {compared['labelled']:,} of "
-        "them labelled (most of these it was trained on: read the column only from row to row)."
+        "them labelled. It was trained on most of these: compare the rows, the last column is no accuracy."
     )
 
 

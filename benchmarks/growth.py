@@ -32,7 +32,10 @@ from matplotlib.figure import Figure
 
 from das2f_map.bundle.files import load_bundle
 from das2f_map.engines.choose import EngineChoice, make_engine
-from das2f_map.running.blocks import BLOCK_SIZE, ClassifiedBlock, classify_blocks
+from das2f_map.engines.memory import BLOCK_SIZE
+from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.scene.grid import blocks_of
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
 
 NAME = "growth"
@@ -54,8 +57,11 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
         def blocks(side: int) -> Generator[ClassifiedBlock, None, None]:
             folder = Path(task["folder"]) / str(side)
             with open_pair(folder / "ms.tif", folder / "pan.tif") as pair:
+                source = ModelInput(pair, bundle.card.normalisation, bundle.card.patch)
+                classifier = BlockClassifier(source, engine, bundle.card.legend)
+                windows = list(blocks_of(pair.grids.ms.window, BLOCK_SIZE))
                 while True:  # around and around
-                    with closing(classify_blocks(pair, engine, bundle.card, pair.grids.ms.window)) as found:
+                    with closing(classifier.classify_all(windows)) as found:
                         yield from found
 
         def seconds(scene: Iterator[ClassifiedBlock]) -> float:
@@ -149,13 +155,13 @@ def table(record: dict[str, Any]) -> str:
         ]
         for s in sizes
     ]
-    heads = ["MS pixels", "seconds", "µs a pixel", f"beside {record['reference']}²"]
+    heads = ["MS pixels", "seconds", "µs a pixel", f"against {record['reference']}²"]
     return common.markdown([*heads, *common.memory_heads(cuda), "repetitions"], rows) + (
         f"\n\nEngine `shared` in {record['precision']} ({record['scan']}), medians where there are several "
-        f"repetitions; files are read in blocks of {BLOCK_SIZE} × {BLOCK_SIZE} pixels. “Beside "
-        f"{record['reference']}²” compares with blocks of such a scene in between, in the same process, so "
-        "that a machine that is slower for some minutes is so for both. Memory “by computing” is what the "
-        "process has more than after its first blocks."
+        f"repetitions. Files are read in blocks of {BLOCK_SIZE} × {BLOCK_SIZE} pixels. “Against "
+        f"{record['reference']}²” compares with blocks of such a scene that the same process computes in "
+        "between: a machine that is slower for some minutes slows both. Memory “by computing” is the growth "
+        "of the process after its first blocks."
     )
 
 

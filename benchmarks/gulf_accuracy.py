@@ -29,6 +29,7 @@ from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.labels.table import LabelTable, read_labels
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
 from das2f_map.training.dataset import PatchDataset, PatchReader
 from das2f_map.training.loop import predict
@@ -97,7 +98,7 @@ def main() -> None:
             raise SystemExit(f"labels have {labels.legend.names}, the model {card.legend.names}")
         parts = parts_of(options.model, pair.grids.ms, labels)
         train, test = labels.select(parts == TRAIN), labels.select(parts == TEST)
-        reader = PatchReader(pair, card.ms_bands, card.pan_band, card.patch)
+        reader = PatchReader(ModelInput(pair, card.normalisation, card.patch))
         results: dict[str, Any] = {}
         methods = {
             "DAS2F network": lambda: network_accuracy(bundle, reader, test, torch.device(options.device)),

@@ -1,12 +1,13 @@
 """Real scenes through `inspect`, `align` and `classify`: what is said of each, and what comes out.
 
-    python benchmarks/real_scenes.py SCENES -o docs/benchmarks/real_scenes
+    python benchmarks/real_scenes.py SCENES -o docs/benchmarks/real_scenes --page docs/real-scenes.md
 
 SCENES is a folder with a folder for each scene, `ms.tif` and `pan.tif` in it, and for some a mask. At most
 10 000 MS pixels in the middle of a scene are classified: this is about whether it works, not about accuracy.
 `--only NAME…` does some and keeps the others' results.
 
-Writes OUTPUT.json and OUTPUT.md, and OUTPUT-NAME.png, the quick look, for the scenes named in `--pictures`.
+Writes OUTPUT.json, the tables into PAGE, or without --page into OUTPUT.md, and OUTPUT-NAME.png, the quick
+look, for the scenes named in `--pictures`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import common
 import geopandas
 import shapely
 from PIL import Image
@@ -30,6 +32,7 @@ from das2f_map.scene.pair import open_pair
 from das2f_map.scene.registration import measure_shift
 from das2f_map.workflows.align import align
 
+NAME = "real_scenes"
 MODEL = "landsat8-gulf"
 MASKS = {"gulf": ("bqa.tif", (15,))}
 SIDE = 100
@@ -62,7 +65,7 @@ def classified(ms: Path, pan: Path, **options: Any) -> dict[str, Any]:
         "nodata": report.nodata_pixels,
         "classes": {c.name: round(c.share, 3) for c in classes},
         "warnings": report.warnings,
-        "shift_corrected": report.scene["shift_corrected"],
+        "shift_corrected": report.scene.model_dump(mode="json")["shift_corrected"],
     }
 
 
@@ -91,13 +94,11 @@ def run(folder: Path, picture: Path | None) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     if picture is not None:  # 256 colours are enough here, and a third of the size
         Image.open(picture).convert("RGB").quantize(256).save(picture, optimize=True)
+    scene = look.scene.model_dump(mode="json")
     found: dict[str, Any] = {
-        "ms": look.scene["ms"],
-        "pan": look.scene["pan"],
-        "ratio": look.scene["ratio"],
-        "strategy": look.scene["strategy"],
-        "overlap": look.overlap,
-        "shift": look.shift and {k: look.shift[k] for k in ("sentence", "action", "because")},
+        **{k: scene[k] for k in ("ms", "pan", "ratio", "strategy")},
+        "overlap": look.overlap.model_dump(),
+        "shift": look.shift and look.shift.model_dump(include={"sentence", "action", "because"}),
         "align": aligned(ms, pan),
         "invalid_share": look.invalid_share,
         "models": [m.model_dump() for m in look.models],
@@ -118,67 +119,100 @@ def run(folder: Path, picture: Path | None) -> dict[str, Any]:
     return dict(json.loads(text.replace(f"{folder.parent}/", "")))
 
 
-def table(scenes: dict[str, Any]) -> list[str]:
-    lines = [
-        "| scene | MS | PAN | ratio | alignment | nodata | inspect | bundled model | `classify` |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+def tables(scenes: dict[str, Any]) -> dict[str, str]:
+    """By the names of their places in the page."""
+    return {
+        "pairs": _pairs(scenes),
+        "models": _models(scenes),
+        "shifts": _shifts(scenes),
+        "maps": _maps(scenes),
+    }
+
+
+def _pairs(scenes: dict[str, Any]) -> str:
+    rows = []
     for name, s in scenes.items():
-        ms, pan, plan = s["ms"], s["pan"], s["strategy"]
+        ms, pan = s["ms"], s["pan"]
+        rows.append(
+            [
+                name,
+                f"{ms['width']} × {ms['height']}, {ms['gsd_m']:.4g} m, {ms['dtype']}",
+                f"{pan['width']} × {pan['height']}, {pan['gsd_m']:.4g} m",
+                f"{s['ratio']:.4g}",
+                f"`{s['strategy']}`",
+                f"{100 * s['invalid_share']:.1f} %",
+                f"{s['inspect_seconds']:.0f} s",
+            ]
+        )
+    return _table("scene, MS, PAN, ratio, alignment, nodata, inspect", rows)
+
+
+def _models(scenes: dict[str, Any]) -> str:
+    rows = []
+    for name, s in scenes.items():
         reasons = s["models"][0]["reasons"]
-        fits = (
-            "fits"
-            if not reasons
-            else f"{reasons[0]}" + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "")
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        named = "error" in s["by_itself"]
+        done = s["named"] if named else s["by_itself"]
+        rows.append(
+            [
+                name,
+                f"{reasons[0]}{more}" if reasons else "fits",
+                "`--model`" if named else "none",
+                f"{done['pixels']:,}",
+                f"{done['nodata']:,}",
+                f"{done['seconds']:.0f} s",
+            ]
         )
-        done = s["by_itself"] if "error" not in s["by_itself"] else s["named"]
-        how = "by itself" if done is s["by_itself"] else "`--model` and a warning"
-        lines.append(
-            f"| {name} | {ms['width']} × {ms['height']}, {ms['gsd_m']:.4g} m, {ms['dtype']} "
-            f"| {pan['width']} × {pan['height']}, {pan['gsd_m']:.4g} m | {s['ratio']:.4g} | `{plan}` "
-            f"| {100 * s['invalid_share']:.1f} % | {s['inspect_seconds']:.0f} s | {fits} "
-            f"| {how}: {done['pixels']:,} pixels, {done['nodata']:,} nodata, {done['seconds']:.0f} s |"
-        )
-    lines += [
-        "",
-        "How far PAN's content lies from that of MS, PAN pixels:",
-        "",
-        "| scene | found | ± | windows: agree / matched | changes over the scene | `classify` | "
-        "left in the pair that `align -o` writes |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    return _table("scene, bundled model, option needed, pixels classified, nodata, `classify`", rows)
+
+
+def _shifts(scenes: dict[str, Any]) -> str:
+    rows = []
     for name, s in scenes.items():
         a = s["align"]
         if "error" in a:
-            lines.append(f"| {name} | – | – | – | – | {s['shift']['because']} | error: {a['error']} |")
+            rows.append([name, "–", "–", "–", "–", s["shift"]["because"], f"error: {a['error']}"])
             continue
         found = a["shift"]
-        changes = {None: "too few windows to tell", False: "no", True: "yes"}[found["varies"]]
-        lines.append(
-            f"| {name} | {found['length']:.2f} ({found['rows']:+.2f} / {found['cols']:+.2f}) "
-            f"| {found['uncertainty']:.2f} | {found['windows_agreeing']} / {found['windows_matched']} "
-            f"| {changes} | {s['shift']['because']} | {a['left']:.2f} |"
+        rows.append(
+            [
+                name,
+                f"{found['length']:.2f} ({found['rows']:+.2f} / {found['cols']:+.2f})",
+                f"{found['uncertainty']:.2f}",
+                f"{found['windows_agreeing']} / {found['windows_matched']}",
+                {None: "too few windows to tell", False: "no", True: "yes"}[found["varies"]],
+                s["shift"]["because"],
+                f"{a['left']:.2f}",
+            ]
         )
-    lines += ["", "What the maps are made of:", ""]
-    lines += ["| scene | how | classes | warnings |", "|---|---|---|---|"]
+    return _table("scene, found, ±, windows: agree / matched, changes over the scene, `classify`, left", rows)
+
+
+def _maps(scenes: dict[str, Any]) -> str:
+    rows = []
     for name, s in scenes.items():
         for key, how in (
-            ("by_itself", "`classify`"),
+            ("by_itself", "–"),
             ("masked", "`--mask bqa.tif --mask-bits 15`"),
-            ("named", f"`--model {MODEL}`"),
-            ("rescaled", f"`--model {MODEL} --radiometry scene`"),
+            ("named", "`--model`"),
+            ("rescaled", "`--radiometry scene`"),
         ):
             if key not in s:
                 continue
             if "error" in s[key]:
-                lines.append(f"| {name} | {how} | – | error: {s[key]['error']} |")
+                rows.append([name, how, "–", f"error: {s[key]['error']}"])
                 continue
             shares = ", ".join(f"{c} {100 * v:.0f} %" for c, v in s[key]["classes"].items() if v >= 0.005)
             notes = "; ".join(w for w in s[key]["warnings"] if w.startswith("model ")) or "–"
             first, *rest = notes.split("; ")
-            notes = f"{first}; and {len(rest)} more" if rest else first
-            lines.append(f"| {name} | {how} | {shares} | {notes} |")
-    return lines
+            first = first.removeprefix(f"model {MODEL} is out of its range here: ")
+            rows.append([name, how, shares, f"{first}; and {len(rest)} more" if rest else first])
+    return _table("scene, options, classes, error or warning", rows)
+
+
+def _table(heads: str, rows: list[list[str]]) -> str:
+    return common.markdown(heads.split(", "), rows, words=len(rows[0]))
 
 
 def main() -> None:
@@ -186,6 +220,7 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--only", nargs="*", metavar="NAME")
+    parser.add_argument("--page", type=Path, help="Markdown file to put the tables into")
     parser.add_argument("--pictures", nargs="*", metavar="NAME", default=())
     given = parser.parse_args()
     out: Path = given.output
@@ -199,7 +234,10 @@ def main() -> None:
         print(folder.name, scenes[folder.name]["verdict"], flush=True)
     scenes = dict(sorted(scenes.items()))
     result.write_text(json.dumps(scenes, indent=1) + "\n")
-    out.with_suffix(".md").write_text("\n".join(table(scenes)) + "\n")
+    if given.page is None:
+        out.with_suffix(".md").write_text("\n\n".join(tables(scenes).values()) + "\n")
+    else:
+        common.fill(given.page, tables(scenes))
 
 
 if __name__ == "__main__":

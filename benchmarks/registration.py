@@ -6,15 +6,14 @@ SCENES holds a folder with ms.tif and pan.tif for each scene. PAN is moved by sp
 which has nothing in common with this package's resampling; no border is made up, it is cut off. If
 scikit-image is installed, its phase correlation runs on the same windows for comparison.
 
-Writes OUTPUT.json, OUTPUT.md (the tables) and OUTPUT.png (before and after), and the tables into the page
-(docs/registration-evidence.md).
+Writes OUTPUT.json and OUTPUT.png (before and after), and the tables into PAGE
+(docs/registration-evidence.md), or without --page into OUTPUT.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from common import fill
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rasterio.windows import Window as RasterioWindow
@@ -34,6 +34,7 @@ from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.registration import ShiftReport, measure_shift
 from das2f_map.scene.registration.images import MatchImages
 
+NAME = "registration"
 PERFECT = ("berlin", "zion")
 """Made by averaging one image: their own shift is zero."""
 
@@ -213,19 +214,6 @@ def tables(results: list[dict[str, Any]]) -> dict[str, str]:
     return {"scenes": _scenes(results), "shifts": _shifts(results), "varying": _varying(results)}
 
 
-def fill(page: Path, found: dict[str, str]) -> None:
-    """Put the tables between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` of a page."""
-    text = page.read_text()
-    for name, table in found.items():
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        if not place.search(text):
-            raise SystemExit(f"{page.name} has no place '{begin} … {end}'")
-        new = f"{begin}\n\n{table.strip()}\n\n{end}"
-        text = place.sub(lambda _, new=new: new, text)
-    page.write_text(text)
-
-
 def _scenes(results: list[dict[str, Any]]) -> str:
     lines = [
         "| scene | ratio | shift found, rows / cols (PAN px) | ± | windows: agree / matched / tried "
@@ -370,7 +358,7 @@ def main() -> None:
     parser.add_argument("--shifts", type=int, default=10, help="known shifts for each scene")
     parser.add_argument("--only", nargs="*", help="these scenes")
     parser.add_argument("--picture-only", action="store_true")
-    parser.add_argument("--page", type=Path, help="Markdown file to put the tables into, too")
+    parser.add_argument("--page", type=Path, help="Markdown file to put the tables into")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folders = {
@@ -389,8 +377,9 @@ def main() -> None:
             results.sort(key=lambda r: r["scene"])
             target.write_text(json.dumps(results, indent=1) + "\n")
         found = tables(results)
-        options.output.with_suffix(".md").write_text("\n".join(found.values()))
-        if options.page is not None:
+        if options.page is None:
+            options.output.with_suffix(".md").write_text("\n".join(found.values()))
+        else:
             fill(options.page, found)
         every = {p.parent.name: p.parent for p in sorted(options.scenes.glob("*/ms.tif"))}
         draw(options.output.with_suffix(".png"), every, Path(work))

@@ -62,7 +62,7 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
     for path in folder.glob("map.*"):
         path.unlink()
     return {
-        "pixels": report.grid["height"] * report.grid["width"],
+        "pixels": report.grid.height * report.grid.width,
         "seconds": seconds,
         "phases": report.seconds,
         "engine": report.engine,
@@ -115,7 +115,7 @@ def _record(height: int, width: int, run: dict[str, Any], extrapolated: float | 
     }
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     if seconds < 100 * 60:
@@ -128,7 +128,7 @@ def table(record: dict[str, Any]) -> str:
     rows = []
     for s in record["scenes"]:
         run = s["run"]
-        took = _duration(s["seconds"])
+        took = duration(s["seconds"])
         size = f"{s['height']} × {s['width']} = {s['height'] * s['width']:,}"
         basis = "the whole scene" if s["measured"] else f"{run['pixels']:,} pixels of it"
         shares = [
@@ -149,8 +149,8 @@ def table(record: dict[str, Any]) -> str:
     heads = ["MS pixels", "wall time", "measured on", "pixels/s, all in all", "classifying", "polygons"]
     return common.markdown([*heads, *common.memory_heads(cuda)], rows) + (
         f"\n\nEngine `{run['engine']}` in {run['precision']} ({run['scan']}), from two GeoTIFFs to class "
-        "raster, polygons and report. Extrapolated times assume that every further pixel takes as long as "
-        "those measured; memory is that of what was measured."
+        "raster, polygons and report. An extrapolated time assumes that every further pixel takes as long as "
+        "those measured; its memory is the measured part's."
     )
 
 
@@ -160,7 +160,7 @@ def plot(record: dict[str, Any], figure: Figure) -> None:
     names = [f"{s['height']} × {s['width']}" for s in record["scenes"]]
     minutes = [s["seconds"] / 60 for s in record["scenes"]]
     bars = axes.barh(names, minutes, color=[OURS if s["measured"] else BASELINE for s in record["scenes"]])
-    labels = [_duration(s["seconds"]) + ("" if s["measured"] else ", extrapolated") for s in record["scenes"]]
+    labels = [duration(s["seconds"]) + ("" if s["measured"] else ", extrapolated") for s in record["scenes"]]
     axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.set_xscale("log")
     axes.set_xlim(min(minutes) / 3, max(minutes) * 6)

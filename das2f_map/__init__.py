@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from das2f_map._version import __version__
 
 if TYPE_CHECKING:
-    from das2f_map.bundle.catalogue import load_model
     from das2f_map.workflows.align import align
     from das2f_map.workflows.classify import classify
     from das2f_map.workflows.evaluate import evaluate_map as evaluate
     from das2f_map.workflows.inspect import inspect_pair as inspect
+    from das2f_map.workflows.models import load_model
     from das2f_map.workflows.preview import preview
     from das2f_map.workflows.train import train
 
@@ -29,7 +29,7 @@ _HOMES = {
     "classify": ("das2f_map.workflows.classify", "classify"),
     "evaluate": ("das2f_map.workflows.evaluate", "evaluate_map"),
     "inspect": ("das2f_map.workflows.inspect", "inspect_pair"),
-    "load_model": ("das2f_map.bundle.catalogue", "load_model"),
+    "load_model": ("das2f_map.workflows.models", "load_model"),
     "preview": ("das2f_map.workflows.preview", "preview"),
     "train": ("das2f_map.workflows.train", "train"),
 }

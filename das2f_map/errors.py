@@ -1,4 +1,4 @@
-"""What a user can be told: every error this package raises on purpose.
+"""The errors that this package raises on purpose, each with a message for the user.
 
 The command line prints ``message`` on one line, ``hint`` on the next, and exits
 with ``exit_code``; a library caller catches :class:`Das2fMapError`.
@@ -36,7 +36,7 @@ class InputError(Das2fMapError):
 
 
 class LabelError(Das2fMapError):
-    """Training labels cannot be used with this scene."""
+    """Training labels or reference data cannot be used."""
 
     exit_code = 4
 
@@ -54,7 +54,7 @@ class OutputError(Das2fMapError):
 
 
 class MissingDependencyError(Das2fMapError):
-    """An optional package is needed for what was asked."""
+    """A command needs an optional package that is not installed."""
 
     exit_code = 7
 

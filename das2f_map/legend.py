@@ -1,4 +1,4 @@
-"""Class ids, names and colours: what the numbers in a class raster mean."""
+"""Class ids, names and colours: the meaning of the numbers in a class raster."""
 
 from __future__ import annotations
 

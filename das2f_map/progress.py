@@ -1,4 +1,4 @@
-"""How long work tells its caller that it moves on, without knowing about terminals.
+"""Progress of long work, reported to its caller; the work knows nothing of terminals.
 
 A function that takes ``progress`` uses it as ``with progress("Classifying", total) as advance:``
 and calls ``advance(n)`` as it goes. The command line passes one that draws a bar.
@@ -15,5 +15,5 @@ Progress = Callable[[str, "int | None"], AbstractContextManager[Callable[[int], 
 
 @contextmanager
 def silent(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """The default: say nothing."""
+    """A reporter that shows nothing; the default."""
     yield lambda n: None

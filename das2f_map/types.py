@@ -12,3 +12,5 @@ Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Complex128 = npt.NDArray[np.complex128]
+Geometries = npt.NDArray[np.object_]
+"""Of shapely."""

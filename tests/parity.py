@@ -10,7 +10,7 @@ import torch
 from das2f_map.network import Das2fNet
 from das2f_map.network.published import published_names
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parent / "data"
 
 # The classifier's tensors are left out of the files. Element i is ((i + salt) * 2654435761 mod 2^32) / 2^32,
 # moved to [-0.5, 0.5) and multiplied by the scale.

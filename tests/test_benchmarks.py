@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def run(script: str, folder: Path) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.slow
 def test_engines(tmp_path: Path) -> None:
     record = run("engines", tmp_path)
     loop, *engines = record["ways"]
@@ -51,6 +53,7 @@ def test_engines(tmp_path: Path) -> None:
         assert engine["largest_error"] < 1e-2
 
 
+@pytest.mark.slow
 def test_growth(tmp_path: Path) -> None:
     record = run("growth", tmp_path)
     assert [s["side"] for s in record["sizes"]] == [8, 16]
@@ -61,6 +64,7 @@ def test_growth(tmp_path: Path) -> None:
         assert size["growth"] == pytest.approx(beside - 1)
 
 
+@pytest.mark.slow
 def test_breakdown(tmp_path: Path) -> None:
     record = run("breakdown", tmp_path)
     for kind in record["kinds"]:
@@ -76,11 +80,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_training(trained: Path) -> None:
     (way,) = json.loads((trained / "training.json").read_text(encoding="utf-8"))["ways"]
     assert way["samples_per_second"] == pytest.approx(2 / way["seconds"][0])
 
 
+@pytest.mark.slow
 def test_scenes(tmp_path: Path) -> None:
     small, large = run("scenes", tmp_path)["scenes"]
     assert small["measured"]
@@ -126,6 +132,7 @@ def test_baseline_computes_the_same_network(scripts: Any) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     places = [n + d for n in NAMES for d in ("", "-cuda")] + ["training-other", "accuracy"]
@@ -135,23 +142,80 @@ def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path
     text = page.read_text(encoding="utf-8")
     assert text.count("before") == len(places)
     table = (trained / "training.md").read_text(encoding="utf-8").strip()
-    assert f"<!-- training -->\n{table}\n\n![training]({trained.name}/training.png)\n<!-- end" in text
+    pictures = Path(os.path.relpath(trained, page.parent)).as_posix()
+    assert f"<!-- training -->\n\n{table}\n\n![training]({pictures}/training.png)\n\n<!-- end" in text
     assert "Not measured yet; `python benchmarks/scenes.py` on a machine with CUDA" in text
-    assert f"![training]({trained.name}/training-other.png)\n<!-- end of training-other" in text
+    assert f"![training]({pictures}/training-other.png)\n\n<!-- end of training-other" in text
     assert text.count("Not measured yet") == len(places) - 3  # all but training, twice, and accuracy
     assert text.count("old") == 1  # accuracy has no result here
 
 
-def test_page_of_the_documentation_is_up_to_date(scripts: Any, tmp_path: Path) -> None:
-    """Figures in the page are those of the JSON files beside it."""
-    page = tmp_path / "page.md"
-    page.write_text(scripts.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+def test_pages_of_the_documentation_are_up_to_date(scripts: Any, tmp_path: Path) -> None:
+    """Figures in the pages are those of the JSON files beside them."""
+    docs = scripts.PAGE.parent
+    pages = [p.relative_to(docs) for p in (scripts.PAGE, *scripts.common.DOCS.glob("*.md"))]
+    pages += [Path("registration-evidence.md"), Path("real-scenes.md")]
+    assert {"benchmarks.md", "avx512.md", "avx2.md", "amx.md", "accuracy.md"} <= {p.name for p in pages}
+    (tmp_path / "benchmarks").mkdir()
+    for path in (*pages, *(p.relative_to(docs) for p in scripts.common.DOCS.glob("*.json"))):
+        (tmp_path / path).write_bytes((docs / path).read_bytes())
+    # Old tables must not survive.
+    for page in pages:
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        emptied = re.sub(r"(<!-- (.+?) -->).*?(<!-- end of \2 -->)", r"\1\3", text, flags=re.DOTALL)
+        assert emptied != text
+        (tmp_path / page).write_text(emptied, encoding="utf-8")
+    scripts.refresh_pages(tmp_path / "benchmarks.md", tmp_path / "benchmarks")
+    for page in pages:
+        assert (tmp_path / page).read_text(encoding="utf-8") == (docs / page).read_text(encoding="utf-8")
+    assert {p.name for p in tmp_path.rglob("*.md")} == {p.name for p in pages}
+
+
+@pytest.mark.slow
+def test_machine_without_a_page_gets_one(scripts: Any, trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks"
     folder.mkdir()
-    for path in scripts.common.DOCS.glob("*.json"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    scripts.refresh_page(page, folder)
-    assert page.read_text(encoding="utf-8") == scripts.PAGE.read_text(encoding="utf-8")
+    (folder / "training-cuda.json").write_bytes((trained / "training.json").read_bytes())
+    page = tmp_path / "benchmarks.md"
+    page.write_text("<!-- summary --><!-- end of summary -->")
+    scripts.refresh_pages(page, folder)
+    made = (folder / "cuda.md").read_text(encoding="utf-8")
+    assert (trained / "training.md").read_text(encoding="utf-8").strip() in made
+    assert "![training](training-cuda.png)" in made
+    assert "\n## Training\n" in made
+    assert made.count("Not measured yet") == len(NAMES) - 1
+    (row,) = (line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| training"))
+    assert "(benchmarks/cuda.md#training)" in row
+    rate = json.loads((trained / "training.json").read_text(encoding="utf-8"))["ways"][0][
+        "samples_per_second"
+    ]
+    assert f"| {rate:.1f} samples/s |" in row
+
+
+@pytest.mark.slow
+def test_page_without_a_place_for_a_table_is_an_error(scripts: Any, trained: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- training -->")
+    with pytest.raises(SystemExit, match=r"page\.md has no place '<!-- training -->"):
+        scripts.refresh_page(page, trained)
+
+
+def test_summary_has_the_ratios_of_the_results(scripts: Any) -> None:
+    """Against the JSON file: the fastest way of the engine, and each plain loop at its better batch size."""
+    ways = json.loads((scripts.common.DOCS / "engines-amx.json").read_text(encoding="utf-8"))["ways"]
+    rates = {w["name"]: w["pixels_per_second"] for w in ways}
+    fastest = max(rate for name, rate in rates.items() if name.startswith("`shared`") and "bf16" not in name)
+    text = scripts.PAGE.read_text(encoding="utf-8")
+    (row,) = (
+        line
+        for line in text.splitlines()
+        if line.startswith("| engine `shared`, fp32") and "#engines" in line and "amx.md" in line
+    )
+    assert f"| {fastest:,.0f} pixels/s |" in row
+    for loop in ("step by step", "reference scan"):
+        best = max(rate for name, rate in rates.items() if name.startswith(f"loop, {loop}"))
+        assert f"{fastest / best:.1f} × loop, {loop}" in row
+    assert "| any CUDA card | not measured |" in text or "cuda.md" in text
 
 
 def test_tables_of_registration_stand_in_the_page(scripts: Any, tmp_path: Path) -> None:
@@ -166,3 +230,66 @@ def test_tables_of_registration_stand_in_the_page(scripts: Any, tmp_path: Path) 
     assert page.read_text(encoding="utf-8") == text
     for scene in results:
         assert text.count(f"\n| {scene['scene']} |") == 4
+
+
+def test_resamplers_are_measured_as_said(scripts: Any, tmp_path: Path) -> None:
+    """The figures of the comparison with GDAL, on images with known ones; and a shift reaches GDAL."""
+    import numpy as np
+    from affine import Affine
+    from rasterio.crs import CRS
+    from rasterio.enums import Resampling
+
+    from das2f_map.scene.common_grid.pixel_map import AffineMap
+    from das2f_map.scene.grid import Grid
+    from das2f_map.scene.source import RasterSource
+
+    resampling = importlib.import_module("resampling")
+    row, col = np.mgrid[0:24, 0:30] + 0.5
+
+    def wave(r: Any, c: Any) -> Any:
+        return np.sin(0.4 * r) + np.cos(0.3 * c)
+
+    slopes = np.stack([0.4 * np.cos(0.4 * row), -0.3 * np.sin(0.3 * col)])
+    where = np.ones(row.shape, dtype=bool)
+    found = resampling.figures(wave(row - 0.02, col + 0.01), wave(row, col), slopes, where, 4)
+    assert (found["rows"], found["cols"]) == pytest.approx((0.08, -0.04), abs=1e-3)
+    found = resampling.figures(wave(row, col) + 0.5, wave(row, col), slopes, where)
+    assert (found["rms"], found["largest"]) == pytest.approx((0.5 / wave(row, col).std(),) * 2)
+
+    ground = np.random.default_rng(0).normal(size=(24, 30))
+    thirds = resampling.ground_average(ground, Affine.scale(3), (8, 10))
+    np.testing.assert_allclose(thirds, ground.reshape(8, 3, 10, 3).mean(axis=(1, 3)))
+    halves = resampling.ground_average(ground, Affine.translation(0.5, 0), (24, 30))
+    np.testing.assert_allclose(halves[:, :-1], (ground[:, :-1] + ground[:, 1:]) / 2)
+    assert np.isnan(halves[:, -1]).all()
+    turned = Affine.translation(10, 8) * Affine.rotation(30) * Affine.scale(6)
+    (middle,) = resampling.ground_average(col, turned, (1, 1)).ravel()
+    assert middle == pytest.approx((turned * (0.5, 0.5))[0], abs=0.05)
+
+    share, image = np.array([0.0, 0.0, 0.02, 0.2, 0.9, 1.0]), np.array([1, np.nan, 1, 1, np.nan, np.nan])
+    expected = {"mixed": 2, "kept": 1, "largest": 0.2, "lost": 1}
+    assert resampling.invalid_pixels(share, image) == expected
+
+    grid = Grid(24, 30, Affine(2, 0, 5e5, 0, -2, 5e6), CRS.from_epsg(32632))
+    path = resampling.write_raster(tmp_path / "ramps.tif", np.stack([row, col]), grid)
+    target = Grid(8, 8, grid.transform * Affine.translation(10, 10) * Affine.scale(0.5), grid.crs)
+    with RasterSource(path, "MS") as source:
+        mapping = AffineMap.between(target, grid.moved(0.25, -1.5))
+        by = resampling.ByGdal(Resampling.cubic)
+        rows, cols = by(source.read, mapping, target.window)
+        by.close()
+    np.testing.assert_allclose(rows[:, 0], 10.25 + 0.5 * np.arange(8) - 0.25, atol=1e-4)
+    np.testing.assert_allclose(cols[0], 10.25 + 0.5 * np.arange(8) + 1.5, atol=1e-4)
+
+
+def test_tables_of_resampling_are_in_the_page(scripts: Any, tmp_path: Path) -> None:
+    resampling = importlib.import_module("resampling")
+    record = json.loads((scripts.common.DOCS / "resampling.json").read_text(encoding="utf-8"))
+    made = (scripts.common.DOCS / "resampling.md").read_text(encoding="utf-8")
+    assert made == resampling.document(record)
+    text = resampling.PAGE.read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    resampling.fill(page, resampling.tables(record))
+    assert page.read_text(encoding="utf-8") == text
+    assert text.count("\n| gulf | ratio") == len(resampling.CONTENTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +14,9 @@ from typer.main import get_command
 from das2f_map.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(p for folder in ("", "docs", "examples", "tests/data") for p in (ROOT / folder).glob("*.md"))
+FOLDERS = (".github", "benchmarks", "das2f_map", "docs", "examples", "models", "tests")
+PAGES = sorted({*ROOT.glob("*.md"), *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.md"))})
+LONGEST_LINE = 200
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*\ssrc=\"([^\"]+)\"")
 OPTION = re.compile(r"`(--?[a-z][a-z-]*)`")
 
@@ -100,3 +103,17 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             if anchor not in {_slug(h) for h in headings}:
                 dead.append(link)
     assert not dead, f"{page.name} links to what is not there: {', '.join(dead)}"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_pages_are_all_that_are_tracked() -> None:
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--", "*.md"]
+    tracked = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert {ROOT / name for name in tracked.split("\0") if name and (ROOT / name).exists()} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_line_is_too_long_to_read(page: Path) -> None:
+    """Tables, generated ones included: an editor and a terminal show them unbroken."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert [n for n, line in enumerate(lines, start=1) if len(line) > LONGEST_LINE] == []

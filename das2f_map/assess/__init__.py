@@ -1,1 +1,1 @@
-"""Classes that were compared: confusion matrices, accuracies, and a map held against a reference."""
+"""Comparing classes: confusion matrices, accuracies, and a map against a reference."""

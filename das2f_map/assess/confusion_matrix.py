@@ -1,9 +1,9 @@
 """Confusion matrix and the accuracy figures of the field that follow from it.
 
-Rows are the reference, columns the map. Producer's accuracy of a class is the share of its
-reference pixels that the map has right (recall); user's accuracy is the share of the pixels
-mapped as it that are right (precision). Figures that do not exist, such as the producer's
-accuracy of a class without reference pixels, are ``None``, never NaN.
+Rows are the reference, columns the map. Producer's accuracy of a class is the share of its reference pixels
+that the map has right (recall). User's accuracy is the share of its map pixels that are right (precision).
+Figures that do not exist, such as the producer's accuracy of a class without reference pixels, are ``None``,
+never NaN.
 
 Source: Congalton, R. G. (1991), "A review of assessing the accuracy of classifications of
 remotely sensed data", Remote Sensing of Environment 37, 35–46.
@@ -142,7 +142,7 @@ class ConfusionMatrix:
         return tuple(result)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON and the model card; undefined figures are ``None``."""
+        """All figures, for JSON and the model card; undefined ones are ``None``."""
         return {
             "overall_accuracy": self.overall_accuracy,
             "average_accuracy": self.average_accuracy,
@@ -173,7 +173,7 @@ class ConfusionMatrix:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ConfusionMatrix:
-        """The matrix of a :meth:`to_dict` (colours are made anew)."""
+        """The matrix that :meth:`to_dict` wrote; colours are chosen anew."""
         matrix = values["confusion_matrix"]
         legend = Legend.from_names(matrix["class_names"], matrix["class_ids"])
         return cls(legend, np.array(matrix["counts"], np.int64).reshape(len(legend), len(legend)))

@@ -94,6 +94,12 @@ class ModelCard(BaseModel):
         return metrics
 
     @property
+    def overall_accuracy(self) -> float | None:
+        """Part of the held-out pixels that the model classifies right, 0..1; ``None`` if not measured."""
+        value: float | None = self.metrics.get("test", {}).get("overall_accuracy")
+        return value
+
+    @property
     def normalisation(self) -> Normalisation:
         """How the network's inputs were normalised in training."""
         return Normalisation(self.ms_bands, self.pan_band)

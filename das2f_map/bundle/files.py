@@ -5,11 +5,12 @@ Weights are safetensors only; nothing in a bundle is ever evaluated.
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 
 import safetensors
 import safetensors.torch
@@ -19,6 +20,7 @@ from das2f_map.bundle.card import ModelCard, parse_card
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.onnx_file import load_onnx
 from das2f_map.errors import ModelError, OutputError
+from das2f_map.outputs.staging import StagedOutputs
 
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -37,6 +39,81 @@ def require_replaceable(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} exists already", "use --overwrite to replace it")
 
 
+class BundleOutput:
+    """A place for a bundle, held by this run until the ``with`` block ends; the bundle appears then.
+
+    The bundle is a folder, or one file when the path ends in ``.zip``. It replaces one that exists as a
+    whole.
+
+    Parameters
+    ----------
+    path:
+        Of the bundle; its parent folders are made.
+    overwrite:
+        Replace a bundle that exists.
+
+    Raises
+    ------
+    OutputError
+        The path cannot be written, is written by another run, or must not be replaced.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self._given, self._overwrite = path, overwrite
+        self.path = path.resolve()  # a link stays a link to the new bundle; `.` gets its name
+        self._outputs = StagedOutputs(overwrite=True)
+        self._staged: Path | None = None
+
+    def __enter__(self) -> BundleOutput:
+        with ExitStack() as stack:
+            outputs = stack.enter_context(self._outputs)
+            with self._named_errors():
+                self._staged = outputs.stage_whole(
+                    self.path, lambda: require_replaceable(self._given, overwrite=self._overwrite)
+                )
+            stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._outputs.__exit__(kind, error, trace)
+
+    def write(
+        self,
+        card: ModelCard,
+        state_dict: Mapping[str, Tensor],
+        *,
+        add_files: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Write the bundle; see :func:`save_bundle`."""
+        if self._staged is None:
+            raise ValueError("a bundle is written inside the with block")
+        tensors = {name: t.detach().cpu().contiguous() for name, t in state_dict.items()}
+        is_zip = self.path.suffix == ".zip"
+        with self._named_errors():
+            folder = self._outputs.work_folder(self.path) / "bundle" if is_zip else self._staged
+            folder.mkdir()
+            metadata = {"format": "pt", "model": card.name}
+            (folder / WEIGHTS_NAME).write_bytes(safetensors.torch.save(tensors, metadata=metadata))
+            (folder / CARD_NAME).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            if add_files is not None:
+                add_files(folder)
+            if is_zip:
+                with zipfile.ZipFile(self._staged, "w", zipfile.ZIP_STORED) as archive:
+                    for member in sorted(p for p in folder.iterdir() if p.is_file()):
+                        archive.write(member, member.name)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the model bundle {self.path}: {error.strerror or error}"
+            ) from error
+
+
 def save_bundle(
     path: Path,
     card: ModelCard,
@@ -46,7 +123,7 @@ def save_bundle(
 ) -> None:
     """Write a bundle: a folder, or one file when the path ends in ``.zip``.
 
-    It is made beside its place and renamed when complete; one that exists is replaced as a whole.
+    It appears when it is complete; one that exists is replaced as a whole.
 
     Parameters
     ----------
@@ -60,44 +137,10 @@ def save_bundle(
     Raises
     ------
     OutputError
-        It cannot be written.
+        It cannot be written, or another run writes it; or something that is no bundle lies there.
     """
-    tensors = {name: t.detach().cpu().contiguous() for name, t in state_dict.items()}
-    path = path.resolve()  # a link stays a link to the new bundle; `.` gets its name
-    partial = path.with_name(f".{path.name}.partial")
-    replaced = path.with_name(f".{path.name}.replaced")
-    try:
-        _remove(partial)
-        partial.mkdir(parents=True)
-        metadata = {"format": "pt", "model": card.name}
-        (partial / WEIGHTS_NAME).write_bytes(safetensors.torch.save(tensors, metadata=metadata))
-        (partial / CARD_NAME).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if add_files is not None:
-            add_files(partial)
-        if path.suffix == ".zip":
-            archive_path = partial / path.name
-            members = [p for p in partial.iterdir() if p.is_file()]
-            with zipfile.ZipFile(archive_path, "w", zipfile.ZIP_STORED) as archive:
-                for member in members:
-                    archive.write(member, member.name)
-            archive_path.replace(path)
-            return
-        if path.exists():
-            _remove(replaced)
-            path.rename(replaced)
-        partial.rename(path)
-        _remove(replaced)
-    except OSError as error:
-        raise OutputError(f"cannot write the model bundle {path}: {error.strerror or error}") from error
-    finally:
-        _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)  # an error may be on its way to the user: that one counts
-    else:
-        path.unlink(missing_ok=True)
+    with BundleOutput(path, overwrite=True) as output:
+        output.write(card, state_dict, add_files=add_files)
 
 
 def bundle_files(path: Path) -> list[Path]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.bundle.card import ModelCard
 from das2f_map.bundle.catalogue import bundled_models, load_model
 from das2f_map.bundle.files import load_bundle, read_card
 from das2f_map.bundle.model import ModelBundle
-from das2f_map.errors import ModelError
+from das2f_map.errors import InputError, ModelError
 from das2f_map.scene.bands import GivenBands, UnmatchedBands, match_bands
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
@@ -114,6 +116,82 @@ class FittedModel:
     bundle: ModelBundle
     input: ModelInput
     warnings: tuple[str, ...]
+
+
+class ModelFit(BaseModel):
+    """A model held against a scene."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    fits: bool
+    fits_rescaled: bool = Field(description="whether it would fit with `--radiometry scene`")
+    reasons: list[str] = Field(description="why it does not fit")
+    cautions: list[str] = Field(description="what to know though it fits")
+    bands: dict[str, int] | None = Field(description="band name → number in the MS file")
+
+
+def every_fit(views: SceneViews, own: ModelBundle | None = None) -> list[ModelFit]:
+    """The fit of every model to a scene: of the given one first, then of the bundled ones.
+
+    Raises :class:`~das2f_map.errors.InputError` if the user names bands that are not there.
+    """
+    return [_fit(views, name, card) for name, card in _cards(own).items()]
+
+
+def _cards(own: ModelBundle | None) -> dict[str, ModelCard]:
+    """Cards by name. A given model hides a bundled one of the same name."""
+    given = {} if own is None else {own.card.name: own.card}
+    return given | {name: read_card(p) for name, p in bundled_models().items() if name not in given}
+
+
+def _fit(views: SceneViews, name: str, card: ModelCard) -> ModelFit:
+    try:
+        pair = views.pair_for(card)
+    except UnmatchedBands as error:
+        said = f"{error.message}: {error.hint}" if error.hint else error.message
+        return ModelFit(name=name, fits=False, fits_rescaled=False, reasons=[said], cautions=[], bands=None)
+    try:
+        traits = views.traits_for(card)
+        reasons, known = misfits(card, traits), cautions(card, traits)
+        rescaled = not misfits(card, traits, "scene")
+    except InputError as error:  # the scene has no valid pixel
+        reasons, known, rescaled = [error.message], [], False
+    return ModelFit(
+        name=name,
+        fits=not reasons,
+        fits_rescaled=rescaled,
+        reasons=reasons,
+        cautions=known,
+        bands={b.role: b.number for b in pair.bands},
+    )
+
+
+def model_to_try(
+    views: SceneViews, fits: Sequence[ModelFit], own: ModelBundle | None = None
+) -> ModelBundle | None:
+    """The model for a trial run: the given one, or the one that would be chosen, or any with its bands here.
+
+    ``None`` if the scene has no model's bands. ``fits`` are those of :func:`every_fit`.
+    """
+    if own is not None:
+        return own if fits[0].bands is not None else None
+    try:
+        return load_bundle(choose_model(views))
+    except (ModelError, InputError):
+        usable = [f.name for f in fits if f.bands is not None]
+        return load_bundle(bundled_models()[usable[0]]) if usable else None
+
+
+def bands_to_name(
+    pair: ScenePair, fits: Sequence[ModelFit], own: ModelBundle | None = None
+) -> list[str] | None:
+    """A model's bands, if no model finds its bands by their names though the file has as many."""
+    if any(f.bands is not None for f in fits):
+        return None
+    images = sum(not b.alpha for b in pair.file_bands)
+    cards = [own.card] if own is not None else list(_cards(None).values())
+    return next(([b.name for b in c.ms_bands] for c in cards if len(c.ms_bands) <= images), None)
 
 
 def choose_bundle(

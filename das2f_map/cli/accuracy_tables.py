@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_accuracy(matrix: ConfusionMatrix, title: str) -> None:
-    """Overall figures, accuracy per class, confusion matrix."""
+    """Print overall figures, accuracy per class and the confusion matrix."""
     from das2f_map.assess.confusion_matrix import percent
 
     overall = [["OA", "AA", "kappa", "pixels"]]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from das2f_map import __version__
+from das2f_map._version import __version__
 from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, train
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError

@@ -1,4 +1,4 @@
-"""What the terminal shows: data on stdout; progress, notices and errors on stderr."""
+"""Output on the terminal: data on stdout; progress, notices and errors on stderr."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _PLAIN_INTERVAL_S = 10.0
 
 
 def setup_logging(verbosity: int) -> None:
-    """Log to stderr: warnings at -1 (quiet), progress notes at 0, details at 1, everything at 2."""
+    """Log to stderr: errors alone at -1 (quiet), progress notes at 0, details at 1, everything at 2."""
     level = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}.get(verbosity, logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LevelFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Other libraries only speak up when asked for more: what matters is raised, and shown as one line.
+    # Other libraries log only at higher verbosity: their errors are raised anyway, and shown as one line.
     root.setLevel({2: logging.DEBUG, 1: logging.WARNING}.get(min(verbosity, 2), logging.CRITICAL))
     logging.getLogger("das2f_map").setLevel(level)
-    if verbosity < 2:  # rasterio reports GDAL's own chatter here; what matters is raised as an error
+    if verbosity < 2:  # rasterio logs GDAL's messages; GDAL's errors are raised anyway
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)
         if not sys.warnoptions:  # libraries' advice to programmers; `python -W` still shows it
             warnings.simplefilter("ignore")
@@ -94,7 +94,7 @@ def _plain(description: str, total: int | None) -> Iterator[Callable[[int], None
 
 def print_json(data: Any) -> None:
     """A JSON document on stdout."""
-    # Escapes where stdout cannot take every character.
+    # Where stdout cannot take every character, those beyond ASCII are escaped.
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     json.dump(data, sys.stdout, indent=2, ensure_ascii=not unicode)
     sys.stdout.write("\n")
@@ -128,8 +128,8 @@ def print_table(
         if i < len(swatches):
             cells[0] = Text.assemble(("■ ", swatches[i]), row[0])
         table.add_row(*cells)
-    # Not a terminal: as wide as the table needs, so that nothing is cut off in a file.
+    # Outside a terminal the console is so wide that nothing is cut off in a file.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    # Of its own: a table breaks its title at its width, and paths are long.
+    # Printed apart: a table breaks its title at the table's width, and paths are long.
     console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)

@@ -25,7 +25,7 @@ from das2f_map.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from das2f_map.workflows.inspect import Estimate, Inspection
+    from das2f_map.products.inspection import BandReport, Estimate, Inspection
 
 
 def inspect_command(
@@ -72,10 +72,11 @@ def inspect_command(
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
-    _print(found)
+    print_inspection(found)
 
 
-def _print(found: Inspection) -> None:
+def print_inspection(found: Inspection) -> None:
+    """The findings as tables on the screen, then the verdict and the next command."""
     scene = found.scene
     files = (scene.ms, scene.pan)
     print_table(
@@ -89,22 +90,23 @@ def _print(found: Inspection) -> None:
             ("Type", *(f.dtype for f in files)),
             (
                 "In the common part",
-                *(_overlap(found.overlap[k]) for k in ("ms_share", "pan_share")),
+                *(_overlap(share) for share in (found.overlap.ms_share, found.overlap.pan_share)),
             ),
         ],
     )
     grid = scene.common_grid
     pair = [
         ("Ratio", f"{scene.ratio:.4g}"),
-        ("Common grid", f"{grid.width:,} × {grid.height:,} MS pixels, {found.overlap['km2']:,.4g} km²"),
+        ("Common grid", f"{grid.width:,} × {grid.height:,} MS pixels, {found.overlap.km2:,.4g} km²"),
         ("Alignment", found.alignment),
     ]
-    if found.shift is not None:
-        pair.append(("Shift", found.shift["sentence"]))
-        pair.append(("", found.shift["because"]))
-        if found.shift["varies"] and found.shift["variation"]:
-            pair.append(("", f"changes by {found.shift['variation']['range']:.1f} PAN pixels over the scene"))
-        elif found.shift["varies"] is None and found.shift["action"] == "correct":
+    shift = found.shift
+    if shift is not None:
+        pair.append(("Shift", shift.sentence))
+        pair.append(("", shift.because))
+        if shift.varies and shift.variation is not None:
+            pair.append(("", f"changes by {shift.variation.range:.1f} PAN pixels over the scene"))
+        elif shift.varies is None and shift.action == "correct":
             pair.append(("", "too few windows to tell whether it changes over the scene"))
     pair.append(("No data", f"{_share(found.invalid_share)} of {found.sampled_pixels:,} pixels looked at"))
     pair.extend(("", notice) for notice in scene.nodata_notices)
@@ -131,7 +133,7 @@ def _print(found: Inspection) -> None:
                 b.name,
                 b.used_as or "–",
                 b.dtype,
-                *(f"{b.values[k]:.5g}" if b.values else "–" for k in ("min", "p01", "mean", "p99", "max")),
+                *_values(b),
             )
             for b in found.bands
         ],
@@ -147,6 +149,11 @@ def _print(found: Inspection) -> None:
     print(f"Next: {found.next_command}")
     if found.quicklook is not None:
         print(found.quicklook)
+
+
+def _values(band: BandReport) -> tuple[str, ...]:
+    v = band.values
+    return ("–",) * 5 if v is None else tuple(f"{x:.5g}" for x in (v.min, v.p01, v.mean, v.p99, v.max))
 
 
 def _estimate(e: Estimate) -> str:

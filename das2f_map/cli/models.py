@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,13 +19,11 @@ def list_command(as_json: JsonOption = False) -> None:
 
     Example: das2f-map models list
     """
-    from das2f_map.bundle.catalogue import bundled_models
-    from das2f_map.bundle.files import read_card
+    from das2f_map.workflows.models import list_models
 
-    paths = bundled_models()
-    cards = {name: read_card(path) for name, path in paths.items()}
+    models = list_models()
     if as_json:
-        print_json([_summary(card) | {"name": n, "path": str(paths[n])} for n, card in cards.items()])
+        print_json([m.model_dump(mode="json") for m in models])
         return
     print_table(
         "Bundled models",
@@ -39,14 +37,14 @@ def list_command(as_json: JsonOption = False) -> None:
         },
         [
             (
-                name,
-                ", ".join(card.legend.names),
-                _range(card.domain.ms_gsd_m, " m") if card.domain else "any",
-                _range(card.domain.ratio) if card.domain else "any",
-                _overall(card),
-                card.description,
+                m.name,
+                ", ".join(c.name for c in m.classes),
+                _range(m.domain.ms_gsd_m, " m") if m.domain else "any",
+                _range(m.domain.ratio) if m.domain else "any",
+                _accuracy(m.overall_accuracy),
+                m.description,
             )
-            for name, card in cards.items()
+            for m in models
         ],
     )
 
@@ -61,10 +59,9 @@ def show_command(
     Example: das2f-map models show landsat8-gulf
     """
     from das2f_map.assess.confusion_matrix import percent
-    from das2f_map.bundle.catalogue import find_model
-    from das2f_map.bundle.files import read_card
+    from das2f_map.workflows.models import model_card
 
-    card = read_card(find_model(model))
+    card = model_card(model)
     if as_json:
         print_json(card.model_dump(mode="json"))
         return
@@ -77,7 +74,7 @@ def show_command(
         "MS pixel": _range(card.domain.ms_gsd_m, " m") if card.domain else "any",
         "MS : PAN": _range(card.domain.ratio) if card.domain else "any",
         "Trained on": card.training.data,
-        "Held-out accuracy": _overall(card),
+        "Held-out accuracy": _accuracy(card.overall_accuracy),
         "Notes": card.training.notes,
         "Licence": card.licence,
         "Made with": f"das2f-map {card.software_version}",
@@ -151,21 +148,9 @@ def import_command(
     )
 
 
-def _summary(card: Any) -> dict[str, Any]:
-    return {
-        "name": card.name,
-        "description": card.description,
-        "classes": [c.model_dump() for c in card.legend.each()],
-        "domain": card.domain.model_dump() if card.domain else None,
-        "overall_accuracy": card.metrics.get("test", {}).get("overall_accuracy"),
-        "licence": card.licence,
-    }
-
-
 def _range(limits: tuple[float, float], unit: str = "") -> str:
     return f"{limits[0]:.3g} to {limits[1]:.3g}{unit}"
 
 
-def _overall(card: Any) -> str:
-    value = card.metrics.get("test", {}).get("overall_accuracy")
-    return "not measured" if value is None else f"{100 * value:.1f} %"
+def _accuracy(overall: float | None) -> str:
+    return "not measured" if overall is None else f"{100 * overall:.1f} %"

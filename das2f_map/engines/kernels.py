@@ -1,4 +1,4 @@
-"""Whether the compiled kernels are there; that they are not is said once."""
+"""Whether the compiled kernels can be used, and one warning if they cannot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def missing() -> str:
 
 @lru_cache(maxsize=1)
 def say_if_missing() -> None:
-    """Log, once in a process, that slower operations compute on the CPU."""
+    """Log a warning if the compiled kernels cannot be used; once in a process."""
     if reason := missing():
         log.warning(
             "compiled kernels cannot be used: %s; slower PyTorch operations serve on the CPU; "

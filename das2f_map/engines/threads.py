@@ -1,4 +1,4 @@
-"""Work items dealt out to threads."""
+"""Work items spread over threads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ Result = TypeVar("Result")
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
-    """Results in the order of the items.
+    """The result of ``work`` for each item, in the order of the items.
 
-    As many threads as can be started share the items, at most ``threads``; the calling thread does the work
-    where none can, as under a limit on processes or memory. The first error ends the work and is raised.
+    At most ``threads`` threads share the items. Where the system starts no more of them, as under a limit on
+    processes or memory, fewer do; where it starts none, the calling thread does the work. The first error
+    ends the work and is raised.
     """
     results: dict[int, Result] = {}
     errors: list[BaseException] = []
@@ -55,10 +56,10 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: i
 
 
 def _wait(ends: Sequence[threading.Event]) -> None:
-    """Wait for events, not for the threads.
+    """Wait until every thread has set its event.
 
-    Before Python 3.13, a thread whose ``join`` was interrupted counts as ended while it still runs, and the
-    interpreter that then exits aborts in the middle of its work.
+    ``Thread.join`` would not do. Before Python 3.13 a thread whose ``join`` was interrupted counts as ended
+    while it still runs: the interpreter exits, and aborts in the middle of the thread's work.
     """
     for ended in ends:
         ended.wait()

@@ -1,4 +1,4 @@
-"""Opening a label file of whatever kind."""
+"""Opening a label file of any kind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from das2f_map.labels.raster import RasterLabels
 from das2f_map.labels.source import LabelSource
 from das2f_map.labels.vector import VectorLabels, vector_layers
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import missing_local_file
 
 
 def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None) -> LabelSource:
@@ -20,10 +21,11 @@ def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None)
     Raises
     ------
     LabelError
-        Missing, neither vector nor raster, no CRS, no overlap with the grid, unknown field, lines…
+        The file is missing, is neither vector nor raster, has no CRS, lies outside the grid, has no such
+        field, holds lines…
     """
     text = str(path)
-    if "://" not in text and not text.startswith("/vsi") and not Path(text).exists():
+    if missing_local_file(path):
         raise LabelError(f"label file {text} does not exist")
     layers = vector_layers(text)
     if layers:
@@ -42,6 +44,6 @@ def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None)
         )
     try:
         return RasterLabels(text, dataset, grid)
-    except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
+    except BaseException:  # an interrupt too
         dataset.close()
         raise

@@ -13,24 +13,24 @@ from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.products.class_raster import read_legend
-from das2f_map.scene.antimeridian import repeats_within
+from das2f_map.scene.antimeridian import Lookup, lookups, turns_within
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.types import Float64, Int64
+from das2f_map.types import Int64
 
 _OUTLINE_PARTS = 64
-"""Of each side of the raster: straight in one CRS is a curve in another."""
+"""Segments of each side of the raster's outline: a straight side may be a curve in the scene's CRS."""
 
 _STRIP = 256
-"""Rows of positions looked up at a time: the raster may be far finer than they are."""
+"""Rows of positions looked up at a time; few, since the raster may have far more pixels than there are."""
 
 
 class RasterLabels(LabelSource):
     """A raster of class numbers: 0 and nodata are unlabelled.
 
-    Each pixel of the grid is looked at on a sub-grid about as fine as the raster (up to 8 × 8
-    positions) and gets the class most positions have, if that is at least as many as have none.
-    Two classes with equally many contest the pixel.
+    Each pixel of the grid is sampled on a sub-grid about as fine as the raster (up to 8 × 8 positions). It
+    gets the class that most positions have, if at least as many have it as have none. Where two classes have
+    equally many positions, the pixel is contested.
     """
 
     def __init__(self, path: str, dataset: Any, grid: Grid) -> None:
@@ -50,14 +50,14 @@ class RasterLabels(LabelSource):
         self._dataset = dataset
         self._grid = grid
         self._nodata = dataset.nodata
-        file = Grid(dataset.height, dataset.width, dataset.transform, dataset.crs)
+        file = Grid.from_rasterio(dataset)
         try:
             self._footprint = _footprint(file, grid)
-            # About as fine as the raster; NaN in the middle of the scene is nowhere in it.
+            # Raster pixels along a pixel of the scene; NaN if its middle has no place in the raster's CRS.
             finest = max(map_between(grid, file).footprint)
             self._factor = int(np.clip(round(finest), 1, 8)) if math.isfinite(finest) else 1
             self._map = map_between(grid.refined(self._factor), file)
-        except InputError as error:  # which calls them MS and PAN
+        except InputError as error:  # its message speaks of MS and PAN
             raise LabelError(
                 f"label raster {path} cannot be laid over the scene: its coordinate reference system cannot "
                 "be converted to that of the MS file",
@@ -80,7 +80,7 @@ class RasterLabels(LabelSource):
         self.legend = Legend.from_names([names.get(v, f"class {v}") for v in values], values)
 
     def _names(self) -> dict[int, str] | None:
-        """Class names the raster carries, by value."""
+        """The raster's own class names, by value."""
         legend = read_legend(self._path)
         return None if legend is None else {c.id: c.name for c in legend.each()}
 
@@ -102,23 +102,17 @@ class RasterLabels(LabelSource):
         for row in range(0, fine.height, _STRIP):
             strip = Window(fine.row + row, fine.col, min(_STRIP, fine.height - row), fine.width)
             at_row, at_col = self._map.centres(strip)
-            # A scene over the seam of a raster around the world lies on either side of it.
-            for rows, cols in repeats_within(self._file):
-                self._look_up(at_row + rows, at_col + cols, out[row : row + strip.height])
+            part = out[row : row + strip.height]
+            for found in lookups(self._file, at_row, at_col):
+                part[found.inside] = self._look_up(found)
         return out
 
-    def _look_up(self, row: Float64, col: Float64, out: Int64) -> None:
-        """Set ``out`` to class numbers where it has positions, in the raster's pixels."""
-        with np.errstate(invalid="ignore"):
-            inside = (row >= 0) & (row < self._file.height) & (col >= 0) & (col < self._file.width)
-        if not inside.any():
-            return
-        r, c = row[inside].astype(np.int64), col[inside].astype(np.int64)
-        top, left = int(r.min()), int(c.min())
-        where = ((top, int(r.max()) + 1), (left, int(c.max()) + 1))
+    def _look_up(self, found: Lookup) -> Int64:
+        """Class numbers (n,) at positions in the raster."""
+        where = found.window.to_rasterio()
         try:
-            raw = self._dataset.read(1, window=where)[r - top, c - left]
-            valid = self._dataset.read_masks(1, window=where)[r - top, c - left] > 0
+            raw = self._dataset.read(1, window=where)[found.pixels]
+            valid = self._dataset.read_masks(1, window=where)[found.pixels] > 0
         except RasterioError as error:
             raise LabelError(
                 f"label raster {self._path} cannot be read: {error.__cause__ or error}",
@@ -129,7 +123,7 @@ class RasterLabels(LabelSource):
             raw = np.where(valid, raw, 0)
             if not np.array_equal(raw, np.round(raw)):
                 raise LabelError(f"label raster {self._path} holds fractions, not class numbers")
-        out[inside] = np.where(valid, raw, NODATA_CLASS)
+        return np.where(valid, raw, NODATA_CLASS).astype(np.int64)
 
     def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
         for window in candidates:
@@ -161,14 +155,14 @@ class RasterLabels(LabelSource):
 
 
 def _footprint(file: Grid, scene: Grid) -> Window:
-    """Pixels of the scene that bound a file; all of them if it goes around the world or leads out of it."""
+    """Pixels of the scene that bound a file; all if it goes around the world or cannot be converted."""
     steps = np.linspace(0.0, 1.0, _OUTLINE_PARTS + 1)
     zero, one = np.zeros_like(steps), np.ones_like(steps)
     row, col = map_between(file, scene).positions(
         np.concatenate([zero, steps, one, steps]) * file.height,
         np.concatenate([steps, one, steps, zero]) * file.width,
     )
-    if len(repeats_within(file)) > 1 or not np.isfinite([row, col]).all():
+    if len(turns_within(file)) > 1 or not np.isfinite([row, col]).all():
         return scene.window
     top, left = math.floor(row.min()), math.floor(col.min())
     return Window(top, left, math.ceil(row.max()) - top, math.ceil(col.max()) - left)

@@ -1,4 +1,4 @@
-"""What every kind of label file offers: classes of a window of a given grid."""
+"""The interface that every kind of label file has: classes of a window of a grid."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class LabelSource(ABC):
     """An open label file, read as windows of the grid it was opened for."""
 
     legend: Legend
-    """Classes in the file; those it only numbers are called ``class 1`` and so on."""
+    """Classes in the file; those without a name are called ``class 1`` and so on."""
 
     ids_are_codes: bool = True
-    """Whether the ids are numbers the file holds, not only counted up for names or large codes."""
+    """Whether the ids are the file's own numbers; else they were counted up, for names or large codes."""
 
     @abstractmethod
     def read(self, window: Window) -> LabelBlock:
-        """Classes of a window of the grid."""
+        """The classes of a window of the grid."""
 
     @abstractmethod
     def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:

@@ -1,8 +1,8 @@
 """Training and reference labels, from any vector file or label raster, on a scene's MS pixels.
 
-The rule is the same everywhere: a pixel belongs to the polygon that contains its centre, or to
-the point that falls into it, or to the class most of it has in a label raster. Where different
-classes claim the same pixel it belongs to none, and the count of such pixels is reported.
+One rule holds everywhere: a pixel gets the class of the polygon that contains its centre, of the point that
+falls into it, or the class that a label raster shows on most of it. Where different classes claim the same
+pixel it gets none, and the count of such pixels is reported.
 
 :class:`LabelSource` reads one window at a time, so that neither training nor the evaluation of
 a map holds a scene in memory; :func:`read_labels` gathers the labelled pixels into a sparse table.
@@ -47,7 +47,7 @@ class LabelTable:
     classes:
         Class ids of ``legend``, uint8 ``(n,)``.
     legend:
-        What the ids mean.
+        Names and colours of the ids.
     contested:
         Pixels left out because different classes claim them.
     """
@@ -132,7 +132,7 @@ def gather(
             f"No label of {name} falls on a pixel of the scene",
             "check that labels and images show the same place and that the label file's CRS is right",
         )
-    # Ids stay those of the source, so that a label raster and the map made from it agree.
+    # Ids stay as they are in the source, so that a label raster and the map made from it agree.
     legend = Legend(classes=tuple(source.legend[i] for i in kept_ids))
     keep = np.isin(classes, kept_ids)
     if contested:
@@ -143,12 +143,12 @@ def gather(
 def by_block(rows: NDArray[Any], cols: NDArray[Any], block: int) -> list[tuple[int, int, Int64]]:
     """Pixels by the ``block`` × ``block`` square they lie in: its row, its column, positions ``(members,)``.
 
-    Blocks come in row-major order, empty ones not at all.
+    Blocks come in row-major order; empty blocks are left out.
     """
     keys = rows.astype(np.int64) // block * (1 << 32) + cols.astype(np.int64) // block
     order = np.argsort(keys, kind="stable")
     distinct, starts = np.unique(keys[order], return_index=True)
-    # np.split makes one empty part of nothing: there the parts outnumber the blocks.
+    # Of no pixels np.split makes one empty part, which belongs to no block.
     parts = np.split(order, starts[1:]) if distinct.size else []
     return [(k >> 32, k & 0xFFFFFFFF, part) for k, part in zip(distinct.tolist(), parts, strict=True)]
 
@@ -156,8 +156,9 @@ def by_block(rows: NDArray[Any], cols: NDArray[Any], block: int) -> list[tuple[i
 def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> LabelTable:
     """Keep the pixels of at most ``limit`` blocks of ``block`` × ``block`` MS pixels.
 
-    Training reads the blocks its labels lie in; a label raster of a whole satellite scene would make it read
-    the scene. Blocks are chosen at random, rare classes first, so that every class keeps as many as it can.
+    Training reads every block that has labels; for a label raster of a whole satellite scene it would read
+    the whole scene. Blocks are drawn at random, for rare classes first, so that every class keeps as many as
+    possible.
     """
     keys = labels.rows.astype(np.int64) // block * (1 << 32) + labels.cols // block
     blocks, of_pixel = np.unique(keys, return_inverse=True)
@@ -227,7 +228,8 @@ class _Thinning:
 
     @staticmethod
     def _passes(at: Int32, halvings: int) -> Bool:
-        # A fixed hash of the position (splitmix64's finaliser): nested subsets, the same in every run.
+        # A hash of the position (splitmix64's finaliser): each halving keeps a part of the last one's pixels,
+        # and every run keeps the same.
         with np.errstate(over="ignore"):
             h = at[:, 0].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + at[:, 1].astype(np.uint64)
             h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

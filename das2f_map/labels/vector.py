@@ -20,13 +20,12 @@ from rasterio.warp import transform_bounds
 from das2f_map.errors import LabelError
 from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.scene.antimeridian import x_period
+from das2f_map.scene.antimeridian import box_turns, moved_onto
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.vector import (
     geometry_layers,
     in_pixels,
     near_grid,
-    on_branch,
     read_layer,
     reprojected,
     valid_parts,
@@ -59,7 +58,7 @@ class VectorLabels(LabelSource):
         class_ids, self.legend, self.ids_are_codes = _legend_of(path, values.dropna(), named)
         self._grid = grid
         shapes, of = valid_parts(in_pixels(frame.geometry.to_numpy(), grid))
-        shapes, moved = on_branch(shapes, grid)
+        shapes, moved = moved_onto(shapes, grid)
         self._shapes, self._class_ids = shapes, class_ids[of[moved]]
         self._is_point = shapely.get_type_id(shapes) == shapely.GeometryType.POINT
         self._tree = shapely.STRtree(shapes)
@@ -93,7 +92,7 @@ class VectorLabels(LabelSource):
         mask = np.zeros((window.height, window.width), bool)
         areas = features[~self._is_point[features]]
         if areas.size:
-            # The identity transform is what pixel coordinates call for; a shift brings in the window.
+            # Shapes are in pixels of the grid, so that the transform is only the shift to the window.
             shift = rasterio.Affine.translation(window.col, window.row)
             mask |= (
                 rasterize(
@@ -161,19 +160,16 @@ def _read_near(
     path: str, layer: str, field: str, crs: str, bbox: tuple[float, float, float, float] | None
 ) -> gpd.GeoDataFrame:
     """The features that touch a box, also whole turns around the world away; all without a box."""
-    period = x_period(CRS.from_user_input(crs))
-    boxes = [bbox]
-    if bbox is not None and period is not None:
-        left, bottom, right, top = bbox
+    boxes = () if bbox is None else box_turns(bbox, CRS.from_user_input(crs))
+    if len(boxes) > 1:
         world = pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]
-        for by in (-period, period):
-            if world is not None and world[0] <= right + by and world[2] >= left + by:
-                boxes.append((left + by, bottom, right + by, top))
-    if len(boxes) == 1:
-        return read_layer(path, layer, columns=[field], bbox=bbox)
+        touching = [b for b in boxes[1:] if world is not None and world[0] <= b[2] and world[2] >= b[0]]
+        boxes = (boxes[0], *touching)
+    if len(boxes) <= 1:
+        return read_layer(path, layer, columns=[field], bbox=boxes[0] if boxes else None)
     # Some would touch two of the boxes: read all, then choose.
     frame = read_layer(path, layer, columns=[field])
-    return frame[frame.intersects(shapely.union_all([shapely.box(*b) for b in boxes if b is not None]))]
+    return frame[frame.intersects(shapely.union_all([shapely.box(*b) for b in boxes]))]
 
 
 def _choose_field(path: str, info: dict[str, Any], wanted: str | None) -> str:
@@ -190,7 +186,7 @@ def _choose_field(path: str, info: dict[str, Any], wanted: str | None) -> str:
         raise LabelError(f"labels {path} have no attribute that could hold the class")
     plausible = [f for f in fields if f.lower().replace("_", "").replace(" ", "") in _PLAUSIBLE_FIELDS]
     if len(plausible) > 1:
-        # A number and a name for the same thing: the name says more.
+        # Of a number and a name for the same class, take the name.
         text = [
             f for f in plausible if "str" in str(info["dtypes"][fields.index(f)]) or _is_text(info, fields, f)
         ]
@@ -219,12 +215,12 @@ def _class_values(path: str, raw: pd.Series[Any]) -> tuple[pd.Series[Any], bool]
                 f"the class field of {path} holds fractions, such as {given[given != given.round()].iloc[0]}",
                 "it should hold class numbers or class names",
             )
-        # 0 is "unlabelled" in label rasters; the same habit is met in vector files.
+        # 0 means unlabelled in label rasters, and in many vector files too.
         return numbers.astype("Int64").where(numbers.notna() & (numbers != 0)), False
     text = raw.astype("string").str.strip()
     text = text.where(text.notna() & (text != ""))
     given = text.dropna()
-    # Class codes are often kept as text; there 10 comes before 2, and 01 is not 1.
+    # Class codes are often kept as text. As text, 10 would come before 2, and 01 would differ from 1.
     if len(given) and given.str.fullmatch(r"[0-9]{1,15}").all():
         codes = pd.to_numeric(text).astype("Int64")
         return codes.where(codes.notna() & (codes != 0)), False
@@ -232,7 +228,7 @@ def _class_values(path: str, raw: pd.Series[Any]) -> tuple[pd.Series[Any], bool]
 
 
 def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[UInt8, Legend, bool]:
-    """Class id of every feature, the legend, and whether its ids are what the file holds."""
+    """Class id of every feature, the legend, and whether its ids are the file's own numbers."""
     distinct = sorted(values.unique().tolist())
     if not distinct:
         raise LabelError(f"No feature of {path} that lies in the scene has a class")

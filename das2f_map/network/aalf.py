@@ -1,4 +1,4 @@
-"""AALF: attention-aware linear fusion of what is specific to each modality with what is common."""
+"""AALF: attention-aware linear fusion of each modality's specific part with the common part."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tokens_to_subtokens(tokens: Tensor) -> Tensor:
 class GatedFusion(nn.Module):
     """``mean_c(A_c G_c) · B`` with ``G = sigmoid(W [A; B] + b)``, per sub-token.
 
-    The same as averaging the outer product ``(A ⊙ G) Bᵀ`` over its first axis, without forming it.
+    This is the outer product ``(A ⊙ G) Bᵀ``, averaged over its first axis; the product is never formed.
     """
 
     def __init__(self, channels: int) -> None:

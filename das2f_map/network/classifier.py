@@ -1,4 +1,4 @@
-"""The classifier: two linear layers without an activation between, so one linear map at inference."""
+"""The classifier: two linear layers with no activation between them; at inference, one linear map."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
 
 
 def make_classifier(config: NetworkConfig) -> nn.Module:
-    """The classifier of a configuration: two layers as published, or the equal single one."""
+    """The classifier of a configuration: two layers as published, or one layer that gives the same."""
     if config.classifier_hidden is None:
         return nn.Linear(config.flat_features, config.classes)
     return Classifier(config, config.classifier_hidden)

@@ -1,5 +1,7 @@
-"""CMDA: cross-modal diff-attention. What MS and PAN have in common is found by scanning each
-modality with the scan parameters of the other."""
+"""CMDA: cross-modal diff-attention, which gives the common parts of MS and PAN.
+
+Each modality is scanned with the scan parameters of the other.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from das2f_map.network.mixer import Mlp, ScanParameters, SpacePreservingConv, sc
 
 
 class CmdaBranch(nn.Module):
-    """What a modality owns in the cross mixer: gate, convolution, scan parameters, projection, MLP."""
+    """One modality's own modules: gate, convolution, scan parameters, projection, MLP."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -26,7 +28,8 @@ class CmdaBranch(nn.Module):
 class Cmda(nn.Module):
     """Tokens of both modalities ``(B, P, P, width)`` → their common parts, same shapes.
 
-    One LayerNorm serves both modalities before the mixer and before the MLP, one ``out_norm`` both scans.
+    Both modalities share one LayerNorm, before the mixer and before the MLP, and one ``out_norm`` after the
+    scan.
     """
 
     def __init__(self, config: NetworkConfig) -> None:

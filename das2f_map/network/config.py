@@ -23,7 +23,7 @@ class NetworkConfig(BaseModel):
     dt_rank: int = Field(default=24, ge=1, description="rank of the step-size projection")
     mlp_ratio: int = Field(default=4, ge=1, description="hidden width of the MLPs over `width`")
     classifier_hidden: int | None = Field(
-        default=1024, ge=1, description="inner width of the classifier; null for the equal single layer"
+        default=1024, ge=1, description="inner width of the classifier; null where it is a single layer"
     )
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ class StageOutput(NamedTuple):
 
 
 class Stage(nn.Module):
-    """What is common to MS and PAN (CMDA) and what remains of each (SPVM minus common)."""
+    """The common parts of MS and PAN (CMDA), and the specific part of each (SPVM minus common)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Das2fNet(nn.Module):
         self.ms_stem = MsStem(config)
         self.pan_stem = PanStem(config)
         self.stages = nn.ModuleList(Stage(config) for _ in range(config.stages))
-        # fusions[0] takes the last stage's specifics, the next one those of the stage before it.
+        # fusions[0] takes the last stage's specific parts, fusions[1] takes the first stage's.
         self.fusions = nn.ModuleList(Aalf(config) for _ in range(config.stages))
         self.classifier = make_classifier(config)
 
@@ -68,7 +68,7 @@ class Das2fNet(nn.Module):
         return self.features_after(self.stages[0](self.ms_stem(ms), self.pan_stem(pan)))
 
     def features_after(self, first: StageOutput) -> Tensor:
-        """The same from what the first stage made: the other stages, and the fusions."""
+        """Fused sub-tokens ``(B, width·L)``, computed from the first stage's output."""
         outputs = [first]
         for stage in self.stages[1:]:
             outputs.append(stage(outputs[-1].ms_common, outputs[-1].pan_common))
@@ -83,7 +83,7 @@ class Das2fNet(nn.Module):
         """Logits ``(B, C)`` of MS patches ``(B, bands, P, P)`` and PAN patches ``(B, 1, 4P, 4P)``."""
         features = self.features(ms, pan)
         if torch.is_autocast_enabled(ms.device.type) and not self.training:
-            # Logits that are near each other shall not be rounded to the same: little work, so in float32.
+            # Half types would round logits near each other to the same number; float32 costs little here.
             with torch.autocast(ms.device.type, enabled=False):
                 exact: Tensor = self.classifier(features.float())
             return exact

@@ -34,9 +34,10 @@ def tokens_to_pixels(tokens: Tensor) -> Tensor:
 
 
 class SpacePreservingConv(nn.Module):
-    """Tokens ``(B, P, P, width)`` → scan input ``x`` ``(B, P, P, width)``, seen as an image in between.
+    """Tokens ``(B, P, P, width)`` → scan input ``x`` ``(B, P, P, width)``.
 
-    Depthwise 3x3 convolution (zero padding at the patch border), SiLU, 4x4 stride-4 convolution, BatchNorm.
+    The tokens are laid out as an image (:func:`tokens_to_pixels`), then pass: depthwise 3x3 convolution (zero
+    padding at the patch border), SiLU, 4x4 stride-4 convolution, BatchNorm.
     """
 
     def __init__(self, width: int) -> None:
@@ -63,7 +64,7 @@ class DynamicParameters(NamedTuple):
 
 
 class ScanParameters(nn.Module):
-    """Projects ``x`` to the selective scan's parameters, own weights per direction.
+    """Projects ``x`` to the selective scan's parameters, with own weights for each direction.
 
     Source: Gu & Dao, "Mamba", section 3.2, here with rank-``dt_rank`` step sizes.
     Initialised as Mamba does: ``A_n = -n`` (S4D-real), step sizes log-uniform in [0.001, 0.1], D = 1.
@@ -82,7 +83,7 @@ class ScanParameters(nn.Module):
 
     def reset_parameters(self) -> None:
         if self.A_log.is_meta:
-            return  # no values to set, and arithmetic on none has torch import its compiler: two seconds
+            return  # it has no values, and arithmetic on it imports torch's compiler, which takes two seconds
         for direction in self.x_proj:
             nn.init.kaiming_uniform_(direction, a=math.sqrt(5))
         bound = self.dt_rank**-0.5
@@ -95,7 +96,7 @@ class ScanParameters(nn.Module):
             self.D.fill_(1.0)
 
     def forward(self, x: Tensor) -> DynamicParameters:
-        """``x``: (B, L, D)."""
+        """The scan parameters of ``x`` ``(B, L, D)``."""
         batch, tokens, width = x.shape
         k, r, n = DIRECTIONS, self.dt_rank, self.state_size
         projected = F.linear(x, self.x_proj.reshape(-1, width))  # (B, L, K·(r + 2N))
@@ -111,7 +112,7 @@ def scan_tokens(x: Tensor, parameters: DynamicParameters, size: int) -> Tensor:
     order = scan_order(size, x.device)
     if not torch.is_autocast_enabled(x.device.type):
         return selective_scan(x, p.dt, p.A, p.B, p.C, p.D, order).sum(dim=1)
-    # Rounding errors of a state live on for as many steps as the state: mixed precision ends here.
+    # A state carries its rounding errors through all later steps, so the scan runs in float32.
     x, dt, a, b, c, d = (t.float() for t in (x, p.dt, p.A, p.B, p.C, p.D))
     with torch.autocast(x.device.type, enabled=False):
         return selective_scan(x, dt, a, b, c, d, order).sum(dim=1)

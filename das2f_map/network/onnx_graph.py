@@ -1,15 +1,15 @@
-"""The network as an ONNX graph of plain operators: no Loop, no Scan, nothing that is not in every runtime.
+"""The network as an ONNX graph of plain operators, which every runtime has: no Loop, no Scan.
 
-Built operator by operator with :mod:`onnx.helper` rather than traced, so that the graph does not depend on
-torch's version and can be laid out for the runtime:
+The graph is built operator by operator with :mod:`onnx.helper`, not traced. So it does not depend on torch's
+version, and its layout suits the runtime:
 
-- The selective scan is unrolled over its 256 steps, six operators each. The branches of a stage (SPVM and
-  CMDA of both images) and the four directions do a step together, as one tensor ``(4, 4, B, N, D)``: on a CPU
-  a step of a few patches stays in the cache; a two-level scan with fewer, larger operators is slower
-  there (12 against 19 ms per patch and core in batches of 4). Only decays ``exp(dt A)`` ≤ 1 are multiplied,
-  as in the recurrence itself, so it is as safe numerically.
-- What is linear with nothing between is folded, in float64: classifier, BatchNorm and 4x4 convolution, step
-  size projection and parameter projection, the four skip weights.
+- The selective scan is unrolled over its 256 steps, six operators each. The four branches of a stage (SPVM
+  and CMDA of both images) and the four directions take a step together, as one tensor ``(4, 4, B, N, D)``.
+  On a CPU a step of a few patches then stays in the cache: 12 ms per patch and core in batches of 4, where a
+  two-level scan with fewer, larger operators takes 19 ms. Only decays ``exp(dt A)`` ≤ 1 are multiplied, so
+  the scan is numerically as safe as the recurrence.
+- Linear operations with nothing between them are folded, in float64: the two layers of the classifier,
+  BatchNorm and 4x4 convolution, step size projection and parameter projection, the four skip weights.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ OUTPUT_NAME: Final = "logits"
 
 
 class _Graph:
-    """Nodes and constants, as they are added."""
+    """The nodes and constants added so far."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def __call__(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operator with one output; its name."""
+        """Add an operator with one output; returns the output's name."""
         return self.several(kind, *inputs, outputs=1, **attributes)[0]
 
     def several(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
-        """Add an operator; the names of its outputs."""
+        """Add an operator; returns the names of its outputs."""
         from onnx import helper
 
         names = [f"{kind.lower()}_{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(outputs)]
@@ -60,7 +60,7 @@ class _Graph:
         return names
 
     def constant(self, values: Tensor | npt.NDArray[Any] | list[int]) -> str:
-        """Add a constant: float32 of a tensor, int64 of a list."""
+        """Add a constant, float32 from a tensor or int64 from a list; returns its name."""
         from onnx import numpy_helper
 
         if isinstance(values, Tensor):
@@ -71,7 +71,7 @@ class _Graph:
         return name
 
     def reshape(self, value: str, *shape: int) -> str:
-        """0 keeps a dimension."""
+        """Reshape; a size of 0 keeps that dimension."""
         return self("Reshape", value, self.constant(list(shape)))
 
     def transpose(self, value: str, *axes: int) -> str:
@@ -81,7 +81,7 @@ class _Graph:
         return self.several("Split", value, self.constant(sizes), outputs=len(sizes), axis=axis)
 
     def linear(self, value: str, layer: nn.Linear) -> str:
-        """On the last axis."""
+        """A linear layer on the last axis."""
         product = self("MatMul", value, self.constant(layer.weight.t()))
         return product if layer.bias is None else self("Add", product, self.constant(layer.bias))
 
@@ -108,11 +108,11 @@ def build_graph(network: Das2fNet, *, opset: int, metadata: dict[str, str], vers
     Parameters
     ----------
     network:
-        In evaluation mode, on the CPU; left as it is.
+        In evaluation mode, on the CPU; it is not changed.
     opset:
         In :data:`OPSETS`.
     metadata, version:
-        Key → text, and the version of this software, for the file.
+        Written to the file: key → text, and the version of this software.
     """
     from onnx import TensorProto, helper
 
@@ -150,7 +150,7 @@ def build_graph(network: Das2fNet, *, opset: int, metadata: dict[str, str], vers
 
 def _network(g: _Graph, network: Das2fNet) -> str:
     p = network.config.patch_size
-    # Bilinear enlargement is linear in rows and in columns: one small matrix.
+    # Bilinear enlargement is linear along rows and along columns: one small matrix does both.
     enlarge = F.interpolate(
         torch.eye(p, dtype=torch.float64)[None], scale_factor=PIXELS_PER_TOKEN, mode="linear"
     )[0]  # (P, 4P)
@@ -175,7 +175,7 @@ def _network(g: _Graph, network: Das2fNet) -> str:
 
 
 def _convolution(g: _Graph, image: str, conv: nn.Conv2d, scale: Tensor | None = None) -> str:
-    """A convolution, its output channels scaled if asked for, with its own bias."""
+    """A convolution with its bias; ``scale`` multiplies the weights of each output channel, not the bias."""
     assert conv.bias is not None
     weight = conv.weight if scale is None else conv.weight.double() * scale[:, None, None, None]
     pad = int(conv.padding[0])
@@ -221,9 +221,9 @@ def _stage(g: _Graph, stage: Stage, ms: str, pan: str, p: int) -> list[str]:
     normed = [g.layer_norm(t, norm) for t, norm in zip(tokens, norms, strict=True)]
     x = [_scan_input(g, u, mixer.space, p) for u, mixer in zip(normed, mixers, strict=True)]
     # CMDA's swap: each image is scanned with the parameters of the other.
-    givers = (0, 1, 3, 2)
-    parameters = [_parameters(g, x[i], mixers[i].scan, p) for i in givers]
-    scanned = _scan(g, x, parameters, [mixers[i].scan for i in givers], p)
+    parameters_of = (0, 1, 3, 2)
+    parameters = [_parameters(g, x[i], mixers[i].scan, p) for i in parameters_of]
+    scanned = _scan(g, x, parameters, [mixers[i].scan for i in parameters_of], p)
     out = []
     for i, mixer in enumerate(mixers):
         gate = g.silu(g.linear(normed[i], mixer.gate))
@@ -234,7 +234,7 @@ def _stage(g: _Graph, stage: Stage, ms: str, pan: str, p: int) -> list[str]:
 
 
 def _scan_input(g: _Graph, tokens: str, space: SpacePreservingConv, p: int) -> str:
-    """``x`` (B, L, D)."""
+    """Scan input ``x`` (B, L, D) of normalised tokens."""
     s, channels, width = PIXELS_PER_TOKEN, space.depthwise.in_channels, space.embed.out_channels
     blocks = g.transpose(g.reshape(tokens, 0, p, p, channels, s, s), 0, 3, 1, 4, 2, 5)
     image = g.silu(_convolution(g, g.reshape(blocks, 0, channels, p * s, p * s), space.depthwise))
@@ -251,19 +251,19 @@ def _scan_input(g: _Graph, tokens: str, space: SpacePreservingConv, p: int) -> s
 
 
 def _parameters(g: _Graph, x: str, scan: ScanParameters, p: int) -> str:
-    """For each direction dt before its softplus, B and C, side by side: (L, K, B, D + 2N)."""
+    """Scan parameters (L, K, B, D + 2N): for each direction dt before its softplus, then B, then C."""
     r = scan.dt_rank
     x_proj = scan.x_proj.double()  # (K, r + 2N, D)
     weight = torch.cat([scan.dt_proj.double() @ x_proj[:, :r], x_proj[:, r:]], dim=1)  # (K, D + 2N, D)
     bias = F.pad(scan.dt_bias, (0, 2 * scan.state_size))
-    every = weight.shape[1]
+    values = weight.shape[1]
     out = g("MatMul", x, g.constant(weight.reshape(-1, weight.shape[2]).t()))
     out = g("Add", out, g.constant(bias.reshape(-1)))
-    return g.transpose(g.reshape(out, 0, p * p, DIRECTIONS, every), 1, 2, 0, 3)
+    return g.transpose(g.reshape(out, 0, p * p, DIRECTIONS, values), 1, 2, 0, 3)
 
 
 def _scan(g: _Graph, x: list[str], parameters: list[str], scans: list[ScanParameters], p: int) -> list[str]:
-    """Scanned and summed over the directions, (B, L, D) a branch."""
+    """The scan of each branch, summed over the directions: (B, L, D) each."""
     steps, branches, states = p * p, len(x), scans[0].state_size
     width = scans[0].D.shape[1]
     order = scan_order(p)
@@ -273,15 +273,15 @@ def _scan(g: _Graph, x: list[str], parameters: list[str], scans: list[ScanParame
         return g("Concat", *(g("Unsqueeze", v, at) for v in values), axis=axis)
 
     def by_step(values: list[str]) -> str:
-        """K values (L, 1, branches, B, ·) in the order of tokens → (L, K, …) in each one's order of steps."""
+        """K values (L, 1, branches, B, ·) in token order → (L, K, …), each in its direction's step order."""
         each = [g("Gather", v, g.constant(o.tolist()), axis=0) for v, o in zip(values, order, strict=True)]
         return g("Concat", *each, axis=1)
 
     x_tokens = [g.transpose(v, 1, 0, 2) for v in x]  # (L, B, D)
     x_all = stacked([stacked([v], 0) for v in x_tokens], 2)  # (1, L, branches, B, D)
     x_all = g.transpose(x_all, 1, 0, 2, 3, 4)
-    every = by_step(g.split(stacked(parameters, 2), [1] * DIRECTIONS, axis=1))  # (L, K, branches, B, ·)
-    dt, b, c = g.split(every, [width, states, states], axis=4)
+    dt_b_c = by_step(g.split(stacked(parameters, 2), [1] * DIRECTIONS, axis=1))  # (L, K, branches, B, ·)
+    dt, b, c = g.split(dt_b_c, [width, states, states], axis=4)
     dt = g("Softplus", dt)
     drive = g("Mul", dt, by_step([x_all] * DIRECTIONS))
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' published network definition: names there, names here.
+"""Names in the authors' published checkpoints → names in this package.
 
 Source: the state-dict names of the repository ``AVKSKVL/DAS-F-Model``, one-stage ("smallxian") and
 two-stage ("nanjing") variants.

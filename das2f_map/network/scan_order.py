@@ -16,7 +16,7 @@ DIRECTIONS = 4
 
 @lru_cache(maxsize=16)
 def _cpu_scan_order(size: int) -> Tensor:
-    # Kept for all callers, and autograd does not take what was made in inference mode.
+    # All callers share the cached tensor, and autograd refuses tensors that were made in inference mode.
     with torch.inference_mode(False):
         row_major = torch.arange(size * size, dtype=torch.int64)
         column_major = row_major.view(size, size).t().reshape(-1)
@@ -27,6 +27,6 @@ def scan_order(size: int, device: torch.device | str = "cpu") -> Tensor:
     """Token visited at each step of each direction.
 
     Returns int64 ``(4, size²)``: ``order[k, t]`` is the row-major index of the token that
-    direction ``k`` meets at step ``t``. Do not modify it: it is shared between callers.
+    direction ``k`` meets at step ``t``. All callers share it: do not modify it.
     """
     return _cpu_scan_order(size).to(device)

@@ -1,101 +1,25 @@
 """All outputs of a run appear together, complete, or not at all.
 
-Outputs are written under their own names into a private folder beside their final place, and
-renamed when the run is over. Side files that a driver or this package writes next to an output
-(``.aux.xml``, ``.qml``, ``.shx``…) travel with it because they lie in the same private folder.
+A run writes each output under its own name into the output's private folder, and all are renamed when the
+run is over. Side files that a driver or this package writes next to an output (``.aux.xml``, ``.qml``,
+``.shx``…) go with it because they lie in the same folder. A lock in the folder keeps other runs out. If the
+run is killed, the next one on the output finds the folder and puts things right.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import sqlite3
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-import rasterio.errors
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError
-from rasterio._err import CPLE_BaseError
-
 from das2f_map.errors import OutputError
-from das2f_map.outputs.libtiff_messages import libtiff_kept_quiet
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NEARLY_NOTHING = 64 * 1024 * 1024
-"""Bytes left on a disk below which a failed write is put down to a full disk; as much as a batch of
-polygons takes, which SQLite gives back when it fails."""
-
-WRITE_ERRORS = (
-    OSError,
-    CPLE_BaseError,
-    rasterio.errors.RasterioError,
-    DataSourceError,
-    DataLayerError,
-    FeatureError,
-    FieldError,
-    sqlite3.Error,
-)
-"""What a failed write raises: GDAL's errors come in several wrappings, ``CPLE_BaseError`` is the bare one."""
-
-# Files that belong to an output because readers pick them up by name. An old one beside a new
-# output would lie: a colour table, a style or a spatial index of other data.
-_BOUND_SUFFIXES = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
-_SIBLING_EXTENSIONS = {
-    ".tif": (".qml",),
-    ".tiff": (".qml",),
-    ".shp": (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind", ".qpj", ".qml"),
-    ".geojson": (".qml",),
-    ".json": (),
-    ".fgb": (".qml",),
-    ".parquet": (".qml",),
-}
-
-
-def disk_is_full(error: BaseException, folder: Path) -> bool:
-    """Whether a failed write comes from a full disk, as the error says or as the disk shows."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _DISK_FULL:
-            return True
-        text = str(cause).lower()
-        if "no space left" in text or "disk is full" in text or "disk quota" in text:
-            return True
-        cause = cause.__cause__ or cause.__context__
-    # GDAL loses errno on its way up ("TIFFAppendToStrip:Write error at scanline 1024").
-    try:
-        return shutil.disk_usage(folder).free < _NEARLY_NOTHING
-    except OSError:
-        return False
-
-
-def write_error(error: BaseException, path: Path) -> OutputError:
-    """The error to show for a write to ``path`` that failed."""
-    if disk_is_full(error, path.parent):
-        return OutputError(
-            f"cannot write {path.name}: the disk of {_shown(path)} is full",
-            "free some space or choose an output on another disk",
-        )
-    return OutputError(f"cannot write {path.name} in {_shown(path)}: {_one_line(error)}")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what GDAL, GEOS and the system raise while ``path`` is written into an :class:`OutputError`."""
-    try:
-        with libtiff_kept_quiet():
-            yield
-    except WRITE_ERRORS as error:
-        raise write_error(error, path) from error
-
-
-def siblings(path: Path) -> list[Path]:
-    """Every path that readers would take as belonging to ``path``, existing or not."""
-    bound = [path.with_name(path.name + suffix) for suffix in _BOUND_SUFFIXES]
-    return bound + [path.with_suffix(e) for e in _SIBLING_EXTENSIONS.get(path.suffix.lower(), ())]
+from das2f_map.outputs.commit import commit, planned
+from das2f_map.outputs.names import BOUND_SUFFIXES, private_path, siblings
+from das2f_map.outputs.private import PrivateFolder
+from das2f_map.outputs.recovery import claim
+from das2f_map.outputs.write_errors import DISK_FULL, one_line, write_error
 
 
 class StagedOutputs:
@@ -107,6 +31,8 @@ class StagedOutputs:
         Files the run reads; no output may be one of them.
     overwrite:
         Replace existing outputs. Until the end of the run the old ones stay untouched.
+    resume:
+        Take over the work files that an earlier run on the same outputs left, instead of removing them.
 
     Examples
     --------
@@ -115,11 +41,15 @@ class StagedOutputs:
     ...     write(raster)
     """
 
-    def __init__(self, *, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:
+    def __init__(
+        self, *, inputs: Iterable[str | Path] = (), overwrite: bool = False, resume: bool = False
+    ) -> None:
         self._inputs = {_identity(Path(p)) for p in inputs}
-        self._overwrite = overwrite
-        self._folders: dict[Path, Path] = {}
-        self._finals: list[Path] = []
+        self._overwrite, self._resume = overwrite, resume
+        self._keep_work = resume
+        self._folders: dict[Path, PrivateFolder] = {}
+        self._whole: list[PrivateFolder] = []
+        self._made: list[Path] = []
 
     def __enter__(self) -> StagedOutputs:
         return self
@@ -127,10 +57,10 @@ class StagedOutputs:
     @property
     def finals(self) -> tuple[Path, ...]:
         """Final paths of everything staged, in order."""
-        return tuple(self._finals)
+        return tuple(folder.final for folder in self._folders.values())
 
     def stage(self, final: Path) -> Path:
-        """Where to write what shall end up at ``final``.
+        """Where to write the file that shall end up at ``final``.
 
         Returns
         -------
@@ -140,8 +70,8 @@ class StagedOutputs:
         Raises
         ------
         OutputError
-            ``final`` exists and must not be overwritten, is a folder, is an input or staged
-            already, or its folder is missing or not writable.
+            ``final`` exists and must not be overwritten, is a folder, is an input or staged already; its
+            folder is missing or not writable; or another run writes it.
         """
         final = Path(final)
         if final.is_dir():
@@ -149,114 +79,115 @@ class StagedOutputs:
         identity = _identity(final)
         if identity in self._inputs:
             raise OutputError(f"output {final} is also an input", "choose another output path")
-        if identity in {_identity(p) for p in self._finals}:
+        if identity in self._folders:
             raise OutputError(f"two outputs have the same path {final}", "choose different output paths")
-        if not self._overwrite:
-            bound = {final.with_name(final.name + suffix) for suffix in _BOUND_SUFFIXES}
-            for path in (final, *siblings(final)):
-                if path not in bound and os.path.lexists(path) and not self._ours(path):
-                    raise OutputError(f"output {path} exists already", "use --overwrite to replace it")
-        folder = self._private_folder(final)
-        self._finals.append(final)
-        return folder / final.name
+        parent = final.parent
+        if not parent.is_dir():
+            raise OutputError(f"output folder {parent} does not exist", f"make it first: mkdir -p {parent}")
+        if not os.path.lexists(private_path(final)):
+            # What is to be refused is refused even where no private folder can be made.
+            self._require_new(final)
+        try:
+            return self._place(claim(final, keep_work=self._resume), lambda: self._require_new(final))
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise write_error(error, final) from error
+            raise OutputError(
+                f"cannot write into {parent}: {one_line(error)}", "choose another output folder"
+            ) from error
+
+    def stage_whole(self, final: Path, check: Callable[[], None]) -> Path:
+        """Where to write a file or folder that replaces the one at ``final`` as a whole, by itself.
+
+        Parameters
+        ----------
+        final:
+            Missing folders above it are made, and removed if the run fails.
+        check:
+            Raises an error if what lies at ``final`` must not be replaced. It is called when a killed
+            run's files have been put right.
+
+        Returns
+        -------
+        Path
+            Same name, in a hidden folder on the same file system.
+
+        Raises
+        ------
+        OutputError
+            Another run writes ``final``.
+        OSError
+            Its folder cannot be made or written to.
+        """
+        for parent in reversed((final.parent, *final.parent.parents)):
+            if not os.path.lexists(parent):
+                parent.mkdir()
+                self._made.append(parent)
+        folder = claim(final, keep_work=self._resume)
+        self._whole.append(folder)
+        return self._place(folder, check)
+
+    def work_folder(self, final: Path) -> Path:
+        """The folder of the run's own files in the private folder of an output that is staged.
+
+        The files go away with the run. With ``resume`` the folder holds those that an earlier run left,
+        because it was killed or had called :meth:`keep_work`.
+        """
+        folder = self._folders[_identity(final)]
+        folder.work.mkdir(exist_ok=True)
+        return folder.work
+
+    def keep_work(self) -> None:
+        """From now on work files stay if the run fails, as they do with ``resume``: another run can go on."""
+        self._keep_work = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        complete = False
         try:
             if error is None:
                 self._commit()
-            elif isinstance(error, OSError) and error.errno in _DISK_FULL and self._finals:
-                raise write_error(error, self._finals[0]) from error
+                complete = True
+            elif isinstance(error, OSError) and error.errno in DISK_FULL and self._folders:
+                raise write_error(error, self.finals[0]) from error
         finally:
-            for folder in self._folders.values():
-                # The outputs are in place, or an error is on its way to the user: neither is to be hidden.
-                shutil.rmtree(folder, ignore_errors=True)
+            # The first folder's note decides over what the others hold, so it goes last.
+            for folder in reversed(self._folders.values()):
+                folder.release(keep_work=self._keep_work and not complete)
+            if not complete:
+                with suppress(OSError):
+                    for made in reversed(self._made):
+                        made.rmdir()
 
-    def _ours(self, path: Path) -> bool:
-        """Whether ``path`` is one of the outputs of this run, which says more about it when staged itself."""
-        return _identity(path) in {_identity(p) for p in self._finals}
+    def _place(self, folder: PrivateFolder, check: Callable[[], None]) -> Path:
+        try:
+            check()
+            folder.staged.mkdir()
+        except BaseException:  # an interrupt too
+            folder.release(keep_work=self._resume)
+            raise
+        self._folders[_identity(folder.final)] = folder
+        return folder.staged / folder.final.name
 
-    def _private_folder(self, final: Path) -> Path:
-        parent = final.parent
-        key = parent.resolve()
-        if key not in self._folders:
-            if not parent.is_dir():
-                raise OutputError(
-                    f"output folder {parent} does not exist", f"make it first: mkdir -p {parent}"
-                )
-            try:
-                self._folders[key] = Path(tempfile.mkdtemp(prefix=".das2f-map-", dir=parent))
-            except OSError as error:
-                if error.errno in _DISK_FULL:
-                    raise write_error(error, final) from error
-                raise OutputError(
-                    f"cannot write into {parent}: {error.strerror or error}", "choose another output folder"
-                ) from error
-        return self._folders[key]
+    def _require_new(self, final: Path) -> None:
+        if self._overwrite:
+            return
+        bound = {final.with_name(final.name + suffix) for suffix in BOUND_SUFFIXES}
+        for path in (final, *siblings(final)):
+            # An output of this run says more about itself when it is staged.
+            if path not in bound and os.path.lexists(path) and _identity(path) not in self._folders:
+                raise OutputError(f"output {path} exists already", "use --overwrite to replace it")
 
     def _commit(self) -> None:
-        for final in self._finals:
-            staged = self._folders[final.parent.resolve()] / final.name
-            if not staged.is_file():
-                raise OutputError(f"output {final} was not written")
-        done: list[tuple[Path, Path]] = []
-        try:
-            for final in self._finals:
-                folder = self._folders[final.parent.resolve()]
-                keep = folder / "replaced"
-                keep.mkdir(exist_ok=True)
-                for old in (final, *siblings(final)):
-                    if os.path.lexists(old):
-                        _move(old, keep / old.name, done)
-            for parent, folder in self._folders.items():
-                # Side files first: whoever sees the main file sees a complete one.
-                mains = {f.name for f in self._finals if f.parent.resolve() == parent}
-                produced = [p for p in folder.iterdir() if p.name != "replaced"]
-                for path in sorted(produced, key=lambda p: (p.name in mains, p.name)):
-                    _move(path, parent / path.name, done)
-        except BaseException as error:  # an interrupt too: nothing half done stays
-            self._undo(done, error)
-            if isinstance(error, OSError):
-                raise write_error(error, self._finals[0]) from error
-            raise
-
-    def _undo(self, done: list[tuple[Path, Path]], error: BaseException) -> None:
-        """Move everything back; the private folder of an old file that cannot go back is kept."""
-        stranded: set[Path] = set()
-        for source, target in reversed(done):
-            try:
-                target.replace(source)
-            except OSError:
-                if target.parent.name == "replaced":
-                    stranded.add(target.parent.parent)
-        if stranded:
-            self._folders = {p: f for p, f in self._folders.items() if f not in stranded}
-            kept = ", ".join(str(f / "replaced") for f in sorted(stranded))
-            raise OutputError(
-                f"cannot put outputs into place ({_one_line(error)}) nor old ones back: they are in {kept}",
-                "move them back yourself",
-            ) from error
-
-
-def _move(source: Path, target: Path, done: list[tuple[Path, Path]]) -> None:
-    source.replace(target)
-    done.append((source, target))
+        for folder in self._folders.values():
+            staged = folder.staged / folder.final.name
+            if not (staged.exists() if folder in self._whole else staged.is_file()):
+                raise OutputError(f"output {folder.final} was not written")
+        if self._folders:
+            commit(planned(self._folders.values(), whole=self._whole))
 
 
 def _identity(path: Path) -> Path:
     """The file a path leads to, whatever way it is spelled."""
     return path.resolve()
-
-
-def _shown(path: Path) -> Path:
-    """The folder a user knows: a private folder's parent."""
-    return path.parent.parent if path.parent.name.startswith(".das2f-map-") else path.parent
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
-    # "See previous exception for details" helps nobody; the details are the cause.
-    if error.__cause__ is not None and ("previous" in text or not text):
-        text = str(error.__cause__)
-    return " ".join(text.split()) or type(error).__name__

@@ -3,8 +3,8 @@
 Every area this package reports is a sum of pixel areas, so that polygons add up to their class and
 classes to the map. Between meridians and parallels the area of a pixel has a closed form (Snyder,
 J. P. (1987), "Map Projections – A Working Manual", USGS Professional Paper 1395, eq. 3-12). Elsewhere
-it is the pixel's size times the local area scale, taken from the map's derivatives at points so close
-to each other that interpolating between them costs less than about 1e-8 of the area.
+it is the pixel's size times the local area scale. The scale is computed from derivatives of the projection at
+lattice points, so close to each other that interpolating between them costs less than about 1e-8 of the area.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DIFFERENCE_METRES = 200.0
 class PixelAreas:
     """Areas of a grid's pixels in square metres.
 
-    Where the CRS has no ellipsoid (a local one), areas are plain ones in its unit.
+    Where the CRS has no ellipsoid (a local one), areas are those in the plane, in its unit.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -73,7 +73,7 @@ class PixelAreas:
         return float(np.mean([[self.of(Window(r, c, 1, 1))[0, 0] for c in cols] for r in rows.tolist()]))
 
     def _spacing(self) -> tuple[float, int]:
-        """Half the distance of the differences and the distance of the lattice, in pixels."""
+        """Half the span of the differences, and the spacing of the lattice, in pixels."""
         self._half = 0.5
         grid = self._grid
         side = math.sqrt(float(self._at(np.array(grid.height / 2), np.array(grid.width / 2))))
@@ -88,14 +88,14 @@ class PixelAreas:
         rows, cols = np.broadcast_arrays(rows, cols)
         west, east = self._lonlat(rows, cols - half), self._lonlat(rows, cols + half)
         north, south = self._lonlat(rows - half, cols), self._lonlat(rows + half, cols)
-        along = _turned(east[0] - west[0]), east[1] - west[1]
-        down = _turned(south[0] - north[0]), south[1] - north[1]
+        along = _wrapped(east[0] - west[0]), east[1] - west[1]
+        down = _wrapped(south[0] - north[0]), south[1] - north[1]
         latitude = (west[1] + east[1]) / 2
         curvature = 1 - self._e2 * np.sin(latitude) ** 2
         # Product of the meridian and the parallel radius: area of a unit of longitude times latitude.
         ground = self._axis**2 * (1 - self._e2) / curvature**2 * np.cos(latitude)
         area: Float64 = np.abs(along[0] * down[1] - along[1] * down[0]) / (2 * half) ** 2 * ground
-        # Where the projection has no inverse there is no ground.
+        # Where the projection has no inverse, a pixel shows no ground.
         return np.where(np.isfinite(area), area, 0.0)
 
     def _lonlat(self, rows: Float64, cols: Float64) -> tuple[Float64, Float64]:
@@ -108,7 +108,8 @@ class PixelAreas:
 
 
 def _lattice(start: int, length: int, step: int) -> tuple[Float64, Int64, Float64]:
-    """Lattice positions around pixel centres; for each centre the position before it and the share after."""
+    """Lattice positions around pixel centres; for each centre, the index of the position before it, and the
+    weight of the position after it."""
     centres = start + np.arange(length) + 0.5
     first = math.floor(centres[0] / step)
     at = np.floor(centres / step).astype(np.int64)
@@ -126,7 +127,7 @@ def _authalic(latitude: Float64, e2: float) -> Float64:
     return result
 
 
-def _turned(longitude: Float64) -> Float64:
-    """A difference of longitudes, across the antimeridian too."""
+def _wrapped(longitude: Float64) -> Float64:
+    """A difference of longitudes (radians), brought to -π to π: right across the antimeridian too."""
     result: Float64 = (longitude + math.pi) % (2 * math.pi) - math.pi
     return result

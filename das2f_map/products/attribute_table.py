@@ -1,4 +1,4 @@
-"""Class names beside a raster, in GDAL's ``.aux.xml`` (PAM): attribute table and category names.
+"""Class names of a raster in GDAL's side file ``.aux.xml`` (PAM): attribute table and category names.
 
 Columns and their usage codes are those of GDAL's ``GDALRATFieldUsage``:
 https://gdal.org/en/stable/api/raster_c_api.html
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 def side_file(raster: Path) -> Path:
-    """Where GDAL looks for what the raster's own format cannot hold."""
+    """The file where GDAL looks for data that the raster's own format cannot hold."""
     return raster.with_name(raster.name + ".aux.xml")
 
 
@@ -98,7 +98,7 @@ def _parse_table(table: ET.Element) -> tuple[dict[int, str], dict[int, str]]:
     for index, row in enumerate(table.iterfind("Row")):
         cells = [f.text or "" for f in row.iterfind("F")]
         try:
-            # Without a value column the rows count the values, offset as the table says.
+            # Without a value column the number of a row gives its value.
             start, size = float(table.get("Row0Min", 0)), float(table.get("BinSize", 1))
             value = int(float(cells[value_at])) if value_at is not None else int(start + index * size)
             if name_at is not None and cells[name_at].strip():
@@ -114,7 +114,10 @@ def _parse_table(table: ET.Element) -> tuple[dict[int, str], dict[int, str]]:
 
 
 def legend_from(names: dict[int, str], colours: dict[int, str]) -> Legend | None:
-    """A legend of what is known about values 1 to 255; gaps are filled, double names told apart."""
+    """A legend of the values 1 to 255 that have a name or colour; ``None`` if there are none.
+
+    A missing name or colour is made up. A name that occurs again gets its value added.
+    """
     ids = sorted(i for i in {*names, *colours} if 1 <= i <= 255)
     if not ids:
         return None

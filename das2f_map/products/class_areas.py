@@ -1,4 +1,4 @@
-"""How much of a map each class takes."""
+"""Pixels, area and confidence of each class of a map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from das2f_map.types import Float64, Int64, UInt8
 
 @dataclass(frozen=True)
 class ClassArea:
-    """How much of a map, or of its polygons, a class takes.
+    """The part of a map, or of its polygons, that one class has.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class ClassArea:
     area_m2:
         Ground area on the ellipsoid, m².
     polygons:
-        How many polygons, 0 where none were made.
+        Number of polygons; 0 where none were made.
     mean_confidence:
         Over the pixels, 0..1; ``None`` where it is not known.
     """
@@ -80,7 +80,7 @@ class ClassSums:
 
 def _added(sums: Float64, ids: UInt8, values: Float64) -> Float64:
     """``sums[id] += value`` for each pixel, one after the other; float64 (256,)."""
-    # The sums so far go first, a value of every id: 0 + sum is exact, then each value is added in turn.
+    # bincount adds in order: first the sums so far, one for each id (0 + sum is exact), then value by value.
     every = np.arange(256, dtype=np.uint8)
     weights = np.concatenate([sums, values])
     return np.asarray(np.bincount(np.concatenate([every, ids]), weights, minlength=256), dtype=np.float64)

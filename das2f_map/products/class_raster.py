@@ -9,6 +9,7 @@ as a tag in the GeoTIFF itself, which survives when the side file is lost.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -22,7 +23,8 @@ from rasterio.enums import ColorInterp
 
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.outputs.staging import writing
+from das2f_map.outputs.work_files import work_folder
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.attribute_table import legend_from, read_attribute_table, write_attribute_table
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
@@ -49,6 +51,8 @@ class ClassRasterWriter:
         A second GeoTIFF for the confidence, float32, NaN is nodata; ``None`` for none.
     tags:
         Metadata items of both files (model, software version…).
+    work:
+        Folder for work files, on the same file system; by default that of each file's private folder.
 
     Raises
     ------
@@ -64,6 +68,7 @@ class ClassRasterWriter:
         *,
         confidence_path: Path | None = None,
         tags: Mapping[str, str] | None = None,
+        work: Path | None = None,
     ) -> None:
         self.path, self.confidence_path = path, confidence_path
         self.grid, self.legend = grid, legend
@@ -71,19 +76,21 @@ class ClassRasterWriter:
         self._known[[NODATA_CLASS, *legend.ids]] = True
         self._written = np.zeros(256, dtype=np.int64)
         self._finished = False
-        self._classes = WorkRaster(_work_path(path), path, grid, "uint8", NODATA_CLASS)
         self._confidence: WorkRaster | None = None
-        try:
+        with ExitStack() as stack:  # whatever goes wrong here, an interrupt too, is tidied up
+            place = stack.enter_context(work_folder(path, work)) / "classes.tif"
+            self._classes = WorkRaster(place, path, grid, "uint8", NODATA_CLASS)
+            stack.callback(self._classes.discard)
             own = {LEGEND_TAG: legend.model_dump_json()}
             colours = {NODATA_CLASS: (0, 0, 0, 0)} | {c.id: (*c.rgb, 255) for c in legend.each()}
             self._classes.describe("land-cover class", {**(tags or {}), **own}, colours)
             if confidence_path is not None:
-                work = _work_path(confidence_path)
-                self._confidence = WorkRaster(work, confidence_path, grid, "float32", float("nan"))
-                self._confidence.describe(CONFIDENCE_DESCRIPTION, tags or {}, None)
-        except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
-            self._discard()
-            raise
+                place = stack.enter_context(work_folder(confidence_path, work)) / "confidence.tif"
+                raster = WorkRaster(place, confidence_path, grid, "float32", float("nan"))
+                stack.callback(raster.discard)
+                raster.describe(CONFIDENCE_DESCRIPTION, tags or {}, None)
+                self._confidence = raster
+            self._work = stack.pop_all()
 
     def __enter__(self) -> ClassRasterWriter:
         return self
@@ -95,7 +102,7 @@ class ClassRasterWriter:
             if error is None:
                 self.finish()
         finally:
-            self._discard()
+            self._work.close()
 
     def write(
         self,
@@ -162,15 +169,6 @@ class ClassRasterWriter:
                 {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
             )
         self._finished = True
-
-    def _discard(self) -> None:
-        self._classes.discard()
-        if self._confidence is not None:
-            self._confidence.discard()
-
-
-def _work_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.work.tif")
 
 
 def read_legend(path: str | Path) -> Legend | None:

@@ -15,11 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from rasterio.coords import BoundingBox
 from rasterio.enums import Resampling
 
 from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
-from das2f_map.scene.antimeridian import wrapped, x_period
+from das2f_map.scene.antimeridian import near
 from das2f_map.scene.grid import Grid
 from das2f_map.types import UInt8
 
@@ -28,17 +29,22 @@ _MAP_INCHES = 6.4
 _LEGEND_INCHES = 2.3
 _MARGIN = 0.22
 _FOOT = 0.62
+_BASE = _MARGIN + _FOOT
+"""Lower edge of the map's frame: the scale bar and the notes are below it."""
 _TITLE = 0.42
 _INK = "#22262b"
 _FAINT = "#6b7178"
 PAPER = "#ffffff"
 _HATCH, _HATCH_INK = "/////", "#c3c9cf"
-"""No data is hatched: any plain colour could be taken for a class (clouds are nearly white)."""
+"""Nodata is hatched: any plain colour could be taken for a class (clouds are nearly white)."""
 _LONGEST_NAME = 18
 
 
 def read_at_a_glance(path: Path, max_pixels: int) -> tuple[UInt8, Grid, Grid]:
-    """Classes (h, w) with at most ``max_pixels``, their grid, and the grid of the file."""
+    """A class map at reduced size: classes (h, w) of at most ``max_pixels``, their grid, the file's grid.
+
+    Raises :class:`InputError` if the file cannot be read or is no class map.
+    """
     try:
         with rasterio.open(path) as dataset:
             full = Grid.from_rasterio(dataset)
@@ -65,7 +71,7 @@ def read_at_a_glance(path: Path, max_pixels: int) -> tuple[UInt8, Grid, Grid]:
 
 
 def completed(legend: Legend | None, present: list[int]) -> Legend | None:
-    """A legend that has every class that occurs; ``None`` where none does."""
+    """A legend with the given classes and with every other that occurs; ``None`` without any class."""
     known = {c.id: c for c in legend.each()} if legend else {}
     if not known and not present:
         return None
@@ -87,26 +93,93 @@ def draw_map(
     shares: dict[int, float],
     title: str | None,
 ) -> Figure:
-    image, bounds = _north_up(_coloured(classes, legend), grid)
-    left, bottom, right, top = bounds
-    ground = _ground(grid)
-    aspect = ground.along_y / ground.along_x  # degrees are not square
-    map_width, map_height = right - left, (top - bottom) * aspect
-    longer = max(map_width, map_height)
-    # Strips of land are still drawn with some width.
-    w, h = (max(n / longer * _MAP_INCHES, 1.6) for n in (map_width, map_height))
-    size = min(w / map_width, h / map_height)
-    w, h = max(w, 2.6), max(h, 2.4)
-    above = _TITLE if title else 0.0
-    total_w, total_h = w + _LEGEND_INCHES + 3 * _MARGIN, h + _FOOT + above + 2 * _MARGIN
+    """The picture of a class map.
 
-    figure = Figure(figsize=(total_w, total_h))
+    Parameters
+    ----------
+    classes, grid, full:
+        From :func:`read_at_a_glance`; the picture names the size of ``full``.
+    legend:
+        With every class that occurs.
+    shares:
+        Class id → share of the map, 0..1.
+    title:
+        Above the map, if any.
+    """
+    image, bounds = _north_up(_coloured(classes, legend), grid)
+    ground = _ground(grid)
+    page = _Page.of(bounds, ground, bool(title))
+    figure = Figure(figsize=(page.width, page.height))
     FigureCanvasAgg(figure)
-    box = (_MARGIN / total_w, (_MARGIN + _FOOT) / total_h, w / total_w, h / total_h)
+    _image(figure, page, image, bounds)
+    if title:
+        at = _MARGIN / page.width, (page.height - _MARGIN - 0.08) / page.height
+        figure.text(*at, title, size=14, weight="bold", color=_INK, va="top")
+
+    # Everything else is drawn in inches.
+    paper = figure.add_axes((0, 0, 1, 1))
+    paper.set_xlim(0, page.width)
+    paper.set_ylim(0, page.height)
+    paper.axis("off")
+    paper.patch.set_alpha(0)
+    column, right = page.map_width + 2 * _MARGIN, page.width - _MARGIN
+    has_nodata = bool((classes == NODATA_CLASS).any())
+    _legend(paper, column, _BASE + page.map_height, page.map_height - 0.9, legend, shares, has_nodata)
+    _north_arrow(paper, right - 0.3, _BASE + 0.38, ground.north)
+    _scale_bar(paper, _MARGIN, _BASE - 0.14, page.map_width, page.inches_per_unit, ground.along_x)
+    side = " × ".join(f"{n:,}" for n in (full.width, full.height))
+    pixel = f"{side} pixels of {_pixel_text(full)}"
+    for line, text in enumerate((_crs_text(full), pixel)):
+        y = _BASE - 0.2 - 0.17 * line
+        paper.text(right, y, text, size=7.5, color=_FAINT, ha="right", va="center")
+    return figure
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Sizes of the picture and of the map's frame in it, in inches."""
+
+    width: float
+    height: float
+    map_width: float
+    map_height: float
+    inches_per_unit: float
+    """Of a CRS unit along x."""
+    aspect: float
+    """Ground length of a CRS unit along y over that along x: degrees are not square."""
+
+    @classmethod
+    def of(cls, bounds: BoundingBox, ground: _Ground, has_title: bool) -> _Page:
+        """The page for a map with these bounds in CRS units."""
+        aspect = ground.along_y / ground.along_x
+        sides = bounds.right - bounds.left, (bounds.top - bounds.bottom) * aspect
+        # A very narrow map is still drawn with some width.
+        w, h = (max(n / max(sides) * _MAP_INCHES, 1.6) for n in sides)
+        inches_per_unit = min(w / sides[0], h / sides[1])
+        w, h = max(w, 2.6), max(h, 2.4)
+        return cls(
+            w + _LEGEND_INCHES + 3 * _MARGIN,
+            h + _BASE + (_TITLE if has_title else 0.0) + _MARGIN,
+            w,
+            h,
+            inches_per_unit,
+            aspect,
+        )
+
+
+def _image(figure: Figure, page: _Page, image: UInt8, bounds: BoundingBox) -> None:
+    """Draw the map in its frame. The frame may be larger; the map keeps its proportions in the middle."""
+    box = (
+        _MARGIN / page.width,
+        _BASE / page.height,
+        page.map_width / page.width,
+        page.map_height / page.height,
+    )
     axes = figure.add_axes(box)
+    left, bottom, right, top = bounds
     axes.imshow(image, extent=(left, right, bottom, top), interpolation="nearest", aspect="auto")
-    # The frame may be larger than the map; the map keeps its proportions in the middle.
-    half_w, half_h = w / size / 2, h / size / 2 / aspect
+    half_w = page.map_width / page.inches_per_unit / 2
+    half_h = page.map_height / page.inches_per_unit / 2 / page.aspect
     cx, cy = (left + right) / 2, (bottom + top) / 2
     axes.set_xlim(cx - half_w, cx + half_w)
     axes.set_ylim(cy - half_h, cy + half_h)
@@ -116,42 +189,6 @@ def draw_map(
     for spine in axes.spines.values():
         spine.set_color(_INK)
         spine.set_linewidth(0.7)
-    if title:
-        figure.text(
-            _MARGIN / total_w,
-            (total_h - _MARGIN - 0.08) / total_h,
-            title,
-            size=14,
-            weight="bold",
-            color=_INK,
-            va="top",
-        )
-
-    # Everything else is drawn in inches.
-    paper = figure.add_axes((0, 0, 1, 1))
-    paper.set_xlim(0, total_w)
-    paper.set_ylim(0, total_h)
-    paper.axis("off")
-    paper.patch.set_alpha(0)
-    column = w + 2 * _MARGIN
-    y = _MARGIN + _FOOT + h
-    has_nodata = bool((classes == NODATA_CLASS).any())
-    _legend(paper, column, y, h - 0.9, legend, shares, has_nodata)
-    _north_arrow(paper, column + _LEGEND_INCHES - 0.3, _MARGIN + _FOOT + 0.38, ground.north)
-    _scale_bar(paper, _MARGIN, _MARGIN + _FOOT - 0.14, w, size, ground.along_x)
-    side = " × ".join(f"{n:,}" for n in (full.width, full.height))
-    pixel = f"{side} pixels of {_pixel_text(full)}"
-    for line, text in enumerate((_crs_text(full), pixel)):
-        paper.text(
-            column + _LEGEND_INCHES,
-            _MARGIN + _FOOT - 0.2 - 0.17 * line,
-            text,
-            size=7.5,
-            color=_FAINT,
-            ha="right",
-            va="center",
-        )
-    return figure
 
 
 def _legend(
@@ -163,7 +200,7 @@ def _legend(
     shares: dict[int, float],
     has_nodata: bool,
 ) -> None:
-    """Classes that occur with their shares, from the top down; made smaller where there are many."""
+    """Draw the classes that occur with their shares, from the top down; smaller where there are many."""
     rows: list[tuple[str, str, str]] = []
     for c in legend.each() if legend else ():
         if c.id in shares:
@@ -189,7 +226,7 @@ def _legend(
 
 
 def _north_arrow(paper: Axes, x: float, y: float, north: float) -> None:
-    """An arrow about ``(x, y)`` to true north, which is not straight up in most projections."""
+    """Draw an arrow about ``(x, y)`` to true north, which is not straight up in most projections."""
     to_x, to_y = math.sin(north), math.cos(north)
     paper.add_patch(
         FancyArrowPatch(
@@ -217,7 +254,7 @@ def _north_arrow(paper: Axes, x: float, y: float, north: float) -> None:
 def _scale_bar(
     paper: Axes, x: float, y: float, width: float, inches_per_unit: float, metres_per_unit: float
 ) -> None:
-    """A bar of a round length, black and white, at most a third of the map."""
+    """Draw a black and white bar of a round length, at most a third of the map."""
     metres_per_inch = metres_per_unit / inches_per_unit
     length = round_length(metres_per_inch * max(width / 3, 1.0))
     inches = length / metres_per_inch
@@ -242,7 +279,7 @@ def _scale_bar(
 
 
 def round_length(longest: float) -> float:
-    """The longest of 1, 2, 5 × 10ⁿ that is not longer."""
+    """The longest of 1, 2, 5 × 10ⁿ that is not longer than ``longest``."""
     power = 10.0 ** math.floor(math.log10(longest))
     return max(m * power for m in (1, 2, 5) if m * power <= longest * (1 + 1e-9))
 
@@ -255,20 +292,20 @@ def _coloured(classes: UInt8, legend: Legend | None) -> UInt8:
     return table[classes]
 
 
-def _north_up(image: UInt8, grid: Grid) -> tuple[UInt8, tuple[float, float, float, float]]:
-    """The image on a grid with north up, and its ``(left, bottom, right, top)`` in CRS units."""
+def _north_up(image: UInt8, grid: Grid) -> tuple[UInt8, BoundingBox]:
+    """The image on a grid with north up, and its bounds in CRS units."""
     xs, ys = zip(*grid.corners(), strict=True)
-    bounds = (min(xs), min(ys), max(xs), max(ys))
+    bounds = BoundingBox(min(xs), min(ys), max(xs), max(ys))
     t = grid.transform
     if t.b == 0 and t.d == 0:
         image = image[:, ::-1] if t.a < 0 else image
         return (image[::-1] if t.e > 0 else image), bounds
     step_y, step_x = grid.pixel_size
     step = min(step_x, step_y)
-    width = max(1, round((bounds[2] - bounds[0]) / step))
-    height = max(1, round((bounds[3] - bounds[1]) / step))
-    x = bounds[0] + (np.arange(width) + 0.5) * (bounds[2] - bounds[0]) / width
-    y = bounds[3] - (np.arange(height) + 0.5) * (bounds[3] - bounds[1]) / height
+    width = max(1, round((bounds.right - bounds.left) / step))
+    height = max(1, round((bounds.top - bounds.bottom) / step))
+    x = bounds.left + (np.arange(width) + 0.5) * (bounds.right - bounds.left) / width
+    y = bounds.top - (np.arange(height) + 0.5) * (bounds.top - bounds.bottom) / height
     back = ~t
     cols = np.floor(back.a * x[None, :] + back.b * y[:, None] + back.c).astype(np.int64)
     rows = np.floor(back.d * x[None, :] + back.e * y[:, None] + back.f).astype(np.int64)
@@ -280,7 +317,7 @@ def _north_up(image: UInt8, grid: Grid) -> tuple[UInt8, tuple[float, float, floa
 
 @dataclass(frozen=True)
 class _Ground:
-    """What a CRS unit is on the ground in the middle of the map.
+    """Length of a CRS unit on the ground, and true north, in the middle of the map.
 
     ``along_x`` and ``along_y`` are metres; ``north`` is the direction of true north, radians clockwise
     from up.
@@ -301,7 +338,7 @@ def _ground(grid: Grid) -> _Ground:
     to_base = pyproj.Transformer.from_crs(crs, base, always_xy=True)
     degrees = math.degrees(base.axis_info[0].unit_conversion_factor)
     x, y = grid.pixel_to_map(grid.height / 2, grid.width / 2)
-    # Over a tenth of the map: short enough to be local, long enough not to drown in rounding.
+    # Measured over a tenth of the map: short enough to be local, long enough for rounding not to matter.
     step_y, step_x = grid.pixel_size
     reach = max(step_x * grid.width, step_y * grid.height) / 20
 
@@ -316,7 +353,7 @@ def _ground(grid: Grid) -> _Ground:
     lon, lat = to_base.transform(x, y)
     there_lon, there_lat, _ = geod.fwd(lon * degrees, lat * degrees, 0.0, reach * along_y / 10)
     to_x, to_y = to_base.transform(there_lon / degrees, there_lat / degrees, direction="INVERSE")
-    to_x = float(wrapped(np.array(to_x), x, x_period(grid.crs)))
+    to_x = float(near(to_x, x, grid.crs))
     north = math.atan2((to_x - x) * along_x, (to_y - y) * along_y)
     return _Ground(along_x, along_y, north if math.isfinite(north) else 0.0)
 

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from das2f_map.legend import Legend
 from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.work_files import work_folder
 from das2f_map.products.class_areas import ClassArea, ClassSums
 from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.polygons import PolygonWriter, write_polygons
@@ -91,13 +92,15 @@ class MapWriter:
     Parameters
     ----------
     paths:
-        Files to write; work files go into the raster's folder.
+        Files to write.
     grid, legend:
         The map's.
     min_area_m2:
         Polygons smaller than this are merged into their neighbours; ``None`` for none.
     tags:
         Metadata items of the rasters.
+    work:
+        Folder for work files, on the same file system; by default that of each file's private folder.
     progress:
         Told about a second pass.
 
@@ -115,25 +118,30 @@ class MapWriter:
         *,
         min_area_m2: float | None = None,
         tags: Mapping[str, str] | None = None,
+        work: Path | None = None,
         progress: Progress = silent,
     ) -> None:
         self._paths, self._legend, self._progress = paths, legend, progress
-        self._min_area_m2 = min_area_m2
+        self._min_area_m2, self._work = min_area_m2, work
         self._merges = paths.vectors is not None and pixels_of_area(min_area_m2, grid) > 1
         self._strips, self._sums = StripAssembler(grid), ClassSums()
         self._polygons: PolygonWriter | None = None
         self._scratch: WorkRaster | None = None
         with ExitStack() as stack:
             self._raster = stack.enter_context(
-                ClassRasterWriter(paths.raster, grid, legend, confidence_path=paths.confidence, tags=tags)
+                ClassRasterWriter(
+                    paths.raster, grid, legend, confidence_path=paths.confidence, tags=tags, work=work
+                )
             )
-            if self._merges and paths.confidence is None:
-                scratch = paths.raster.with_name("confidence.work.tif")
-                self._scratch = WorkRaster(scratch, paths.raster, grid, "float32", float("nan"))
-                stack.callback(self._scratch.discard)
+            if paths.vectors is not None and self._merges:
+                self._work = stack.enter_context(work_folder(paths.vectors, work))
+                if paths.confidence is None:
+                    place = self._work / "confidence.tif"
+                    self._scratch = WorkRaster(place, paths.vectors, grid, "float32", float("nan"))
+                    stack.callback(self._scratch.discard)
             if paths.vectors is not None and not self._merges:
                 self._polygons = stack.enter_context(
-                    PolygonWriter(paths.vectors, grid, legend, with_confidence=True)
+                    PolygonWriter(paths.vectors, grid, legend, with_confidence=True, work=work)
                 )
             self._stack = stack.pop_all()
 
@@ -191,4 +199,5 @@ class MapWriter:
             confidence_raster=confidence,
             min_area_m2=self._min_area_m2,
             progress=self._progress,
+            work=self._work,
         )

@@ -7,6 +7,7 @@ cannot be appended to, they are collected in a temporary GeoPackage and streamed
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,9 @@ from rasterio.crs import CRS
 
 from das2f_map.errors import InputError, MissingDependencyError, OutputError
 from das2f_map.legend import Legend
-from das2f_map.outputs.staging import siblings, writing
+from das2f_map.outputs.names import siblings
+from das2f_map.outputs.work_files import work_folder
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_areas import ClassArea, check_ids
 from das2f_map.products.qgis import style_vectors
 from das2f_map.products.regions import Regions
@@ -73,6 +76,7 @@ def write_polygons(
     min_area_m2: float | None = None,
     progress: Progress = silent,
     strip_rows: int | None = None,
+    work: Path | None = None,
 ) -> dict[int, ClassArea]:
     """Write the polygons of a class map, with QGIS styles.
 
@@ -99,6 +103,8 @@ def write_polygons(
         Told about rows.
     strip_rows:
         Rows in memory at once; the result does not depend on it.
+    work:
+        Folder for work files; by default that of the destination's private folder.
 
     Returns
     -------
@@ -121,8 +127,9 @@ def write_polygons(
         raise InputError(f"cannot read {class_raster}: {error}") from error
     with_confidence = confidence_raster is not None
     with (
-        sieved(class_raster, min_area_m2, destination, progress) as source,
-        PolygonWriter(destination, grid, legend, with_confidence=with_confidence) as writer,
+        work_folder(destination, work) as folder,
+        sieved(class_raster, min_area_m2, destination, folder, progress) as source,
+        PolygonWriter(destination, grid, legend, with_confidence=with_confidence, work=folder) as writer,
     ):
         for strip in read_strips(source, confidence_raster, progress, "Outlining", strip_rows):
             check_ids(np.flatnonzero(np.bincount(strip.classes.ravel())), legend, class_raster)
@@ -143,6 +150,8 @@ class PolygonWriter:
         The map's.
     with_confidence:
         Whether strips carry it.
+    work:
+        As in :func:`write_polygons`.
 
     Raises
     ------
@@ -152,19 +161,29 @@ class PolygonWriter:
         See :func:`check_vector_path`.
     """
 
-    def __init__(self, destination: Path, grid: Grid, legend: Legend, *, with_confidence: bool) -> None:
+    def __init__(
+        self,
+        destination: Path,
+        grid: Grid,
+        legend: Legend,
+        *,
+        with_confidence: bool,
+        work: Path | None = None,
+    ) -> None:
         check_vector_path(destination, grid.crs)
         self._destination, self._grid, self._legend = destination, grid, legend
         by_layer = destination.suffix.lower() == ".gpkg"
-        self._collected = (
-            destination if by_layer else destination.with_name(f".{destination.name}.collect.gpkg")
-        )
         self._names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
         self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1)
-        self._complete = False
-        with writing(destination):
-            file = LayerFile(self._collected, list(dict.fromkeys(self._names.values())), grid.crs)
-        self._collector = _Collector(file, legend, self._names, grid.transform)
+        self._collected, self._complete = destination, False
+        with ExitStack() as stack:
+            if not by_layer:
+                self._collected = stack.enter_context(work_folder(destination, work)) / "polygons.gpkg"
+                stack.callback(_remove, self._collected)
+            with writing(destination):
+                file = LayerFile(self._collected, list(dict.fromkeys(self._names.values())), grid.crs)
+            self._collector = _Collector(file, legend, self._names, grid.transform)
+            self._work = stack.pop_all()
 
     def add(self, strip: Strip) -> None:
         """Outline the next strip, from the top."""
@@ -192,8 +211,7 @@ class PolygonWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._collected != self._destination:
-            _remove(self._collected)
+        self._work.close()
         if not self._complete:
             _remove(self._destination)
 

@@ -1,7 +1,7 @@
-"""Styles that QGIS (3.22 and later) applies by itself when it opens a product.
+"""Styles that QGIS (3.22 and later) applies when it opens a product.
 
-A ``.qml`` beside a file is its default style. A raster and a vector file of the same name share that
-``.qml``, so it always holds both a raster and a vector part; QGIS reads the part that fits the layer.
+A ``.qml`` with the name of a file is its default style. A raster and a vector file of the same name share
+that ``.qml``, so it always holds both a raster and a vector part; QGIS reads the part that fits the layer.
 In a GeoPackage, default styles are rows of the table ``layer_styles``.
 """
 
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS layer_styles (
 
 
 def style_raster(raster: Path, legend: Legend) -> Path:
-    """Write ``<name>.qml`` beside a class raster: each class named and in its colour, nodata transparent.
+    """Write ``<name>.qml`` next to a class raster: each class named and in its colour, nodata transparent.
 
     Returns its path. Raises ``OSError`` when it cannot be written.
     """
@@ -54,8 +54,8 @@ def style_vectors(vectors: Path, legend: Legend, layers: Mapping[int, str]) -> P
     Parameters
     ----------
     vectors:
-        A GeoPackage with a layer for each class gets a table ``layer_styles``; beside any other file a
-        ``<name>.qml`` that tells classes apart by ``class_id``.
+        A GeoPackage with a layer for each class gets a table ``layer_styles``. Any other file gets a
+        ``<name>.qml`` next to it, which styles features by ``class_id``.
     legend:
         Of the map.
     layers:
@@ -117,7 +117,7 @@ def both_qml(legend: Legend) -> str:
     for c in legend.each():
         ET.SubElement(palette, "paletteEntry", value=str(c.id), label=c.name, color=c.color, alpha="255")
     ET.SubElement(pipe, "rasterresampler", maxOversampling="2")
-    # Nodata is said by the raster itself; a user's value of 0 keeps it transparent when that is lost.
+    # The raster declares its nodata; the style names 0 too, in case the declaration gets lost.
     data = ET.SubElement(root, "noData")
     ranges = ET.SubElement(data, "noDataList", bandNo="1", useSrcNoData="1")
     ET.SubElement(ranges, "noDataRange", min=str(NODATA_CLASS), max=str(NODATA_CLASS))
@@ -165,7 +165,7 @@ def _root() -> ET.Element:
 
 
 def _fill(symbols: ET.Element, name: str, c: LegendClass) -> None:
-    """A fill without outline: outlines of neighbours, each over the other, would thicken every edge."""
+    """A fill whose outline does not show: wider outlines of neighbours would thicken every edge."""
     symbol = ET.SubElement(
         symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0"
     )
@@ -193,7 +193,7 @@ def _text(root: ET.Element) -> str:
     return _DOCTYPE + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _write_qml(beside: Path, legend: Legend) -> Path:
-    path = beside.with_suffix(".qml")
+def _write_qml(product: Path, legend: Legend) -> Path:
+    path = product.with_suffix(".qml")
     path.write_text(both_qml(legend), encoding="utf-8")
     return path

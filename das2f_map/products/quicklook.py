@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from das2f_map.scene.bands import BandChoice, roles_of
 from das2f_map.scene.survey import Thumbnail
 from das2f_map.types import Bool, Float32
 
@@ -62,6 +64,14 @@ def draw_quicklook(
         handles.append(Patch(facecolor=_MASKED, alpha=0.55, label=f"masked {_percent(image.masked)}"))
     figure.legend(handles=handles, loc="lower left", ncols=2, frameon=False, fontsize=9, labelcolor=_INK)
     figure.savefig(path, format="png", dpi=dpi, facecolor="white", metadata={"Software": "das2f-map"})
+
+
+def true_colour(bands: Sequence[BandChoice]) -> tuple[int, ...]:
+    """Positions of red, green and blue among bands that are read; the first alone if one is missing."""
+    roles = [role or "" for role in roles_of([b.role for b in bands])]
+    if {"red", "green", "blue"} <= set(roles):
+        return tuple(roles.index(c) for c in ("red", "green", "blue"))
+    return (0,)
 
 
 def _draw(axes: Axes, bands: Float32, masked: Bool, title: str) -> None:

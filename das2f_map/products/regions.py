@@ -1,4 +1,4 @@
-"""Rings of vertices, put together as regions in an order of their own."""
+"""Regions made of rings of vertices, in an order that does not depend on how they were found."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Regions:
 
 
 def arrange(vertices: Int64, lengths: Int64, regions: Int64, class_ids: UInt8, sums: Float64) -> Regions:
-    """Split rings that touch themselves, and bring all into an order that strips do not show in.
+    """Regions made of rings, which are split where they touch themselves; strips do not change the order.
 
     Parameters
     ----------
     vertices:
         int64 (vertices,), see :data:`ROW_SHIFT`, ring after ring.
     lengths, regions:
-        int64 (rings,): vertices of each ring, and its region as an index into the next two.
+        int64 (rings,): vertices of each ring; its region, as an index into ``class_ids`` and ``sums``.
     class_ids, sums:
         As in :class:`Regions`.
     """
@@ -84,7 +84,7 @@ def arrange(vertices: Int64, lengths: Int64, regions: Int64, class_ids: UInt8, s
 
 
 def _split(vertices: Int64, lengths: Int64, regions: Int64) -> tuple[Int64, Int64, Int64]:
-    """Cut rings that come by a vertex twice into rings that touch there."""
+    """Cut rings that visit a vertex twice into rings that touch there."""
     ring = np.repeat(np.arange(len(lengths)), lengths)
     diagonal = np.flatnonzero(vertices & 1)
     order = np.lexsort((vertices[diagonal], ring[diagonal]))
@@ -97,7 +97,7 @@ def _split(vertices: Int64, lengths: Int64, regions: Int64) -> tuple[Int64, Int6
     starts = np.cumsum(lengths) - lengths
     following = np.arange(1, len(vertices) + 1)
     following[starts + lengths - 1] = starts
-    # Exchanging what follows the two visits cuts the ring in two.
+    # Exchanging the vertices after the two visits cuts the ring in two.
     following[a], following[b] = following[b], following[a]
     touching = np.zeros(len(lengths), dtype=bool)
     touching[ring[a]] = True

@@ -1,9 +1,9 @@
-"""The run report: what was classified with what, and what came out, as JSON."""
+"""The run report, as JSON: inputs, model and settings of a run, and the classes of its map."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ from das2f_map.legend import Legend
 from das2f_map.products.class_areas import ClassArea
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.radiometry import BandStatistics
+from das2f_map.scene.registration import CoregistrationReport
 from das2f_map.scene.report import PairReport, crs_text
 
 REPORT_VERSION: Final = 1
@@ -26,7 +27,7 @@ class ModelReport(BaseModel):
 
 
 class ClassReport(BaseModel):
-    """What a class takes of the map."""
+    """The part of the map that one class has."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +46,7 @@ class RadiometryReport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    statistics: Literal["model", "scene"] = Field(description="whose they are")
+    statistics: Literal["model", "scene"] = Field(description="from the model, or from the scene")
     ms: tuple[BandStatistics, ...]
     pan: BandStatistics
 
@@ -99,15 +100,15 @@ class RunReport(BaseModel):
     aoi: str | None
     model: ModelReport
     radiometry: RadiometryReport
-    coregistration: dict[str, Any] = Field(
-        description="shift of the contents of PAN against MS, see ShiftReport, and whether it is corrected"
+    coregistration: CoregistrationReport = Field(
+        description="shift of the contents of PAN against MS, and whether it is corrected"
     )
     engine: str
     device: str
     precision: str = Field(description="fp32, bf16 or fp16")
     scan: str = Field(description="selective-scan backend")
     settings: ClassifySettings
-    warnings: list[str] = Field(description="what a user of the map should know, a sentence each")
+    warnings: list[str] = Field(description="notices for users of the map, a sentence each")
     grid: GridReport
     classes: list[ClassReport]
     nodata_pixels: int
@@ -125,9 +126,9 @@ def class_reports(
     legend:
         Of the map.
     areas:
-        Class id → what it takes of the raster.
+        Class id → its part of the raster.
     polygons:
-        Class id → what it takes of the polygons, where there are any.
+        Class id → its part of the polygons, where there are any.
     """
     total = sum(a.area_m2 for a in areas.values()) or 1.0
     return [

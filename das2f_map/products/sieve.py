@@ -19,7 +19,7 @@ import rasterio.features
 import rasterio.windows
 
 from das2f_map.legend import NODATA_CLASS
-from das2f_map.outputs.staging import writing
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.areas import PixelAreas
 from das2f_map.products.strips import STRIP_PIXELS
 from das2f_map.progress import Progress
@@ -37,9 +37,9 @@ def pixels_of_area(area_m2: float | None, grid: Grid) -> int:
 
 @contextmanager
 def sieved(
-    class_raster: Path, min_area_m2: float | None, destination: Path, progress: Progress
+    class_raster: Path, min_area_m2: float | None, destination: Path, work: Path, progress: Progress
 ) -> Iterator[Path]:
-    """A raster without regions below a size: the map itself, or a temporary copy beside ``destination``.
+    """A raster without regions below a size: the map itself, or a copy that goes away with the block.
 
     Parameters
     ----------
@@ -48,12 +48,14 @@ def sieved(
     min_area_m2:
         Regions below this, at the map's mean pixel area, are merged; ``None`` or 0 for none.
     destination:
-        Decides where temporary files go, and is named in errors.
+        The file that errors name.
+    work:
+        Folder for the copy and other work files.
 
     Raises
     ------
     OutputError
-        The temporary files do not fit on the disk.
+        The work files do not fit on the disk.
     """
     with rasterio.open(class_raster) as dataset:
         grid = Grid.from_rasterio(dataset)
@@ -61,8 +63,8 @@ def sieved(
     if pixels <= 1:
         yield class_raster
         return
-    raw = [destination.with_name(f".{destination.name}.sieve{i}.raw") for i in (0, 1)]
-    made = destination.with_name(f".{destination.name}.sieved.tif")
+    raw = [work / f"sieve{i}.raw" for i in (0, 1)]
+    made = work / "sieved.tif"
     try:
         with progress("Merging small regions", None) as advance, writing(destination):
             _write(made, grid, _merged(class_raster, grid, min(pixels, 2**31 - 1), raw))

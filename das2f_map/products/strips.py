@@ -1,7 +1,7 @@
 """A map as strips of whole rows: gathered from blocks as they come, or read from its file.
 
-Sums and outlines are made of strips. Their height depends on the map's grid alone, so that what is made of
-them is the same to the last digit, whatever the size of the blocks.
+Sums and outlines are computed strip by strip. The height of a strip depends on the map's grid alone, so that
+results are the same to the last digit, whatever the size of the blocks.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class StripAssembler:
     Parameters
     ----------
     grid:
-        The map's.
+        The map's grid.
     rows:
-        Height of a strip; by default what :func:`strip_rows` gives.
+        Height of a strip; by default from :func:`strip_rows`.
     """
 
     def __init__(self, grid: Grid, rows: int | None = None) -> None:
@@ -61,14 +61,14 @@ class StripAssembler:
         self._rows = min(rows or strip_rows(grid), grid.height)
         self._areas = PixelAreas(grid)
         self._row = 0
-        """First row that no strip has been given for."""
+        """First row that is in no strip yet."""
         self._held: list[tuple[UInt8, Float32]] = []
         """Complete rows of blocks from there on: classes and confidence."""
         self._band: tuple[UInt8, Float32] | None = None
-        """The row of blocks that is coming in."""
+        """The row of blocks that is being filled."""
         self._band_start = 0
         self._missing = 0
-        """Pixels that it still waits for."""
+        """Pixels of that row that are still to come."""
 
     def add(self, window: Window, classes: UInt8, confidence: Float32) -> Iterator[Strip]:
         """Add a block and get the strips that are complete with it.
@@ -106,7 +106,7 @@ class StripAssembler:
             yield from self._complete()
 
     def _complete(self) -> Iterator[Strip]:
-        """The strips that the rows held make up."""
+        """The strips that are complete now."""
         last = self._band_start == self._grid.height
         while self._row + self._rows <= self._band_start or (last and self._held):
             classes, confidence = (np.concatenate(parts) for parts in zip(*self._held, strict=True))
@@ -125,7 +125,7 @@ def read_strips(
     label: str,
     rows: int | None = None,
 ) -> Iterator[Strip]:
-    """Read a map strip by strip, from the top; ``rows`` at once, by default as :func:`strip_rows` gives.
+    """A map read strip by strip, from the top; ``rows`` at once, by default from :func:`strip_rows`.
 
     Raises
     ------

@@ -1,26 +1,26 @@
-"""Outlines of the 4-connected regions of a class raster, strip by strip, exactly.
+"""Exact outlines of the 4-connected regions of a class raster, traced strip by strip.
 
-The raster is pushed in strips of rows. What is kept between strips are outlines that still run off
-the lower edge, so memory follows the unfinished regions, not the raster.
+The raster is pushed in strips of rows. Between strips only those outlines are kept that still run off the
+lower edge, so memory grows with the unfinished regions, not with the raster.
 
 Algorithm
 ---------
-*Nodes* are the pixel corners where a boundary turns or where more than two regions meet. Every region
-at a node has it as a vertex, along straight edges too: neighbours share each edge vertex by vertex, so
-they still tile exactly after a rotation or a reprojection. Where a boundary runs straight between the
-same two regions there is no vertex, hence none at strip edges either.
+*Nodes* are the pixel corners where a boundary turns or where more than two regions meet. Every region at a
+node has it as a vertex, even on a straight edge. Neighbours thus share each edge vertex by vertex, and still
+tile exactly after a rotation or a reprojection. Where a boundary runs straight between the same two regions
+there is no vertex, so strip edges add none.
 
-A *pass* is one region going by at a node: it comes in along one arm and leaves along another, with
-the region on its right. Passes linked from node to node form closed rings, or *chains* that are open
-at the strip's lower edge; an open chain takes part in the next strip like a single pass. At most one
-vertical edge crosses from strip to strip in each column, so the column tells what belongs together.
+A *pass* is the way of one region through a node: it comes in along one arm and leaves along another, with
+the region on its right. Passes linked from node to node form closed rings, or *chains* that are open at the
+strip's lower edge. An open chain takes part in the next strip like a single pass. In each column at most one
+vertical edge crosses from strip to strip, so the column tells which ends belong together.
 
-Passes at a node where a region meets itself diagonally are kept apart, as 4-connection wants; a ring
-that comes by such a node twice is split there when it is complete. As the region is connected
-elsewhere, the parts are the outline and holes that touch in one point, which is valid.
+Where a region meets itself diagonally at a node, the two passes stay separate, as 4-connection demands. A
+ring that visits such a node twice is split there when it is complete. The region is connected elsewhere, so
+the parts are its outline and holes that touch in one point, which is valid.
 
-A hole belongs to the ring met first when going left from its leftmost edge through the region:
-that ring reaches further left, so following on ends at the outline.
+A hole belongs to the ring that is met first when going left from the hole's leftmost edge through the region.
+That ring reaches further left, so repeating the step ends at the outline.
 
 Sums over the pixels of a region come from the integral image ``I`` of its values: a ring's vertical
 edge from node a to node b contributes ``I[b] - I[a]``.
@@ -44,7 +44,7 @@ _NONE = -1
 
 @dataclass(eq=False)
 class _Rings:
-    """Vertices of several rings one after the other, their lengths, and which region each belongs to."""
+    """Vertices of several rings, one after the other, and the number of vertices of each ring."""
 
     vertices: Int64
     lengths: Int64
@@ -52,7 +52,7 @@ class _Rings:
 
 @dataclass(eq=False)
 class _Chain:
-    """An outline that runs off the lower edge: it comes up at ``head`` and goes down at ``tail``."""
+    """A piece of outline that is open below: it comes up in column ``head`` and goes down in ``tail``."""
 
     head: int
     tail: int
@@ -84,7 +84,7 @@ class RegionTracer:
         self._open: list[_Chain] = []
 
     def finish(self) -> Regions:
-        """Everything that is still open, after the last strip."""
+        """The regions that are still open after the last strip."""
         below = np.zeros((1, self._width), dtype=np.uint8)
         return self.push(below, [np.zeros((1, self._width))] * self._values)
 
@@ -143,7 +143,7 @@ class _Strip:
         diagonal = exists & np.all(self.arms, axis=1, keepdims=True) & (right == opposite)
         key = ((self.line + self.row) << ROW_SHIFT) + (self.col << 1)
         self.vertex = key[self.node] + diagonal[exists]
-        # The next arm clockwise after the one it leaves by is the one it came in by.
+        # A pass came in by the next arm clockwise after the one it leaves by.
         turns = np.zeros(self.passes, dtype=np.int64)
         for step in (3, 2, 1):
             turns[self.arms[self.node, (self.out + step) % 4]] = step
@@ -187,7 +187,7 @@ class _Strip:
         met = np.flatnonzero(entered != _NONE)
         onward[self.passes + met] = self.pass_by_arm[entered[met], _N]
         self.onward = onward
-        # Where open ends are now, for the elements that have one.
+        # Columns of the open ends, for the elements that have one.
         self.tail = np.concatenate([self.col[self.node], tails])
         self.head = np.concatenate([self.col[self.node], heads])
 
@@ -228,7 +228,7 @@ class _Strip:
     def _sum(self, values: Sequence[Float64]) -> None:
         """Sums over the pixels inside each ring, negative for holes."""
         n, w, p = self.n, self.width, self.passes
-        # Coming in vertically ends an edge, leaving vertically starts one.
+        # A pass that comes in vertically ends a vertical edge; one that leaves vertically starts one.
         sign = (self.incoming % 2 == 0).astype(np.int64) - (self.out % 2 == 0).astype(np.int64)
         line, col = self.line[self.node], self.col[self.node]
         sums = np.zeros((p + len(self.old), 1 + len(values)))
@@ -249,9 +249,9 @@ class _Strip:
             self.sums[: self.opened, k] += bottom[self.open_tail] - bottom[self.open_head]
 
     def _attach(self) -> None:
-        """For each hole, the ring or open chain that it is finally owned by."""
+        """Find the ring or open chain that owns each hole."""
         p, count = self.passes, len(self.order)
-        # Leftmost edge that goes down (region to its left), with where it stands in the order.
+        # Leftmost edge that goes down (its region is to its left), and the edge's place in the order.
         far = self.width + 1
         left_col = np.full(count, far, dtype=np.int64)
         goes_down = self.out == _S
@@ -283,7 +283,7 @@ class _Strip:
         self.has_old[self.chain[p:]] = True
 
     def _left_of(self, element: Int64) -> Int64:
-        """Element whose upward edge bounds, on the left, the pixels left of a downward edge."""
+        """Element with the vertical edge that is met first when going left from a downward edge."""
         node = self.node[element]
         line, col = self.line[node], self.col[node]
         here = np.searchsorted(self.vertical_edges, line * (self.width + 1) + col)
@@ -294,7 +294,7 @@ class _Strip:
         found: Int64 = np.where(inside, self.pass_by_arm[upper, _S], self.chain_by_head[left_col])
         return found
 
-    # What comes of it
+    # Results
 
     def _parts(self, ring: int) -> list[Any]:
         """Vertices of a ring or chain in order: arrays, and the nested lists of older chains."""
@@ -302,7 +302,7 @@ class _Strip:
         elements = self.order[start : start + self.lengths[ring]]
         olds = np.flatnonzero(elements >= self.passes)
         if len(elements) == 1 and len(olds) == 1:
-            # Passing straight through: one more level of nesting for each strip would add up.
+            # A chain that runs straight through: nesting it once more in each strip would add up.
             alone: list[Any] = self.old[elements[0] - self.passes].parts
             return alone
         parts: list[Any] = []
@@ -317,7 +317,7 @@ class _Strip:
         return parts
 
     def still_open(self) -> list[_Chain]:
-        """The chains that go on below, with the holes that are theirs."""
+        """The chains that go on below, with the holes that they own."""
         chains = [
             _Chain(
                 head=int(self.open_head[i]),
@@ -392,7 +392,7 @@ class _Strip:
 
 
 def _reduce(ufunc: np.ufunc, values: npt.NDArray[Any], starts: Int64) -> npt.NDArray[Any]:
-    """``ufunc.reduceat`` along the first axis, also for nothing."""
+    """``ufunc.reduceat`` along the first axis, also of no values."""
     if len(starts) == 0:
         return values[:0]
     result: npt.NDArray[Any] = ufunc.reduceat(values, starts, axis=0)
@@ -400,7 +400,7 @@ def _reduce(ufunc: np.ufunc, values: npt.NDArray[Any], starts: Int64) -> npt.NDA
 
 
 def _flat(nested: list[Any]) -> list[Any]:
-    """What nested lists hold, in order; without recursion, as they nest once a strip."""
+    """The items of nested lists, in order. Without recursion: the lists may nest once for each strip."""
     out: list[Any] = []
     stack = [iter(nested)]
     while stack:

@@ -1,4 +1,4 @@
-"""Writing batches of features with GDAL, and copying a layer to another format without holding it."""
+"""Writing batches of features with GDAL, and copying a layer to another format batch by batch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DATASET_OPTIONS: dict[str, dict[str, str]] = {
 }
 _LAYER_OPTIONS: dict[str, dict[str, str]] = {
     ".gpkg": {"GEOMETRY_NAME": GEOMETRY_COLUMN, "SPATIAL_INDEX": "YES"},
-    # RFC 7946 would turn everything into WGS 84.
+    # RFC 7946 would convert all coordinates to WGS 84.
     ".geojson": {"RFC7946": "NO", "COORDINATE_PRECISION": "15"},
     ".shp": {"ENCODING": "UTF-8"},
     ".fgb": {"SPATIAL_INDEX": "YES"},
@@ -44,7 +44,7 @@ _LAYER_OPTIONS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class FeatureBatch:
-    """Features of any class: uint8, float64, float64 and WKB bytes, all (features,)."""
+    """Features of any class: ids uint8, areas and confidence float64, WKB bytes; all (features,)."""
 
     class_ids: UInt8
     areas_m2: Float64
@@ -105,7 +105,7 @@ class LayerFile:
 
 
 def crs_text(crs: CRS) -> str:
-    """A CRS as pyogrio takes it: its authority's code where that says everything, else WKT."""
+    """A CRS as pyogrio takes it: its authority's code if that describes it fully, else WKT."""
     authority = crs.to_authority(confidence_threshold=100)
     return ":".join(authority) if authority else str(crs.to_wkt())
 

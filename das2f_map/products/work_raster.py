@@ -13,7 +13,7 @@ import rasterio
 import rasterio.shutil
 
 from das2f_map.outputs.libtiff_messages import libtiff_kept_quiet
-from das2f_map.outputs.staging import WRITE_ERRORS, writing
+from das2f_map.outputs.write_errors import WRITE_ERRORS, writing
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Int64
 

@@ -3,30 +3,179 @@
 In a geographic system, and on a map that is a cylinder unrolled (Mercator, Web Mercator, equidistant
 cylindrical), a place has many x coordinates: -75, 285 and -435 degrees are one meridian. A file goes on past
 180 degrees where the place it shows does, and may count from 0 to 360; PROJ gives the x between -180 and
-180. So x coordinates that come out of a conversion, or of another file, are moved by whole periods to where
-the grid that they are used with has its own.
+180. So x coordinates that come out of a conversion, or of another file, are moved by whole turns around the
+world to where the grid that they are used with has its own.
+
+All functions leave their input as it is in other systems, where nothing repeats.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import shapely
 from affine import Affine
 from pyproj import CRS as PyprojCRS
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
-from das2f_map.scene.grid import Grid
-from das2f_map.types import Float64
+from das2f_map.scene.grid import Grid, Window
+from das2f_map.types import Bool, Float64, Geometries, Int64
 
-_REPEATS = (-1, 1, -2, 2)
-"""Whole periods by which files of one place are apart: -180 to 180, 0 to 360 and a bit beyond."""
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
+
+_TURNS = (-1, 1, -2, 2)
+"""Whole turns by which files of one place are apart: -180 to 180, 0 to 360 and a bit beyond."""
 
 
-def x_period(crs: CRS) -> float | None:
+def near(x: Float64 | float, where: Float64 | float, crs: CRS) -> Float64:
+    """x coordinates moved by whole turns to within half a turn of ``where``.
+
+    Those that are there already stay the same to the last bit.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    period = _x_period(crs)
+    if period is None:
+        return x
+    with np.errstate(invalid="ignore"):
+        turns = np.round((x - where) / period)
+        moved = x - turns * period
+    return np.where(np.isfinite(turns) & (turns != 0), moved, x)
+
+
+def moved_beside(grid: Grid, other: Grid) -> Grid:
+    """A grid moved by whole turns to where another one, in the same CRS, is nearest."""
+    period = _x_period(grid.crs)
+    turns = 0 if period is None else round((_centre(other) - _centre(grid)) / period)
+    if period is None or turns == 0:
+        return grid
+    return Grid(grid.height, grid.width, Affine.translation(turns * period, 0.0) * grid.transform, grid.crs)
+
+
+def turns_within(grid: Grid) -> tuple[tuple[float, float], ...]:
+    """Rows and columns by which the same places lie apart on a grid around the world.
+
+    The first pair is (0, 0). It is the only one on a grid that goes at most half around the world.
+    """
+    found = _turns(grid)
+    around = len(found) > 1 and math.hypot(*found[1]) < 2 * math.hypot(grid.height, grid.width)
+    return found if around else found[:1]
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """Positions that lie in a raster.
+
+    Attributes
+    ----------
+    window:
+        The smallest window of the raster that holds them.
+    inside:
+        bool, in the shape of the positions that were asked for: it lies in the raster.
+    row, col:
+        float64 (n,) for those: pixels from the window's first row and column.
+    """
+
+    window: Window
+    inside: Bool
+    row: Float64
+    col: Float64
+
+    @property
+    def pixels(self) -> tuple[Int64, Int64]:
+        """The pixel of each position, as the index of an array of the window."""
+        return self.row.astype(np.int64), self.col.astype(np.int64)
+
+
+def lookups(raster: Grid, row: Float64, col: Float64) -> Iterator[Lookup]:
+    """Where to look up positions in a raster.
+
+    A scene that leads over the seam of a raster around the world lies on either side of it, so there may be
+    more than one lookup; there is none if no position lies in the raster.
+
+    Parameters
+    ----------
+    raster:
+        Grid of the raster.
+    row, col:
+        float64, of equal shape: positions in its pixels, NaN for none.
+    """
+    for rows, cols in turns_within(raster):
+        r, c = row + rows, col + cols
+        with np.errstate(invalid="ignore"):
+            inside = (r >= 0) & (r < raster.height) & (c >= 0) & (c < raster.width)
+        if not inside.any():
+            continue
+        r, c = r[inside], c[inside]
+        top, left = int(r.min()), int(c.min())
+        window = Window(top, left, int(r.max()) + 1 - top, int(c.max()) + 1 - left)
+        yield Lookup(window, np.asarray(inside), r - top, c - left)
+
+
+def moved_onto(parts: Geometries, grid: Grid) -> tuple[Geometries, Int64]:
+    """Shapes in pixels of a grid, where the grid has them, and the shape each was: both ``(parts,)``.
+
+    Where a shape touches the grid only after whole turns around the world (-179.99 is 180.01), it is moved
+    there, and those that do not touch the grid are left out. Otherwise all are as they were.
+    """
+    unmoved = np.arange(parts.size)
+    bounds = shapely.bounds(parts)
+    touching = []
+    for rows, cols in _turns(grid):
+        left, top, right, bottom = (bounds + np.array([cols, rows, cols, rows])).T
+        inside = (right >= 0) & (left <= grid.width) & (bottom >= 0) & (top <= grid.height)
+        touching.append((np.flatnonzero(inside), (cols, rows)))
+    if not any(found.size for found, _ in touching[1:]):
+        return parts, unmoved
+    moved = [shapely.transform(parts[found], lambda xy, by=by: xy + by) for found, by in touching]
+    return np.concatenate(moved), np.concatenate([found for found, _ in touching])
+
+
+def in_one_piece(shapes: Geometries, crs: CRS, before: Geometries, crs_before: CRS) -> Geometries:
+    """Shapes that a conversion has torn apart at the seam of a map around the world, made whole.
+
+    Parameters
+    ----------
+    shapes, crs:
+        As the conversion gives them.
+    before, crs_before:
+        The same shapes before it.
+    """
+    period, period_before = _x_period(crs), _x_period(crs_before)
+    if period is None:
+        return shapes
+    torn = _width(shapes) > period / 2
+    if period_before is not None:
+        # Half around the world already: an edge may well lead from one end of the map to the other.
+        torn &= _width(before) <= period_before / 2
+    if not torn.any():
+        return shapes
+    mended = shapes.copy()
+    mended[torn] = [_unwrapped(g, period) for g in shapes[torn]]
+    return mended
+
+
+def box_turns(box: Box, crs: CRS) -> tuple[Box, ...]:
+    """A box, and the boxes whole turns away that hold the same places.
+
+    The first is the box itself; there is none if the box is wider than a turn and holds all longitudes.
+    """
+    period = _x_period(crs)
+    if period is None:
+        return (box,)
+    left, bottom, right, top = box
+    if right - left > period:
+        return ()
+    return (box, *((left + k * period, bottom, right + k * period, top) for k in _TURNS))
+
+
+def _x_period(crs: CRS) -> float | None:
     """Distance in x, in the system's own unit, after which its places come again; ``None`` if they do not."""
     return _period(crs.to_wkt()) if crs else None
 
@@ -60,57 +209,40 @@ def _period(wkt: str) -> float | None:
     return 4 * abs(quarter)
 
 
-def wrapped(x: Float64, centre: float | Float64, period: float | None) -> Float64:
-    """x coordinates moved by whole periods to within half a period of ``centre``, those there as they are."""
-    if period is None:
-        return x
-    with np.errstate(invalid="ignore"):
-        turns = np.round((x - centre) / period)
-        moved = x - turns * period
-    return np.where(np.isfinite(turns) & (turns != 0), moved, x)
-
-
-def unbroken(x: Float64, middle: float, grid: Grid) -> Float64:
-    """x coordinates of places about one with x ``middle``, moved by whole periods to where a grid has them.
-
-    ``middle`` goes to within half a period of the grid's centre, all others to within half a period of it:
-    what is connected stays connected, also where it leads over the far side of a grid around the world.
-    """
-    period = x_period(grid.crs)
-    if period is None:
-        return x
-    centre = _centre(grid)
-    at = float(wrapped(np.array(middle), centre, period)) if math.isfinite(middle) else centre
-    return wrapped(x, at, period)
-
-
-def moved_beside(grid: Grid, other: Grid) -> Grid:
-    """A grid moved by whole periods to where another one, in the same CRS, is nearest."""
-    period = x_period(grid.crs)
-    turns = 0 if period is None else round((_centre(other) - _centre(grid)) / period)
-    if period is None or turns == 0:
-        return grid
-    return Grid(grid.height, grid.width, Affine.translation(turns * period, 0.0) * grid.transform, grid.crs)
-
-
-def repeats(grid: Grid) -> tuple[tuple[float, float], ...]:
-    """Rows and columns by which the same places lie apart on a grid, a pair for each whole number of turns.
-
-    The first pair is (0, 0), and the only one if places do not come again.
-    """
-    period = x_period(grid.crs)
+def _turns(grid: Grid) -> tuple[tuple[float, float], ...]:
+    """As :func:`turns_within`, but on any grid whose places come again, however small."""
+    period = _x_period(grid.crs)
     if period is None:
         return ((0.0, 0.0),)
     inverse = ~grid.transform
-    return ((0.0, 0.0), *((inverse.d * k * period, inverse.a * k * period) for k in _REPEATS))
-
-
-def repeats_within(grid: Grid) -> tuple[tuple[float, float], ...]:
-    """As :func:`repeats`, but for (0, 0) only where a grid goes more than half around the world."""
-    found = repeats(grid)
-    around = len(found) > 1 and math.hypot(*found[1]) < 2 * math.hypot(grid.height, grid.width)
-    return found if around else found[:1]
+    return ((0.0, 0.0), *((inverse.d * k * period, inverse.a * k * period) for k in _TURNS))
 
 
 def _centre(grid: Grid) -> float:
     return grid.pixel_to_map(grid.height / 2, grid.width / 2)[0]
+
+
+def _width(shapes: Geometries) -> Float64:
+    bounds = shapely.bounds(shapes)
+    with np.errstate(invalid="ignore"):
+        width = bounds[:, 2] - bounds[:, 0]
+    # A shape that cannot be converted has no width; others find it.
+    return np.where(np.isfinite(width), width, 0.0)
+
+
+def _unwrapped(geometry: shapely.Geometry, period: float) -> shapely.Geometry:
+    """A shape torn apart by whole turns in one piece; a part around a pole has none and stays as it is."""
+    pieces = []
+    for polygon in shapely.get_parts(geometry):
+        if not isinstance(polygon, shapely.Polygon):
+            pieces.append(polygon)
+            continue
+        rings = [np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
+        first = rings[0][0, 0]
+        for xy in rings:
+            xy[:, 0] = np.unwrap(xy[:, 0], period=period)
+            # Holes go where their outline is.
+            xy[:, 0] -= period * np.round((xy[0, 0] - first) / period)
+        closed = all(np.allclose(xy[0], xy[-1]) for xy in rings)
+        pieces.append(shapely.Polygon(rings[0], rings[1:]) if closed else polygon)
+    return pieces[0] if len(pieces) == 1 else shapely.GeometryCollection(pieces)

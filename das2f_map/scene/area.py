@@ -15,12 +15,13 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.features import rasterize
 
 from das2f_map.errors import InputError
+from das2f_map.scene.antimeridian import moved_onto
 from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.paths import missing_local_file
 from das2f_map.scene.vector import (
     geometry_layers,
     in_pixels,
     near_grid,
-    on_branch,
     read_layer,
     reprojected,
     single_parts,
@@ -121,7 +122,7 @@ class Area:
 
 
 def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.GeoDataFrame:
-    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
+    if missing_local_file(path):
         raise InputError(f"{label} does not exist", "check the path")
     try:
         layers = geometry_layers(path)
@@ -191,4 +192,4 @@ def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArr
             f"{label} has no polygons with an inside: their outlines enclose nothing",
             "draw at least one polygon",
         )
-    return on_branch(areas, grid)[0]
+    return moved_onto(areas, grid)[0]

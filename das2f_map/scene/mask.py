@@ -23,16 +23,17 @@ from rasterio.errors import RasterioError
 from shapely import affinity
 
 from das2f_map.errors import InputError
-from das2f_map.scene.antimeridian import repeats_within
+from das2f_map.scene.antimeridian import lookups, turns_within
 from das2f_map.scene.area import Area
 from das2f_map.scene.common_grid.pixel_map import PixelMap
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
+from das2f_map.scene.paths import missing_local_file
 from das2f_map.scene.reduced import reduced_windows
 from das2f_map.scene.report import MaskReport
 from das2f_map.scene.source import RasterSource
 from das2f_map.scene.spread import spread_blocks
-from das2f_map.types import Bool, Float64
+from das2f_map.types import Bool
 
 _HALF = PAN_PER_MS * PAN_PER_MS // 2
 _OUTLINE_PARTS = 64
@@ -121,23 +122,10 @@ class SceneMask:
         assert self._map is not None  # made together with the source
         row, col = self._map.centres(fine)
         out = np.zeros(row.shape, dtype=np.bool_)
-        # A scene over the seam of a mask around the world lies on either side of it.
-        for rows, cols in repeats_within(self._source.grid):
-            self._look_up(self._source, row + rows, col + cols, out)
+        for found in lookups(self._source.grid, row, col):
+            raw, valid = self._source.read_raw(found.window)
+            out[found.inside] = self._chosen(self._source, raw[0], valid[0])[found.pixels]
         return out
-
-    def _look_up(self, source: RasterSource, row: Float64, col: Float64, out: Bool) -> None:
-        """Set ``out`` to what a raster says, where it has positions, in its pixels."""
-        grid = source.grid
-        with np.errstate(invalid="ignore"):
-            inside = (row >= 0) & (row < grid.height) & (col >= 0) & (col < grid.width)
-        if not inside.any():
-            return
-        r, c = row[inside].astype(np.int64), col[inside].astype(np.int64)
-        first_row, first_col = int(r.min()), int(c.min())
-        window = Window(first_row, first_col, int(r.max()) + 1 - first_row, int(c.max()) + 1 - first_col)
-        raw, valid = source.read_raw(window)
-        out[inside] = self._chosen(source, raw[0], valid[0])[r - first_row, c - first_col]
 
     def at_a_glance(self, coarse: Grid) -> Bool:
         """What is excluded at the centres of a grid with much larger pixels, bool (h, w), for a picture."""
@@ -239,8 +227,7 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
     label = f"mask file {file.path}"
     if file.values and file.bits:
         raise InputError(f"{label} is read by values or by bits, not both", "give one of the two")
-    path = str(file.path)
-    if "://" not in path and not path.startswith("/vsi") and ":" not in path[2:] and not Path(path).exists():
+    if missing_local_file(file.path):
         raise InputError(f"{label} does not exist", "check the path")
     if not _is_raster(file.path):
         if file.values or file.bits:
@@ -320,7 +307,7 @@ def _covered(scene: Grid, mask: Grid) -> float:
         return 0.0
     outline = shapely.make_valid(shapely.Polygon(there))
     extent = shapely.box(0, 0, mask.height, mask.width)
-    around = repeats_within(mask)
+    around = turns_within(mask)
     if len(around) > 1:
         extent = shapely.union_all([affinity.translate(extent, -rows, -cols) for rows, cols in around])
     share = outline.intersection(extent).area / outline.area

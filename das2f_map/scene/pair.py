@@ -357,7 +357,7 @@ def _read(source: RasterSource, origin: Window | None, mapping: PixelMap | None,
     if mapping is not None:
         return resample(source.read, mapping, window)
     assert origin is not None  # a plan has one of the two
-    return source.read(Window(window.row + origin.row, window.col + origin.col, window.height, window.width))
+    return source.read(window.shifted(origin.row, origin.col))
 
 
 def _file_facts(source: RasterSource, gsd_m: float) -> dict[str, Any]:

@@ -14,7 +14,9 @@ class PatchGeometry(BaseModel):
 
     size: int = Field(default=16, ge=2, description="MS pixels a side")
     target_index: int = Field(default=7, ge=0, description="row and column of the classified pixel, from 0")
-    pan_per_ms: Literal[4] = 4
+    pan_per_ms: Literal[4] = Field(
+        default=4, description="PAN pixels along the side of an MS pixel; the same in every model"
+    )
     border: Literal["reflect101"] = Field(
         default="reflect101", description="reflection that does not repeat the edge pixel"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from das2f_map.scene.grid import PAN_PER_MS
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.types import Float32
 
@@ -185,7 +186,8 @@ def sample_statistics(pair: ScenePair, *, max_pixels: int = 500_000, seed: int =
 def valid_values(block: SceneBlock) -> tuple[Float32, Float32]:
     """Values at valid targets of a block without halo: MS (bands, n) and PAN (n, 16)."""
     h, w = block.valid.shape
-    pan = block.pan[0].reshape(h, 4, w, 4).transpose(0, 2, 1, 3).reshape(h, w, 16)
+    f = PAN_PER_MS
+    pan = block.pan[0].reshape(h, f, w, f).transpose(0, 2, 1, 3).reshape(h, w, f * f)
     return block.ms[:, block.valid], pan[block.valid]
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das2f_map.scene.antimeridian import repeats_within
+from das2f_map.scene.antimeridian import Lookup, lookups
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.types import Bool, Float64, Int64
+from das2f_map.types import Bool, Int64
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,12 @@ def reduced_windows(file: Grid, coarse: Grid) -> tuple[ReducedWindow, ...]:
     More than one if the coarse grid leads over the seam of a file around the world.
     """
     row, col = map_between(coarse, file).centres(coarse.window)
-    parts = (_part(file, coarse, row + rows, col + cols) for rows, cols in repeats_within(file))
-    return tuple(part for part in parts if part is not None)
+    return tuple(_reduced(found, coarse) for found in lookups(file, row, col))
 
 
-def _part(file: Grid, coarse: Grid, row: Float64, col: Float64) -> ReducedWindow | None:
-    with np.errstate(invalid="ignore"):
-        inside = (row >= 0) & (row < file.height) & (col >= 0) & (col < file.width)
-    if not inside.any():
-        return None
-    r, c = row[inside], col[inside]
-    top, left = int(r.min()), int(c.min())
-    window = Window(top, left, int(r.max()) + 1 - top, int(c.max()) + 1 - left)
+def _reduced(found: Lookup, coarse: Grid) -> ReducedWindow:
+    window = found.window
     height, width = min(window.height, 2 * coarse.height), min(window.width, 2 * coarse.width)
-    at_row = ((r - top) * (height / window.height)).astype(np.int64).clip(0, height - 1)
-    at_col = ((c - left) * (width / window.width)).astype(np.int64).clip(0, width - 1)
-    return ReducedWindow(window, height, width, inside, at_row, at_col)
+    at_row = (found.row * (height / window.height)).astype(np.int64).clip(0, height - 1)
+    at_col = (found.col * (width / window.width)).astype(np.int64).clip(0, width - 1)
+    return ReducedWindow(window, height, width, found.inside, at_row, at_col)

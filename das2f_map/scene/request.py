@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from das2f_map.scene.bands import BandChoice, GivenBands
+from das2f_map.scene.bands import BandChoice, GivenBands, given_bands
 from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
@@ -22,7 +22,8 @@ class PairRequest:
     ms, pan:
         The multispectral and the panchromatic image: paths or whatever else GDAL opens.
     bands:
-        The MS bands that the user names: (name in the model, number in the file from 1 or name there) each.
+        The MS bands that the user names: (name in the model, number in the file from 1 or name there) each;
+        ``None`` if they name none.
     nodata:
         Value of undeclared invalid pixels, of both files; in MS where all bands that are used have it.
     mask:
@@ -41,7 +42,7 @@ class PairRequest:
 
     ms: str
     pan: str
-    bands: tuple[tuple[str, int | str], ...] = ()
+    bands: tuple[tuple[str, int | str], ...] | None = None
     nodata: float | None = None
     mask: MaskFile | None = None
     coregistration: CoregisterMode = "auto"
@@ -71,7 +72,7 @@ class PairRequest:
         return cls(
             str(ms),
             str(pan),
-            tuple((bands or {}).items()),
+            None if bands is None else tuple(bands.items()),
             nodata,
             MaskFile(mask) if isinstance(mask, (str, Path)) else mask,
             coregistration,
@@ -82,7 +83,7 @@ class PairRequest:
     @property
     def given_bands(self) -> GivenBands | None:
         """The bands that the user names; ``None`` if there are none."""
-        return dict(self.bands) or None
+        return None if self.bands is None else dict(self.bands)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -98,6 +99,17 @@ class PairRequest:
             See :func:`das2f_map.scene.pair.open_pair`.
         """
         return open_pair(self.ms, self.pan, force=self.force, nodata=self.nodata, mask=self.mask)
+
+    def select(self, pair: ScenePair) -> ScenePair:
+        """An open pair with the MS bands that the user names, in that order; with all if they name none.
+
+        Raises
+        ------
+        InputError
+            A band is not in the file, or is named twice.
+        """
+        given = self.given_bands
+        return pair if given is None else pair.with_bands(given_bands(given, pair.file_bands, pair.ms_path))
 
     def coregister(self, pair: ScenePair) -> Coregistration:
         """Measure the shift of an open pair's contents and correct it, as far as is asked for."""

@@ -8,8 +8,6 @@ are turned while reading, so nothing above this module has to think of them.
 from __future__ import annotations
 
 import copy
-import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,24 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window as RasterioWindow
+from rasterio.errors import RasterioError
 
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import FileBand, roles_of
 from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.raster_file import check_georeferencing, open_raster, upright
 from das2f_map.types import Bool, Float32
-
-_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
-_ACCESS_HINT = (
-    "check the address and the connection; what is not public needs credentials in the environment, "
-    "e.g. AWS_ACCESS_KEY_ID or GDAL_HTTP_BEARER"
-)
-
-_RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif out.tif, with your own CRS"
 
 
 class RasterSource:
@@ -74,7 +62,7 @@ class RasterSource:
         self.path = str(path)
         self.role = role
         self._nodata = nodata
-        self._dataset = _open(self.path, role)
+        self._dataset = open_raster(self.path, role)
         try:
             self._prepare()
         except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
@@ -84,7 +72,7 @@ class RasterSource:
     def _prepare(self) -> None:
         ds = self._dataset
         label = f"{self.role} file {self.path}"
-        _check_georeferencing(ds, label)
+        check_georeferencing(ds, label)
         self.bands: tuple[FileBand, ...] = tuple(
             FileBand(i, _band_name(description, colour, i), _is_alpha(description, colour))
             for i, description, colour in zip(ds.indexes, ds.descriptions, ds.colorinterp, strict=True)
@@ -98,7 +86,7 @@ class RasterSource:
                 "if it is a container (HDF, netCDF, SAFE), name one of its subdatasets, see gdalinfo",
             )
         self._use(images)
-        self._flip_rows, self._flip_cols, transform = _upright(ds.transform, ds.height, ds.width)
+        self._flip_rows, self._flip_cols, transform = upright(ds.transform, ds.height, ds.width)
         self.grid = Grid(ds.height, ds.width, transform, ds.crs)
 
     def _use(self, numbers: Sequence[int]) -> None:
@@ -199,10 +187,9 @@ class RasterSource:
     def _in_fewer(
         self, window: Window, height: int, width: int, method: Resampling
     ) -> tuple[npt.NDArray[Any], Bool]:
-        row = self.grid.height - window.row_stop if self._flip_rows else window.row
-        col = self.grid.width - window.col_stop if self._flip_cols else window.col
-        on_file = RasterioWindow(col, row, window.width, window.height)
-        options = {"window": on_file, "out_shape": (len(self._indexes), height, width)}
+        on_file = self._in_file(window)
+        place = on_file.to_rasterio()
+        options = {"window": place, "out_shape": (len(self._indexes), height, width)}
         try:
             raw = self._read(resampling=method, **options)
             valid = np.ones(raw.shape, dtype=np.bool_)
@@ -210,9 +197,9 @@ class RasterSource:
                 valid &= self._dataset.read_masks(self._indexes, **options) != 0
             for alpha in self._alpha:
                 shape = (height, width)
-                valid &= self._dataset.read(alpha, window=on_file, out_shape=shape) != 0
+                valid &= self._dataset.read(alpha, window=place, out_shape=shape) != 0
         except RasterioError as error:
-            raise self._damaged(error, row, col) from error
+            raise self._damaged(error, on_file) from error
         return self._checked(raw, valid)
 
     def read_raw(self, window: Window) -> tuple[npt.NDArray[Any], Bool]:
@@ -221,26 +208,30 @@ class RasterSource:
         inside = window.intersection(self.grid.window)
         if inside.is_empty:
             return np.zeros(shape, dtype=self.dtype), np.zeros(shape, dtype=np.bool_)
-        row = self.grid.height - inside.row_stop if self._flip_rows else inside.row
-        col = self.grid.width - inside.col_stop if self._flip_cols else inside.col
-        on_file = RasterioWindow(col, row, inside.width, inside.height)
+        on_file = self._in_file(inside)
+        place = on_file.to_rasterio()
         try:
-            raw = self._read(window=on_file)
+            raw = self._read(window=place)
             valid = np.ones(raw.shape, dtype=np.bool_)
             if self._has_mask:
-                valid &= self._dataset.read_masks(self._indexes, window=on_file) != 0
+                valid &= self._dataset.read_masks(self._indexes, window=place) != 0
             for alpha in self._alpha:
-                valid &= self._dataset.read(alpha, window=on_file) != 0
+                valid &= self._dataset.read(alpha, window=place) != 0
         except RasterioError as error:
-            raise self._damaged(error, row, col) from error
+            raise self._damaged(error, on_file) from error
         raw, valid = self._checked(raw, valid)
         if inside == window:
             return raw, valid
         out, known = np.zeros(shape, dtype=raw.dtype), np.zeros(shape, dtype=np.bool_)
-        top, left = inside.row - window.row, inside.col - window.col
-        place = (slice(None), slice(top, top + inside.height), slice(left, left + inside.width))
-        out[place], known[place] = raw, valid
+        rows, cols = inside.shifted(-window.row, -window.col).slices()
+        out[:, rows, cols], known[:, rows, cols] = raw, valid
         return out, known
+
+    def _in_file(self, window: Window) -> Window:
+        """The window as the file has it, which may be upside down or mirrored."""
+        row = self.grid.height - window.row_stop if self._flip_rows else window.row
+        col = self.grid.width - window.col_stop if self._flip_cols else window.col
+        return Window(row, col, window.height, window.width)
 
     def _read(self, **options: Any) -> npt.NDArray[Any]:
         """The bands in use; rasterio reads bands of several types only one by one."""
@@ -294,10 +285,10 @@ class RasterSource:
         values[~(valid & np.isfinite(values))] = np.nan
         return values
 
-    def _damaged(self, error: RasterioError, row: int, col: int) -> InputError:
-        cause = error.__cause__ or error
+    def _damaged(self, error: RasterioError, on_file: Window) -> InputError:
+        cause, place = error.__cause__ or error, f"row {on_file.row}, column {on_file.col}"
         return InputError(
-            f"{self.role} file {self.path} cannot be read at row {row}, column {col}: {cause}",
+            f"{self.role} file {self.path} cannot be read at {place}: {cause}",
             "the file seems to be damaged or cut short",
         )
 
@@ -312,71 +303,6 @@ class RasterSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _open(path: str, role: str) -> rasterio.DatasetReader:
-    is_local = "://" not in path and not path.startswith("/vsi") and ":" not in path[2:]
-    if is_local and not Path(path).exists():
-        raise InputError(f"{role} file {path} does not exist", "check the path")
-    try:
-        with warnings.catch_warnings():
-            # What it warns of is an error here, raised with more to go on below.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path)
-    except RasterioError as error:
-        if is_local and Path(path).is_dir():
-            raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
-        # What is there but is no image has been fetched.
-        fetched = "not recognized as being in a supported" in str(error)
-        hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"
-        raise InputError(f"{role} file {path} cannot be opened as a raster: {error}", hint) from error
-
-
-def _check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
-    without_transform = ds.transform.is_identity
-    if without_transform or ds.crs is None:
-        if ds.gcps[0]:
-            raise InputError(
-                f"{label} is not rectified: it has only ground control points", _RECTIFY_HINT.format(flag="")
-            )
-        if ds.rpcs is not None:
-            raise InputError(
-                f"{label} is not rectified: it has only rational polynomial coefficients (RPC)",
-                _RECTIFY_HINT.format(flag="-rpc "),
-            )
-    if without_transform:
-        raise InputError(
-            f"{label} has no georeferencing (pixel size and position)",
-            "set it with gdal_translate -a_ullr, or keep the .tfw or .aux.xml file beside the image",
-        )
-    if ds.crs is None:
-        raise InputError(
-            f"{label} has no coordinate reference system", "if you know it: gdal_edit.py -a_srs EPSG:… file"
-        )
-    t = ds.transform
-    lengths = np.hypot(t.a, t.d) * np.hypot(t.b, t.e)
-    if not np.isfinite(t.determinant) or abs(t.determinant) <= 1e-6 * lengths:
-        raise InputError(
-            f"{label} has an unusable geotransform: its pixels have no area", "gdalinfo shows it; set it anew"
-        )
-    skew = abs(t.a * t.b + t.d * t.e) / lengths
-    if skew > 0.01:
-        raise InputError(
-            f"{label} has a sheared geotransform: its rows and columns are not at right angles",
-            "bring it to a north-up grid first, e.g. gdalwarp in.tif out.tif",
-        )
-
-
-def _upright(transform: Affine, height: int, width: int) -> tuple[bool, bool, Affine]:
-    """Which axes to turn so that columns run east and the image is not mirrored, and the transform then."""
-    flip_cols = transform.a < 0
-    # A determinant under 0 is the usual handedness: rows run to the right hand of columns seen from above.
-    flip_rows = (transform.determinant > 0) != flip_cols
-    if flip_cols:
-        transform = transform * Affine(-1, 0, width, 0, 1, 0)
-    if flip_rows:
-        transform = transform * Affine(1, 0, 0, 0, -1, height)
-    return flip_rows, flip_cols, transform
 
 
 def _is_alpha(description: str | None, colour: ColorInterp) -> bool:

@@ -15,11 +15,9 @@ from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
-from das2f_map.scene.antimeridian import repeats, wrapped, x_period
+from das2f_map.scene.antimeridian import box_turns, in_one_piece, near
 from das2f_map.scene.grid import Grid
-from das2f_map.types import Float64, Int64
-
-Geometries = npt.NDArray[np.object_]
+from das2f_map.types import Geometries, Int64
 
 _SAMPLES = 33
 """Points a side by which the surroundings of a grid are found in another CRS."""
@@ -105,78 +103,19 @@ def _surroundings(grid: Grid, crs: CRS) -> shapely.Geometry | None:
         return None
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    period = x_period(crs)
-    x = wrapped(x, float(x[_SAMPLES // 2, _SAMPLES // 2]), period)
-    if period is not None and np.ptp(x) > period / 2:
-        return None
+    x = near(x, x[_SAMPLES // 2, _SAMPLES // 2], crs)
     margin_x, margin_y = np.ptp(x) / 2, np.ptp(y) / 2
-    left, right, bottom, top = x.min() - margin_x, x.max() + margin_x, y.min() - margin_y, y.max() + margin_y
-    turns = (0,) if period is None else range(-2, 3)
-    return shapely.union_all(
-        [shapely.box(left + k * (period or 0), bottom, right + k * (period or 0), top) for k in turns]
-    )
+    extent = (x.min() - margin_x, y.min() - margin_y, x.max() + margin_x, y.max() + margin_y)
+    boxes = box_turns(extent, crs)
+    return shapely.union_all([shapely.box(*box) for box in boxes]) if boxes else None
 
 
 def reprojected(shapes: geopandas.GeoSeries, crs: Any) -> geopandas.GeoSeries:
     """Shapes in another CRS, in one piece where they lead over the seam of a map around the world."""
     moved = shapes.to_crs(crs)
-    period, before = (x_period(CRS.from_wkt(s.crs.to_wkt())) for s in (moved, shapes))
-    if period is None:
-        return moved
-    torn = _width(moved) > period / 2
-    if before is not None:
-        # Half around the world already: an edge may well lead from one end of the map to the other.
-        torn &= _width(shapes) <= before / 2
-    if torn.any():
-        geometries = moved.to_numpy().copy()
-        geometries[torn] = [_in_one_piece(g, period) for g in geometries[torn]]
-        moved = geopandas.GeoSeries(geometries, index=moved.index, crs=moved.crs)
-    return moved
-
-
-def _width(shapes: geopandas.GeoSeries) -> Float64:
-    bounds = shapely.bounds(shapes.to_numpy())
-    with np.errstate(invalid="ignore"):
-        width = bounds[:, 2] - bounds[:, 0]
-    # What cannot be converted has no width, and is for others to find.
-    return np.where(np.isfinite(width), width, 0.0)
-
-
-def _in_one_piece(geometry: shapely.Geometry, period: float) -> shapely.Geometry:
-    """A shape torn apart by whole periods; a part around a pole has no such piece and stays as it is."""
-    pieces = []
-    for polygon in shapely.get_parts(geometry):
-        if not isinstance(polygon, shapely.Polygon):
-            pieces.append(polygon)
-            continue
-        rings = [np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
-        first = rings[0][0, 0]
-        for xy in rings:
-            xy[:, 0] = np.unwrap(xy[:, 0], period=period)
-            # Holes go where their outline is.
-            xy[:, 0] -= period * np.round((xy[0, 0] - first) / period)
-        closed = all(np.allclose(xy[0], xy[-1]) for xy in rings)
-        pieces.append(shapely.Polygon(rings[0], rings[1:]) if closed else polygon)
-    return pieces[0] if len(pieces) == 1 else shapely.GeometryCollection(pieces)
-
-
-def on_branch(parts: Geometries, grid: Grid) -> tuple[Geometries, Int64]:
-    """Shapes in pixels of a grid, where the grid has them, and the shape each was: both ``(parts,)``.
-
-    Where a shape touches the grid only after whole turns around the world (-179.99 is 180.01), it is moved
-    there, and those that do not touch the grid are left out. Otherwise all are as they were.
-    """
-    unmoved = np.arange(parts.size)
-    bounds = shapely.bounds(parts)
-    touching = []
-    for rows, cols in repeats(grid):
-        left, top, right, bottom = (bounds + np.array([cols, rows, cols, rows])).T
-        inside = (right >= 0) & (left <= grid.width) & (bottom >= 0) & (top <= grid.height)
-        touching.append((np.flatnonzero(inside), (cols, rows)))
-    if not any(found.size for found, _ in touching[1:]):
-        return parts, unmoved
-    moved = [shapely.transform(parts[found], lambda xy, by=by: xy + by) for found, by in touching]
-    return np.concatenate(moved), np.concatenate([found for found, _ in touching])
+    crs_before, crs_now = (CRS.from_wkt(s.crs.to_wkt()) for s in (shapes, moved))
+    whole = in_one_piece(moved.to_numpy(), crs_now, shapes.to_numpy(), crs_before)
+    return geopandas.GeoSeries(whole, index=moved.index, crs=moved.crs)
 
 
 def in_pixels(geometries: npt.NDArray[Any], grid: Grid) -> Geometries:

@@ -22,11 +22,12 @@ import safetensors.torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from das2f_map.outputs.whole_files import written_whole
 from das2f_map.progress import Progress
 from das2f_map.training.dataset import BalancedBatches, PatchDataset, PlainBatches
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.learner import Batch, Learner
-from das2f_map.training.run_files import BEST_NAME, LAST_NAME, partial_name
+from das2f_map.training.run_files import BEST_NAME, LAST_NAME
 from das2f_map.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -112,14 +113,11 @@ class _Keeper(pl.Callback):
             return
         if trainer.is_global_zero and module.best_epoch == trainer.current_epoch + 1:
             state = {k: v.detach().cpu().contiguous() for k, v in module.network.state_dict().items()}
-            partial = self._folder / partial_name(BEST_NAME)
-            safetensors.torch.save_file(state, partial)
-            partial.replace(self._folder / BEST_NAME)
-        partial = self._folder / partial_name(LAST_NAME)
-        # Every process has to call this; one of them writes.
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self._folder / LAST_NAME)
+            with written_whole(self._folder / BEST_NAME) as partial:
+                safetensors.torch.save_file(state, partial)
+        with written_whole(self._folder / LAST_NAME, by_me=trainer.is_global_zero) as partial:
+            # Every process has to call this; one of them writes.
+            trainer.save_checkpoint(partial)
 
 
 def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcome:

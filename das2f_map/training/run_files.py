@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from rasterio.errors import RasterioError
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
 from das2f_map.bundle.card import ModelCard
-from das2f_map.bundle.files import require_replaceable, save_bundle
+from das2f_map.bundle.files import BundleOutput
 from das2f_map.errors import OutputError
 from das2f_map.network import Das2fNet
+from das2f_map.outputs.work_files import StateFolder
 from das2f_map.scene.grid import Grid
 from das2f_map.training.report import draw_training
 from das2f_map.training.split import Split
@@ -27,14 +29,13 @@ _RUN_NAME = "run.json"
 _RUN_PARTS = ("network", "settings", "split", "legend")
 
 
-def partial_name(name: str) -> str:
-    """What a file of the training's state is called until it is complete."""
-    return f".{name}.partial"
-
-
 def working_path(folder: Path) -> Path:
     """Where the state of a training lies while it runs."""
     return folder.with_name(folder.name + ".training")
+
+
+def _state(work: Path) -> StateFolder:
+    return StateFolder(work, (_RUN_NAME, LAST_NAME, BEST_NAME), lambda: _read_run(work) is not None)
 
 
 def named(output: str | Path) -> Path:
@@ -49,11 +50,7 @@ def named(output: str | Path) -> Path:
 
 def discard(work: Path) -> None:
     """Remove the training's state, and its folder if there is nothing else in it."""
-    for name in (_RUN_NAME, LAST_NAME, BEST_NAME):
-        (work / partial_name(name)).unlink(missing_ok=True)
-        (work / name).unlink(missing_ok=True)
-    if work.is_dir() and not any(work.iterdir()):
-        work.rmdir()
+    _state(work).discard()
 
 
 def discard_empty(work: Path) -> None:
@@ -64,14 +61,40 @@ def discard_empty(work: Path) -> None:
             discard(work)
 
 
-def working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """Where the training's state goes, if ``output`` may be written; nothing is touched yet."""
+@contextmanager
+def training_output(folder: Path, *, resume: bool, overwrite: bool, helper: bool) -> Iterator[BundleOutput]:
+    """The bundle's place, held until the ``with`` block ends, if a training may be written there.
+
+    Parameters
+    ----------
+    folder:
+        Of the bundle.
+    resume, overwrite:
+        Continue an interrupted training; start anew.
+    helper:
+        Whether another process of the same training holds the place.
+
+    Raises
+    ------
+    OutputError
+        The place is taken, or the training's state is missing, damaged or in the way; nothing is touched.
+    """
     if folder.suffix == ".zip":
         raise OutputError(
             f"{folder} is a zip file's name; training writes a folder", f"-o {folder.with_suffix('')}"
         )
+    output = BundleOutput(folder, overwrite=resume or overwrite)
+    if helper:
+        yield output
+        return
+    with output:
+        _require_state(folder, resume=resume, overwrite=overwrite)
+        yield output
+
+
+def _require_state(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise :class:`OutputError` unless the training's state is there to resume, or can go there."""
     work = working_path(folder)
-    require_replaceable(folder, overwrite=resume or overwrite)
     if resume and folder.exists() and not work.exists():
         raise OutputError(
             f"the training of {folder} is complete; there is nothing to resume", "--overwrite trains anew"
@@ -85,26 +108,24 @@ def working_folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
                 f"its {_RUN_NAME if (work / BEST_NAME).exists() else BEST_NAME} is missing or damaged",
                 "remove that folder and train anew",
             )
-        return work
-    _require_ours(work)
+        return
+    _require_free(work)
     if (work / LAST_NAME).exists() and not overwrite:
         raise OutputError(
             f"{work} holds an unfinished training", "--resume continues it, --overwrite starts anew"
         )
-    return work
 
 
 def begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
     """Note what is trained, or check that a resumed training is the same."""
     text = json.dumps(run, indent=1)
     if not resume:
-        _require_ours(work)
+        _require_free(work)
         try:
             discard(work)
             work.mkdir(parents=True, exist_ok=True)
-            partial = work / partial_name(_RUN_NAME)
-            partial.write_text(text)
-            partial.replace(work / _RUN_NAME)
+            with _state(work).written(_RUN_NAME) as partial:
+                partial.write_text(text)
         except OSError as error:
             raise OutputError(f"{work} cannot be written: {error.strerror}") from error
         return
@@ -134,23 +155,17 @@ def _read_run(work: Path) -> dict[str, dict[str, Any]] | None:
     return run if ours else None
 
 
-def _require_ours(work: Path) -> None:
+def _require_free(work: Path) -> None:
     """Raise :class:`OutputError` if something else than a training's state lies where it has to go."""
-    if not work.exists() and not work.is_symlink():
-        return
-    if work.is_dir():
-        # A run that ended before it was noted leaves nothing or half a note.
-        rest = {p.name for p in work.iterdir()} - {partial_name(_RUN_NAME)}
-        if not rest or _read_run(work) is not None:
-            return
-    raise OutputError(
-        f"{work} is in the way: the training's state has to go there, and it holds something else",
-        "move it, or choose another name with -o",
-    )
+    if not _state(work).is_free():
+        raise OutputError(
+            f"{work} is in the way: the training's state has to go there, and it holds something else",
+            "move it, or choose another name with -o",
+        )
 
 
 def write_bundle(
-    folder: Path,
+    output: BundleOutput,
     card: ModelCard,
     net: Das2fNet,
     history: list[dict[str, Any]],
@@ -173,6 +188,6 @@ def write_bundle(
         split.write_raster(partial / SPLIT_NAME, grid)
 
     try:
-        save_bundle(folder, card, net.state_dict(), add_files=add_files)
+        output.write(card, net.state_dict(), add_files=add_files)
     except RasterioError as error:
-        raise OutputError(f"cannot write the model bundle {folder}: {error}") from error
+        raise OutputError(f"cannot write the model bundle {output.path}: {error}") from error

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import math
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import rasterio
-import rasterio.windows
 from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map._version import __version__
 from das2f_map.errors import InputError, OutputError
-from das2f_map.outputs.staging import WRITE_ERRORS, StagedOutputs, writing
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import writing
+from das2f_map.products.aligned_images import write_aligned
 from das2f_map.products.shift_figure import draw_shift
 from das2f_map.progress import Progress, silent
-from das2f_map.scene.bands import GivenBands, given_bands
-from das2f_map.scene.grid import PAN_PER_MS, Window, blocks_of
+from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
-from das2f_map.scene.pair import ALIGNED_TAG, ScenePair, open_pair
+from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.registration import (
     DEFAULT_MAX_SHIFT,
     Coregistration,
@@ -37,14 +28,8 @@ from das2f_map.scene.registration import (
     refuse_large_shift,
 )
 from das2f_map.scene.report import PairReport
-from das2f_map.scene.source import RasterSource
+from das2f_map.scene.request import PairRequest
 from das2f_map.scene.survey import thumbnail
-from das2f_map.types import Bool
-
-log = logging.getLogger(__name__)
-
-_BLOCK = 256
-"""MS pixels a side of a block that is written at once."""
 
 NAMES = {"ms": "ms.tif", "pan": "pan.tif", "report": "align.json", "picture": "align.png"}
 """Files in the output folder."""
@@ -114,40 +99,46 @@ def align(
     ValueError
         ``max_shift`` is not positive.
     """
-    if not max_shift > 0:
-        raise ValueError(f"max_shift must be positive, got {max_shift}")
-    mask_file = MaskFile(mask) if isinstance(mask, (str, Path)) else mask
-    with open_pair(ms, pan, force=force, nodata=nodata, mask=mask_file) as pair:
-        used = pair if bands is None else pair.with_bands(given_bands(bands, pair.file_bands, pair.ms_path))
-        if output is None:
-            report = measure_shift(used)
-            refuse_large_shift(used, report, max_shift)
-            return _report(used, report, max_shift)
-        folder = Path(output)
-        inputs = [str(p) for p in (ms, pan, mask_file and mask_file.path) if p is not None]
-        with _folder(folder), StagedOutputs(inputs=inputs, overwrite=overwrite) as staged:
-            paths = {kind: staged.stage(folder / name) for kind, name in NAMES.items()}
-            report = measure_shift(used)
-            decision = _decided(used, report, max_shift)
-            done = Coregistration(
-                used if decision.shift is None else used.shifted(decision.shift),
-                "on",
-                report,
-                decision.shift is not None,
-                decision.warnings,
-            )
-            done.log()
-            whole = pair if decision.shift is None else pair.shifted(decision.shift)
-            _write_pair(whole, paths["ms"], paths["pan"], _token(whole), progress)
-            with writing(paths["picture"]):
-                title = report.sentence()
-                draw_shift(paths["picture"], thumbnail(used), used.sources[0].grid, report, title=title)
-            report_of_run = _report(done.pair, report, max_shift, decision)
-            report_of_run.outputs = {kind: str(folder / name) for kind, name in NAMES.items()}
-            with writing(paths["report"]):
-                text = report_of_run.model_dump_json(indent=2)
-                paths["report"].write_text(text + "\n", encoding="utf-8")
-    return report_of_run
+    request = PairRequest.of(ms, pan, bands=bands, nodata=nodata, mask=mask, max_shift=max_shift, force=force)
+    with request.open() as pair:
+        measured = request.select(pair)
+        if output is not None:
+            return _written(request, pair, measured, Path(output), overwrite=overwrite, progress=progress)
+        shift = measure_shift(measured)
+        refuse_large_shift(measured, shift, max_shift)
+        return _report(measured, shift, max_shift)
+
+
+def _written(
+    request: PairRequest,
+    pair: ScenePair,
+    measured: ScenePair,
+    folder: Path,
+    *,
+    overwrite: bool,
+    progress: Progress,
+) -> AlignReport:
+    """Measure a pair by some of its bands, and write all of it."""
+    outputs = {kind: str(folder / name) for kind, name in NAMES.items()}
+    with (
+        _made(folder),
+        StagedOutputs(inputs=list(request.files), overwrite=overwrite) as staged,
+    ):
+        paths = {kind: staged.stage(Path(path)) for kind, path in outputs.items()}
+        shift = measure_shift(measured)
+        decision = _decided(measured, shift, request.max_shift)
+        corrected = decision.shift is not None
+        aligned = measured.shifted(decision.shift) if corrected else measured
+        whole = pair.shifted(decision.shift) if corrected else pair
+        Coregistration(aligned, "on", shift, corrected, decision.warnings).log()
+        write_aligned(whole, paths["ms"], paths["pan"], progress)
+        with writing(paths["picture"]):
+            ms_grid = measured.sources[0].grid
+            draw_shift(paths["picture"], thumbnail(measured), ms_grid, shift, title=shift.sentence())
+        report = _report(aligned, shift, request.max_shift, decision, outputs)
+        with writing(paths["report"]):
+            paths["report"].write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return report
 
 
 def _decided(pair: ScenePair, report: ShiftReport, max_shift: float) -> Decision:
@@ -167,7 +158,11 @@ def _decided(pair: ScenePair, report: ShiftReport, max_shift: float) -> Decision
 
 
 def _report(
-    pair: ScenePair, shift: ShiftReport, max_shift: float, decision: Decision | None = None
+    pair: ScenePair,
+    shift: ShiftReport,
+    max_shift: float,
+    decision: Decision | None = None,
+    outputs: dict[str, str] | None = None,
 ) -> AlignReport:
     classify = decide(shift, max_shift=max_shift, aligned=pair.aligned).because
     if max_shift != DEFAULT_MAX_SHIFT:
@@ -180,12 +175,12 @@ def _report(
         corrected=decision is not None and decision.shift is not None,
         written=None if decision is None else decision.because,
         warnings=[] if decision is None else list(decision.warnings),
-        outputs={},
+        outputs=outputs or {},
     )
 
 
 @contextmanager
-def _folder(folder: Path) -> Iterator[None]:
+def _made(folder: Path) -> Iterator[None]:
     """The output folder is there; if it was made for this run, it goes away when the run fails."""
     made = False
     if not folder.is_dir():
@@ -204,162 +199,3 @@ def _folder(folder: Path) -> Iterator[None]:
         if made and not any(folder.iterdir()):
             folder.rmdir()
         raise
-
-
-def _token(pair: ScenePair) -> str:
-    """The same for one pair of files and shift, and hardly for another."""
-    return hashlib.sha256(
-        json.dumps(pair.report().model_dump(mode="json"), sort_keys=True).encode()
-    ).hexdigest()[:16]
-
-
-def _write_pair(pair: ScenePair, ms: Path, pan: Path, token: str, progress: Progress) -> None:
-    grid = pair.grids.ms
-    targets = []
-    with (
-        progress("Writing", grid.height * grid.width) as advance,
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        _Target(ms, pair, 0, token) as ms_target,
-        _Target(pan, pair, 1, token) as pan_target,
-    ):
-        targets += [ms_target, pan_target]
-        for window in blocks_of(grid.window, _BLOCK):
-            block = pair.read_block(window, 0, 0)
-            ms_target.write(window, block.ms)
-            pan_target.write(window.refined(PAN_PER_MS), block.pan)
-            advance(window.height * window.width)
-    for target in targets:
-        target.verify()
-
-
-class _Target:
-    """One image of the aligned pair being written.
-
-    Invalid pixels get the nodata value that the file itself declares; NaN in an image of floats that declares
-    none. Otherwise there is a mask: GDAL takes a nodata value band by band, so none can be made up for a
-    file in which it is a measurement in one band.
-    """
-
-    def __init__(self, path: Path, pair: ScenePair, which: int, token: str) -> None:
-        self._path = path
-        self._source: RasterSource = pair.sources[which]
-        self._origin = pair.origins[which]
-        self._checksums: list[tuple[rasterio.windows.Window, int, int]] = []
-        self._masked = False
-        grid = pair.grids.pan if which else pair.grids.ms
-        numbers = [b.number for b in self._source.bands if not b.alpha]
-        with rasterio.open(self._source.path) as ds:
-            declared = [ds.nodatavals[n - 1] for n in numbers]
-            descriptions = [ds.descriptions[n - 1] for n in numbers]
-            colours = [ds.colorinterp[n - 1] for n in numbers]
-            tags, band_tags = ds.tags(), [ds.tags(n) for n in numbers]
-            units = [ds.units[n - 1] for n in numbers]
-            scales, offsets = [ds.scales[n - 1] for n in numbers], [ds.offsets[n - 1] for n in numbers]
-        as_it_is = self._origin is not None
-        dtype = np.dtype(self._source.dtype if as_it_is else np.float32)
-        self._fill = _common_fill(declared, dtype) if as_it_is else None
-        if self._fill is None and dtype.kind == "f":
-            self._fill = np.nan
-        with writing(path):
-            self._ds = rasterio.open(
-                path,
-                "w",
-                driver="GTiff",
-                height=grid.height,
-                width=grid.width,
-                count=len(numbers),
-                dtype=dtype,
-                crs=grid.crs,
-                transform=grid.transform,
-                nodata=self._fill,
-                tiled=True,
-                blockxsize=256,
-                blockysize=256,
-                compress="deflate",
-                predictor=3 if dtype.kind == "f" else 2 if dtype.itemsize <= 4 else 1,
-                BIGTIFF="IF_SAFER",
-            )
-            try:
-                # Of the file as it was: where it lay, and how it was stored.
-                self._ds.update_tags(**{k: v for k, v in tags.items() if k not in ("AREA_OR_POINT",)})
-                self._ds.update_tags(**{ALIGNED_TAG: token})
-                self._ds.colorinterp = colours
-                each = enumerate(zip(descriptions, band_tags, units, strict=True), 1)
-                for n, (description, own, unit) in each:
-                    if description:
-                        self._ds.set_band_description(n, description)
-                    # Statistics are of the file's own pixels.
-                    kept = {k: v for k, v in own.items() if not k.startswith("STATISTICS_")}
-                    self._ds.update_tags(n, **kept)
-                    if unit:
-                        self._ds.set_band_unit(n, unit)
-                if as_it_is:
-                    self._ds.scales, self._ds.offsets = scales, offsets
-            except BaseException:  # whatever it was, an interrupt too: tidied up, and raised on
-                with suppress(*WRITE_ERRORS):  # what went wrong first is what is told
-                    self._ds.close()
-                raise
-
-    def write(self, window: Window, values: np.ndarray) -> None:
-        """Values as read (NaN where invalid); an image that is not resampled is read in its own numbers."""
-        place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        valid = np.isfinite(values)
-        if self._origin is not None:
-            at = Window(
-                window.row + self._origin.row, window.col + self._origin.col, window.height, window.width
-            )
-            raw, valid = self._source.read_raw(at)
-            values = raw.astype(self._ds.dtypes[0])
-        if self._fill is not None and not valid.all():
-            values = np.where(valid, values, np.asarray(self._fill, dtype=values.dtype))
-        with writing(self._path):
-            self._ds.write(values, window=place)
-            everywhere = valid.all(axis=0)
-            if self._fill is None:
-                self._write_mask(place, everywhere)
-        shown = np.ones_like(everywhere) if self._fill is not None else everywhere
-        self._checksums.append((place, _checksum(values), _checksum(shown)))
-
-    def _write_mask(self, place: rasterio.windows.Window, valid: Bool) -> None:
-        if not self._masked and valid.all():
-            return
-        if not self._masked:
-            # A tile of a mask that is not written is all invalid: now the ones before are needed, too.
-            for before, _, _ in self._checksums:
-                self._ds.write_mask(np.ones((before.height, before.width), np.bool_), window=before)
-            self._masked = True
-        self._ds.write_mask(valid, window=place)
-
-    def verify(self) -> None:
-        """Read the closed file: GDAL reports some failed writes on standard error alone."""
-        with writing(self._path), rasterio.open(self._path) as ds:
-            for place, values, shown in self._checksums:
-                same = _checksum(ds.read(window=place)) == values
-                if same and self._fill is None:
-                    same = _checksum(ds.read_masks(1, window=place) != 0) == shown
-                if not same:
-                    raise OSError("it is damaged, it does not hold what was written")
-
-    def __enter__(self) -> _Target:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with writing(self._path):
-            self._ds.close()
-
-
-def _common_fill(declared: list[float | None], dtype: np.dtype[Any]) -> float | None:
-    """The nodata value of all bands, if they share one that the type can hold."""
-    value = declared[0]
-    if value is None:
-        return None
-    if any(v != value and not (v is not None and math.isnan(v) and math.isnan(value)) for v in declared):
-        return None
-    if dtype.kind == "f":
-        return value
-    limits = np.iinfo(dtype)
-    return value if float(value).is_integer() and limits.min <= value <= limits.max else None
-
-
-def _checksum(values: npt.NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).view(np.uint8).data)

@@ -361,7 +361,7 @@ def _finish(
             ms=plan.normalisation.ms_bands,
             pan=plan.normalisation.pan_band,
         ),
-        coregistration=planned.coregistration.describe(),
+        coregistration=planned.coregistration.summary(),
         engine=engine.name,
         device=engine.device,
         precision=engine.precision,

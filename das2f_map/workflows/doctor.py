@@ -1,4 +1,4 @@
-"""What this machine has, and what das2f-map will use of it."""
+"""The devices, packages and kernels of this machine, and which of them das2f-map will use."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _GPU_RUNTIME: Final = "onnxruntime-gpu"
 
 @dataclass(frozen=True)
 class Availability:
-    """Something that can be used on a device, or not.
+    """Whether a selective-scan backend or an engine can be used on a device.
 
     Attributes
     ----------
     name:
-        Of a selective-scan backend or an engine.
+        Of the backend or engine.
     device, precision:
-        Where and in what.
+        The device, and the precision there.
     unavailable:
         Why it cannot be used; empty if it can.
     """
@@ -54,7 +54,7 @@ class Availability:
 
 @dataclass(frozen=True)
 class Use:
-    """What will be used on a device if nothing else is said, for the published network."""
+    """The defaults on a device, for the published network."""
 
     device: str
     classify_one_stage: str
@@ -73,24 +73,24 @@ class Extra:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything `das2f-map doctor` tells.
+    """Everything that `das2f-map doctor` shows.
 
     Attributes
     ----------
     versions:
-        Package → version; ``None`` where it is not installed, else what is wrong with it.
+        Package → version, or the error that its import raises; ``None`` where it is not installed.
     cpu:
         Cores, threads and instruction sets.
     cuda_devices:
-        What PyTorch sees; sizes in bytes.
+        The devices that PyTorch finds; sizes in bytes.
     cuda_missing:
         Why there is no CUDA device; empty if there is one.
     scans, engines:
         All of them on each device (and for engines in each precision).
     uses:
-        By device.
+        The defaults on each device.
     extras:
-        All of them.
+        The optional parts of the package.
     """
 
     versions: dict[str, str | None]
@@ -108,7 +108,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at this machine. Nothing is raised for what is missing or broken: it is part of the answer."""
+    """The findings on this machine. Missing or broken parts raise no error: they are findings, too."""
     devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(_cuda_count()))]
     published = _published(1)
     float32 = torch.float32
@@ -140,7 +140,7 @@ def _published(stages: int) -> NetworkConfig:
 def _reason(unavailable: Callable[[], str]) -> str:
     try:
         return unavailable()
-    except Exception as error:  # a broken driver or package is what a user wants to be told of here
+    except Exception as error:  # a broken driver or package is a finding
         return f"{type(error).__name__}: {error}"
 
 
@@ -168,7 +168,7 @@ def _cuda_device(device: torch.device) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(device)
     try:
         free = torch.cuda.mem_get_info(device)[0]
-    except RuntimeError:  # a card that another process has to itself
+    except RuntimeError:  # another process has the card for its exclusive use
         free = None
     return {
         "device": str(device),
@@ -239,7 +239,7 @@ def _version(package: str) -> str | None:
 
 
 def _onnxruntime() -> str | None:
-    """Both packages if both are there: they bring the same module, and only one of them can be it."""
+    """The versions of both packages, where both are installed; one then hides the other's module."""
     plain, gpu = _version("onnxruntime"), _version(_GPU_RUNTIME)
     return " and ".join([*([plain] if plain else []), *([f"{gpu} (GPU)"] if gpu else [])]) or None
 
@@ -271,11 +271,11 @@ def _extra(name: str, packages: tuple[str, ...]) -> Extra:
 
 
 def _cuda_steps(missing: tuple[str, ...]) -> str:
-    """How to get what is missing of the extra for CUDA."""
+    """The commands that install the missing packages of the extra for CUDA."""
     if missing == (_GPU_RUNTIME,):
         steps = f"pip install {_GPU_RUNTIME}"
     else:
-        # mamba-ssm's own build needs the PyTorch that it is to run with.
+        # mamba-ssm has to be built with the PyTorch that it will run with.
         steps = "pip install --no-build-isolation '.[cuda]' in the checkout"
     if _GPU_RUNTIME in missing and _version("onnxruntime") is not None:
         # Both bring the same module: one would hide the other.
@@ -284,6 +284,6 @@ def _cuda_steps(missing: tuple[str, ...]) -> str:
 
 
 def _is_missing(package: str) -> bool:
-    if package == _GPU_RUNTIME:  # its module is that of onnxruntime
+    if package == _GPU_RUNTIME:  # its module has the name of onnxruntime's
         return _version(package) is None
     return importlib.util.find_spec(package.replace("-", "_")) is None

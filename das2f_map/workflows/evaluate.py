@@ -29,7 +29,7 @@ def evaluate_map(
     class_field:
         Attribute of the reference with the class; by default the only plausible one.
     legend:
-        What the map's numbers mean; by default what the file says.
+        Names of the map's classes; by default those in the file.
 
     Raises
     ------
@@ -39,16 +39,14 @@ def evaluate_map(
         The reference cannot be used, lies elsewhere, or shares no class with the map; or one of the two has
         names and the other codes that are not the map's values.
     """
-    with open_map(map_path) as (dataset, grid):
-        mapped_legend = legend or read_legend(map_path) or numbered_legend(dataset, grid, str(map_path))
-        with open_labels(reference_path, grid, class_field=class_field) as reference:
-            pairs, matched_by = match_classes(mapped_legend, reference, str(map_path), str(reference_path))
-            if not pairs:
+    with open_map(map_path) as mapped:
+        legend = legend or read_legend(map_path) or numbered_legend(mapped)
+        with open_labels(reference_path, mapped.grid, class_field=class_field) as reference:
+            match = match_classes(legend, reference, mapped.path, str(reference_path))
+            if not match.map_id:
                 raise LabelError(
                     f"map {map_path} and reference {reference_path} have no class in common",
-                    f"the map has {', '.join(mapped_legend.names)}; "
+                    f"the map has {', '.join(legend.names)}; "
                     f"the reference has {', '.join(reference.legend.names)}",
                 )
-            return compare(
-                dataset, grid, mapped_legend, reference, pairs, matched_by, str(reference_path), progress
-            )
+            return compare(mapped, legend, reference, match, str(reference_path), progress)

@@ -17,31 +17,33 @@ from das2f_map.bundle.onnx_file import SUFFIX, require_packages
 from das2f_map.engines.onnx import OnnxEngine, graph_bytes
 from das2f_map.errors import ModelError, OutputError
 from das2f_map.network.onnx_graph import INPUT_NAMES, OPSETS, OUTPUT_NAME
-from das2f_map.outputs.staging import StagedOutputs, writing
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import writing
+from das2f_map.scene.grid import PAN_PER_MS
 
 log = logging.getLogger(__name__)
 
 TOLERANCE: Final = 1e-4
-"""Largest difference allowed, over the largest logit: that of any two float32 engines."""
+"""Largest difference allowed, as a share of the largest logit; any two float32 engines may differ by it."""
 _CHECKED_BATCHES: Final = (1, 5)
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """The ONNX file that was written.
 
     Attributes
     ----------
     output, model:
         The file, and the name of the model in it.
     opset, nodes, bytes:
-        Of the file.
+        Version of its operators, their number, and the size of the file.
     classes:
         Names in the order of the logits.
     inputs, output_name:
         Name → shape of a batch; name of the logits.
     largest_error, tolerance:
-        Largest difference to torch in the check, over the largest logit; what would have been too much.
+        Largest difference to torch in the check, as a share of the largest logit; the largest allowed.
     """
 
     output: str
@@ -127,7 +129,7 @@ def export_onnx(
         classes=model.card.legend.names,
         inputs={
             INPUT_NAMES[0]: ("batch", network.ms_bands, p.size, p.size),
-            INPUT_NAMES[1]: ("batch", 1, p.pan_per_ms * p.size, p.pan_per_ms * p.size),
+            INPUT_NAMES[1]: ("batch", 1, PAN_PER_MS * p.size, PAN_PER_MS * p.size),
         },
         output_name=OUTPUT_NAME,
         largest_error=error,
@@ -141,19 +143,19 @@ def _largest_error(model: ModelBundle, data: bytes) -> float:
     import onnxruntime
 
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
-    OnnxEngine(data, model.card)  # inputs and outputs are those of the card
+    OnnxEngine(data, model.card)  # raises if inputs and outputs are not those of the card
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     network, config, p = model.network(), model.card.network, model.card.patch
     generator = torch.Generator().manual_seed(0)
     worst = largest = 0.0
     for batch in _CHECKED_BATCHES:
         ms = torch.randn(batch, config.ms_bands, p.size, p.size, generator=generator)
-        side = p.pan_per_ms * p.size
+        side = PAN_PER_MS * p.size
         pan = torch.randn(batch, 1, side, side, generator=generator)
         with torch.inference_mode():
             expected = network(ms, pan).numpy()
         got = session.run([OUTPUT_NAME], dict(zip(INPUT_NAMES, (ms.numpy(), pan.numpy()), strict=True)))[0]
-        # NaN must not pass, and would in max().
+        # NaN must not pass: np.maximum keeps it, max() may not.
         worst = float(np.maximum(worst, np.abs(got - expected).max()))
         largest = max(largest, float(np.abs(expected).max()))
     return worst / largest if largest else worst

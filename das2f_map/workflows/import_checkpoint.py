@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from das2f_map._version import __version__
 from das2f_map.bundle.card import ModelCard, TrainingRecord, domain_around
-from das2f_map.bundle.files import load_bundle, require_replaceable, save_bundle
+from das2f_map.bundle.files import BundleOutput, load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.published import convert, read_checkpoint
 from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
-from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import sample_statistics
+from das2f_map.scene.request import PairRequest
 
 
 def import_checkpoint(
@@ -57,32 +57,34 @@ def import_checkpoint(
         The image pair cannot be used.
     """
     output = Path(output)
-    require_replaceable(output, overwrite=overwrite)
-    given = read_checkpoint(checkpoint)
-    config, state_dict = convert(given, str(checkpoint))
-    names = list(classes) if classes else [f"class {i + 1}" for i in range(config.classes)]
-    if len(names) != config.classes:
-        raise ModelError(f"{checkpoint} has {config.classes} classes, --classes names {len(names)}")
-    with open_pair(ms, pan) as pair:
-        if pair.ms_band_count != config.ms_bands:
-            raise ModelError(f"{checkpoint} is for {config.ms_bands} MS bands, {ms} has {pair.ms_band_count}")
-        statistics = sample_statistics(pair)
-        domain = domain_around(pair.ms_gsd_m, pair.ratio)
-    try:
-        legend = Legend.from_names(names)
-    except ValidationError as error:
-        raise ModelError(f"class names do not make a legend: {error.errors()[0]['msg']}") from error
-    card = ModelCard(
-        name=name or output.stem,
-        description="Imported from a checkpoint of the published DAS²F network.",
-        network=config,
-        legend=legend,
-        ms_bands=statistics.ms_bands,
-        pan_band=statistics.pan_band,
-        domain=domain,
-        training=TrainingRecord(data=f"unknown; statistics from {Path(ms).name} + {Path(pan).name}"),
-        software_version=__version__,
-        licence=licence,
-    )
-    save_bundle(output, card, state_dict)
+    with BundleOutput(output, overwrite=overwrite) as bundle:
+        given = read_checkpoint(checkpoint)
+        config, state_dict = convert(given, str(checkpoint))
+        names = list(classes) if classes else [f"class {i + 1}" for i in range(config.classes)]
+        if len(names) != config.classes:
+            raise ModelError(f"{checkpoint} has {config.classes} classes, --classes names {len(names)}")
+        with PairRequest.of(ms, pan).open() as pair:
+            if pair.ms_band_count != config.ms_bands:
+                raise ModelError(
+                    f"{checkpoint} is for {config.ms_bands} MS bands, {ms} has {pair.ms_band_count}"
+                )
+            statistics = sample_statistics(pair)
+            domain = domain_around(pair.ms_gsd_m, pair.ratio)
+        try:
+            legend = Legend.from_names(names)
+        except ValidationError as error:
+            raise ModelError(f"class names do not make a legend: {error.errors()[0]['msg']}") from error
+        card = ModelCard(
+            name=name or output.stem,
+            description="Imported from a checkpoint of the published DAS²F network.",
+            network=config,
+            legend=legend,
+            ms_bands=statistics.ms_bands,
+            pan_band=statistics.pan_band,
+            domain=domain,
+            training=TrainingRecord(data=f"unknown; statistics from {Path(ms).name} + {Path(pan).name}"),
+            software_version=__version__,
+            licence=licence,
+        )
+        bundle.write(card, state_dict)
     return load_bundle(output)

@@ -8,7 +8,8 @@ import numpy as np
 
 from das2f_map.errors import OutputError
 from das2f_map.legend import NODATA_CLASS
-from das2f_map.outputs.staging import StagedOutputs, writing
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_raster import read_legend
 from das2f_map.products.map_figure import PAPER, completed, draw_map, read_at_a_glance
 
@@ -24,9 +25,9 @@ def preview(
 ) -> Path:
     """Draw a class map, of this package or a foreign one, as PNG.
 
-    The map is read from its overviews, or decimated to the most frequent class, to at most
-    ``max_pixels``; shares in the legend are those of the pixels read. North is up: a rotated grid is
-    turned.
+    At most ``max_pixels`` are read: from the map's overviews, or without them as the most frequent class of
+    several pixels (in large maps as one of them). Shares in the legend are those of the pixels read. North is
+    up: a rotated grid is turned.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
 from das2f_map.network import Das2fNet, NetworkConfig
-from das2f_map.outputs.staging import disk_is_full
+from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
@@ -48,7 +48,7 @@ from das2f_map.training.run_files import (
     discard,
     discard_empty,
     named,
-    working_folder,
+    training_output,
     working_path,
     write_bundle,
 )
@@ -215,11 +215,11 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         progress = silent
     folder = named(request.output)
     hardware = find_hardware(request.settings)
-    if helper:
-        work = working_path(folder)
-    else:
-        work = working_folder(folder, resume=request.resume, overwrite=request.overwrite)
-    with prepare(request, hardware, progress) as prepared:
+    work = working_path(folder)
+    with (
+        training_output(folder, resume=request.resume, overwrite=request.overwrite, helper=helper) as output,
+        prepare(request, hardware, progress) as prepared,
+    ):
         if not helper:
             begin(work, prepared.note(), resume=request.resume)
         with _explained(work, request.settings):
@@ -234,8 +234,8 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         # One layer in place of two says the same in a fortieth of the space.
         net.fold_classifier()
         card = _card(request, folder, prepared, net.config, outcome, matrix)
-    split, grid = prepared.samples.split, prepared.input.pair.grids.ms
-    write_bundle(folder, card, net, outcome.history, matrix, split, grid)
+        split, grid = prepared.samples.split, prepared.input.pair.grids.ms
+        write_bundle(output, card, net, outcome.history, matrix, split, grid)
     if not outcome.interrupted:
         discard(work)
     log.info(
@@ -310,7 +310,7 @@ def _card(
                 "precision": prepared.hardware.precision,
                 "device": prepared.hardware.accelerator,
                 "devices": prepared.settings.devices,
-                "coregistration": prepared.coregistration.describe(),
+                "coregistration": prepared.coregistration.summary().model_dump(mode="json"),
             },
             notes="stopped early on request" if outcome.interrupted else "",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,8 +17,8 @@ from tiny import tiny_bundle, tiny_card, tiny_network
 
 from das2f_map.bundle.card import Domain, ModelCard
 from das2f_map.bundle.catalogue import bundled_models, find_model
-from das2f_map.bundle.files import load_bundle, read_card, save_bundle
-from das2f_map.errors import ModelError
+from das2f_map.bundle.files import BundleOutput, load_bundle, read_card, save_bundle
+from das2f_map.errors import ModelError, OutputError
 from das2f_map.scene.patch import PatchGeometry
 
 
@@ -31,7 +32,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     patch = torch.randn(2, 4, 16, 16), torch.randn(2, 1, 64, 64)
     with torch.no_grad():
         assert torch.equal(bundle.network()(*patch), network(*patch))
-    assert not list(tmp_path.rglob("*.partial"))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_files_are_what_other_tools_read(tmp_path: Path) -> None:
@@ -154,6 +155,50 @@ def test_a_linked_bundle_stays_a_link(tmp_path: Path) -> None:
     save_bundle(tmp_path / "current", bundle.card, bundle.state_dict)
     assert (tmp_path / "current").is_symlink()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["current", "first"]
+
+
+@pytest.mark.parametrize("name", ["model", "model.zip"])
+def test_a_bundle_is_replaced_as_a_whole_or_not_at_all(name: str, tmp_path: Path) -> None:
+    card = tiny_card()
+    weights = tiny_network(card).state_dict()
+    path = tmp_path / "new" / name
+    save_bundle(path, card, weights, add_files=lambda folder: (folder / "notes.txt").touch())
+
+    def failing(folder: Path) -> None:
+        assert (folder / "model.json").is_file()
+        raise OSError(28, "No space left on device")
+
+    says = f"cannot write the model bundle {path}: No space left on device"
+    with pytest.raises(OutputError, match=re.escape(says)):
+        save_bundle(path, card.model_copy(update={"description": "newer"}), weights, add_files=failing)
+    assert load_bundle(path).card == card
+    save_bundle(path, card.model_copy(update={"description": "newer"}), weights)
+    assert load_bundle(path).card.description == "newer"
+    assert [p.name for p in path.parent.iterdir()] == [name]
+    assert name == "model.zip" or not (path / "notes.txt").exists()
+    # Folders that were made for a bundle go away with it.
+    with pytest.raises(OutputError, match="No space left"):
+        save_bundle(tmp_path / "a" / "b" / name, card, weights, add_files=failing)
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_one_run_at_a_time_writes_a_bundle(tmp_path: Path) -> None:
+    card = tiny_card()
+    weights = tiny_network(card).state_dict()
+    with BundleOutput(tmp_path / "model", overwrite=False) as output:
+        with pytest.raises(OutputError, match=r"model is being written by another run"):
+            save_bundle(tmp_path / "model", card, weights)
+        output.write(card, weights)
+    assert load_bundle(tmp_path / "model").card == card
+
+
+def test_only_bundles_are_replaced(tmp_path: Path) -> None:
+    card = tiny_card()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(OutputError, match="is not a model bundle"):
+        save_bundle(tmp_path / "photos", card, tiny_network(card).state_dict())
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["photos", "photos/a.jpg"]
 
 
 def test_cards_must_agree_with_themselves() -> None:

@@ -21,14 +21,18 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import ModelError, OutputError
 from das2f_map.scene.bands import given_bands
 from das2f_map.scene.pair import open_pair
-from das2f_map.scene.radiometry import BandStatistics, SceneSample, sample_statistics
+from das2f_map.scene.radiometry import BandStatistics, Normalisation, SceneSample, sample_statistics
 from das2f_map.workflows.import_checkpoint import import_checkpoint
 
 
 def _traits(**changes: object) -> SceneTraits:
     card = tiny_card()
-    values = {"ms_gsd_m": 8.0, "ratio": 4.0, "ms_bands": card.ms_bands, "pan_band": card.pan_band}
+    values = {"ms_gsd_m": 8.0, "ratio": 4.0, "statistics": card.normalisation}
     return SceneTraits(**(values | changes))
+
+
+def _with_pan(band: BandStatistics) -> SceneTraits:
+    return _traits(statistics=Normalisation(tiny_card().ms_bands, band))
 
 
 def test_a_card_fits_its_own_scene_and_says_why_it_does_not_fit_others() -> None:
@@ -37,9 +41,9 @@ def test_a_card_fits_its_own_scene_and_says_why_it_does_not_fit_others() -> None
     assert "MS pixels of 6 to 10 m, these have 30 m" in misfits(card, _traits(ms_gsd_m=30.0))[0]
     assert "ratios of 1.5 to 5" in misfits(card, _traits(ratio=6.0))[0]
     reflectance = BandStatistics(name="pan", mean=0.2, std=0.05, p01=0.1, p99=0.4)
-    assert "band pan: the scene's mean 0.2 is outside" in misfits(card, _traits(pan_band=reflectance))[0]
+    assert "band pan: the scene's mean 0.2 is outside" in misfits(card, _with_pan(reflectance))[0]
     flat = BandStatistics(name="pan", mean=2500.0, std=20.0, p01=2400.0, p99=2600.0)
-    assert "standard deviation" in misfits(card, _traits(pan_band=flat))[0]
+    assert "standard deviation" in misfits(card, _with_pan(flat))[0]
 
 
 def test_bands_in_another_order_give_the_same_map(tmp_path: Path) -> None:
@@ -93,7 +97,7 @@ def test_bands_in_another_order_give_the_same_map(tmp_path: Path) -> None:
         ),
     }
     report = das2f_map.classify(ms, pan, plain / "map.tif", model=bundle, vectors=False)
-    assert [(b["band"], b["how"]) for b in report.scene["ms"]["used"]] == [(n, "name") for n in (1, 2, 3, 4)]
+    assert [(b.band, b.how) for b in report.scene.ms.used] == [(n, "name") for n in (1, 2, 3, 4)]
     truth = (plain / "map.tif").read_bytes()
     for name, (file, bands, expected) in scenes.items():
         target = tmp_path / "map.tif"
@@ -101,9 +105,9 @@ def test_bands_in_another_order_give_the_same_map(tmp_path: Path) -> None:
             file, pan, target, model=bundle, bands=bands, vectors=False, overwrite=True
         )
         assert target.read_bytes() == truth, name
-        used = report.scene["ms"]["used"]
-        assert [b["as"] for b in used] == ["blue", "green", "red", "nir"]
-        assert [(b["band"], b["how"]) for b in used] == expected, name
+        used = report.scene.ms.used
+        assert [b.role for b in used] == ["blue", "green", "red", "nir"]
+        assert [(b.band, b.how) for b in used] == expected, name
 
 
 def test_training_names_and_orders_bands(tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_training_names_and_orders_bands(tmp_path: Path) -> None:
         two = scene.with_bands(given_bands({"nir": "B8", "rouge": 1}, scene.file_bands, scene.ms_path))
         whole = scene.read_block(scene.grids.ms.window, 0, 0).ms
         np.testing.assert_array_equal(two.read_block(two.grids.ms.window, 0, 0).ms, whole[[3, 0]])
-        assert [b.name for b in sample_statistics(two)[0]] == ["nir", "rouge"]
+        assert [b.name for b in sample_statistics(two).ms_bands] == ["nir", "rouge"]
 
 
 def test_choice_maps_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +184,7 @@ def test_shape_is_compared_where_the_scene_has_statistics_of_its_own() -> None:
     def scene(*values: np.ndarray) -> SceneTraits:
         names = tuple(b.name for b in card.ms_bands)
         sample = SceneSample(names, np.stack(values[:4]).astype("f4"), values[4].astype("f4"))
-        return SceneTraits(8.0, 4.0, *sample.statistics(), sample)
+        return SceneTraits(8.0, 4.0, sample.statistics(), sample)
 
     alike = [0.02 + 0.3 * rng.exponential(size=50_000) for _ in range(5)]
     assert cautions(card, scene(*alike), "scene") == []
@@ -206,7 +210,7 @@ def test_values_outside_what_the_model_has_seen(tmp_path: Path) -> None:
     ms, pan = rng.uniform(low, high, (4, 3000)), rng.uniform(low, high, 48_000)
     ms[3, :1000] = 5000.0
     sample = SceneSample(tuple(b.name for b in card.ms_bands), ms.astype("f4"), pan.astype("f4"))
-    scene = SceneTraits(8.0, 4.0, *sample.statistics(), sample)
+    scene = SceneTraits(8.0, 4.0, sample.statistics(), sample)
     assert misfits(card, scene) == []
     assert cautions(card, scene) == [
         "band nir: 33 % of the scene's values are well outside the 1000 to 4000 it was trained on"
@@ -214,10 +218,10 @@ def test_values_outside_what_the_model_has_seen(tmp_path: Path) -> None:
     # Just beyond the 99th percentile is not worth a word: a tenth of the range is margin.
     ms[3, :1000] = high + 0.09 * (high - low)
     sample = SceneSample(sample.names, ms.astype("f4"), sample.pan)
-    assert cautions(card, SceneTraits(8.0, 4.0, *sample.statistics(), sample)) == []
+    assert cautions(card, SceneTraits(8.0, 4.0, sample.statistics(), sample)) == []
     ms[3, :1600] = 4700.0
     sample = SceneSample(sample.names, ms.astype("f4"), sample.pan)
-    scene = SceneTraits(8.0, 4.0, *sample.statistics(), sample)
+    scene = SceneTraits(8.0, 4.0, sample.statistics(), sample)
     assert "band nir: 53 %" in misfits(card, scene)[0]
     assert misfits(card, scene, "scene") == []
 
@@ -279,8 +283,8 @@ def test_values_of_any_type_and_unit(kind: str, tmp_path: Path) -> None:
     limit = 0.9 if dtype == "uint8" else 0.995
     assert (maps["units"] == maps["plain"]).mean() >= limit
     assert (maps["scene, units"] == maps["scene"]).mean() >= limit
-    assert report.radiometry["statistics"] == "scene"
-    assert report.radiometry["ms"][0]["mean"] == pytest.approx(values_mean(other[0]), rel=1e-6)
+    assert report.radiometry.statistics == "scene"
+    assert report.radiometry.ms[0].mean == pytest.approx(values_mean(other[0]), rel=1e-6)
 
 
 def values_mean(path: Path) -> float:
@@ -327,7 +331,7 @@ def test_import_of_a_published_checkpoint(stages: int, pair, tmp_path: Path) -> 
     assert bundle.card.network.stages == stages
     assert len(bundle.card.legend) == 11
     with open_pair(*pair) as scene:
-        assert (bundle.card.ms_bands, bundle.card.pan_band) == sample_statistics(scene)
+        assert bundle.card.normalisation == sample_statistics(scene)
     vectors = np.load(DATA / f"parity_{stages}stage.npz")
     network = das2f_map.load_model(tmp_path / "net.zip").network()
     with torch.no_grad():

@@ -658,7 +658,7 @@ def test_a_bug_is_called_one(files: Files, run: Run, tmp_path: Path, monkeypatch
     def fail(*_args: object, **_options: object) -> None:
         raise RuntimeError("the sky\nfell")
 
-    monkeypatch.setattr("das2f_map.workflows.classify.classify_blocks", fail)
+    monkeypatch.setattr("das2f_map.running.blocks.BlockClassifier.classify_all", fail)
     before = listing(tmp_path)
     outcome = run(*classify(files))
     assert outcome.code == 70

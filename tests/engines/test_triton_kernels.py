@@ -18,6 +18,7 @@ CASES = Path(__file__).with_name("triton_cases.py")
 COMPILE = Path(__file__).with_name("triton_compile_cases.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "tolerance"),
     [
@@ -48,6 +49,7 @@ def test_widths_of_which_channels_would_be_left_out_are_refused(width: int) -> N
         triton_calls.scan_branch(values, runs, values, runs, torch.zeros(4, 5, width), torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

@@ -229,7 +229,7 @@ def _write_bad(kind: str, folder: Path) -> Path:
         frame = _frame()
         frame.geometry = frame.translate(100_000, 0)
         frame.to_file(path)
-    elif kind == "beside":
+    elif kind == "nearby":
         frame = _frame()
         frame.geometry = frame.translate(0, 300)
         frame.to_file(path)
@@ -265,7 +265,7 @@ def _write_bad(kind: str, folder: Path) -> Path:
         ("text", "neither a vector file nor a raster"),
         ("no crs", "no coordinate reference system"),
         ("elsewhere", "outside the images"),
-        ("beside", "outside the images"),
+        ("nearby", "outside the images"),
         ("lines", "LineString"),
         ("empty", "no features"),
         ("no class values", "has a class"),
@@ -333,7 +333,7 @@ def test_labels_of_many_blocks_are_limited_with_rare_classes_first() -> None:
     kept = limit_blocks(table, 10, 100, seed=0)
     blocks = {(r // 10, c // 10) for r, c in zip(kept.rows.tolist(), kept.cols.tolist(), strict=True)}
     assert 90 <= len(blocks) <= 100
-    # Whole blocks stay, both ponds among them, and a third of the blocks or so is spent on trees.
+    # Whole blocks stay. Both ponds are among them, and about a third of the blocks have trees.
     assert len(kept) == 100 * len(blocks)
     assert kept.counts()["pond"] == 2
     assert kept.counts()["tree"] >= 30
@@ -355,7 +355,7 @@ def test_labels_of_many_blocks_are_limited_with_rare_classes_first() -> None:
 def test_longitudes_in_other_words(
     kind: str, scene_lon: float, label_crs: str, label_lon: float | None, tmp_path: Path
 ) -> None:
-    """Labels in degrees, or over 180 degrees, whichever way they and the scene write longitudes."""
+    """Labels in degrees or across 180 degrees, whichever range of longitudes they and the scene use."""
     step = 1e-4
     grid = Grid(60, 80, Affine(step, 0, scene_lon - 40 * step, 0, -step, -17), CRS.from_epsg(4326))
     frame = gpd.GeoDataFrame(
@@ -377,7 +377,7 @@ def test_longitudes_in_other_words(
 
         def convert(xy: NDArray[np.float64]) -> NDArray[np.float64]:
             x, y = to.transform(*xy.T)
-            # Over the end of the map: as files go on there.
+            # Beyond the end of the world map x goes on, as in files across 180 degrees.
             return np.stack([np.where((x < 0) & (around > 0), x + around, x), y], axis=1)
 
         dense = frame.geometry.segmentize(step)
@@ -410,13 +410,13 @@ def test_longitudes_in_other_words(
 @pytest.mark.parametrize("first", [-180.0, 0.0])
 @pytest.mark.parametrize("crs", ["EPSG:32760", "EPSG:4326"])
 def test_raster_around_the_world(crs: str, first: float, tmp_path: Path) -> None:
-    """A scene over the seam of the labels, or over 180 degrees amid them, has labels everywhere."""
+    """A scene across the seam of a label raster, or across 180 degrees inside it, has labels everywhere."""
     to = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     x, y = to.transform(180.0, -17.0)
     step = 10.0 if crs == "EPSG:32760" else 1e-4
     grid = Grid(60, 80, Affine(step, 0, x - 40 * step, 0, -step, y + 30 * step), CRS.from_string(crs))
     fine = Grid(10, 360_000, Affine(1e-3, 0, first, 0, -1e-3, -16.995), CRS.from_epsg(4326))
-    # A class for each column of a thousandth of a degree, told by its longitude.
+    # The class of each column, a thousandth of a degree wide, follows from its longitude.
     values = (np.arange(360_000) + round(first * 1000)) % 360_000 % 7 + 1
     write_raster(tmp_path / "world.tif", np.tile(values, (10, 1)).astype(np.uint8), fine)
     table = read_labels(tmp_path / "world.tif", grid)
@@ -426,12 +426,12 @@ def test_raster_around_the_world(crs: str, first: float, tmp_path: Path) -> None
     expected = np.floor(lon * 1000).astype(int) % 7 + 1
     found = image(table, grid)
     assert (found > 0).all()
-    # A pixel beside a column's edge may be on its other side by rounding.
+    # A pixel next to a column's edge may fall on its other side by rounding.
     assert (found == expected).mean() > 0.98
 
 
 def test_polygons_around_the_world(tmp_path: Path) -> None:
-    """Maps of a continent: far from the scene its projection folds over."""
+    """Polygons of whole continents: far from the scene, the scene's projection folds over."""
     x, y = Transformer.from_crs(4326, 32631, always_xy=True).transform(3.0, 45.0)
     grid = Grid(40, 50, Affine(30, 0, x - 750, 0, -30, y + 600), CRS.from_epsg(32631))
     frame = gpd.GeoDataFrame(

@@ -50,15 +50,14 @@ def test_logits_agree_in_float64(case, backend: str) -> None:
 def test_logits_agree_in_float32(case, backend: str) -> None:
     network, vectors = case
     if reason := BACKENDS[backend].unavailable(torch.device("cpu"), torch.float32):
-        pytest.skip(f"{backend}: {reason}")  # one of a GPU, a compiler or an extra that is not here
+        pytest.skip(f"{backend}: {reason}")  # it needs a GPU, a compiler or an extra
     single = Das2fNet(network.config).eval()
     single.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     )
     with torch.no_grad(), use_backend(backend):
         logits = single(*_inputs(vectors, torch.float32)).numpy()
-    # Relative, each logit by itself; the absolute part, half a millionth of the largest logit, is for one
-    # that is nearly zero.
+    # Relative to each logit; the absolute part, half a millionth of the largest, is for logits near zero.
     truth = vectors["output/logits"]
     np.testing.assert_allclose(logits, truth, rtol=1e-4, atol=5e-7 * np.abs(truth).max())
 
@@ -83,7 +82,7 @@ def test_intermediates_agree(case) -> None:
         value = seen[module][int(index)] if index else seen[module]
         truth = vectors[f"intermediate/{name}"]
         # The published fusion keeps its sub-tokens in another shape, in the same order.
-        # The vectors keep intermediates in float32: half a unit in its last place is the best there is.
+        # The stored intermediates are float32, so right to half a unit in the last place only.
         np.testing.assert_allclose(
             value.numpy().reshape(truth.shape), truth, rtol=6e-8, atol=1e-9, err_msg=name
         )

@@ -54,7 +54,7 @@ def _plain(x, dt, A, B, C, D, order) -> np.ndarray:
 
 def _skip_unless(backend: str, dtype: torch.dtype) -> None:
     if reason := BACKENDS[backend].unavailable(torch.device("cpu"), dtype):
-        pytest.skip(f"{backend}: {reason}")  # one of a GPU, a compiler or an extra that is not here
+        pytest.skip(f"{backend}: {reason}")  # it needs a GPU, a compiler or an extra
 
 
 def test_reference_is_the_definition() -> None:
@@ -160,7 +160,7 @@ def test_auto_falls_back_where_sizes_do_not_suit() -> None:
 
 
 def test_where_there_is_a_compiler_the_compiled_scan_was_built() -> None:
-    """Its other tests are skipped without it, so a build that breaks would go unseen."""
+    """The other tests of the compiled scan are skipped without it: a broken build would go unseen."""
     if shutil.which("c++") is None and shutil.which("g++") is None:
         pytest.skip("no C++ compiler here")
     assert BACKENDS["compiled"].unavailable(torch.device("cpu"), torch.float32) == ""
@@ -206,7 +206,7 @@ def test_mamba_that_imports_but_fails_is_not_used(monkeypatch: pytest.MonkeyPatc
 
 
 def test_compiled_takes_other_types_and_refuses_other_shapes() -> None:
-    """The kernel reads memory by these sizes."""
+    """The kernel reads memory by these sizes, so a wrong one must never reach it."""
     _skip_unless("compiled", torch.float32)
     names = ("x", "dt", "A", "B", "C", "D", "order")
     given = dict(zip(names, _arguments(torch.float32), strict=True))

@@ -1,4 +1,4 @@
-"""The Triton scan: its kernels against the sequential scan, and what it says where it cannot run."""
+"""The Triton scan: its kernels against the sequential scan, and the reasons why it cannot run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from kernel_cases import errors_of
 from das2f_map.network.selective_scan import BACKENDS, default_backend, triton_scan
 
 CASES = Path(__file__).with_name("triton_scan_cases.py")
-# Half types round their results; sums are float32. The interpreter cuts bfloat16 off where a GPU rounds.
+# Half types round their results; sums are float32. The interpreter truncates to bfloat16, a GPU rounds.
 _TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", ["published-float32", "published-bfloat16", "odd-float32", "small-float16", "empty-float32"]
 )
@@ -28,6 +29,7 @@ def test_values_and_gradients(case: str) -> None:
         assert error <= _TOLERANCE[dtype], name
 
 
+@pytest.mark.slow
 def test_long_and_short_steps() -> None:
     for name, error in errors_of(CASES, "limits").items():
         assert error <= 1e-6, name
@@ -51,7 +53,7 @@ def test_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unavailable(cuda, torch.float32) == ""
 
 
-def test_broken_triton_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_triton_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
     monkeypatch.setitem(sys.modules, "das2f_map.network.selective_scan.triton_kernels", None)
     monkeypatch.delattr("das2f_map.network.selective_scan.triton_kernels", raising=False)
@@ -67,15 +69,15 @@ def test_is_the_second_choice_on_cuda_and_none_on_the_cpu(monkeypatch: pytest.Mo
     names = list(BACKENDS)
     assert names.index("mamba-ssm") < names.index("triton") < names.index("chunked")
     monkeypatch.setattr(triton_scan, "missing", lambda: "")
-    monkeypatch.setattr(triton_scan, "interpreted", lambda: True)  # works on the CPU then, slowly
+    monkeypatch.setattr(triton_scan, "interpreted", lambda: True)  # so that Triton could run on the CPU
     if BACKENDS["mamba-ssm"].unavailable(torch.device("cuda"), torch.float32):
         assert default_backend(torch.device("cuda"), torch.float32).name == "triton"
     for width in (64, 20):
         assert default_backend(torch.device("cpu"), torch.float32, width).name != "triton"
 
 
-def test_a_triton_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before 3.4 it keeps its settings elsewhere; the other backends have to work beside it."""
+def test_a_triton_that_is_too_old_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton before 3.4 keeps its settings elsewhere; the other backends must work all the same."""
     triton = pytest.importorskip("triton", reason="needs Triton")
     monkeypatch.delattr(triton, "knobs")
     for cached in (triton_scan.missing, triton_scan.interpreted):

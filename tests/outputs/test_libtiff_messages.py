@@ -52,7 +52,7 @@ with libtiff_kept_quiet():
 
 START = """
 import os, sys
-from das2f_map.products import libtiff_messages as module
+from das2f_map.outputs import libtiff_messages as module
 module.keep_libtiff_quiet()
 """
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from das2f_map.errors import OutputError
-from das2f_map.outputs.staging import StagedOutputs, writing
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import writing
 
 
 def names(folder: Path) -> list[str]:
@@ -21,12 +22,14 @@ def test_outputs_appear_together_with_their_side_files(tmp_path: Path) -> None:
     with StagedOutputs() as out:
         a, b = out.stage(tmp_path / "a.tif"), out.stage(other / "b.gpkg")
         assert (a.name, b.name) == ("a.tif", "b.gpkg")
-        assert a.parent.parent == tmp_path
+        assert tmp_path in a.parents
+        assert other in b.parents
         a.write_text("A")
         a.with_name("a.tif.aux.xml").write_text("names")
         a.with_suffix(".qml").write_text("style")
         b.write_text("B")
         assert [n for n in names(tmp_path) if not n.startswith(".")] == ["other"]
+        assert [n for n in names(other) if not n.startswith(".")] == []
     assert names(tmp_path) == ["a.qml", "a.tif", "a.tif.aux.xml", "other"]
     assert names(other) == ["b.gpkg"]
     assert (tmp_path / "a.tif").read_text() == "A"
@@ -151,11 +154,11 @@ def test_impossible_outputs(tmp_path: Path) -> None:
 
 
 def test_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*args: object, **kwargs: object) -> str:
+    def refused(*args: object, **kwargs: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     # Simulated: the superuser may write everywhere.
-    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    monkeypatch.setattr(Path, "mkdir", refused)
     with pytest.raises(OutputError, match=f"cannot write into {tmp_path}: Permission denied"):
         StagedOutputs().stage(tmp_path / "a.tif")
 

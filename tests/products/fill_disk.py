@@ -1,4 +1,4 @@
-"""Writes all products into a folder on a disk too small for them, and prints what came of it."""
+"""Writes all products to a disk that is too small, and prints the error and the files that are left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.products.polygons import write_polygons
 
 folder = Path(sys.argv[1])
-# Noise, which does not compress.
+# Noise does not compress.
 classes = np.random.default_rng(0).choice(np.array(AWKWARD_LEGEND.ids, dtype=np.uint8), (400, 400))
 error = "no error"
 try:

@@ -1,3 +1,5 @@
+"""Pixel areas against geodesic polygons, and sums of each class."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -34,7 +36,7 @@ GRIDS = {
 
 
 def geodesic_area(grid: Grid, window: Window, steps: int = 50) -> float:
-    """Area of a window's outline, densified, between geodesics: m²."""
+    """Area inside a window's outline, of geodesics between closely set points: m²."""
     edge = np.linspace(0, 1, steps, endpoint=False)
     r0, r1, c0, c1 = window.row, window.row_stop, window.col, window.col_stop
     rows = np.concatenate([0 * edge + r0, r0 + (r1 - r0) * edge, 0 * edge + r1, r1 - (r1 - r0) * edge])
@@ -59,7 +61,7 @@ def test_single_pixels(name: str) -> None:
     grid = GRIDS[name]
     for row, col in ((0, 0), (50, 129), (96, 3)):
         area = PixelAreas(grid).of(Window(row, col, 1, 1))[0, 0]
-        # A geodesic polygon of a few square metres is itself only good to rounding.
+        # The area of a geodesic polygon of a few square metres has rounding errors of its own.
         assert area == pytest.approx(geodesic_area(grid, Window(row, col, 1, 1)), rel=1e-6)
 
 

@@ -1,3 +1,5 @@
+"""The class raster as GDAL reads it, its legend, and failed writes."""
+
 from __future__ import annotations
 
 import json
@@ -151,7 +153,7 @@ def test_bad_blocks_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     ("size_kib", "failing"), [(64, "m.tif"), (600, "c.tif"), (1300, "c.tif"), (4000, "m.gpkg")]
 )
 def test_full_disk(tmp_path: Path, size_kib: int, failing: str) -> None:
-    """On a real file system of that size."""
+    """A real file system of that size runs full: an error names the file, and nothing is left."""
     mount = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this system does not let tests mount a small file system")

@@ -1,3 +1,5 @@
+"""Polygons of a map against GDAL's, in every format."""
+
 from __future__ import annotations
 
 import builtins
@@ -45,7 +47,7 @@ def read_all(path: Path) -> geopandas.GeoDataFrame:
 
 
 def geodesic_area(polygon: shapely.Polygon, crs: Any, step: float) -> float:
-    """Area between geodesics through densely set vertices, holes taken out."""
+    """Area inside geodesics between closely set vertices, without the holes."""
     crs = pyproj.CRS.from_user_input(crs)
     to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
 
@@ -147,7 +149,7 @@ def test_result_does_not_depend_on_the_strips(tmp_path: Path) -> None:
 
 
 def plain_sieve(classes: np.ndarray, size: int) -> np.ndarray:
-    """GDAL's filter on arrays, again and again."""
+    """GDAL's sieve filter, repeated until nothing changes."""
     while True:
         out = rasterio.features.sieve(classes, size, mask=classes != 0, connectivity=4)
         if np.array_equal(out, classes):
@@ -174,7 +176,7 @@ def test_min_area_merges_into_neighbours_and_still_tiles(tmp_path: Path) -> None
     assert sum(t.pixels for t in totals.values()) == (CLASSES != 0).sum()
     assert raster.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.gpkg", "m.tif", "m.tif.aux.xml"]
-    # What is still smaller has no neighbour that is large enough.
+    # A polygon that is still smaller has no neighbour that is large enough.
     small = found[found.area < 10 * 900 - 1]
     large = found[found.area >= 10 * 900 - 1]
     for polygon in small.geometry:

@@ -1,3 +1,5 @@
+"""Shares of the classes in the run report."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Traced regions against GDAL's polygons, whatever the height of the strips."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,7 +16,7 @@ from das2f_map.products.tracing import RegionTracer
 def trace(
     classes: npt.NDArray[np.uint8], strip: int, values: npt.NDArray[np.float64] | None = None
 ) -> list[tuple[int, tuple[float, ...], shapely.Polygon]]:
-    """All regions in the order they come out: class, sums, polygon in pixel coordinates."""
+    """All regions in the order in which they are complete: class, sums, polygon in pixel coordinates."""
     tracer = RegionTracer(classes.shape[1], 0 if values is None else 1)
     out = []
     for row in range(0, classes.shape[0], strip):
@@ -40,7 +42,7 @@ def gdal_polygons(classes: npt.NDArray[np.uint8]) -> list[tuple[int, shapely.Geo
 
 
 def as_set(found: list[tuple[int, shapely.Geometry]]) -> set[tuple[int, bytes]]:
-    """Geometry by what it covers: vertices on straight edges and the starting points do not count."""
+    """Polygons by the area they cover: vertices on straight edges and first vertices do not count."""
     return {(v, shapely.to_wkb(shapely.normalize(shapely.simplify(g, 0)))) for v, g in found}
 
 

@@ -19,9 +19,10 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines import Engine
 from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.engines.shared_scan import SharedScanEngine
-from das2f_map.running.blocks import classify_blocks
-from das2f_map.scene.grid import Grid
+from das2f_map.running.blocks import BlockClassifier
+from das2f_map.scene.grid import Grid, blocks_of
 from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair, open_pair
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "gulf"
@@ -69,7 +70,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 def classes_of(pair: ScenePair, engine: Engine, bundle: ModelBundle, block_size: int) -> np.ndarray:
     out = np.full((SIDE, SIDE), 255, np.uint8)
-    for block in classify_blocks(pair, engine, bundle.card, pair.grids.ms.window, block_size=block_size):
+    card = bundle.card
+    classifier = BlockClassifier(ModelInput(pair, card.normalisation, card.patch), engine, card.legend)
+    for block in classifier.classify_all(blocks_of(pair.grids.ms.window, block_size)):
         out[block.window.slices()] = block.classes
     return out
 

@@ -14,7 +14,7 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 from synthetic import Field, errors, shift_between, write_raster
 
-from das2f_map.scene.antimeridian import moved_beside, wrapped, x_period
+from das2f_map.scene.antimeridian import box_turns, lookups, moved_beside, near
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile, open_mask
@@ -248,18 +248,58 @@ def test_raster_masks_in_degrees(tmp_path: Path, scene: tuple[str, float], mask_
     ],
 )
 def test_periods(crs: str, period: float | None) -> None:
-    found = x_period(CRS.from_user_input(crs))
-    assert found == (None if period is None else pytest.approx(period, rel=1e-9))
+    """A turn is known by where coordinates are moved: from any number of turns away, and from half of one."""
+    system = CRS.from_user_input(crs)
+    if period is None:
+        x = np.array([0.0, 360.0, WORLD, -2 * WORLD])
+        assert near(x, 0.0, system).tobytes() == x.tobytes()
+        return
+    place = 0.1 * period
+    turns = np.arange(-3, 4)
+    np.testing.assert_allclose(near(place + turns * period, place, system), place, atol=3e-9 * period)
+    np.testing.assert_allclose(near(place + 0.501 * period, place, system), place - 0.499 * period, rtol=1e-8)
+    assert near(place + 0.499 * period, place, system) == place + 0.499 * period
 
 
 def test_what_is_near_stays_to_the_last_bit() -> None:
+    degrees, utm = CRS.from_epsg(4326), CRS.from_user_input(UTM60)
     x = np.random.default_rng(0).uniform(-180, 180, 1000)
-    assert wrapped(x, 0.0, 360.0).tobytes() == x.tobytes()
-    assert wrapped(x, 1e9, None).tobytes() == x.tobytes()
-    np.testing.assert_allclose(
-        wrapped(np.array([179.99, -179.99, np.nan, np.inf]), 180.0, 360.0)[:2], [179.99, 180.01]
-    )
+    assert near(x, 0.0, degrees).tobytes() == x.tobytes()
+    assert near(x, 1e9, utm).tobytes() == x.tobytes()
+    moved = near(np.array([179.99, -179.99, np.nan, np.inf]), 180.0, degrees)
+    np.testing.assert_allclose(moved, [179.99, 180.01, np.nan, np.inf])
     here = grid("EPSG:4326", -75.0, 10.0, 50)
     assert moved_beside(here, replace(here, width=100)) is here
-    utm = grid(UTM60, 180.0, 10.0, 50)
-    assert moved_beside(utm, grid(UTM60, 179.0, 10.0, 50)) is utm
+    assert moved_beside(grid("EPSG:4326", 285.0, 10.0, 50), here).transform.almost_equals(
+        here.transform, 1e-9
+    )
+    metres = grid(UTM60, 180.0, 10.0, 50)
+    assert moved_beside(metres, grid(UTM60, 179.0, 10.0, 50)) is metres
+
+
+def test_lookups_over_the_seam() -> None:
+    """Positions by longitude in a raster from 0 to 360: each is looked up once, in its pixel."""
+    world = Grid(18, 360, Affine(1.0, 0, 0.0, 0, -10.0, 90.0), CRS.from_epsg(4326))
+    lon = np.array([[-3.5, -0.5, 0.5], [359.5, 361.5, np.nan]])
+    row = np.full(lon.shape, 4.25)
+    pixel = np.full(lon.shape, -1)
+    for found in lookups(world, row, lon):
+        assert found.window.intersection(world.window) == found.window
+        rows, cols = found.pixels
+        assert (pixel[found.inside] == -1).all()
+        pixel[found.inside] = found.window.col + cols
+        assert (found.window.row + rows == 4).all()
+    np.testing.assert_array_equal(pixel, [[356, 359, 0], [359, 1, -1]])
+    part = replace(world, width=100)
+    assert [found.inside.sum() for found in lookups(part, row, lon)] == [1]
+    assert list(lookups(part, row, np.full(lon.shape, 200.0))) == []
+
+
+def test_boxes_whole_turns_away() -> None:
+    degrees = CRS.from_epsg(4326)
+    box = (170.0, -20.0, 190.0, -10.0)
+    by = range(-720, 721, 360)
+    assert set(box_turns(box, degrees)) == {(170.0 + k, -20.0, 190.0 + k, -10.0) for k in by}
+    assert box_turns(box, degrees)[0] == box
+    assert box_turns((-200.0, -20.0, 200.0, -10.0), degrees) == ()
+    assert box_turns(box, CRS.from_user_input(UTM60)) == (box,)

@@ -20,6 +20,7 @@ from das2f_map.scene.grid import Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, open_mask, parse_numbers
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.radiometry import sample_statistics
+from das2f_map.scene.report import MaskReport
 from das2f_map.scene.source import RasterSource
 
 MS, _ = pair_grids()  # 64 × 64 pixels of 8 m
@@ -145,12 +146,12 @@ def test_rasters_of_other_grids(pair, tmp_path: Path) -> None:
     np.testing.assert_array_equal(excluded(pair, MaskFile(path)), window(16, 16, 41, 41))
     with open_pair(*pair, mask=MaskFile(path)) as scene:
         assert any("covers only a part of the scene" in n for n in scene.notices)
-        assert scene.describe()["mask"] == {
-            "path": str(path),
-            "values": None,
-            "bits": None,
-            "notices": [f"mask {path} covers only a part of the scene: it excludes nothing beyond"],
-        }
+        assert scene.report().mask == MaskReport(
+            path=str(path),
+            values=None,
+            bits=None,
+            notices=[f"mask {path} covers only a part of the scene: it excludes nothing beyond"],
+        )
 
 
 def test_an_empty_window(pair, tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_patches_and_statistics(pair, tmp_path: Path) -> None:
         assert not one.invalid.any()
         with rasterio.open(pair[0]) as src:
             right = src.read(1)[:, 32:]
-        assert sample_statistics(scene)[0][0].mean == pytest.approx(right.mean(), rel=1e-6)
+        assert sample_statistics(scene).ms_bands[0].mean == pytest.approx(right.mean(), rel=1e-6)
 
 
 def test_a_mask_without_polygons_here_is_no_error(pair, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_what_a_pair_tells(tmp_path: Path) -> None:
         assert (pair.ms_gsd_m, pair.pan_gsd_m) == pytest.approx((8.0, 8.0 / 3))
         assert pair.ratio == pytest.approx(3)
         assert "3 times finer" in pair.notices[0]
-        told = json.loads(json.dumps(pair.describe()))
+        told = json.loads(pair.report().model_dump_json())
     assert told["strategy"] == "pan-to-quarter-ms"
     assert told["common_grid"]["crs"] == "EPSG:32632"
     assert told["pan"]["height"] == 192
@@ -168,7 +168,7 @@ def test_nodata_that_a_type_cannot_hold(tmp_path: Path, value: float) -> None:
         assert pair.notices[-1] == (
             f"--nodata {value:g} has no effect on PAN {pan}: its uint16 values cannot be that"
         )
-        assert pair.describe()["nodata_notices"] == [pair.notices[-1]]
+        assert pair.report().nodata_notices == [pair.notices[-1]]
         valid = pair.read_block(pair.grids.ms.window, 0, 0).valid
     assert np.argwhere(~valid).tolist() == [[3, 4]]
 
@@ -277,23 +277,6 @@ def test_a_scale_of_nothing(tmp_path: Path, scale: float) -> None:
         assert "\n" not in e.value.message
         others = pair.with_bands([pair.bands[0], pair.bands[2]])
         assert others.read_block(window, 0, 0).valid.all()
-
-
-def test_check_valid(tmp_path: Path) -> None:
-    with open_pair(*make_pair(tmp_path)) as pair:
-        pair.check_valid()
-    everywhere = [(slice(None), slice(None))]
-    with open_pair(*make_pair(tmp_path, nodata=0, pan_invalid=everywhere)) as pair:
-        with pytest.raises(InputError, match="all nodata") as caught:
-            pair.check_valid()
-        assert str(tmp_path / "pan.tif") in caught.value.message
-    # Valid in each, but nowhere in both.
-    halves = [(slice(None), slice(0, 32))], [(slice(None), slice(128, None))]
-    with (
-        open_pair(*make_pair(tmp_path, nodata=0, ms_invalid=halves[0], pan_invalid=halves[1])) as pair,
-        pytest.raises(InputError, match="all nodata"),
-    ):
-        pair.check_valid()
 
 
 # What is refused
@@ -480,7 +463,6 @@ def test_real_scenes(shared_data: Path, name: str, strategy: str, shape: tuple[i
         assert pair.strategy == strategy
         assert (pair.grids.ms.height, pair.grids.ms.width) == shape
         assert pair.ms_band_names == ("blue", "green", "red", "nir")
-        pair.check_valid()
         assert pair.read_block(Window(3, 5, 30, 30), 7, 8).valid.mean() > 0.9
 
 

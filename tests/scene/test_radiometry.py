@@ -13,7 +13,7 @@ from das2f_map.errors import InputError
 from das2f_map.scene.block import SceneBlock
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import ScenePair, open_pair
-from das2f_map.scene.radiometry import BandStatistics, SceneSample, normalise, sample_statistics
+from das2f_map.scene.radiometry import BandStatistics, Normalisation, SceneSample, sample_statistics
 from das2f_map.scene.spread import spread_blocks
 
 
@@ -21,7 +21,7 @@ def test_small_scene_is_exact_over_valid_pixels(tmp_path: Path) -> None:
     hole = (slice(10, 20), slice(30, 50))
     paths = make_pair(tmp_path, ms_shape=(150, 140), nodata=0, ms_invalid=[hole])
     with open_pair(*paths) as pair:
-        bands, pan = sample_statistics(pair)
+        found = sample_statistics(pair)
     with rasterio.open(paths[0]) as ds:
         ms_values, names = ds.read().astype(float), ds.descriptions
     with rasterio.open(paths[1]) as ds:
@@ -29,7 +29,7 @@ def test_small_scene_is_exact_over_valid_pixels(tmp_path: Path) -> None:
     valid = ms_values[0] != 0
     expected = [(n, v[valid]) for n, v in zip(names, ms_values, strict=True)]
     expected.append(("pan", pan_values[np.kron(valid, np.ones((4, 4), bool))]))
-    for band, (name, values) in zip((*bands, pan), expected, strict=True):
+    for band, (name, values) in zip(found.bands, expected, strict=True):
         assert band.name == name
         assert band.mean == pytest.approx(values.mean(), rel=1e-6)
         assert band.std == pytest.approx(values.std(), rel=1e-6)
@@ -55,8 +55,9 @@ def test_large_scene_is_a_repeatable_spread_sample(tmp_path: Path, monkeypatch: 
         assert sample_statistics(pair, max_pixels=60_000) == first
         assert sample_statistics(pair, max_pixels=60_000, seed=1) != first
         whole = sample_statistics(pair, max_pixels=520 * 520)
-    assert first[0][0].mean == pytest.approx(whole[0][0].mean, abs=0.2 * whole[0][0].std)
-    assert first[1].std == pytest.approx(whole[1].std, rel=0.2)
+    ms, truth = first.ms_bands[0], whole.ms_bands[0]
+    assert ms.mean == pytest.approx(truth.mean, abs=0.2 * truth.std)
+    assert first.pan_band.std == pytest.approx(whole.pan_band.std, rel=0.2)
 
 
 def test_sample_goes_on_where_there_is_nodata(tmp_path: Path) -> None:
@@ -66,8 +67,8 @@ def test_sample_goes_on_where_there_is_nodata(tmp_path: Path) -> None:
     with rasterio.open(paths[0]) as ds:
         corner = ds.read(1)[260:, 260:].astype(float)
     with open_pair(*paths) as pair:
-        bands, _ = sample_statistics(pair, max_pixels=20_000)
-    assert bands[0].mean == pytest.approx(corner.mean(), rel=1e-6)
+        found = sample_statistics(pair, max_pixels=20_000)
+    assert found.ms_bands[0].mean == pytest.approx(corner.mean(), rel=1e-6)
 
 
 def test_constant_band(tmp_path: Path) -> None:
@@ -78,12 +79,13 @@ def test_constant_band(tmp_path: Path) -> None:
     )
     ms_path = write_raster(tmp_path / "ms.tif", values, grid)
     with open_pair(ms_path, pan_path) as pair:
-        bands, pan = sample_statistics(pair)
+        found = sample_statistics(pair)
+        *bands, pan = found.bands
         assert [b.std for b in bands[:2]] == [1.0, 1.0]
         assert bands[1].mean == 7.0
         assert [b.spread for b in bands[:2]] == [0.0, 0.0]
         assert (bands[2].spread, pan.spread) == (bands[2].std, pan.std)
-        ms, _ = normalise(pair.read_block(pair.grids.ms.window, 7, 8), bands, pan)
+        ms, _ = found.apply(pair.read_block(pair.grids.ms.window, 7, 8))
     assert np.abs(ms[:2]).max() < 1e-6
     assert ms[2].std() > 0.5
 
@@ -99,13 +101,13 @@ def test_all_nodata(tmp_path: Path) -> None:
 
 def test_normalise(tmp_path: Path) -> None:
     paths = make_pair(tmp_path, bands=2, nodata=0, ms_invalid=[(slice(5, 6), slice(6, 7))])
-    statistics = [
+    statistics = tuple(
         BandStatistics(name=n, mean=m, std=s, p01=0, p99=1) for n, m, s in (("a", 2000, 50), ("b", 9, 2))
-    ]
+    )
     pan_band = BandStatistics(name="pan", mean=2100, std=400, p01=0, p99=1)
     with open_pair(*paths) as pair:
         block = pair.read_block(Window(4, 4, 6, 6), 2, 3)
-        ms, pan = normalise(block, statistics, pan_band)
+        ms, pan = Normalisation(statistics, pan_band).apply(block)
         assert ms.dtype == pan.dtype == np.float32
         assert (ms[:, 3, 4] == 0).all()
         np.testing.assert_allclose(ms[0, 0], (block.ms[0, 0] - 2000) / 50, rtol=1e-5)
@@ -113,7 +115,7 @@ def test_normalise(tmp_path: Path) -> None:
         np.testing.assert_allclose(pan, (block.pan - 2100) / 400, rtol=1e-4, atol=1e-6)
         assert np.isnan(block.ms[0, 3, 4])
         with pytest.raises(ValueError, match="1 band statistics"):
-            normalise(block, statistics[:1], pan_band)
+            Normalisation(statistics[:1], pan_band).apply(block)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (300, 5), (130, 70)])
@@ -138,7 +140,7 @@ def test_spread() -> None:
         (np.where(np.arange(1000) == 5, 1e3, 0.0), np.sqrt(1e3 - 1)),
     ):
         sample = SceneSample(("a",), values[None].astype(np.float32), values.astype(np.float32))
-        (band,), pan = sample.statistics()
+        band, pan = sample.statistics().bands
         assert band.std > 0
         assert band.spread == pytest.approx(spread)
         assert pan.spread == band.spread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +223,15 @@ def test_modes(tmp_path: Path, put: float, mode: str, corrected: bool) -> None:
         assert done.corrected is corrected
         assert (done.pair.shift is not None) is corrected
         assert (done.report is None) is (mode == "off")
-        assert done.describe()["corrected"] is corrected
+        told = json.loads(done.summary().model_dump_json())
+        assert list(told) == ["mode", "corrected", "measured"]
+        assert (told["mode"], told["corrected"]) == (mode, corrected)
+        if done.report is None:
+            assert told["measured"] is None
+        else:
+            whole = json.loads(done.report.model_dump_json())
+            assert whole.pop("windows")
+            assert list(told["measured"].items()) == list(whole.items())
         # The scene is too small to look for a change, which is told where it matters.
         assert [w.startswith("too few windows to tell") for w in done.warnings] == [True] * corrected
         again = measure_shift(done.pair)

@@ -159,7 +159,7 @@ def test_commands_read_windows_of_remote_files(
     assert report.nodata_pixels == here.nodata_pixels == 0
     with rasterio.open(tmp_path / "remote.tif") as a, rasterio.open(tmp_path / "local.tif") as b:
         np.testing.assert_array_equal(a.read(1), b.read(1))
-    assert report.scene["pan"]["path"] == remote[1]
+    assert report.scene.pan.path == remote[1]
     shift = align(*remote).shift
     done("align")
     assert (shift.rows, shift.cols) == pytest.approx((2, 1), abs=0.1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from tiny import tiny_bundle
 import das2f_map
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError, ModelError, OutputError
-from das2f_map.running import blocks
+from das2f_map.running.blocks import BlockClassifier
+from das2f_map.running.plan import ClassifyPlan
+from das2f_map.scene.grid import blocks_of
 
 NODATA = 0
 
@@ -97,8 +98,7 @@ def test_every_pixel_is_classified_from_its_patch(bundle, pair, tmp_path: Path) 
 def test_map_does_not_depend_on_the_block_size(bundle, pair, tmp_path: Path, monkeypatch) -> None:
     maps = []
     for size in (64, 7):
-        original = blocks.classify_blocks.__kwdefaults__
-        monkeypatch.setitem(original, "block_size", size)
+        monkeypatch.setattr(ClassifyPlan, "blocks", lambda plan, size=size: blocks_of(plan.window, size))
         das2f_map.classify(*pair, tmp_path / f"map{size}.tif", model=bundle, vectors=False)
         with rasterio.open(tmp_path / f"map{size}.tif") as src:
             maps.append(src.read(1))
@@ -107,19 +107,18 @@ def test_map_does_not_depend_on_the_block_size(bundle, pair, tmp_path: Path, mon
 
 def test_interrupt_while_the_blocks_are_left_is_raised(bundle, pair, tmp_path: Path, monkeypatch) -> None:
     """It is what ends a run that is stopped twice; from a generator that is dropped it would be lost."""
-    module = importlib.import_module("das2f_map.workflows.classify")
-    original = module.classify_blocks
+    original = BlockClassifier.classify_all
 
-    def interrupted(*args, **options):
+    def interrupted(*args):
         try:
-            yield from original(*args, **options)
+            yield from original(*args)
         finally:
             raise KeyboardInterrupt
 
     def failing(pixels: int) -> None:
         raise ValueError("the caller's")
 
-    monkeypatch.setattr(module, "classify_blocks", interrupted)
+    monkeypatch.setattr(BlockClassifier, "classify_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
         das2f_map.classify(
             *pair,
@@ -146,7 +145,7 @@ def test_nodata_around_and_inside(bundle, tmp_path: Path, monkeypatch) -> None:
             folder, ms_shape=(28, 40), nodata=value, ms_invalid=ms_invalid, pan_invalid=pan_invalid
         )
         for size in (64, 7) if value == 0 else (64,):
-            monkeypatch.setitem(blocks.classify_blocks.__kwdefaults__, "block_size", size)
+            monkeypatch.setattr(ClassifyPlan, "blocks", lambda plan, size=size: blocks_of(plan.window, size))
             das2f_map.classify(
                 *files,
                 folder / f"{size}.tif",
@@ -185,7 +184,7 @@ def test_undeclared_nodata(bundle, tmp_path: Path) -> None:
         declared / "ms.tif", declared / "pan.tif", tmp_path / "a.tif", model=bundle, vectors=False
     )
     report = das2f_map.classify(*files, tmp_path / "b.tif", model=bundle, vectors=False, nodata=0)
-    assert report.scene["nodata"] == 0
+    assert report.scene.nodata == 0
     with rasterio.open(tmp_path / "a.tif") as one, rasterio.open(tmp_path / "b.tif") as two:
         np.testing.assert_array_equal(one.read(1), two.read(1))
         assert (one.read(1)[:4] == 0).all()
@@ -221,7 +220,7 @@ def test_masked_pixels_are_nodata_and_change_nothing_else(bundle, pair, tmp_path
     )
     with rasterio.open(tmp_path / "map.tif") as src:
         np.testing.assert_array_equal(src.read(1), np.where(clouds, 0, everything))
-    assert report.scene["mask"]["path"] == str(tmp_path / "clouds.tif")
+    assert report.scene.mask.path == str(tmp_path / "clouds.tif")
 
 
 def test_outputs_and_report(bundle, pair, tmp_path: Path) -> None:

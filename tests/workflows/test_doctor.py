@@ -14,7 +14,7 @@ import torch
 from das2f_map.engines.choose import ENGINES, PRECISIONS
 from das2f_map.workflows import doctor
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _extras() -> dict[str, set[str]]:

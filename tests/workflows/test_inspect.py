@@ -21,7 +21,7 @@ from tiny import tiny_bundle
 
 import das2f_map
 from das2f_map.bundle import fit as models
-from das2f_map.cli.inspect import _print as show
+from das2f_map.cli.inspect import print_inspection
 from das2f_map.errors import InputError, ModelError, OutputError
 from das2f_map.products.report import RunReport
 from das2f_map.scene.block import SceneBlock
@@ -29,7 +29,6 @@ from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.survey import survey_scene, thumbnail
-from das2f_map.workflows import inspect as module
 from das2f_map.workflows.inspect import inspect_pair
 
 
@@ -43,8 +42,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     card["domain"]["ms_gsd_m"] = [20.0, 40.0]
     (folder / "coarse" / "model.json").write_text(json.dumps(card))
     paths = {n: folder / n for n in ("coarse", "five", "tiny")}
-    for place in (models, module):
-        monkeypatch.setattr(place, "bundled_models", lambda: paths)
+    monkeypatch.setattr(models, "bundled_models", lambda: paths)
     return paths
 
 
@@ -52,9 +50,11 @@ def test_a_single_pixel_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[
     """One of 200 × 200 MS pixels, by PAN's outer 4 × 4."""
     ms, pan = make_pair(tmp_path, ms_shape=(200, 200), offset=(796, 796))
     found = inspect_pair(ms, pan)
-    assert found.scene["common_grid"]["height"] == found.scene["common_grid"]["width"] == 1
-    assert found.overlap == pytest.approx({"ms_share": 1 / 40_000, "pan_share": 1 / 40_000, "km2": 64e-6})
-    show(found)
+    assert found.scene.common_grid.height == found.scene.common_grid.width == 1
+    assert found.overlap.model_dump() == pytest.approx(
+        {"ms_share": 1 / 40_000, "pan_share": 1 / 40_000, "km2": 64e-6}
+    )
+    print_inspection(found)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "In the common part" in line]
     assert line.count("< 0.1 %") == 2
 
@@ -69,9 +69,11 @@ def test_a_scene_that_is_known(bundled: dict[str, Path], tmp_path: Path) -> None
     clouds[0, 30:45, 40:60] = 1
     mask = write_raster(tmp_path / "my clouds.tif", clouds, pair_grids(ms_shape=(60, 80))[0], dtype="uint8")
     found = inspect_pair(ms, pan, mask=MaskFile(mask, values=(1,)))
-    assert found.scene["ratio"] == pytest.approx(2)
+    assert found.scene.ratio == pytest.approx(2)
     # PAN starts 40 of its pixels to the right: 60 of 80 columns are common.
-    assert found.overlap == pytest.approx({"ms_share": 0.75, "pan_share": 0.75, "km2": 60 * 60 * 64 / 1e6})
+    assert found.overlap.model_dump() == pytest.approx(
+        {"ms_share": 0.75, "pan_share": 0.75, "km2": 60 * 60 * 64 / 1e6}
+    )
     assert found.sampled_pixels == 3600
     assert found.invalid_share == pytest.approx(0.1)
     assert found.masked_share == pytest.approx(15 * 20 / 3600)
@@ -90,7 +92,8 @@ def test_a_scene_that_is_known(bundled: dict[str, Path], tmp_path: Path) -> None
     seen = (values[0] != 0) & (clouds[0, :, 20:] == 0)
     for band, truth in zip(found.bands, values, strict=False):
         v = truth[seen].astype(float)
-        told = [band.values[k] for k in ("min", "p01", "mean", "p99", "max", "std")]
+        assert band.values is not None
+        told = [getattr(band.values, k) for k in ("min", "p01", "mean", "p99", "max", "std")]
         p01, p99 = np.percentile(v, (1, 99))
         assert told == pytest.approx([v.min(), p01, v.mean(), p99, v.max(), v.std()], rel=1e-5)
     estimate = found.estimate
@@ -156,8 +159,11 @@ def test_a_shift_is_told_and_what_classify_does_about_it(
     )
     found = inspect_pair(*paths, bands={"blue": 1, "green": 2, "red": 3, "nir": 4})
     assert found.shift is not None
-    assert found.shift["action"] == action
-    assert says in found.shift["because"]
+    assert found.shift.action == action
+    assert says in found.shift.because
+    told = json.loads(found.model_dump_json())["shift"]
+    assert list(told)[:5] == ["sentence", "action", "because", "verdict", "reason"]
+    assert "windows" not in told
     area = geopandas.GeoSeries([shapely.box(*ms_grid.pixel_to_map(50, 40), *ms_grid.pixel_to_map(44, 46))])
     area.set_crs(ms_grid.crs.to_wkt()).to_file(tmp_path / "aoi.gpkg")
 
@@ -174,14 +180,13 @@ def test_a_shift_is_told_and_what_classify_does_about_it(
         assert found.next_command.startswith(f"das2f-map align {paths[0]} {paths[1]} --max-shift 2")
         return
     report = classified()
-    assert report.coregistration is not None
-    assert report.coregistration["corrected"] is (action == "correct")
-    assert report.scene["strategy"] == found.scene["strategy"]
-    assert report.scene["shift_corrected"] == found.scene["shift_corrected"]
+    assert report.coregistration.corrected is (action == "correct")
+    assert report.scene.strategy == found.scene.strategy
+    assert report.scene.shift_corrected == found.scene.shift_corrected
     assert found.verdict.startswith("model tiny fits")
     assert ("is not known" in found.verdict) is (rows is None)
-    assert (report.scene["strategy"] == "native") is (action == "leave")
-    assert ("both are read as they are" in found.alignment) is (report.scene["strategy"] == "native")
+    assert (report.scene.strategy == "native") is (action == "leave")
+    assert ("both are read as they are" in found.alignment) is (report.scene.strategy == "native")
 
 
 def test_nothing_valid_is_told_not_raised(bundled: dict[str, Path], tmp_path: Path) -> None:
@@ -316,7 +321,7 @@ def test_a_constant_band(file: str, bundled: dict[str, Path], tmp_path: Path) ->
     assert "--radiometry scene" not in found.next_command
     constant = next(b for b in found.bands if (b.used_as or b.role) == name)
     assert constant.values is not None
-    assert constant.values["std"] == 0
+    assert constant.values.std == 0
     with pytest.raises(ModelError, match=f"band {name} has the same value 1234 everywhere"):
         das2f_map.classify(ms, pan, tmp_path / "map.tif", radiometry="scene")
 

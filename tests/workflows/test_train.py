@@ -19,7 +19,7 @@ import rasterio
 import torch
 from small_scene import NAMES, TINY, Scene
 
-from das2f_map.bundle.files import load_bundle
+from das2f_map.bundle.files import BundleOutput, load_bundle
 from das2f_map.errors import (
     DeviceError,
     InputError,
@@ -198,6 +198,19 @@ def test_existing_bundles_and_foreign_folders_are_safe(
     with pytest.raises(OutputError, match="no interrupted training"):
         run(small_scene, tmp_path / "fresh", resume=True)
     assert not (tmp_path / "fresh").exists()
+
+
+def test_a_second_training_of_a_bundle_is_refused(small_scene: Scene, tmp_path: Path) -> None:
+    def second(**options: bool) -> None:
+        with pytest.raises(OutputError, match="model is being written by another run"):
+            run(small_scene, tmp_path / "model", **options)
+
+    with pytest.raises(KeyboardInterrupt), BundleOutput(tmp_path / "model", overwrite=False):  # noqa: PT012
+        second()
+        second(overwrite=True)
+        second(resume=True)
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_the_way_of_the_state_is_left_alone(small_scene: Scene, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Full-scene inference that shares between neighbouring patches whatever they have in common."""
+"""Full-scene inference that computes once all that neighbouring patches have in common."""
 
 from das2f_map.engines.shared_scan.engine import SharedScanEngine, unavailable
 

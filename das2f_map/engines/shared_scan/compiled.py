@@ -1,7 +1,7 @@
 """The compiled kernels of the shared scan (``kernels/``): loading, packing weights, calling.
 
-The library is built with the package; where no compiler was found it is absent and torch operations serve
-(:mod:`.torch_path`), which are also its plain twin.
+The library is built with the package. Where the build found no compiler there is none, and :mod:`.torch_path`
+does the same in torch operations.
 """
 
 from __future__ import annotations
@@ -128,12 +128,12 @@ def unavailable(config: NetworkConfig, dtype: torch.dtype, precision: str = "fp3
 
 
 class CompiledFirstStage:
-    """The kernels with a network's weights.
+    """The first stage of a network in compiled kernels.
 
     Parameters
     ----------
     first:
-        The network's first stage; makes the maps.
+        The same in torch operations; it makes the maps that the kernels read.
     precision:
         ``fp32``, or ``bf16`` for the products of projection and MLP.
     """
@@ -180,7 +180,7 @@ class CompiledFirstStage:
             w.fusion_bias[i] = self._keep(gated.gate.bias)
         config, classifier = network.config, network.classifier
         assert isinstance(classifier, nn.Linear)
-        # Features in the order in which the kernel has them: tiles of tokens, channels, tokens.
+        # The kernel's order of features: tiles of tokens, channels, tokens of a tile.
         order = torch.arange(config.flat_features).view(1, config.patch_size, config.patch_size, config.width)
         place = tokens_to_subtokens(order).flatten()
         by_token = torch.empty_like(classifier.weight)
@@ -194,9 +194,10 @@ class CompiledFirstStage:
         return self._kept[-1].data_ptr()
 
     def _packed(self, weight: Tensor, bf16: int | bool) -> int:
-        """(outputs, inputs) → for every n outputs (inputs, n), in bfloat16 (inputs / 2, n, 2).
+        """Address of weights (outputs, inputs), packed in groups of n outputs.
 
-        Of every 64 outputs the last ones are fewer where n does not divide 64.
+        A group is (inputs, n), or (inputs / 2, n, 2) in bfloat16. Where n does not divide 64, the last group
+        of every 64 outputs is smaller.
         """
         packed = []
         for some in torch.split(weight, _HIDDEN_STEP):
@@ -209,12 +210,14 @@ class CompiledFirstStage:
         return self._keep(torch.cat(packed))
 
     def _packed_for_amx(self, weight: Tensor, bf16: int | bool) -> int:
-        """(outputs, inputs) → (inputs / 64, outputs / 32, 2, parts, 2, 16, 16, 2) in bfloat16.
+        """Address of weights (outputs, inputs), packed for the matrix unit in bfloat16.
 
-        In the order in which the kernel reads them: steps of 64 inputs, bands of 32 outputs, and of each the
-        tile registers of 32 inputs and 16 outputs, pairs of inputs side by side. Three parts add up to the
-        float32 number; one is the number rounded. A pair is of neighbours where there is one part, else of
-        one of the first 16 inputs and one of the second 16, as the kernel cuts its tokens.
+        The axes follow the order in which the kernel reads: steps of 64 inputs, bands of 32 outputs, two
+        halves of a step (32 inputs), parts, two halves of a band (16 outputs), and a tile register of 16
+        pairs of inputs, 16 outputs, 2 inputs of a pair: (inputs / 64, outputs / 32, 2, parts, 2, 16, 16, 2).
+
+        One part is the rounded number; three parts add up to the float32 number. With one part a pair is two
+        neighbouring inputs; with three it is inputs i and i + 16, since the kernel packs its tokens so.
         """
         parts, rest = [], weight
         for _ in range(1 if bf16 else 3):
@@ -229,7 +232,7 @@ class CompiledFirstStage:
         return self._keep(tiles.permute(4, 1, 5, 0, 2, 6, 3, 7))
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
-        """Scan every patch of a block. What it returns is good until the next call."""
+        """Scan every patch of a block. The result is valid until the next call."""
         height, width = (axis.outputs for axis in maps[0].runs)
         need = int(self._library.das2f_shared_scratch(height, width, self._level))
         y = self._workspace.take("y", (need,), maps[0].scan)
@@ -247,7 +250,7 @@ class CompiledFirstStage:
     def finish(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor:
         """Logits ``(n, C)`` of a one-stage network, else the first stage's tokens ``(n, 4, P, P, D)``.
 
-        ``rows``, ``cols``: the wanted outputs of the block, (n,) each.
+        ``rows``, ``cols``: the wanted patches of the block, (n,) each.
         """
         block = scanned.block
         wanted = torch.from_numpy(rows * block.cols + cols).to(torch.int32)
@@ -267,7 +270,7 @@ class CompiledFirstStage:
 
 @dataclass(frozen=True)
 class ScannedBlock:
-    """A scanned block; keeps alive what the kernels point to."""
+    """A scanned block; it keeps the tensors alive that its pointers lead to."""
 
     block: _Block
     tensors: list[Tensor]

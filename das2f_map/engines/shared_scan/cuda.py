@@ -33,7 +33,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_CLASSES = 64
 _LEAST_BLOCK, _LARGEST_BLOCK = 16, 128
 _FREE_SHARE = 0.7
-# Fewer patches at a time save little beside what a block takes.
+# A block takes so much memory that still fewer patches would save little.
 _LEAST_PATCHES = 32
 
 
@@ -57,41 +57,42 @@ def unavailable(config: NetworkConfig, device: torch.device, precision: str = "f
 
 
 def block_size(config: NetworkConfig, device: torch.device, precision: str) -> int:
-    """MS pixels a side of the blocks whose tensors fit into a device's free memory."""
-    free = torch.cuda.mem_get_info(device)[0]
-    # What torch holds without using it is free as well.
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    """Side, in MS pixels, of the largest blocks whose tensors fit into a device's free memory."""
+    available = torch.cuda.mem_get_info(device)[0]
+    # Memory that torch has reserved but does not use is free as well.
+    available += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     scanned = 4 * 4 * config.tokens * config.width * DTYPES[precision].itemsize
-    # Maps in float32: 25 classes of MS tokens, 9 of PAN's, for two branches each, more where a block is
-    # small; and as much again for what stands beside them while they are made and scanned.
+    # Maps in float32: 25 position classes of MS tokens and 9 of PAN tokens, for two branches each (more in a
+    # small block). Twice, for the temporary tensors while the maps are made and scanned.
     features = config.width + 4 * (config.width + 2 * config.state_size)
     maps = 2 * 2 * (25 + 9) * features * 4 * 2
-    side = int((_FREE_SHARE * free / (scanned + maps)) ** 0.5)
+    side = int((_FREE_SHARE * available / (scanned + maps)) ** 0.5)
     return max(_LEAST_BLOCK, min(_LARGEST_BLOCK, side // 16 * 16))
 
 
 class ScannedBlock(NamedTuple):
-    """What the tails need of a block."""
+    """A scanned block: the inputs of the tails. Lists have one entry for each branch, unless said."""
 
-    y: list[Tensor]  # by scan_branch, a branch each
-    scan: list[Tensor]  # maps that x comes from
+    y: list[Tensor]  # from scan_branch
+    scan: list[Tensor]  # the maps that hold x
     gate: list[Tensor]
-    tokens: list[Tensor]  # of MS and PAN, in the wanted order of channels
+    tokens: list[Tensor]  # of MS and PAN, channels in the order of the outputs
     token_runs: list[BlockRuns]
     scan_runs: list[BlockRuns]
 
 
 class TritonFirstStage:
-    """The kernels with a network's weights.
+    """The first stage of a network in Triton kernels.
 
     Parameters
     ----------
     first:
-        The network's first stage, float32, on the device; makes the maps.
+        The same in torch operations, float32, on the device; it makes the maps that the kernels read.
     precision:
-        Of the products; scanned tokens and specifics are kept in it too.
+        Type of the products, and of the scanned tokens and specific parts in memory.
     patches:
-        Patches whose tails are computed together. Halved, for good and down to 32, when memory runs out.
+        Patches whose tails are computed together. When memory runs out the number is halved for good, but not
+        below 32.
     """
 
     def __init__(self, first: FirstStage, precision: str, patches: int = 1024) -> None:
@@ -101,7 +102,7 @@ class TritonFirstStage:
         self._parameters_of = first.parameters_of
         device = first.decays[0].device
         width = network.config.width
-        # A one-stage network's branches emit sub-tokens: the four of a token one after the other.
+        # The branches of a one-stage network give sub-tokens: the four of a token one after the other.
         channels = torch.arange(width, device=device)
         self._order = channels.view(-1, 4).t().flatten() if self.whole else channels
         self._decays = [kernel_decay(decay) for decay in first.decays]
@@ -112,7 +113,7 @@ class TritonFirstStage:
         self._fusion = FusionWeights(network, self._order) if self.whole else None
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
-        """Scan every patch of a block. The maps are used up: dt gets its softplus in its place."""
+        """Scan every patch of a block. Overwrites the maps: dt becomes its softplus."""
         with torch.cuda.device_of(maps[0].scan):  # type: ignore[no-untyped-call]  # torch has no types there
             return self._scan(tokens, maps)
 
@@ -134,17 +135,17 @@ class TritonFirstStage:
     def finish(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor:
         """Logits ``(n, C)`` of a one-stage network, else the first stage's tokens ``(n, 4, P, P, D)``.
 
-        ``rows``, ``cols``: the wanted outputs of the block, (n,) each.
+        ``rows``, ``cols``: the wanted patches of the block, (n,) each.
         """
         parts: list[Tensor] = []
         done = 0
         device = scanned.y[0].device
-        # All at once: every copy to the card waits for what it has been given to do.
+        # One copy for all patches: each copy to the card waits until the card has done its work so far.
         patches = torch.from_numpy(np.stack([rows, cols])).to(device, torch.int32)
         with torch.cuda.device_of(scanned.y[0]):  # type: ignore[no-untyped-call]  # torch has no types there
             while done < len(rows):
                 some = patches[:, done : done + self.patches]
-                result = self._some_that_fit(scanned, some)
+                result = self._try_finish(scanned, some)
                 if result is None:
                     self.patches = some.shape[1] // 2
                     free(device)
@@ -154,17 +155,17 @@ class TritonFirstStage:
                 done += len(result)
         return torch.cat(parts)
 
-    def _some_that_fit(self, scanned: ScannedBlock, patches: Tensor) -> Tensor | None:
-        """As :meth:`_finish`, or ``None`` if memory is too small and fewer patches might do."""
+    def _try_finish(self, scanned: ScannedBlock, patches: Tensor) -> Tensor | None:
+        """As :meth:`_finish`, or ``None`` if memory ran out and fewer patches may fit."""
         try:
             return self._finish(scanned, patches)
-        except Exception as error:  # PyTorch and the libraries below it have several kinds for it
+        except Exception as error:  # PyTorch and its libraries raise several kinds when memory runs out
             if patches.shape[1] < 2 * _LEAST_PATCHES or not out_of_memory(error):
                 raise
             return None
 
     def _finish(self, scanned: ScannedBlock, patches: Tensor) -> Tensor:
-        # Common parts stay float32: of the small difference to them, their rounding would be a large part.
+        # Common parts stay float32: rounding them would spoil the small differences to them, the specifics.
         specific = self._dtype if self.whole else torch.float32
 
         def branch(i: int, minus: Tensor | None = None) -> Tensor:

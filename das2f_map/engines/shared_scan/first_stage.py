@@ -32,10 +32,10 @@ _threads = threading.Lock()
 
 
 @contextmanager
-def _one_thread_each(items: int) -> Iterator[int]:
-    """PyTorch's threads dealt out to so many items; gives the number of threads to start.
+def _threads_shared_by(items: int) -> Iterator[int]:
+    """A context in which so many work items share PyTorch's threads; gives how many threads to start.
 
-    The number of PyTorch's threads belongs to the whole process: who changes it must be alone.
+    PyTorch has one number of threads for the whole process, so only one caller at a time may change it.
     """
     with _threads:
         threads = torch.get_num_threads()
@@ -47,14 +47,14 @@ def _one_thread_each(items: int) -> Iterator[int]:
 
 
 class Tail(nn.Module):
-    """What follows the scan of one branch: norm, gate, projection, residual, norm, MLP, residual."""
+    """The layers of one branch after its scan: norm, gate, projection, residual, norm, MLP, residual."""
 
     def __init__(self, norm: nn.LayerNorm, out_norm: nn.LayerNorm, out_proj: nn.Linear, mlp: Mlp) -> None:
         super().__init__()
         self.norm, self.out_norm, self.out_proj, self.mlp = norm, out_norm, out_proj, mlp
 
     def forward(self, y: Tensor, gate: Tensor, tokens: Tensor) -> Tensor:
-        """All ``(…, D)``."""
+        """Output of the branch for scanned tokens ``y``, gates and input tokens; all ``(…, D)``."""
         residual: Tensor = tokens + self.out_proj(self.out_norm(y) * gate)
         out: Tensor = residual + self.mlp(self.norm(residual))
         return out
@@ -63,7 +63,7 @@ class Tail(nn.Module):
 class FirstStage:
     """The first stage of a network over blocks, in torch operations.
 
-    Branches in the order SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN.
+    The branches come in the order SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN.
     """
 
     def __init__(self, network: Das2fNet) -> None:
@@ -105,7 +105,7 @@ class FirstStage:
         )
 
     def scans(self, maps: tuple[MixerMaps, ...]) -> list[Tensor]:
-        """Scanned tokens of every patch, ``(h, w, P, P, D)`` a branch; good until the next call."""
+        """Scanned tokens of every patch, ``(h, w, P, P, D)`` for each branch; valid until the next call."""
 
         def scan(item: int) -> Tensor:
             i = item // 2
@@ -121,7 +121,7 @@ class FirstStage:
         caller = threading.get_ident()
 
         def scan_in_thread(item: int) -> Tensor:
-            # States decay through denormal numbers, which processors are slow with. Dies with the thread.
+            # States decay through denormal numbers, which are slow. The setting ends with the thread.
             if threading.get_ident() != caller:
                 torch.set_flush_denormal(True)
             with torch.inference_mode():
@@ -132,7 +132,7 @@ class FirstStage:
             parts = [scan(item) for item in items]
         else:
             # The operations are many and small: a thread for each item, not all threads for each operation.
-            with _one_thread_each(len(items)) as workers:
+            with _threads_shared_by(len(items)) as workers:
                 parts = in_threads(scan_in_thread, items, workers)
         out = []
         for forwards, backwards in zip(parts[::2], parts[1::2], strict=True):
@@ -142,7 +142,7 @@ class FirstStage:
         return out
 
     def free(self) -> None:
-        """Give the memory of blocks back."""
+        """Free the memory that is kept from block to block."""
         for workspace in (self.workspace, *self._scan_workspaces):
             workspace.clear()
 

@@ -1,8 +1,8 @@
-"""What all patches of a block share before the scan: tokens, gates, scan inputs and scan parameters.
+"""Maps that all patches of a block share before the scan: tokens, gates, scan inputs and scan parameters.
 
 Every quantity is computed once for each token and position class (see :mod:`.runs`), with the network's
-own operations. Linear maps without anything between are folded (in float64): the scan input's convolution
-with its batch normalisation, the projection to the parameters with the step-size projection.
+own operations. Linear operations with nothing between them are folded (in float64): the scan input's
+convolution with its batch normalisation, the projection to the parameters with the step-size projection.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ from das2f_map.network.stem import PIXELS_PER_TOKEN, MsStem, PanStem
 from das2f_map.types import Bool
 
 MS_EDGE, PAN_EDGE = 1, 0
-"""Positions at each end of an axis whose stem token is a class of its own."""
-_ONES = 4
-"""Columns that take a bias along. One would do; with four, rows begin where vector loads want them to."""
+"""Positions at each end of an axis whose stem tokens are classes of their own."""
+_BIAS_COLUMNS = 4
+"""Columns of ones that the bias is multiplied with. One is enough; four keep the rows aligned."""
 
 
 class BlockRuns(NamedTuple):
-    """Both axes of one modality's maps."""
+    """Layout of one modality's maps along both axes."""
 
     rows: AxisRuns
     cols: AxisRuns
 
     @classmethod
     def of(cls, height: int, width: int, patch: int, edge: int) -> BlockRuns:
-        """For a block of ``height`` x ``width`` outputs."""
+        """The layout for a block of ``height`` x ``width`` outputs."""
         return cls(AxisRuns(height, patch, edge), AxisRuns(width, patch, edge))
 
     @property
     def wider(self) -> BlockRuns:
-        """The same outputs with one more class at each end: what a 3x3 neighbourhood sees."""
+        """The layout with one more class at each end, for values that depend on a 3x3 neighbourhood."""
         return BlockRuns(*(AxisRuns(a.outputs, a.patch, a.edge + 1) for a in self))
 
 
 class TokenMap(NamedTuple):
-    """Stem tokens of a block, ``(row entries, column entries, D)``, and how they are laid out."""
+    """Stem tokens of a block, ``(row entries, column entries, D)``, and their layout."""
 
     tokens: Tensor
     runs: BlockRuns
 
 
 class MixerMaps(NamedTuple):
-    """What a mixer has before its scan.
+    """The maps of one mixer before its scan.
 
-    ``gate`` is laid out as the tokens are; ``scan``, one class wider,
-    ``(row entries, column entries, D + 4 (D + 2 N))``: x, then for each direction dt before its softplus,
-    B and C.
+    ``gate`` has the layout of the tokens. ``scan`` has one class more at each end, which is the layout
+    ``runs``: ``(row entries, column entries, D + 4 (D + 2 N))``, x, then for each direction dt before its
+    softplus, B and C.
     """
 
     gate: Tensor
@@ -70,11 +70,11 @@ class MixerMaps(NamedTuple):
 
 @dataclass(frozen=True)
 class MixerWeights:
-    """A mixer's weights as the maps need them."""
+    """A mixer's weights, folded for the maps."""
 
     norm: nn.LayerNorm
     gate: Tensor  # (D, D)
-    neighbours: Tensor  # (9 D, D): the depthwise convolution as what each of 9 tokens adds to the middle one
+    neighbours: Tensor  # (9 D, D): the depthwise convolution; each of 9 tokens adds a share to the middle one
     neighbours_bias: Tensor  # (D,)
     project: Tensor  # (D + 4 (D + 2 N), D + 4), the bias and zeros last
 
@@ -90,7 +90,7 @@ class MixerWeights:
         assert space.embed.bias is not None
         assert space.depthwise.bias is not None
         scale = bn.weight.double() * (bn.running_var.double() + bn.eps).rsqrt()
-        # embed's (channel, row, column) of a token's pixels is the order of its channels.
+        # embed has a token's pixels as (channel, row, column), which is the order of the token's channels.
         embed = space.embed.weight.double().reshape(width, width) * scale[:, None]
         embed_bias = (space.embed.bias.double() - bn.running_mean.double()) * scale + bn.bias.double()
         parts, biases = [embed], [embed_bias]
@@ -107,28 +107,29 @@ class MixerWeights:
             like,
             _by_neighbour(space.depthwise.weight[:, 0]),
             space.depthwise.bias.repeat_interleave(PIXELS_PER_TOKEN**2),
-            F.pad(project, (0, _ONES - 1)).to(like),
+            F.pad(project, (0, _BIAS_COLUMNS - 1)).to(like),
         )
 
 
 def ms_tokens(stem: MsStem, ms: Tensor, runs: BlockRuns, workspace: Workspace) -> TokenMap:
-    """Stem tokens of an MS block ``(bands, h + P - 1, w + P - 1)``, every class of them."""
+    """Stem tokens of an MS block ``(bands, h + P - 1, w + P - 1)``, for every position class."""
     fine = _enlarged(_enlarged(ms, runs.rows, 1, workspace), runs.cols, 2, workspace)
     return TokenMap(stem.embedding(fine[None])[0], runs)
 
 
 def pan_tokens(stem: PanStem, pan: Tensor, runs: BlockRuns) -> TokenMap:
-    """Stem tokens of a PAN block ``(1, 4 (h + P - 1), 4 (w + P - 1))``; they have one class."""
+    """Stem tokens of a PAN block ``(1, 4 (h + P - 1), 4 (w + P - 1))``; all are of one position class."""
     return TokenMap(stem(pan[None])[0], runs)
 
 
 def mixer_maps(weights: MixerWeights, tokens: TokenMap, workspace: Workspace, name: str) -> MixerMaps:
-    """Gates, scan inputs and parameters of every token class; the latter in ``workspace`` under ``name``."""
+    """The maps of one mixer, for every position class; ``workspace`` keeps the scan map under ``name``."""
     runs = tokens.runs.wider
     width = tokens.tokens.shape[-1]
     u = weights.norm(tokens.tokens).view(-1, width)
     gate = F.silu(F.linear(u, weights.gate)).view(tokens.tokens.shape)
-    # What each token adds to its neighbours (and itself), then the sums; the last row is the zero outside.
+    # First the share that each token adds to its neighbours and itself, then the sums. The last row is zero,
+    # for neighbours outside the patch.
     parts = workspace.take("parts", (9 * len(u) + 1, width), u)
     parts[-1] = 0
     torch.mm(u, weights.neighbours.t(), out=parts[:-1].view(len(u), 9 * width))
@@ -137,8 +138,8 @@ def mixer_maps(weights: MixerWeights, tokens: TokenMap, workspace: Workspace, na
         lambda: (torch.from_numpy(_neighbours(tokens.runs, runs)).to(u.device, torch.int32),),
     )
     image = F.embedding_bag(sources, parts, mode="sum").add_(weights.neighbours_bias)
-    # A column of ones takes the bias along.
-    pixels = workspace.take("pixels", (len(image), width + _ONES), u)
+    # Columns of ones, so that the product adds the bias.
+    pixels = workspace.take("pixels", (len(image), width + _BIAS_COLUMNS), u)
     torch.mul(image, torch.sigmoid(image), out=pixels[:, :width])
     pixels[:, width:] = 1
     scan = workspace.take(f"scan {name}", (len(image), len(weights.project)), u)
@@ -149,7 +150,8 @@ def mixer_maps(weights: MixerWeights, tokens: TokenMap, workspace: Workspace, na
 def _by_neighbour(kernel: Tensor) -> Tensor:
     """A depthwise 3x3 convolution of pixels ``(channels, 3, 3)`` as linear maps between tokens.
 
-    Returns ``(9 D, D)``: what a token gives to the one whose neighbour it is, above left to below right.
+    Returns ``(9 D, D)``: nine maps from a neighbour to the token in the middle; the neighbour above left is
+    the first, the one below right the last.
     """
     s = PIXELS_PER_TOKEN
     channels = kernel.shape[0]
@@ -165,11 +167,11 @@ def _by_neighbour(kernel: Tensor) -> Tensor:
 
 
 def _neighbours(source: BlockRuns, target: BlockRuns) -> Indices:
-    """Rows of ``parts`` that make up each entry: int64 (entries, 9). The row after the last is zero."""
+    """Rows of ``parts`` that add up to each entry, int64 (entries, 9); the zero row for those outside."""
     nowhere = 9 * source.rows.entries * source.cols.entries
 
     def along(tokens: AxisRuns, runs: AxisRuns) -> tuple[Indices, Bool]:
-        """Entry of the token before, at and after each entry, and whether the patch has it; (3, entries)."""
+        """Entries of the tokens before, at and after each entry, and if the patch has them; (3, entries)."""
         start, position = runs.representatives()
         near = position + np.array([-1, 0, 1])[:, None]
         inside = (near >= 0) & (near < runs.patch)

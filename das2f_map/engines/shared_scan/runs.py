@@ -1,12 +1,11 @@
-"""Position classes: which tokens of which patches are the same.
+"""Position classes: positions in a patch that give a token the same values before the scan.
 
-What a token becomes before the scan depends on the token and on how near it is to the border of the patch
-it is seen in, not on the patch. Along one axis the positions 0..e-1 and P-e..P-1 are classes of their own
-and those between are one class, where ``e`` is how far the border reaches: 0 for a PAN token, 1 for an MS
-token (its bilinear enlargement clamps at the border) and for what PAN's 3x3 convolution makes of its
-neighbourhood, 2 for the same of MS.
+Before the scan, a token's values depend on the token and on its distance from the border of the patch, not on
+the patch. Along one axis each of the positions 0..e-1 and P-e..P-1 is a class of its own, and all positions
+between are one class. ``e`` says how far the border reaches into the patch: 0 for a PAN token, 1 for an MS
+token (its bilinear enlargement clamps at the border), and one more after the 3x3 convolution.
 
-For T neighbouring outputs an axis is laid out as one *run* of tokens a class, so that everything after is a
+For T neighbouring outputs an axis is laid out as one *run* of tokens for each class. Everything after is a
 look-up in a table:
 
     class 0: tokens 0..T-1 | … | the middle class: tokens e..T+P-2-e | … | the last class: P-1..T+P-2
@@ -56,7 +55,7 @@ class AxisRuns:
         return 2 * self.edge * self.outputs + self.middle
 
     def entry(self, start: int | Indices, position: int | Indices) -> Indices:
-        """Where the token at ``position`` of the patch at ``start`` stands in the runs."""
+        """Entry of the token at ``position`` of the patch that starts at ``start``."""
         start, position = np.broadcast_arrays(np.asarray(start), np.asarray(position))
         t, e, p = self.outputs, self.edge, self.patch
         first = position * t + start
@@ -69,7 +68,7 @@ class AxisRuns:
         return self.entry(np.arange(self.outputs)[:, None], np.arange(self.patch)[None, :])
 
     def representatives(self) -> tuple[Indices, Indices]:
-        """For every entry the start and the position of one patch that sees it, int64 (entries,) each."""
+        """For every entry, the start of a patch that has it and its position there, int64 (entries,) each."""
         table = self.table().ravel()
         _, where = np.unique(table, return_index=True)
         return where // self.patch, where % self.patch

@@ -1,17 +1,17 @@
-"""The shared scan and the patch's tail in torch operations: any device, any floating-point type.
+"""The shared scan in torch operations: any device, any floating-point type.
 
 The algorithm, for one direction (the others are the same on a transposed or reversed block):
 
-A patch is scanned row by row. What a row does to the state ``H`` that enters it is affine,
+A patch is scanned row by row. Affine maps lead from the state ``H`` that enters a row to the state that
+leaves it and to the row's outputs:
 
     H_out = P_end * H + L_end        y_t = ylocal_t + sum_n W_t[n] H[n]
 
-and for the rows in the middle of a patch it is the same for every patch that has this row in its middle
-and starts at the same column: ``P_end, L_end, W = C P, ylocal`` are computed once. The rows
-near the patch's border belong to one patch each and are scanned directly. Rows are met from top to bottom by
-all patches at once, each carrying its state.
+All patches that start at the same column and have the row in their middle share these maps: ``P_end, L_end,
+W = C P, ylocal`` are computed once. A row near a patch's border is different for each patch, so it is scanned
+directly. The block's rows are taken from top to bottom, for all patches at once; each patch has its state.
 
-This is the plain twin of the compiled kernels, and what runs where they cannot.
+This is the plain reference of the compiled kernels, and it runs where they cannot.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CACHE_LINE = 16  # float32 values
 
 
 class _Steps(NamedTuple):
-    """Scan inputs of a direction in the order it meets them, look-ups by run entry."""
+    """Scan inputs of one direction, in the order in which it meets them, by run entry."""
 
     x: Tensor  # (row entries, column entries, D)
     dt: Tensor  # (row entries, column entries, D), after softplus
@@ -42,14 +42,14 @@ class _Steps(NamedTuple):
 
     @property
     def transposed(self) -> _Steps:
-        """Of the transposed block, whose row-major scan is the column-major one of this."""
+        """The inputs of the transposed block: its row-major scan is the column-major scan of this block."""
         x, dt, b, c = (t.transpose(0, 1) for t in (self.x, self.dt, self.b, self.c))
         x_runs, runs = (BlockRuns(r.cols, r.rows) for r in (self.x_runs, self.runs))
         return _Steps(x, dt, b, c, x_runs, runs)
 
     @property
     def reversed(self) -> _Steps:
-        """Of the block turned by half: runs read backwards are the runs of the turned block."""
+        """The inputs of the block turned by 180 degrees: its runs are those of this block, read backwards."""
         x, dt, b, c = (t.flip(0, 1) for t in (self.x, self.dt, self.b, self.c))
         return _Steps(x, dt, b, c, self.x_runs, self.runs)
 
@@ -68,16 +68,17 @@ def scan_block(
     Parameters
     ----------
     x_maps, maps:
-        Whose x is scanned, and whose parameters are used (CMDA: the other modality's).
+        Maps of the branch whose x is scanned, and of the branch whose parameters are used (CMDA: the other
+        modality's).
     decay:
         A, negative, ``(4, D, N)``.
     skip:
         D, ``(4, D)``.
     workspace:
-        Of nobody else meanwhile.
+        No other call may use it at the same time.
     backwards:
-        The other two directions, and the result for the block turned by half: flipped in its first four axes
-        it is to be added to the one of the first two.
+        Scan the other two directions. The result is for the block turned by 180 degrees: flip its first four
+        axes before adding it to the result of the first two directions.
 
     Returns
     -------
@@ -113,19 +114,19 @@ def _scan_rows(
     *,
     add: bool,
 ) -> None:
-    """Write the row-major scan to ``out`` ``(across, along, P, P, D)``, or add it to what is there."""
+    """Write the row-major scan to ``out`` ``(across, along, P, P, D)``, or add it there."""
     p, outputs = across.patch, across.outputs
     width, states = decay.shape
     edge = max(steps.runs.rows.edge, steps.x_runs.rows.edge)
-    # Of the patches that have the row in their middle, as the products want them; and of the others.
-    middle = _apart(workspace, "middle", outputs, (along.outputs, width, states), decay).zero_()
+    # States of the patches that have the row in their middle (N last, for the products), and of the others.
+    middle = _take_staggered(workspace, "middle", outputs, (along.outputs, width, states), decay).zero_()
     border = workspace.take("border", (outputs, along.outputs, states, width), decay).zero_()
     scan = _RowScan(steps, decay, skip, workspace)
 
     put = Tensor.add_ if add else Tensor.copy_
 
     def put_row(first: int, last: int, token: int, y: Tensor) -> None:
-        """Row ``token`` of patches ``first..last``: ``y`` is (patches, starts, P, D)."""
+        """Write row ``token`` of patches ``first..last``; ``y`` is (patches, starts, P, D)."""
         # The next patch meets the same row one position earlier.
         s0, s1, s2, s3, s4 = out.stride()
         offset = out.storage_offset() + first * s0 + (token - first) * s2
@@ -145,7 +146,7 @@ def _scan_rows(
         first, last = max(0, token - (p - 1 - edge)), min(outputs - 1, token - edge)
         if first > last:
             continue
-        # Any of the patches serves: they all have the row in their middle.
+        # The maps of any of these patches: all have the row in their middle.
         end_state = workspace.take("end state", (along.outputs, states, width), decay).zero_()
         local = scan.directly(last, token - last, end_state)
         weight, end_decay = scan.response(last, token - last)
@@ -160,25 +161,27 @@ def _scan_rows(
         torch.addcmul(turned, now, end_decay, out=now)
 
 
-def _apart(workspace: Workspace, name: str, count: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """``(count, *shape)``, of which neighbours do not fall into the same cache sets."""
+def _take_staggered(
+    workspace: Workspace, name: str, count: int, shape: tuple[int, ...], like: Tensor
+) -> Tensor:
+    """A buffer ``(count, *shape)`` whose neighbouring items do not fall into the same cache sets."""
     size = math.prod(shape)
     return workspace.take(name, (count, size + _CACHE_LINE), like)[:, :size].view(count, *shape)
 
 
 class _RowScan:
-    """Scans one row of tokens, of all the patches that start along it.
+    """Scans one row of tokens, for all the patches that start along it.
 
-    Every row has as many entries, so that its tensors, and the views of them step by step, are made once.
+    All rows have the same number of entries, so the tensors and their views for each step are made once.
     """
 
     def __init__(self, steps: _Steps, decay: Tensor, skip: Tensor, workspace: Workspace) -> None:
         self._steps, self._decay, self._skip = steps, decay, skip
         self._decay_rows = decay.t().contiguous()
-        # Entries of each step's tokens, by the classes of x and by those of the parameters: (P, starts).
+        # Entries of each step's tokens (P, starts), in the layout of x and in the layout of the parameters.
         tables = [r.cols.table().T.copy() for r in (steps.x_runs, steps.runs)]
         self._x_entries, self._entries = (torch.from_numpy(t).to(decay.device) for t in tables)
-        # Those of one step are neighbours in one run. Not read back from a card, which would wait for it.
+        # The entries of a step follow one another. They are read from NumPy: a card would be waited for.
         runs = [slice(e, e + tables[1].shape[1]) for e in tables[1][:, 0].tolist()]
         (width, states), (patch, starts), entries = decay.shape, self._entries.shape, steps.dt.shape[1]
 
@@ -204,16 +207,17 @@ class _RowScan:
         self._exp_by_channel = take("exp by channel", entries, width, states)
         self._c_by_channel = take("c by channel", entries, width, states)
         self._product = take("product", starts, width, states)
-        self._weight = _apart(workspace, "weight", patch, (starts, width, states), decay)
+        self._weight = _take_staggered(workspace, "weight", patch, (starts, width, states), decay)
         self._steps_of_response = [
             (self._exp_by_channel[run], self._c_by_channel[run], w)
             for run, w in zip(runs, self._weight.unbind(), strict=True)
         ]
 
     def directly(self, patch: int, position: int, state: Tensor) -> Tensor:
-        """Scan row ``position`` of the patches at ``patch`` across the rows.
+        """Scan row ``position`` of the patches that are number ``patch`` across the rows.
 
-        Updates ``state`` ``(starts, N, D)``; returns y with D x ``(starts, P, D)``, good until the next call.
+        Updates ``state`` ``(starts, N, D)``. Returns y, the skip ``D x`` included, ``(starts, P, D)``; it is
+        valid until the next call.
         """
         x_row, row = self._rows(patch, position)
         dt = self._steps.dt[row]
@@ -228,13 +232,13 @@ class _RowScan:
         return self._y.addcmul_(self._x, self._skip).transpose(0, 1)
 
     def response(self, patch: int, position: int) -> tuple[Tensor, Tensor]:
-        """What a row makes of a state: W ``(P, starts, D, N)`` and P_end ``(starts, D, N)``.
+        """The factors of a row's state: W ``(P, starts, D, N)`` and P_end ``(starts, D, N)``.
 
-        Good until the next call.
+        They are valid until the next call.
         """
         _, row = self._rows(patch, position)
         torch.mul(self._steps.dt[row][:, :, None], self._decay, out=self._exp_by_channel).exp_()
-        # Once for every channel: a product of tensors alike in shape is one loop, not one a channel.
+        # Copied for every channel: a product of tensors of one shape is one loop, a broadcast one a channel.
         self._c_by_channel.copy_(self._steps.c[row][:, None, :])
         self._product.fill_(1)
         for exp, c, weight in self._steps_of_response:

@@ -1,4 +1,4 @@
-"""Launches of the Triton kernels: what they take made of a network's modules and of a block's maps."""
+"""Launches of the Triton kernels, with arguments made from a network's modules and a block's maps."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 from das2f_map.network.scan_order import DIRECTIONS
 
 HIDDEN_STEP = 64
-"""The MLP's hidden width is taken in steps of it."""
+"""Hidden values of the MLP that are computed at a time."""
 CHANNEL_STEP = 64
-"""The most channels (BD) of a program in ``triton_kernels``; a width that is no multiple loses some."""
+"""The most channels (BD) of a program in ``triton_kernels``; a width must be a multiple of it."""
 _SPLITS = 8
-"""Parts of a patch's tokens whose logits are summed by themselves."""
+"""Parts that a patch's tokens are split into; each part gives logits, which are then summed."""
 _LOG2E = math.log2(math.e)
 
 
 def stepped(scan: Tensor, width: int, states: int) -> Tensor:
-    """A scan map (see :class:`.MixerMaps`) with the softplus of its step sizes; in its place."""
+    """A scan map (see :class:`.MixerMaps`) with softplus applied to its dt; overwrites the map."""
     dt = scan[..., width:].view(*scan.shape[:-1], DIRECTIONS, width + 2 * states)[..., :width]
     dt.copy_(F.softplus(dt))
     return scan
 
 
 def kernel_decay(decay: Tensor) -> Tensor:
-    """A ``(4, D, N)`` as the kernels take it, ``(4, N, D)`` for powers of two."""
+    """A ``(4, D, N)`` as the kernels take it: ``(4, N, D)``, times log2 e."""
     return (decay.float() * _LOG2E).transpose(1, 2).contiguous()
 
 
@@ -59,18 +59,19 @@ def scan_branch(
     Parameters
     ----------
     x, parameters:
-        Maps of the modality whose x is scanned and of the one whose parameters are used, by :func:`stepped`.
+        Maps from :func:`stepped`: of the branch whose x is scanned, and of the branch whose parameters are
+        used.
     x_runs, runs:
-        How they are laid out.
+        Their layouts.
     decay:
-        By :func:`kernel_decay`.
+        From :func:`kernel_decay`.
     dtype:
-        Of the result; the products with the states are in TF32 unless it is float32.
+        Type of the result. Unless it is float32, the products with the states are in TF32.
 
     Returns
     -------
-    ``(h w, 4, P², D)``: each direction by itself, its tokens in the order in which it meets them, without
-    the skip ``D x``.
+    ``(h w, 4, P², D)``: one result for each direction, tokens in the order in which the direction meets them,
+    without the skip ``D x``.
 
     Raises
     ------
@@ -97,15 +98,15 @@ def scan_branch(
         sign = -1 if k >= 2 else 1
         across, along = sizes[a], sizes[b]
 
-        # Where maps and patches begin for this direction, and how they go on.
+        # First elements and strides of the maps and patches, as this direction reads them.
         x_strides, p_strides, y_steps = (
             [sign * strides[axis] for axis in (a, b)]
             for strides in (x.stride(), parameters.stride(), y_strides)
         )
-        x_first = _last(x.shape, x.stride()) if k >= 2 else 0
+        x_first = _offset_of_last(x.shape, x.stride()) if k >= 2 else 0
         p_first = width + k * (width + 2 * states)
-        p_first += _last(parameters.shape, parameters.stride()) if k >= 2 else 0
-        y_first = k * p * p * width + (_last(sizes, y_strides) if k >= 2 else 0)
+        p_first += _offset_of_last(parameters.shape, parameters.stride()) if k >= 2 else 0
+        y_first = k * p * p * width + (_offset_of_last(sizes, y_strides) if k >= 2 else 0)
         x_at, p_at, y_at = x.view(-1)[x_first:], parameters.view(-1)[p_first:], y.view(-1)[y_first:]
 
         def by_width(rows: int, along: int = along) -> object:
@@ -163,8 +164,8 @@ def scan_branch(
     return y
 
 
-def _last(shape: Sequence[int], strides: Sequence[int]) -> int:
-    """How far the last entry of the first two axes is from the first."""
+def _offset_of_last(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Elements from the first to the last entry of the first two axes."""
     return sum((n - 1) * s for n, s in zip(shape[:2], strides[:2], strict=True))
 
 
@@ -176,8 +177,10 @@ def _tables(
     runs: BlockRuns,
     device: torch.device,
 ) -> Tensor:
-    """int64 (4, 4, P): for each direction where the positions of a patch with start 0 stand, in elements of x
-    across and along the direction's rows and of the parameters across and along."""
+    """Offsets, in elements, of the P positions of the patch with start 0: int64 (4, 4, P).
+
+    For each direction: in x across the direction's rows and along them, in the parameters across and along.
+    """
     tables = []
     for k in range(DIRECTIONS):
         for strides, axes in ((x_strides, x_runs), (p_strides, runs)):
@@ -188,7 +191,7 @@ def _tables(
 
 
 def _positions(axis: AxisRuns) -> Indices:
-    """Entries of the P positions of the patch that starts first; that of start s has them s later."""
+    """Entries of the P positions of the patch with start 0; for a patch with start s, add s."""
     return axis.entry(0, np.arange(axis.patch))
 
 
@@ -199,9 +202,9 @@ def _places(x_runs: BlockRuns, runs: BlockRuns, device: torch.device) -> Tensor:
 
 
 class TailWeights:
-    """A branch's tail as its kernel takes it.
+    """The weights of a branch's tail, as its kernel takes them.
 
-    ``order``: the order of channels in which outputs are wanted, (D,).
+    ``order``: the order of the output's channels, (D,).
     """
 
     def __init__(self, tail: Tail, skip: Tensor, order: Tensor, dtype: torch.dtype) -> None:
@@ -243,15 +246,15 @@ class TailWeights:
         Parameters
         ----------
         y:
-            By :func:`scan_branch`.
+            From :func:`scan_branch`.
         patches:
-            int32 (2, n): rows and columns of some patches, dense in its last axis.
+            int32 (2, n): rows and columns of the patches, dense in its last axis.
         x, x_runs:
             Map ``(row entries, column entries, …)`` that has x first in its last axis, and its layout.
         gate, tokens, runs:
-            Maps ``(row entries, column entries, D)``, the latter in the wanted order, and their layout.
+            Maps ``(row entries, column entries, D)`` and their layout; the tokens' channels are in ``order``.
         minus:
-            What is taken off, ``(n, P², D)``.
+            Subtracted from the output, ``(n, P², D)``.
         """
         from das2f_map.engines.shared_scan import triton_tail
 
@@ -290,7 +293,7 @@ class TailWeights:
 
 
 class FusionWeights:
-    """Fusion and classifier of a one-stage network as their kernel takes them."""
+    """The weights of fusion and classifier of a one-stage network, as their kernel takes them."""
 
     def __init__(self, network: Das2fNet, order: Tensor) -> None:
         fusion, classifier, config = network.fusions[0], network.classifier, network.config
@@ -302,7 +305,7 @@ class FusionWeights:
         c = config.fusion_channels
         parts = [part.t() for g in gates for part in (g.weight[:, :c], g.weight[:, c:])]
         self.gates = torch.stack(parts).float().contiguous()
-        # A feature's place among (row, column, channel) of the tokens, then channels in the wanted order.
+        # Features go to their place among the tokens' (row, column, channel), then channels into ``order``.
         p, width = config.patch_size, config.width
         place = tokens_to_subtokens(torch.arange(config.flat_features).view(1, p, p, width)).flatten()
         weight = classifier.weight.new_zeros(
@@ -314,7 +317,7 @@ class FusionWeights:
         self.bias = classifier.bias.float()
 
     def __call__(self, ms: Tensor, pan: Tensor, ms_common: Tensor, pan_common: Tensor) -> Tensor:
-        """Logits ``(n, C)`` of the branches' outputs ``(n, P², D)``, specifics first."""
+        """Logits ``(n, C)`` from the branches' outputs ``(n, P², D)``."""
         from das2f_map.engines.shared_scan import triton_tail
 
         n, length, width = ms.shape

@@ -1,27 +1,27 @@
 """Triton kernels of the shared scan: one direction of one branch over a block.
 
-The algorithm is that of :mod:`.torch_path`; here the parts are launches of their own, each parallel over the
-starts *along* the rows and over channels:
+The algorithm is the one that :mod:`.torch_path` describes. It is split into three kernels, each parallel over
+the starts *along* the rows and over channels:
 
-``segments``     what a row in the middle does to a zero state, for every row and start: L_end and ylocal, and
-                 the time that has passed at each of its tokens
-``border_rows``  a patch's first rows, from a zero state, or its last rows, from the state that reaches them
-``wavefront``    the rows between, all patches of a start at once, each with its state in registers
+``segments``     a row in the middle of patches, from a zero state, for every row and start: L_end, ylocal,
+                 and the sum of dt up to each of its tokens
+``border_rows``  a patch's first rows from a zero state, or its last rows from the state that reaches them
+``wavefront``    the rows between, for all patches of a start at once, each patch's state in registers
 
 A row meets exactly P patches, at the positions 0..P-1. The wavefront keeps the state of the patch with start
-``s`` in slot ``s mod P``, so that nothing moves when a patch ends and another begins. Within a row the
-running product of the decays is ``P_t = exp(A (dt_0 + … + dt_t))``, so ``W = C P`` needs no recurrence, and
-``y = ylocal + W H`` is a product (P tokens x N) . (N x P patches) a channel for the tensor cores.
+``s`` in slot ``s mod P``, so that nothing moves when one patch ends and another begins. Within a row the
+running product of the decays is ``P_t = exp(A (dt_0 + … + dt_t))``, so ``W = C P`` needs no recurrence.
+``y = ylocal + W H`` is for each channel a product (P tokens x N) . (N x P patches) on the tensor cores.
 
-A direction is a way to read the maps and to number the patches: two strides and, reversed ones being
-negative, an offset. Tokens of ``y`` stand in the order in which the direction meets them. Where a patch's
-tokens stand along an axis of a map is a table of its P positions, to be added to the patch's start.
+A direction is a way to read the maps and to number the patches: an offset and two strides, which are negative
+for a reversed direction. The tokens of ``y`` are in the order in which the direction meets them. A table
+gives the places of the P positions along an axis of a map, for a patch with start 0.
 
-``dt`` is after its softplus; A has log2 e in it, ``exp2`` being what the hardware has. States, sums and
+``dt`` is after its softplus. A is multiplied by log2 e, since the hardware has ``exp2``. States, sums and
 exponentials are float32.
 """
 
-# Triton has no types, and takes annotations of parameters for its own (`tl.constexpr`).
+# Triton has no types, and reads the annotations of parameters as its own (`tl.constexpr`).
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ INTERPRETED: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))
 def configs(*choices: dict[str, int]) -> list[triton.Config]:
     """Ways to launch a kernel: constants with ``num_warps``.
 
-    The first is taken. With ``DAS2F_MAP_AUTOTUNE=1`` all are timed; then the last bits of a result can depend
-    on what won, and a map would not be the same from run to run.
+    The first is used. With ``DAS2F_MAP_AUTOTUNE=1`` all are timed and the fastest is used: the last bits of a
+    result then depend on the winner, so that a map may differ from run to run.
     """
     made = []
     for choice in choices:
@@ -50,7 +50,7 @@ def configs(*choices: dict[str, int]) -> list[triton.Config]:
 
 @triton.jit
 def rounded(v, DTYPE: tl.constexpr):
-    """float32 values rounded to what a half type holds, for the interpreter: NumPy has no bfloat16."""
+    """float32 values with the precision of ``DTYPE``; for the interpreter, as NumPy has no bfloat16."""
     v = v.to(tl.float32)
     if tl.bfloat16 == DTYPE:
         bits = v.to(tl.int32, bitcast=True)
@@ -75,7 +75,7 @@ def product(a, b, DTYPE: tl.constexpr):
 
 @triton.jit
 def stored(v, DTYPE: tl.constexpr):
-    """float32 values as a tensor of ``DTYPE`` takes them."""
+    """float32 values converted to ``DTYPE``."""
     if INTERPRETED:
         v = rounded(v, DTYPE)
     return v.to(DTYPE)
@@ -83,7 +83,7 @@ def stored(v, DTYPE: tl.constexpr):
 
 @triton.jit
 def _inputs(x_ptr, p_ptr, d, n, n_in, WIDTH: tl.constexpr, STATES: tl.constexpr):
-    """What a step takes: x and dt, (BD,), B and C, (NP,)."""
+    """Inputs of one step: x and dt, (BD,), B and C, (NP,)."""
     x = tl.load(x_ptr + d)
     dt = tl.load(p_ptr + d)
     b = tl.load(p_ptr + WIDTH + n, mask=n_in, other=0.0)
@@ -98,14 +98,14 @@ def _step(a2, h, x, dt, b, c):
     return h, tl.sum(h * c[:, None], axis=0)
 
 
-# More channels than these 64: see CHANNEL_STEP in triton_calls.
+# The largest BD here is CHANNEL_STEP in triton_calls.
 _ROW_CONFIGS = configs({"BD": 64, "num_warps": 1}, {"BD": 32, "num_warps": 1}, {"BD": 64, "num_warps": 2})
 
 
 @triton.autotune(_ROW_CONFIGS, key=["WIDTH", "STATES"])
 @triton.jit(do_not_specialize=["along"])
 def segments(
-    x_ptr,  # maps' first value in the direction's frame, (across, along) by the strides
+    x_ptr,  # the map's value that the direction meets first; strides lead across its rows and along them
     p_ptr,  # dt, then B, C
     a_ptr,  # (N, D), times log2 e
     table_ptr,  # (4, P) int64: of x across and along, of the parameters across and along
@@ -129,7 +129,7 @@ def segments(
     n = tl.arange(0, NP)
     n_in = n < STATES
     in_states = n_in[:, None]
-    # The row as the patch that starts EDGE before it has it, which may be one beyond the last.
+    # The row's entry in the patch that starts EDGE rows before it; that patch may be beyond the last one.
     x_row = x_ptr + tl.program_id(1).to(tl.int64) * x_across + tl.load(table_ptr + EDGE)
     p_row = p_ptr + tl.program_id(1).to(tl.int64) * p_across + tl.load(table_ptr + 2 * P + EDGE)
     x_row += start.to(tl.int64) * x_along
@@ -141,7 +141,7 @@ def segments(
     at_x, at_p = x_row + tl.load(table_ptr + P), p_row + tl.load(table_ptr + 3 * P)
     x, dt, b, c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
     for t in range(P):
-        # The next step's inputs are on their way while this one is computed.
+        # Load the next step's inputs while this one is computed.
         later = tl.minimum(t + 1, P - 1)
         at_x, at_p = x_row + tl.load(table_ptr + P + later), p_row + tl.load(table_ptr + 3 * P + later)
         next_x, next_dt, next_b, next_c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
@@ -197,7 +197,7 @@ def border_rows(
     at_p = p_patch + tl.load(table_ptr + 2 * P + top) + tl.load(table_ptr + 3 * P)
     x, dt, b, c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
     for token in range(EDGE * P):
-        later = tl.minimum(token + 1, EDGE * P - 1)  # as for the segments
+        later = tl.minimum(token + 1, EDGE * P - 1)  # load ahead, as in segments
         row, t = top + later // P, later % P
         at_x = x_patch + tl.load(table_ptr + row) + tl.load(table_ptr + P + t)
         at_p = p_patch + tl.load(table_ptr + 2 * P + row) + tl.load(table_ptr + 3 * P + t)
@@ -266,8 +266,7 @@ def wavefront(
         position = (token_row - slot) & (P - 1)
         patch = token_row - position
         active = (position >= EDGE) & (position < P - EDGE) & (patch >= 0) & (patch < across)
-        # The next row's values are on their way while this one is computed; those that go into the product
-        # the compiler fetches ahead by itself.
+        # Load the next row's values while this one is computed. The compiler loads ahead for the product.
         later = tl.cast(tl.minimum(row + 1, rows - 1), tl.int64) * along + start
         next_local = tl.load(local_ptr + later * P * WIDTH + in_row)
         at_end = end_ptr + later * STATES * WIDTH + in_state
@@ -284,14 +283,14 @@ def wavefront(
         elapsed = tl.load(elapsed_ptr + segment * P * WIDTH + in_row)  # (BD, P)
         weight = tl.exp2(a2[:, None, :] * elapsed[:, :, None]) * c[None, :, :]
 
-        # (BD, P tokens, P patches); TF32 keeps more of the states than bfloat16 does, at little cost here.
+        # (BD, P tokens, P patches); TF32 keeps more digits of the states than bfloat16, at little cost here.
         y = tl.dot(weight, state, input_precision=PRODUCT) + local[:, :, None]
         at_y = (patch.to(tl.int64) * y_across)[None, None, :] + start.to(tl.int64) * y_along
         at_y += ((position * P)[None, None, :] + t[None, :, None]) * WIDTH + d[:, None, None]
         tl.store(y_ptr + at_y, stored(y, y_ptr.dtype.element_ty), mask=active[None, None, :])
 
         state = tl.exp2(a2 * end[:, None])[:, :, None] * state + end_state[:, :, None]
-        # And one ends.
+        # One patch ends here.
         ended = token_row - (P - 1 - EDGE)
         ending = (position == P - 1 - EDGE) & (ended >= 0)
         at_leave = (tl.cast(ended, tl.int64) * along + start) * STATES * WIDTH + in_state

@@ -1,10 +1,10 @@
-"""Triton kernels of what follows the scan: a branch's tail, and fusion with the classifier.
+"""Triton kernels for the layers after the scan: a branch's tail, and fusion with the classifier.
 
-Nothing between is written: the tail keeps a tile of tokens on chip from the scanned values to the branch's
-output, the fusion one of sub-tokens from the outputs to the logits.
+Intermediate values are not written to memory. The tail keeps a tile of tokens on chip, from the scanned
+values to the branch's output; the fusion keeps a tile of sub-tokens, from these outputs to the logits.
 """
 
-# Triton has no types, and takes annotations of parameters for its own (`tl.constexpr`).
+# Triton has no types, and reads the annotations of parameters as its own (`tl.constexpr`).
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _gelu(v):
     """``v Phi(v) = max(v, 0) - |v| Phi(-|v|)``, with Phi(-a) = 2^p(a), p being of degree 5.
 
     Within 1e-6 for all v, in a third of the instructions that ``erf`` takes. The coefficients minimise the
-    largest error of ``a 2^p(a)``; p falls without end, so that nothing needs to be clamped.
+    largest error of ``a 2^p(a)``. p falls for all a, so nothing has to be clamped.
     """
     a = tl.abs(v)
     p = -4.881021159e-4 * a + 7.198718376e-3
@@ -53,13 +53,13 @@ def tail(
     x_ptr,  # (row entries, column entries, x_stride): scan inputs
     gate_ptr,  # (row entries, column entries, D)
     tokens_ptr,  # (row entries, column entries, D)
-    places_ptr,  # (4, P) int32: a first patch's entries in x's rows and columns and in the tokens'
+    places_ptr,  # (4, P) int32: entries of the patch with start 0, in rows and columns of x and of the tokens
     vectors_ptr,  # (6, D): skip, out_norm's weight and bias, norm's weight and bias, the outer bias
     project_ptr,  # (D, D), inputs first, as all matrices here
     inner_ptr,  # (D, HIDDEN)
     inner_bias_ptr,  # (HIDDEN,)
     outer_ptr,  # (HIDDEN, D)
-    minus_ptr,  # (n, P * P, D): what is taken off
+    minus_ptr,  # (n, P * P, D): subtracted from the output
     out_ptr,  # (n, P * P, D)
     patch_stride,  # from a patch's row to its column
     across,  # outputs of the block along a row
@@ -81,7 +81,7 @@ def tail(
     patch_col = tl.load(patch_ptr + patch_stride + first // TOKENS)
     patch = patch_row.to(tl.int64) * across + patch_col
     token = (first % TOKENS).to(tl.int32) + tl.arange(0, ROWS)
-    transposed = token % P * P + token // P  # where column-major order has it
+    transposed = token % P * P + token // P  # its place in column-major order
     row = first + tl.arange(0, ROWS)
     d = tl.arange(0, WIDTH)
     y_at = y_ptr + patch * (4 * TOKENS * WIDTH) + d[None, :]
@@ -137,9 +137,9 @@ def fusion(
     ms_common_ptr,
     pan_common_ptr,
     vectors_ptr,  # (4, CHANNELS): norm's weight and bias, the two gates' biases
-    gates_ptr,  # (4, CHANNELS, CHANNELS), inputs first: first gate's of its a and b, second gate's
+    gates_ptr,  # (4, CHANNELS, CHANNELS), inputs first: of the first gate for a and for b, of the second
     classifier_ptr,  # (TOKENS, 4 * CHANNELS, CLASSES)
-    logits_ptr,  # (SPLITS, n, CLASSES): each split of the tokens by itself, so that sums have one order
+    logits_ptr,  # (SPLITS, n, CLASSES): apart for each split of the tokens, so that sums have a fixed order
     n,
     eps,
     TOKENS: tl.constexpr,

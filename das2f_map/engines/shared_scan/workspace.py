@@ -1,7 +1,7 @@
 """Memory that every block uses again.
 
-A block's maps and scanned tokens are hundreds of megabytes; memory that is new to the process has to be
-cleared by the system page by page, which takes as long as filling it.
+A block's maps and scanned tokens take hundreds of megabytes. The system clears memory that is new to the
+process page by page, which takes as long as filling it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_KEPT = 16
 class Workspace:
     """Named buffers that grow as needed, and tensors that are the same for blocks of the same size.
 
-    What :meth:`take` returns is good until the name is taken again. Of one user at a time, on one device.
+    A buffer is valid until its name is taken again. A workspace serves one caller at a time, on one device.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Workspace:
         self._kept: dict[Hashable, tuple[Tensor, ...]] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Contiguous, uninitialised, of a tensor's type and device."""
+        """The buffer of a name: contiguous, uninitialised, with the type and device of ``like``."""
         size = math.prod(shape)
         buffer = self._buffers.get(name)
         if (
@@ -38,15 +38,15 @@ class Workspace:
             or (buffer.dtype, buffer.device) != (like.dtype, like.device)
         ):
             del buffer
-            self._buffers.pop(name, None)  # freed before its successor comes
+            self._buffers.pop(name, None)  # freed before the new one is made
             buffer = _huge_pages(size, like.dtype) if like.device.type == "cpu" else like.new_empty(size)
             self._buffers[name] = buffer
         return buffer[:size].view(shape)
 
     def kept(self, of: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What ``make`` gives, made once for whatever it depends on; never to be written to.
+        """The tensors from ``make``, made once for each key ``of`` and kept. Never write to them.
 
-        A scene's blocks come in few sizes. Of many, the ones asked for last are kept.
+        A scene's blocks come in few sizes. Of more than 16 keys, those that were asked for last are kept.
         """
         found = self._kept.pop(of, None)
         self._kept[of] = found = make() if found is None else found
@@ -55,7 +55,7 @@ class Workspace:
         return found
 
     def clear(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         self._buffers.clear()
         self._kept.clear()
 
@@ -63,10 +63,10 @@ class Workspace:
 def _huge_pages(size: int, dtype: torch.dtype) -> Tensor:
     """Memory in huge pages where the system gives them.
 
-    What lies a patch apart is met at the same time: small pages would need more entries than a processor's
-    translation buffers have.
+    The scan uses values that lie a patch apart at the same time. In small pages they would need more entries
+    than a processor's translation buffers have.
     """
-    # Private: what mmap gives otherwise has no huge pages, and forked processes would share it.
+    # Private: mmap's shared memory, the default, has no huge pages, and forked processes share it.
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     length = max(size, 1) * dtype.itemsize
     try:

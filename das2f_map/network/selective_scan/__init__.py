@@ -29,8 +29,8 @@ __all__ = ["BACKENDS", "Backend", "default_backend", "selective_scan", "use_back
 class Backend:
     """A way to compute the scan.
 
-    ``unavailable(device, dtype, width, states)`` says why it cannot be used there, empty if it can;
-    the sizes default to the published ones.
+    ``unavailable(device, dtype, width, states)`` gives the reason why such tensors cannot be scanned with it,
+    empty if they can; the sizes default to the published ones.
     """
 
     name: str
@@ -53,8 +53,8 @@ def _mamba_unavailable(device: torch.device, dtype: torch.dtype, width: int = 64
 BACKENDS: dict[str, Backend] = {
     b.name: b
     for b in (
-        # `auto` takes the first one that can be used: fastest first, but that `chunked`, with gradients, is
-        # before `sequential` for taking less than half of its memory (on CUDA it is faster, too).
+        # `auto` takes the first one that can be used. The fastest comes first, except that `chunked` goes
+        # before `sequential`: for gradients it takes less than half the memory (and is faster on CUDA).
         Backend("mamba-ssm", mamba_cuda.mamba_scan, _mamba_unavailable),
         Backend("compiled", compiled.compiled_scan, compiled.unavailable),
         Backend("triton", triton_scan.triton_scan, triton_scan.unavailable),
@@ -68,7 +68,7 @@ _forced: ContextVar[str | None] = ContextVar("das2f_map_scan_backend", default=N
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Within this context every scan that does not name a backend itself uses this one."""
+    """A context in which every scan uses this backend, unless its call names another."""
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"no selective-scan backend {name!r}; there are: auto, {', '.join(BACKENDS)}")
     token = _forced.set(None if name == "auto" else name)
@@ -86,19 +86,19 @@ def default_backend(
     *,
     gradients: bool = True,
 ) -> Backend:
-    """The backend that is taken for such tensors, with or without gradients to follow.
+    """The backend that ``auto`` takes for such tensors; ``gradients``: whether a backward pass may follow.
 
-    The fastest that works, except for training in PyTorch operations on the CPU: there `sequential` is up
-    to a third faster than `chunked`, but keeps every step's states.
+    It is the fastest that works, with one exception. Where only PyTorch operations can train on the CPU,
+    `chunked` is taken: `sequential` is up to a third faster, but keeps every step's states.
     """
     backends = list(BACKENDS.values())
-    if device.type == "cpu":  # there Triton interprets, for tests
+    if device.type == "cpu":  # on the CPU Triton only interprets, for tests
         backends = [b for b in backends if b.name != "triton"]
     if device.type == "cpu" and not gradients:
-        # One step of many patches stays in a processor's cache, which counts for more there than the
-        # number of steps. With gradients every step's states would have to be kept.
+        # `chunked` goes last: in `sequential` one step of many patches stays in a processor's cache, which
+        # saves more than fewer steps do.
         backends.sort(key=lambda b: b.name == "chunked")
-    # Those in PyTorch operations work anywhere.
+    # One always is: `chunked` and `sequential` work anywhere.
     return next(b for b in backends if not b.unavailable(device, dtype, width, states))
 
 
@@ -130,7 +130,8 @@ def selective_scan(
     order:
         int64 ``(K, L)``: the token that direction ``k`` meets at step ``t``.
     backend:
-        A name in ``BACKENDS``; by default that of :func:`use_backend`, else that of :func:`default_backend`.
+        A name in ``BACKENDS``; by default the one that :func:`use_backend` set, or else
+        :func:`default_backend` gives.
 
     Returns
     -------
@@ -144,8 +145,8 @@ def selective_scan(
     name = backend if backend not in (None, "auto") else _forced.get()
     kind = (x.device, x.dtype, x.shape[2], A.shape[2])
     if name is None:
-        follow = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, A, B, C, D))
-        return default_backend(*kind, gradients=follow).scan(x, dt, A, B, C, D, order)
+        gradients = torch.is_grad_enabled() and any(t.requires_grad for t in (x, dt, A, B, C, D))
+        return default_backend(*kind, gradients=gradients).scan(x, dt, A, B, C, D, order)
     if name not in BACKENDS:
         raise ValueError(f"no selective-scan backend {name!r}; there are: {', '.join(BACKENDS)}")
     chosen = BACKENDS[name]

@@ -4,9 +4,10 @@ The L steps are cut into chunks of about √L. Within a chunk the recurrence
 
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t
 
-runs step by step, for all chunks at once; the state at a chunk's end depends on the state H before it by
-``h_end + exp(A Σ dt) H``, so a carry over the chunk ends finds every chunk's initial state, and a second
-sweep gives the outputs. That is 3√L dependent steps in place of L, each over √L times more data.
+runs step by step from a zero state, for all chunks at once, and gives ``h_end``. If the state before a chunk
+is H, the state at its end is ``h_end + exp(A Σ dt) H``. A carry over the chunk ends thus finds every chunk's
+initial state, and a second sweep gives the outputs. That makes 3√L dependent steps instead of L, each over
+√L times more data.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def chunked_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tens
     for i in range(0, max(batch, 1), group):
         part = slice(i, i + group)
         arguments = (x[part], dt[part], A, B[part], C[part], D, order)
-        if differentiate:  # keep the inputs only; the states of one group at a time are made again
+        if differentiate:  # keeps only the inputs; the backward pass makes one group's states again at a time
             parts.append(checkpoint(_scan_group, *arguments, use_reentrant=False))
         else:
             parts.append(_scan_group(*arguments))

@@ -1,6 +1,7 @@
 """The selective scan compiled for the CPU (``scan.cpp``), float32, with its own backward pass.
 
-The library is built with the package; where no compiler was found it is absent and other backends serve.
+The library is built with the package. Where the build found no compiler there is none, and another backend
+does the work.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _run(backward: bool, sizes: tuple[int, int, int, int, int], arrays: dict[str
 
 
 class _CompiledScan(torch.autograd.Function):
-    """States are padded to a multiple of 8 and ``A`` is ``(K, N, D)`` by the time it gets here."""
+    """The scan with its gradients, for states padded to a multiple of 8 and ``A`` as ``(K, N, D)``."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -153,8 +154,8 @@ def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, or
 def compiled_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
     """Arguments and result as :func:`das2f_map.network.selective_scan.selective_scan`.
 
-    All are taken to float32. Raises ``ValueError`` if shapes do not fit together, or ``order`` names a token
-    that is not there: the kernel relies on both.
+    All are converted to float32. Raises ``ValueError`` if shapes do not fit together or ``order`` names a
+    token that does not exist: the kernel checks neither.
     """
     _check(x, dt, A, B, C, D, order)
     x, dt, A, B, C, D = (t.to(torch.float32) for t in (x, dt, A, B, C, D))

@@ -1,5 +1,5 @@
-// Vectors of kLanes float32 and what every kernel does with them. Included inside a namespace that defines
-// kLanes; needs <cstdint> and <cstring> before.
+// Vectors of kLanes float32, and the operations that all kernels share. Included inside a namespace that
+// defines kLanes; needs <cstdint> and <cstring> before.
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef int32_t VecInt __attribute__((vector_size(kLanes * 4)));
@@ -18,7 +18,7 @@ ALWAYS_INLINE Vec exp2_lanes(Vec v) {
     const VecInt tiny = v < low;
     v = (tiny) ? low : v;
     v = (v > high) ? high : v;
-    // Adding 1.5 * 2^23 rounds to a whole number, which then stands in the low bits.
+    // Adding 1.5 * 2^23 rounds to a whole number, which is then in the low bits.
     const Vec magic = Vec{} + 12582912.0f;
     const Vec shifted = v + magic;
     const Vec f = v - (shifted - magic);  // in [-0.5, 0.5]

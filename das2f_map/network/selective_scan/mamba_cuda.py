@@ -15,7 +15,7 @@ from das2f_map.network.selective_scan.reference import to_steps, to_tokens
 
 @lru_cache(maxsize=1)
 def _kernel() -> tuple[Callable[..., Tensor] | None, str]:
-    """The function and why it is missing, if it is. An import that succeeds proves nothing: try a call."""
+    """mamba-ssm's function, or why it cannot be used. The import can succeed where every call fails."""
     if not torch.cuda.is_available():
         return None, "no CUDA device"
     try:
@@ -26,13 +26,13 @@ def _kernel() -> tuple[Callable[..., Tensor] | None, str]:
         y = function(u, u, torch.zeros(8, 4, device="cuda"), bc, bc, torch.zeros(8, device="cuda"))
         torch.autograd.grad(y.sum(), u)
         torch.cuda.synchronize()
-    except Exception as error:  # whatever a foreign CUDA extension raises, the portable scan is the answer
+    except Exception as error:  # a foreign CUDA extension may raise anything; another backend is used then
         return None, f"mamba-ssm does not work here: {type(error).__name__}: {error}"
     return function, ""
 
 
 def unavailable_reason() -> str:
-    """Empty when the kernel works."""
+    """Why the kernel cannot be used; empty if it can."""
     return _kernel()[1]
 
 

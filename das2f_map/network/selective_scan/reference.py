@@ -1,4 +1,4 @@
-"""The selective scan as its definition reads: one step after the other. The truth for every backend."""
+"""The selective scan step by step, as it is defined: the truth for every other backend."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@
 //
 // Lanes are neighbouring channels: every product is vertical, the N states of a group of channels stay in
 // registers (AVX-512) or first-level cache, and no state is written to memory in the forward pass.
-// The backward pass keeps one state in kChunk and recomputes the rest.
+// The backward pass keeps one state of every kChunk steps and recomputes the rest.
 //
-// Plain C interface, no dependency but the C++ library. The bodies are compiled once per instruction
-// set (x86-64) and chosen at run time; elsewhere the compiler's target decides (NEON on Arm).
+// Plain C interface, no dependency but the C++ library. On x86-64 the bodies are compiled once per
+// instruction set and chosen at run time; elsewhere the compiler's target decides (NEON on Arm).
 
 #include <atomic>
 #include <cstddef>
@@ -35,7 +35,7 @@ struct Das2fScan {
     const float *d;        // (K, D)
     const int64_t *order;  // (K, L)
     float *y;              // (B, K, L, D), forward only
-    const float *grad_y;   // (B, K, L, D), this and what follows backward only
+    const float *grad_y;   // (B, K, L, D), backward only, as is all below
     float *grad_x;         // (B, K, L, D), to be summed over K
     float *grad_dt;        // (B, K, L, D)
     float *grad_a;         // (B, K, N, D), to be summed over B
@@ -53,7 +53,7 @@ constexpr int kChunk = 8;
 constexpr int kWidthStep = 16;
 constexpr float kLog2e = 1.4426950408889634f;
 
-// A vector is a register: of 512, 256 and, elsewhere, 128 bits. Compilers take wider ones apart badly.
+// A vector is one register of 512, 256 or (elsewhere) 128 bits: compilers split wider vectors badly.
 #ifdef DAS2F_X86
 namespace lanes16 {
 constexpr int kLanes = 16;

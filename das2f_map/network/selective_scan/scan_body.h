@@ -1,4 +1,4 @@
-// The scan's body for kLanes neighbouring channels at a time. Included by scan.cpp once for each kLanes,
+// The scan's body, for kLanes neighbouring channels at a time. scan.cpp includes it once for each kLanes,
 // inside a namespace of its own.
 
 #include "lanes.h"

@@ -1,13 +1,13 @@
 """Triton kernels of the selective scan. Only :mod:`.triton_scan` imports this: it needs Triton.
 
-A program scans one sequence in one direction for a block of channels, all states of them. Lanes are
-channels, so the states of a channel lie in one thread and the sum over them crosses no lanes.
+A program scans one sequence in one direction, for a block of channels with all their states. Lanes are
+channels: the states of a channel lie in one thread, and the sum over them crosses no lanes.
 
-Everything is computed in float32, whatever the tensors are. ``exp(dt A)`` is taken as ``2^(dt A log2 e)``,
-which is what the hardware has.
+Everything is computed in float32, whatever the tensors are. ``exp(dt A)`` is computed as ``2^(dt A log2 e)``,
+since the hardware has ``exp2``.
 """
 
-# Triton has no types, and takes annotations of parameters for its own (`tl.constexpr`).
+# Triton has no types, and reads the annotations of parameters as its own (`tl.constexpr`).
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def scan_forward(
     chunks = (steps + CHUNK - 1) // CHUNK
     h = tl.zeros((NP, BD), dtype=tl.float32)
     for t in range(steps):
-        if KEEP:  # noqa: SIM102 - decided when the kernel is compiled, the other while it runs
+        if KEEP:  # noqa: SIM102 - known when the kernel is compiled, the inner one only when it runs
             if t % CHUNK == 0:
                 at = (sequence * chunks + t // CHUNK) * STATES * WIDTH
                 tl.store(kept_ptr + at + n[:, None] * WIDTH + d[None, :], h, mask=both)
@@ -135,7 +135,7 @@ def scan_backward(
     scratch = (sequence * tl.num_programs(1) + block) * CHUNK * NP * BD
     at_scratch = before_ptr + scratch + n[:, None] * BD + tl.arange(0, BD)[None, :]
     partial = (block * tl.num_programs(0) + sequence) * steps * STATES
-    g = tl.zeros((NP, BD), dtype=tl.float32)  # what later steps want of the state
+    g = tl.zeros((NP, BD), dtype=tl.float32)  # gradient of the state, from the later steps
     grad_a = tl.zeros((NP, BD), dtype=tl.float32)
     grad_d = tl.zeros((BD,), dtype=tl.float32)
     for i in range(chunks):
@@ -183,6 +183,6 @@ def scan_backward(
             grad_a += through_decay * dt[None, :]
             grad_d += grad_y * x
             g = g * decay
-        tl.debug_barrier()  # the next chunk writes over the states
+        tl.debug_barrier()  # the next chunk overwrites the states
     tl.store(grad_a_ptr + batch * directions * STATES * WIDTH + at_a, grad_a, mask=both)
     tl.store(grad_d_ptr + sequence * WIDTH + d, grad_d, mask=d_in)

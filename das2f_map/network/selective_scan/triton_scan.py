@@ -1,7 +1,7 @@
-"""The selective scan in Triton, forward and backward, for CUDA without any package to be compiled.
+"""The selective scan in Triton, forward and backward: for CUDA, with nothing to compile at installation.
 
-States are float32 whatever the tensors are. The backward pass keeps the state before every chunk of steps
-only and makes those within a chunk again.
+States are float32 whatever the tensors are. For the backward pass only the state before every chunk of steps
+is kept; the states within a chunk are computed again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def missing() -> str:
         if not hasattr(triton, "knobs"):
             return f"Triton {getattr(triton, '__version__', '')} is too old: 3.4 or newer is needed"
         from das2f_map.network.selective_scan import triton_kernels
-    except Exception as error:  # whatever a foreign compiler raises, the portable scan is the answer
+    except Exception as error:  # a foreign compiler may raise anything; another backend is used then
         return f"Triton does not work here: {type(error).__name__}: {error}"
     del triton_kernels
     return ""
@@ -65,12 +65,12 @@ def _power_of_two(n: int) -> int:
 
 
 def _dense_rows(t: Tensor) -> Tensor:
-    """B and C are views of one projection, which the kernels can read as they are."""
+    """The tensor with a dense last axis. B and C have one, as views of one projection: no copy."""
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
 class _TritonScan(torch.autograd.Function):
-    """``A`` is ``(K, N, D)`` by the time it gets here."""
+    """The scan with its gradients, for ``A`` as ``(K, N, D)``."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class _TritonScan(torch.autograd.Function):
 def triton_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, order: Tensor) -> Tensor:
     """Arguments and result as :func:`das2f_map.network.selective_scan.selective_scan`.
 
-    The floating-point types may differ between arguments; the result has that of ``x``.
+    The floating-point types may differ between arguments; the result has the type of ``x``.
     """
     result: Tensor = _TritonScan.apply(  # type: ignore[no-untyped-call]  # torch has no types there
         x.contiguous(),

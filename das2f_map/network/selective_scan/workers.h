@@ -9,9 +9,10 @@
 #include <thread>
 #include <vector>
 
-// Runs `work` on so many threads, this one among them, or on fewer where the system gives no more. `work`
-// allocates what it needs first and then takes items until none is left: one that gets through has seen to
-// all of them. False if none did, for want of memory. No exception leaves: the caller is not C++.
+// Runs `work` on `threads` threads, the calling one among them, or on fewer where the system gives no more.
+// `work` first allocates its memory, then takes items until none is left: if one thread finishes, every item
+// is done. Returns false if no thread finished, for lack of memory. Exceptions do not leave: the caller is
+// not C++.
 template <class Work>
 bool run_on_threads(int threads, const Work &work) {
     std::atomic<bool> done{false};

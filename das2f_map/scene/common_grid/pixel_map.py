@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 from affine import Affine
 from pyproj import Transformer
+from pyproj.enums import TransformDirection
 
-from das2f_map.scene.antimeridian import moved_beside, unbroken
+from das2f_map.scene.antimeridian import moved_beside, near
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float64
 
@@ -123,12 +124,15 @@ class ProjectedMap:
     target, source:
         The grids.
     transformer:
-        Target CRS to source CRS, x before y.
+        Between the two CRSs, x before y.
+    direction:
+        ``INVERSE`` for a transformer from the source's CRS to the target's.
     """
 
     target: Grid
     source: Grid
     transformer: Transformer
+    direction: TransformDirection = TransformDirection.FORWARD
 
     @property
     def separable(self) -> AxisMaps | None:
@@ -151,9 +155,11 @@ class ProjectedMap:
 
     @cached_property
     def _middle(self) -> float:
-        """x of the middle of the target grid in the source's CRS, as the conversion gives it."""
+        """x of the target grid's middle in the source's CRS, within half a turn of the source's middle."""
         x, y = self.target.pixel_to_map(self.target.height / 2, self.target.width / 2)
-        return float(self.transformer.transform(x, y)[0])
+        there = float(self.transformer.transform(x, y, direction=self.direction)[0])
+        centre = self.source.pixel_to_map(self.source.height / 2, self.source.width / 2)[0]
+        return float(near(there, centre, self.source.crs)) if math.isfinite(there) else centre
 
     def _jacobian(self) -> Affine:
         """Affine approximation about the middle of the target grid."""
@@ -162,8 +168,9 @@ class ProjectedMap:
     def positions(self, row: Float64, col: Float64) -> tuple[Float64, Float64]:
         t, inverse = self.target.transform, ~self.source.transform
         x, y = t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
-        x, y = self.transformer.transform(x, y)
-        x = unbroken(x, self._middle, self.source)
+        x, y = self.transformer.transform(x, y, direction=self.direction)
+        # About the middle: neighbours stay neighbours, also over the seam of a source around the world.
+        x = near(x, self._middle, self.source.crs)
         with np.errstate(invalid="ignore"):
             u = inverse.a * x + inverse.b * y + inverse.c
             v = inverse.d * x + inverse.e * y + inverse.f

@@ -25,9 +25,9 @@ from typing import Literal
 import numpy as np
 from affine import Affine
 from pyproj import Geod, Transformer
+from pyproj.enums import TransformDirection
 
 from das2f_map.errors import InputError
-from das2f_map.scene.antimeridian import moved_beside, unbroken
 from das2f_map.scene.common_grid.pixel_map import AffineMap, PixelMap, ProjectedMap, local_affine
 from das2f_map.scene.common_grid.relation import crs_name, pyproj_crs, transformer_between
 from das2f_map.scene.common_grid.shift import PanShift
@@ -101,10 +101,9 @@ def plan_pair(ms: Grid, pan: Grid, *, force: bool = False, shift: PanShift | Non
     """
     transformer = transformer_between(ms, pan)
     if transformer is None:
-        pan = moved_beside(pan, ms)
-        relation = ~pan.transform * ms.transform
-        _refuse_bad_ratio(_axis_ratios(relation), force)
-        return _plan_in_one_crs(ms, pan, relation, shift)
+        mapping = AffineMap.between(ms, pan)
+        _refuse_bad_ratio(_axis_ratios(mapping.matrix), force)
+        return _plan_in_one_crs(ms, mapping.source, mapping.matrix, shift)
     projected = ProjectedMap(ms, pan, transformer)
     footprint = _pan_outline_in_ms(ms, pan, transformer).intersection(ms.window)
     if footprint.is_empty:
@@ -283,13 +282,7 @@ def _pan_outline_in_ms(ms: Grid, pan: Grid, to_pan: Transformer) -> Window:
     zero, one = np.zeros_like(steps), np.ones_like(steps)
     col = np.concatenate([steps, one, steps, zero]) * pan.width
     row = np.concatenate([zero, steps, one, steps]) * pan.height
-    t = pan.transform
-    x, y = to_pan.transform(t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f, direction="INVERSE")
-    middle = to_pan.transform(*pan.pixel_to_map(pan.height / 2, pan.width / 2), direction="INVERSE")
-    x = unbroken(x, float(middle[0]), ms)
-    inverse = ~ms.transform
-    with np.errstate(invalid="ignore"):
-        u, v = inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
+    v, u = ProjectedMap(pan, ms, to_pan, TransformDirection.INVERSE).positions(row, col)
     known = np.isfinite(u) & np.isfinite(v)
     if not known.any():
         return Window(0, 0, 0, 0)

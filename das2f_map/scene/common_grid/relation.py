@@ -10,7 +10,7 @@ from pyproj.transformer import AreaOfInterest, TransformerGroup
 from rasterio.crs import CRS
 
 from das2f_map.errors import InputError
-from das2f_map.scene.antimeridian import wrapped, x_period
+from das2f_map.scene.antimeridian import near
 from das2f_map.scene.common_grid.pixel_map import AffineMap, PixelMap, ProjectedMap
 from das2f_map.scene.grid import Grid
 from das2f_map.types import Float64
@@ -37,7 +37,7 @@ def transformer_between(ms: Grid, pan: Grid) -> Transformer | None:
         ) from error
     nodes = _nodes(ms)
     there = np.array(transformer.transform(*nodes))
-    there[0] = wrapped(there[0], nodes[0], x_period(pan.crs))
+    there[0] = near(there[0], nodes[0], pan.crs)
     pan_pixel = max(pan.pixel_size)
     with np.errstate(invalid="ignore"):
         moved = np.abs(there - nodes).max()
@@ -92,15 +92,15 @@ def _area_of_interest(grid: Grid) -> AreaOfInterest | None:
         return None
     if np.abs(lat).max() > 90:
         return None
-    if np.ptp(lon) >= 180 or np.abs(lon).max() > 180:
+    west, east = lon.min(), lon.max()
+    if east - west >= 180 or max(-west, east) > 180:
         # Over 180 degrees, or counted from 0 to 360. PROJ takes a west that is more than its east.
-        period = x_period(CRS.from_wkt(crs.geodetic_crs.to_wkt()))
-        near = wrapped(lon, float(lon[lon.size // 2]), period)
-        if period is not None and np.ptp(near) < period / 2:
-            ends = wrapped(np.array([near.min(), near.max()]), 0.0, period)
-            return AreaOfInterest(ends[0], lat.min(), ends[1], lat.max())
-    inside = np.abs(lon).max() <= 180
-    return AreaOfInterest(lon.min(), lat.min(), lon.max(), lat.max()) if inside else None
+        geodetic = CRS.from_wkt(crs.geodetic_crs.to_wkt())
+        together = near(lon, lon[lon.size // 2], geodetic)
+        if np.ptp(together) < 180:
+            west, east = near(np.array([together.min(), together.max()]), 0.0, geodetic)
+    inside = max(abs(west), abs(east)) <= 180
+    return AreaOfInterest(west, lat.min(), east, lat.max()) if inside else None
 
 
 def pyproj_crs(crs: CRS) -> PyprojCRS:

@@ -3,7 +3,6 @@
 from das2f_map.scene.registration.correct import (
     AUTO_LIMIT,
     DEFAULT_MAX_SHIFT,
-    CoregisterMode,
     Coregistration,
     Decision,
     coregister,
@@ -11,15 +10,26 @@ from das2f_map.scene.registration.correct import (
     refuse_large_shift,
 )
 from das2f_map.scene.registration.measure import measure_shift
-from das2f_map.scene.registration.report import ShiftReport, ShiftVariation, WindowShift
+from das2f_map.scene.registration.report import (
+    CoregisterMode,
+    CoregistrationReport,
+    ShiftAction,
+    ShiftReport,
+    ShiftSummary,
+    ShiftVariation,
+    WindowShift,
+)
 
 __all__ = [
     "AUTO_LIMIT",
     "DEFAULT_MAX_SHIFT",
     "CoregisterMode",
     "Coregistration",
+    "CoregistrationReport",
     "Decision",
+    "ShiftAction",
     "ShiftReport",
+    "ShiftSummary",
     "ShiftVariation",
     "WindowShift",
     "coregister",

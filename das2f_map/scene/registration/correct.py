@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from das2f_map.errors import InputError
 from das2f_map.scene.common_grid.plan import NESTING_TOLERANCE
 from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.registration.measure import measure_shift
-from das2f_map.scene.registration.report import ShiftReport
+from das2f_map.scene.registration.report import CoregisterMode, CoregistrationReport, ShiftAction, ShiftReport
 
 log = logging.getLogger(__name__)
 
-CoregisterMode = Literal["auto", "on", "off"]
 MODES: tuple[CoregisterMode, ...] = ("auto", "on", "off")
 
 AUTO_LIMIT = 0.3
@@ -64,10 +62,10 @@ class Coregistration:
         for warning in self.warnings:
             log.warning("%s", warning)
 
-    def describe(self) -> dict[str, Any]:
-        """For a run report: everything but the single windows, plain JSON types."""
-        measured = None if self.report is None else self.report.model_dump(mode="json", exclude={"windows"})
-        return {"mode": self.mode, "corrected": self.corrected, "measured": measured}
+    def summary(self) -> CoregistrationReport:
+        """What was found and done, without the single windows."""
+        measured = None if self.report is None else self.report.summary()
+        return CoregistrationReport(mode=self.mode, corrected=self.corrected, measured=measured)
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Decision:
         What a user of the map should know, a sentence each.
     """
 
-    action: Literal["correct", "leave", "refuse"]
+    action: ShiftAction
     shift: PanShift | None
     because: str
     warnings: tuple[str, ...]

@@ -8,6 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.scene.common_grid.shift import PanShift
 
+ShiftAction = Literal["correct", "leave", "refuse"]
+"""What is done about a measured shift."""
+
+CoregisterMode = Literal["auto", "on", "off"]
+"""Whether a shift is corrected, see :func:`das2f_map.scene.registration.coregister`."""
+
 Verdict = Literal["agree", "disagree", "unmeasured"]
 
 MIN_WINDOWS = 3
@@ -58,10 +64,10 @@ class ShiftVariation(BaseModel):
     lower_left: tuple[float, float]
 
 
-class ShiftReport(BaseModel):
+class ShiftSummary(BaseModel):
     """Where PAN's content lies against that of MS. Positive rows: further down; cols: further right.
 
-    ``None`` stands where nothing could be measured.
+    A field is ``None`` where nothing could be measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,7 +96,16 @@ class ShiftReport(BaseModel):
     fit_after: float | None = Field(description="the same with the shift corrected")
     varies: bool | None = Field(description="whether the shift changes over the scene; null: cannot be told")
     variation: ShiftVariation | None
+
+
+class ShiftReport(ShiftSummary):
+    """A measured shift with the windows that it was measured in."""
+
     windows: tuple[WindowShift, ...]
+
+    def summary(self) -> ShiftSummary:
+        """The same without the windows."""
+        return ShiftSummary(**{name: getattr(self, name) for name in ShiftSummary.model_fields})
 
     @property
     def shift(self) -> PanShift | None:
@@ -110,3 +125,13 @@ class ShiftReport(BaseModel):
             f"MS: {down}, {right}; {self.windows_agreeing} of {self.windows_matched} windows agree"
         )
         return text if self.reason is None else f"{text}; not relied on: {self.reason}"
+
+
+class CoregistrationReport(BaseModel):
+    """The shift of a pair's contents in a run: whether it was measured and corrected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: CoregisterMode = Field(description="what the user asked for")
+    corrected: bool
+    measured: ShiftSummary | None = Field(description="null where nothing was measured")

@@ -16,6 +16,7 @@ from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import open_pair
+from das2f_map.scene.report import ShiftCorrection
 from das2f_map.scene.source import RasterSource
 
 SHIFT = PanShift(0.7, -1.3)
@@ -80,7 +81,7 @@ def test_the_common_grid_stays_in_place(tmp_path: Path, name: str) -> None:
         moved = pair.shifted(SHIFT)
         assert pair.shift is None
         assert moved.shift == SHIFT
-        assert moved.describe()["shift_corrected"] == {"rows_pan_px": 0.7, "cols_pan_px": -1.3}
+        assert moved.report().shift_corrected == ShiftCorrection(rows_pan_px=0.7, cols_pan_px=-1.3)
         row, col = before.map_to_pixel(*moved.grids.ms.pixel_to_map(0, 0))
         assert row == pytest.approx(round(row), abs=1e-6)
         assert col == pytest.approx(round(col), abs=1e-6)

@@ -1,23 +1,25 @@
-// From scanned tokens to a branch's output by a processor's matrix unit (AMX): it multiplies bfloat16 and sums
-// float32. Included by tail.h in the place of branch_vectors.h.
+// From scanned tokens to a branch's output on a processor's matrix unit (AMX), which multiplies bfloat16 and sums
+// float32. tail.h includes it instead of branch_vectors.h.
 //
-// A tile register holds 16 tokens and 16 channels, or 32 for the products' inputs, so that tokens stay as they come;
-// only what leaves is turned into planes. Float32 is cut into three bfloat16 parts whose sum is the number itself (but for
-// numbers so small that the last part is denormal), and products of parts that matter to float32 are summed: all but
-// those below 2^-22 of the whole. Infinity becomes NaN on the way; both are refused in the end.
+// A tile register holds 16 tokens by 16 channels, or by 32 for the inputs of products. Tokens are read as they lie in
+// memory; only the output is turned into planes.
 //
-// The unit works by itself while vectors do something else, so that GELU and the cutting of one part of the
-// hidden layer stand between the products of its neighbours.
+// A float32 is cut into three bfloat16 parts, whose sum is the number itself unless the last part is denormal. Products
+// of parts are summed, except those below 2^-22 of the whole, which do not matter to float32. Infinity becomes NaN on
+// the way; both are refused in the end.
+//
+// The unit works at the same time as vector instructions. So GELU and the cutting of one step of the hidden layer are
+// mixed with the products of the steps before and after.
 
-constexpr int kParts = DAS2F_BF16 ? 1 : 3;  // bfloat16 numbers that stand for one number
+constexpr int kParts = DAS2F_BF16 ? 1 : 3;  // bfloat16 parts of one number
 constexpr int kSide = 16;                   // tokens or outputs of a tile register; inputs are twice as many
 constexpr int kInputs = 2 * kSide;
 constexpr int kGroups = kWidth / kSide;
 constexpr int kRegister = kSide * kInputs;  // bfloat16 numbers of a tile register
 // Pairs of vectors of the hidden layer that pass GELU after four products.
 constexpr int kMeanwhile = kParts == 1 ? 8 : 2;
-// Products of parts of tokens and of weights, in an order in which each has one of them in common with the last. One
-// part has the last of these products only.
+// Products of (part of the tokens, part of the weights). Each has a part in common with the one before, which then need
+// not be loaded again. With one part only the last product is left.
 constexpr int kProducts = kParts * (kParts + 1) / 2;
 constexpr int kOrders[6][2] = {{0, 2}, {0, 1}, {1, 1}, {1, 0}, {2, 0}, {0, 0}};
 constexpr const int (*kOrder)[2] = kOrders + 6 - kProducts;
@@ -25,7 +27,7 @@ static_assert(kLanes == kSide && kVectors == 2 && kHiddenStep == kWidth, "as the
 
 typedef float Sums[kSide][kSide];  // tokens, channels
 typedef Sums Channels[kVectors][kGroups];  // of kTile tokens
-// As products take them: two groups' channels side by side (bfloat16), or in turns.
+// Packed for the products: two groups' channels one after the other (bfloat16), or alternating.
 typedef uint32_t Packed[kParts][kGroups / 2][kVectors][kSide][kSide];
 
 struct BranchScratch {
@@ -34,7 +36,7 @@ struct BranchScratch {
     alignas(64) float mean[kSide], scale[kSide];
 };
 
-// How the tile registers are used: 0 to 3 sums, 4 and 5 tokens, 6 and 7 weights; all of them whole.
+// The tile registers are used whole: 0 to 3 for sums, 4 and 5 for tokens, 6 and 7 for weights.
 DAS2F_FN void configure_registers() {
     struct alignas(64) {
         uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -46,12 +48,12 @@ DAS2F_FN void configure_registers() {
     _tile_loadconfig(&configuration);
 }
 
-// A token's channels of two neighbouring groups, part by part.
+// Cuts a token's channels of two neighbouring groups into parts and stores them.
 DAS2F_FN void store_parts(Packed &out, int pair, int v, int token, Vec a, Vec b) {
 #if DAS2F_BF16
     _mm512_store_si512(out[0][pair][v][token], (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a));
 #else
-    // The high half of a float32 is a bfloat16 rounded towards zero, and what is left is exact.
+    // The high half of a float32 is a bfloat16 rounded towards zero; the difference is exact.
     typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
 #pragma GCC unroll 3
     for (int part = 0; part < kParts; ++part) {
@@ -64,7 +66,7 @@ DAS2F_FN void store_parts(Packed &out, int pair, int v, int token, Vec a, Vec b)
 #endif
 }
 
-// The sum of each of 16 vectors' lanes.
+// For each of 16 vectors, the sum of its lanes.
 DAS2F_FN Vec sums_of(Vec (&v)[kSide]) {
 #pragma GCC unroll 4
     for (int half = kSide / 2; half > 0; half /= 2) {
@@ -103,7 +105,7 @@ DAS2F_FN void moments(const float *in, int64_t stride, BranchScratch &s) {
     store(s.scale, 1.0f / sqrt_lanes(sums_of(v) * (1.0f / kWidth) + kEps));
 }
 
-// Packs normalised tokens, multiplied by those of `gate` if there are any.
+// Normalises 16 tokens, multiplies them by `gate` (kGated), and packs them.
 template <bool kGated>
 DAS2F_FN void normalise(
     const float *in, int64_t stride, const float *weight, const float *const *gate, int v, BranchScratch &s) {
@@ -122,7 +124,7 @@ DAS2F_FN void normalise(
     }
 }
 
-// What is left of a step of the hidden layer to pass GELU.
+// A step of the hidden layer on its way through GELU; `some` takes the next `count` pairs of vectors.
 struct HiddenStep {
     const Channels &sums;
     const float *bias;
@@ -145,12 +147,12 @@ struct Nothing {
     DAS2F_FN void some(int) {}
 };
 
-// out = W in, or out += W in: 64 outputs, as many inputs. `weight` moves on to what follows.
+// out = W in, or out += W in (kAdd): 64 inputs, 64 outputs. Advances `weight` past W; `meanwhile` works in between.
 template <bool kAdd, class Meanwhile>
 DAS2F_FN void multiply(const uint16_t *&weight, const Packed &in, Channels &out, Meanwhile &meanwhile) {
     constexpr int64_t row = sizeof(Sums) / kSide;
     for (int g = 0; g < kGroups; g += 2) {
-        asm volatile("" : : : "memory");  // loads of tile registers do not say what they read
+        asm volatile("" : : : "memory");  // the compiler does not know what loads of tile registers read
         if (kAdd) {
             _tile_loadd(0, out[0][g], row);
             _tile_loadd(1, out[0][g + 1], row);
@@ -217,7 +219,7 @@ DAS2F_FN void branch_tile(
         moments(scanned, layout.group, s);
         normalise<true>(scanned, layout.group, w.out_norm[branch], entry + v * kSide, v, s);
     }
-    // The next tile's, which come from memory while this one is computed.
+    // Fetch the next tile from memory while this one is computed.
     if (tile + 1 < kTiles)
         for (int g = 0; g < kGroups; ++g)
             for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(y + g * layout.group + i * kLanes);

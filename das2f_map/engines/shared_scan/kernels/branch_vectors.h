@@ -1,5 +1,5 @@
-// From scanned tokens to a branch's output, its products summed in vector registers: float32, or pairs of bfloat16.
-// Included by tail.h. Lanes are neighbouring tokens, so that norms over channels need no sums across lanes.
+// From scanned tokens to a branch's output, with products summed in vector registers: float32, or pairs of bfloat16.
+// Included by tail.h. Lanes are neighbouring tokens, so norms over channels need no sums across lanes.
 
 struct BranchScratch {
     Plane gated[kWidth], residual[kWidth], normed[kWidth], hidden[kHiddenStep];
@@ -8,7 +8,7 @@ struct BranchScratch {
 };
 
 #if DAS2F_BF16
-// Each lane of `first` in the low half, of `second` in the high half, rounded to bfloat16.
+// Stores pairs of bfloat16: lanes of `first` in the low halves, of `second` in the high halves.
 DAS2F_FN void store_pair(uint32_t *out, const Vec &first, const Vec &second) {
     alignas(64) static constexpr uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                        8,  24, 9,  25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -16,7 +16,7 @@ DAS2F_FN void store_pair(uint32_t *out, const Vec &first, const Vec &second) {
     _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_load_si512(order), halves));
 }
 
-// Neighbouring planes side by side, as the dot product of pairs takes them.
+// Packs neighbouring planes as pairs, for the dot product of pairs.
 DAS2F_FN void pack_planes(const Plane *in, int channels, uint32_t (*out)[kTile]) {
     for (int c = 0; c < channels; c += 2)
         for (int v = 0; v < kVectors; ++v)
@@ -79,7 +79,7 @@ DAS2F_FN const void *packed_at(const void *weights, int64_t element) {
     return static_cast<const char *>(weights) + element * kWeightBytes;
 }
 
-// kN outputs from `o` of what is added to the residual tokens.
+// Adds kN outputs of the projection, from `o`, to the residual tokens.
 template <int kN>
 DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, BranchScratch &s) {
     Vec sum[kN][kVectors];
@@ -90,7 +90,7 @@ DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, BranchScra
         for (int v = 0; v < kVectors; ++v) store(s.residual[o + i] + v * kLanes, sum[i][v]);
 }
 
-// kN outputs from `first + o` of the hidden layer.
+// Computes kN values of the hidden layer, from `first + o`.
 template <int kN>
 DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int o, BranchScratch &s) {
     Vec sum[kN][kVectors];
@@ -107,7 +107,7 @@ DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int
 #endif
 }
 
-// What kHiddenStep of the hidden layer add to kN outputs from `o`.
+// Adds the share of kHiddenStep hidden values, from `first`, to kN outputs, from `o`.
 template <int kN>
 DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, int o, BranchScratch &s, Plane *out) {
     Vec sum[kN][kVectors];
@@ -120,7 +120,7 @@ DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, in
         for (int v = 0; v < kVectors; ++v) store(out[o + i] + v * kLanes, sum[i][v]);
 }
 
-// What follows the scan of one branch; `gated` holds the scanned tokens, normalised and gated.
+// Projection, norm and MLP of one branch; `gated` holds the scanned tokens, normalised and gated.
 DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, BranchScratch &s, Plane *out) {
 #if DAS2F_BF16
     pack_planes(s.gated, kWidth, s.packed);
@@ -164,7 +164,7 @@ DAS2F_FN void branch_tile(
 #pragma GCC unroll 16
             for (int i = 0; i < kLanes; ++i) store(s.residual[g * kLanes + i] + v * kLanes, t[i]);
         }
-    // The next tile's, which come from memory while this one is computed.
+    // Fetch the next tile from memory while this one is computed.
     if (tile + 1 < kTiles)
         for (int g = 0; g < kWidth / kLanes; ++g)
             for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(y + g * layout.group + i * kLanes);

@@ -1,8 +1,8 @@
 // The scan of all patches of a block along one axis, forwards and backwards, for kLanes channels at a time.
 // Included by shared_scan.cpp once for each kLanes, inside a namespace of its own, after lanes.h.
 //
-// `along` is the axis a row of tokens lies on, `across` the other one. A row of the block is met by up to 16
-// patches, each at its own position across; those that have it in their middle share what it does to a state.
+// `along` is the axis a row of tokens lies on, `across` the other one. Up to 16 patches meet a row of the block, each
+// at its own position across. Patches that have the row in their middle share the map from state to state.
 
 constexpr int kGroups = kWidth / kLanes;
 constexpr int kShared = kManyRegisters ? 6 : 3;  // patches whose sums are held in registers together
@@ -35,9 +35,9 @@ struct Axis {
     }
 };
 
-// One direction, branch and group of channels.
+// The scan of one direction, branch and group of channels.
 struct Rows {
-    const float *x, *parameters;  // at the group's channels, and at the direction
+    const float *x, *parameters;  // from the group's first channel, and from the direction's first parameter
     int64_t x_across, x_along, p_across, p_along;  // strides of map entries
     int x_edge, p_edge;
     int64_t across, along;  // outputs
@@ -50,7 +50,7 @@ struct Rows {
     int group;
 };
 
-// A strip of neighbouring starts along the rows, and where its tokens are found.
+// A strip of neighbouring starts along the rows, and the places of its tokens.
 struct Strip {
     int64_t first, count, entries;
     int at[kStrip][kPatch];             // entry of the strip's own runs, by start and step
@@ -60,9 +60,9 @@ struct Strip {
 
 DAS2F_FN Vec abs_lanes(const Vec &v) { return v < Vec{} ? -v : v; }
 
-// 2^v for v <= 0, within 2e-7 of itself and exactly 1 at 0; next to nothing below -126.
+// 2^v for v <= 0, with a relative error below 2e-7, and exactly 1 at 0; almost 0 below -126.
 DAS2F_FN Vec decay_lanes(Vec v) {
-    // Of numbers below zero the nearer one has the lesser bits; not to be above zero is all that is needed.
+    // max(v, -126) as integers: of two negative numbers, the one nearer to zero has the smaller bits.
     typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
     const Vec low = Vec{} - 126.0f, magic = Vec{} + 12582912.0f;
     Bits own, most;
@@ -78,7 +78,7 @@ DAS2F_FN Vec decay_lanes(Vec v) {
     p = p * f + kExp2[1];
     p = p * f + kExp2[0];
     p = p * f + 1.0f;
-    // The whole number stands in the low bits of `shifted`; the rest is shifted out.
+    // The whole number is in the low bits of `shifted`; the others are shifted out.
     VecInt bits, exponent;
     std::memcpy(&exponent, &shifted, sizeof exponent);
     std::memcpy(&bits, &p, sizeof bits);
@@ -88,7 +88,7 @@ DAS2F_FN Vec decay_lanes(Vec v) {
 }
 
 DAS2F_FN Vec softplus_lanes(const Vec &v) {
-    // max(v, 0) + log(1 + t), the logarithm as 2 artanh(t / (2 + t)), which is exact for small t too.
+    // max(v, 0) + log(1 + t), the logarithm as 2 artanh(t / (2 + t)), which is accurate for small t too.
     const Vec t = decay_lanes(abs_lanes(v) * -kLog2e);
     const Vec z = t / (t + 2.0f), q = z * z;
     Vec s = q * (1.0f / 13) + 1.0f / 11;
@@ -105,12 +105,12 @@ DAS2F_FN void prefetch_entry(const Rows &r, const float *entry) {
     for (int line = 0; line < 2 * kStates; line += 16) __builtin_prefetch(entry + kWidth + line);
 }
 
-// All of a strip's entries in one row of the map.
+// Fills the entries of a strip from one row of the map.
 DAS2F_FN void fill_entries(const Rows &r, const Strip &strip, int64_t row, ScanScratch &w) {
     const float *map = r.parameters + row * r.p_across;
     Vec decay[kStates];
     for (int n = 0; n < kStates; ++n) decay[n] = load(r.decay + n * kWidth);
-    // dt first: each is a long chain of its own, and they overlap only where nothing stands between them.
+    // dt first: each softplus is a long chain of operations, and only chains that follow each other overlap.
     for (int64_t i = 0; i < strip.entries; ++i) {
         if (i + 4 < strip.entries) prefetch_entry(r, map + strip.offset[i + 4]);
         store(w.entry[i].dt, softplus_lanes(load(map + strip.offset[i] + r.group * kLanes)));
@@ -131,7 +131,7 @@ DAS2F_FN void put(float *y, const Vec &sum) {
     store(y, kFirst ? sum : load(y) + sum);
 }
 
-// One row of one patch, where registers hold all of its states.
+// Scans one row of one patch, on processors whose registers hold all of its states.
 template <bool kFirst>
 DAS2F_FN void scan_in_registers(
     const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
@@ -156,7 +156,7 @@ DAS2F_FN void scan_in_registers(
     for (int n = 0; n < kStates; ++n) store(state + n * kLanes, h[n]);
 }
 
-// The same where they do not: a state passes kSteps tokens before it is stored.
+// The same on other processors: a state passes kSteps tokens before it is stored.
 template <bool kFirst>
 DAS2F_FN void scan_in_steps(
     const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
@@ -198,7 +198,7 @@ DAS2F_FN void scan_directly(
     else scan_in_steps<kFirst>(r, x_row, x_offset, at, y, fresh, state, w);
 }
 
-// kSteps tokens of a row from a zero state: W, ylocal, and what they add to P_end and L_end.
+// Takes kSteps tokens of a row from a zero state: gives W and ylocal, carries P_end and L_end on.
 template <bool kFirst>
 DAS2F_FN void segment_steps(
     const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, int j, ScanScratch &w) {
@@ -229,7 +229,7 @@ DAS2F_FN void segment_steps(
     for (int k = 0; k < kSteps; ++k) store(w.local[k], sum[k]);
 }
 
-// The same tokens' outputs of kCount patches from the states that enter the row.
+// Outputs of the same tokens in kCount patches, from the states that enter the row.
 template <int kCount, bool kFirst>
 DAS2F_FN void apply_steps(float *const *state, float *const *y, const int64_t *token, ScanScratch &w) {
     Vec sum[kCount][kSteps];
@@ -271,7 +271,7 @@ DAS2F_FN void apply_all(
     if (i < count) apply_steps<1, kFirst>(state + i, y + i, token, w);
 }
 
-// What a row does to the patches that have it in their middle, from `low` to `high`.
+// Scans a row for the patches that have it in their middle, from `low` to `high`.
 template <bool kFirst>
 DAS2F_FN void scan_middle(
     const Rows &r, const Strip &strip, int64_t row, const float *x_row, int64_t low, int64_t high, ScanScratch &w) {
@@ -286,7 +286,7 @@ DAS2F_FN void scan_middle(
         for (int j = 0; j < kPatch; j += kSteps) {
             int64_t token[kSteps];
             for (int k = 0; k < kSteps; ++k) token[k] = start + (j + k) * step;
-            // What the next steps will add to, or the next start's first ones.
+            // Fetch the outputs that the next steps add to, or those of the next start's first steps.
             const int64_t ahead = j + kSteps < kPatch ? kSteps * step : r.y_along - j * step;
             for (int64_t i = 0; i < count; ++i)
                 for (int k = 0; k < kSteps; ++k) __builtin_prefetch(y[i] + token[k] + ahead, 1);
@@ -302,7 +302,7 @@ DAS2F_FN void scan_middle(
     }
 }
 
-// One row for all patches that meet it.
+// Scans one row for all patches that meet it.
 template <bool kFirst>
 DAS2F_FN void scan_row(const Rows &r, const Strip &strip, int64_t row, ScanScratch &w) {
     const Axis parameters{r.across, r.p_edge}, inputs{r.across, r.x_edge};
@@ -326,11 +326,11 @@ DAS2F_FN void scan_row(const Rows &r, const Strip &strip, int64_t row, ScanScrat
         }
         const int64_t lowest = row - (kPatch - 1 - edge), low = lowest < 0 ? 0 : lowest;
         scan_middle<kFirst>(r, strip, row, x_row, low, patch, w);
-        position = static_cast<int>(row - low);  // all of them are done
+        position = static_cast<int>(row - low);  // all these patches are done
     }
 }
 
-// All rows for n neighbouring starts from `first`.
+// Scans all rows for n neighbouring starts from `first`.
 template <bool kFirst>
 DAS2F_FN void scan_strip(const Rows &r, int64_t first, int64_t n, ScanScratch &w) {
     const Axis whole{r.along, r.p_edge}, own{n, r.p_edge}, x_whole{r.along, r.x_edge};
@@ -347,7 +347,7 @@ DAS2F_FN void scan_strip(const Rows &r, int64_t first, int64_t n, ScanScratch &w
     for (int64_t i = 0; i < rows; ++i) scan_row<kFirst>(r, strip, r.reverse ? rows - 1 - i : i, w);
 }
 
-// Both directions of an axis, of one branch, group of channels and strip, which own their part of y.
+// Scans both directions of an axis for one branch, group of channels and strip; nothing else writes to that part of y.
 DAS2F_FN void scan_item(
     const Das2fSharedBlock &b, const Das2fSharedWeights &weights, bool columns, int64_t branch, int64_t group,
     int64_t first, int64_t n, ScanScratch &w) {
@@ -377,7 +377,7 @@ DAS2F_FN void scan_item(
     }
 }
 
-// Work items are (branch, group of channels) with all strips of both axes, one after the other, or strips of one axis.
+// A work item is a branch and a group of channels, with all strips of both axes (axis < 0) or one strip of one axis.
 DAS2F_FN void scan_items(
     const Das2fSharedBlock &b, const Das2fSharedWeights &weights, Pass pass, std::atomic<int64_t> &next) {
     std::vector<char> memory(sizeof(ScanScratch) + 64);

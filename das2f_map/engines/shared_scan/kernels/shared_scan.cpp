@@ -1,15 +1,15 @@
 // The shared scan and the patch's tail, float32 (the tail's products also bfloat16, and on AMX), for the CPU.
 //
-// What is computed is described in ../torch_path.py, whose operations these kernels repeat; ../maps.py makes
-// their inputs. Two entry points: das2f_shared_scan scans every patch of a block in one pair of directions,
-// das2f_shared_tail turns the scanned tokens into logits, or into the first stage's output tokens.
+// ../torch_path.py describes the algorithm and does the same in torch operations; ../maps.py makes the inputs. Two
+// entry points: das2f_shared_scan scans every patch of a block in all four directions, das2f_shared_tail turns the
+// scanned tokens into logits, or into the first stage's output tokens.
 //
-// In the scan, lanes are neighbouring channels: all products are vertical and what a row does to the state
-// stays in first-level cache while the patches that share the row use it. In the tail, lanes are neighbouring
-// tokens, so that norms over channels need no sums across lanes; where there is a matrix unit, channels again.
+// In the scan, lanes are neighbouring channels: all products are vertical, and a row's maps stay in first-level cache
+// while the patches that share the row use them. In the tail, lanes are neighbouring tokens, so norms over channels
+// need no sums across lanes; with a matrix unit, lanes are channels again.
 //
-// Plain C interface, no dependency but the C++ library. The bodies are compiled once per instruction
-// set (x86-64) and chosen at run time; elsewhere the compiler's target decides (NEON on Arm).
+// Plain C interface, no dependency but the C++ library. On x86-64 the bodies are compiled once per instruction set and
+// chosen at run time; elsewhere the compiler's target decides (NEON on Arm).
 
 #include <atomic>
 #include <cmath>
@@ -28,7 +28,7 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 extern "C" {
-// Branches: SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN. All arrays are contiguous float32 but where said.
+// Branches: SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN. Arrays are contiguous float32 unless said otherwise.
 struct Das2fSharedBlock {
     int64_t rows, cols;       // outputs
     const float *scan[4];     // (row entries, column entries, 512): x, then for each direction dt raw, B, C
@@ -46,7 +46,7 @@ struct Das2fSharedWeights {
     const float *skip[4];           // (64): D, summed over the directions
     const float *norm[4];           // (2, 64): weight and bias
     const float *out_norm[4];       // (2, 64)
-    const void *project[4];         // packed (64 outputs, 64 inputs), otherwise for AMX
+    const void *project[4];         // packed (64 outputs, 64 inputs); in another order for AMX
     const void *mlp_in[4];          // packed (hidden, 64)
     const float *mlp_in_bias[4];    // (hidden)
     const void *mlp_out[4];         // packed (64, hidden); for AMX one step of the hidden layer after the other
@@ -68,17 +68,17 @@ constexpr int kStates = 24;
 constexpr int kDirections = 4;
 constexpr int kDirection = kWidth + 2 * kStates;               // floats of a direction in a scan map
 constexpr int kScanMap = kWidth + kDirections * kDirection;    // floats of an entry
-constexpr int kStrip = 16;  // neighbouring starts whose exponentials are kept, at most
+constexpr int kStrip = 16;  // most neighbouring starts whose exponentials are kept
 constexpr int kLeastStrip = 4;
 constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kEps = 1e-5f;
 
-// (2^f - 1) / f on [-1/2, 1/2]: the least largest relative error of 1 + f (...), 9.2e-8.
+// (2^f - 1) / f on [-1/2, 1/2]. These coefficients minimise the largest relative error of 1 + f (...), 9.2e-8.
 constexpr float kExp2[5] = {
     6.931469776e-01f, 2.402224208e-01f, 5.550733744e-02f, 9.671512661e-03f, 1.326472690e-03f};
 
-// Distance in floats between the patches' tokens in y: of neighbours an odd number of cache lines, so that what
-// they meet at the same time does not fall into the same cache set.
+// Distances in y, in floats. Neighbouring patches are an odd number of cache lines apart, so that values which are used
+// at the same time do not fall into the same cache set.
 struct Layout {
     int64_t patch, row, group, branch;
     Layout(int64_t rows, int64_t cols, int lanes) {
@@ -90,15 +90,15 @@ struct Layout {
     }
 };
 
-// What of a block's scan: along its rows (0), along its columns (1), or both (-1); in strips of so many starts.
+// A part of a block's scan: along its rows (axis 0), along its columns (1) or both (-1), in strips of `strip` starts.
 struct Pass {
     int axis, strip;
 };
 
-// The classes of one modality's scan maps reach further into the patch for MS than for PAN.
+// How far the position classes of a scan map reach into the patch: 2 for MS, 1 for PAN.
 constexpr int scan_edge(int modality) { return modality == 0 ? 2 : 1; }
 
-// Phi(u) - 1/2 on 16 intervals of [0, 16 kPhiStep], a polynomial each, through the Chebyshev nodes.
+// Phi(u) - 1/2 on 16 intervals of [0, 16 kPhiStep]: in each a polynomial through its Chebyshev nodes.
 constexpr float kPhiStep = 0.36f;
 template <int kDegree>
 struct PhiTable {
@@ -125,8 +125,9 @@ struct PhiTable {
     }
 };
 const PhiTable<4> kPhi;
-// (Phi(u) - 1/2) / u on [0, kPhiMost] by powers of 1 - 2 (u / kPhiMost)^2. u Phi(u) is within 1e-7 of max(u, 1), Phi(u)
-// within 1.6e-7. Terms are positive where u is small and fall quickly elsewhere, so that float32 loses little in their sum.
+// (Phi(u) - 1/2) / u on [0, kPhiMost] in powers of 1 - 2 (u / kPhiMost)^2. The error of u Phi(u) is below 1e-7 of
+// max(u, 1), of Phi(u) below 1.6e-7. Terms are positive where u is small and fall quickly elsewhere, so float32 loses
+// little in their sum.
 constexpr float kPhiMost = 5.2f;
 constexpr float kPhi13[14] = {
     1.359499906e-01f, 6.774365980e-02f, 5.002475612e-02f, 3.993019836e-02f, 3.198644558e-02f,
@@ -140,8 +141,8 @@ const PhiTable<2> kCoarsePhi;
 #define DAS2F_AMX 0
 namespace {
 #define DAS2F_FN ALWAYS_INLINE
-// A vector is a register: of 512, 256 and, elsewhere, 128 bits. Compilers take wider ones apart badly.
-// There are 32 of them with AVX-512 and NEON, else 16.
+// A vector is one register of 512, 256 or (elsewhere) 128 bits: compilers split wider vectors badly.
+// AVX-512 and NEON have 32 registers, the others 16.
 #if defined(__aarch64__)
 #define DAS2F_PLAIN_REGISTERS 32
 #else
@@ -173,7 +174,7 @@ constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
 #undef DAS2F_FN
 }  // namespace
 
-// clang takes no vectors of 512 bits from functions without the target, as those of lanes.h are.
+// clang refuses vectors of 512 bits from functions without the AVX-512 target, and those of lanes.h have no target.
 #if defined(DAS2F_X86) && !defined(__clang__) && __GNUC__ >= 10
 #define DAS2F_HAS_BF16 1
 #undef DAS2F_BF16
@@ -253,7 +254,7 @@ __attribute__((target(DAS2F_AMX_TARGET))) void tail_amx(
     else amx::tail_items(b, w, next);
 }
 
-// Whether processor and system have the matrix unit for bfloat16; Linux gives it to a process that asks.
+// Whether processor and system have the matrix unit for bfloat16. Linux gives it to a process that asks, as this does.
 bool amx_usable() {
     static const bool usable = [] {
         unsigned a, b, c, d;
@@ -273,7 +274,7 @@ void tail_plain(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Co
     lanes4::tail_items(b, w, next);
 }
 
-// Floats of a vector.
+// Floats in a vector.
 int lanes_of(int level) {
 #ifdef DAS2F_X86
     if (level > 0) return level >= 2 ? lanes16::kLanes : lanes8::kLanes;
@@ -284,8 +285,8 @@ int lanes_of(int level) {
 
 typedef void (*Worker)(const Das2fSharedBlock &, const Das2fSharedWeights &, Pass, Counter &);
 
-// Takes numbers below 2^-126 as zero while it lives: states and products decay through them all the time,
-// and processors are slow there.
+// While it lives, numbers below 2^-126 count as zero. States and products decay through them all the time, and
+// processors are slow with them.
 struct FlushTiny {
 #ifdef DAS2F_X86
     unsigned before = __builtin_ia32_stmxcsr();
@@ -340,7 +341,7 @@ DAS2F_EXPORT int das2f_shared_level(void) {
     return 0;
 }
 
-// What the packed weights of a level look like: lanes, tokens of a tile, outputs of a tile.
+// The packing of a level's weights: lanes, tokens of a tile, outputs of a tile.
 DAS2F_EXPORT void das2f_shared_packing(int level, int64_t *packing) {
     const int64_t own[3] = {lanes4::kLanes, lanes4::kTile, lanes4::kOut};
     std::memcpy(packing, own, sizeof own);
@@ -356,12 +357,12 @@ DAS2F_EXPORT void das2f_shared_packing(int level, int64_t *packing) {
     (void)level;
 }
 
-// Floats of the scratch `y` of a block.
+// Size of a block's scratch `y`, in floats.
 DAS2F_EXPORT int64_t das2f_shared_scratch(int64_t rows, int64_t cols, int level) {
     return 4 * Layout(rows, cols, lanes_of(level)).branch;
 }
 
-// All four directions into y. 0 when done; 1 when memory ran out.
+// Scans all four directions into y. Returns 0 when done, 1 when memory ran out.
 DAS2F_EXPORT int das2f_shared_scan(
     const Das2fSharedBlock *b, const Das2fSharedWeights *w, int threads, int level) {
     Worker worker = scan_plain;
@@ -371,10 +372,10 @@ DAS2F_EXPORT int das2f_shared_scan(
 #endif
     (void)level;
     const int64_t groups = 4 * kWidth / lanes_of(level);
-    // With one thread to several whole groups of channels, what a group adds to y along the columns still lies in the
-    // last cache from its rows.
+    // Where each thread has several whole groups of channels, it takes both axes of a group one after the other: the
+    // part of y that the columns add to is still in the last-level cache from the rows.
     if (groups >= 4 * threads && groups % threads == 0) return run(worker, *b, *w, {-1, kStrip}, threads) ? 0 : 1;
-    // Shorter strips share less, but every thread is to have one. What comes out is the same.
+    // Shorter strips share less work, but every thread gets one. The result is the same.
     const auto strip = [&](int64_t starts) {
         int length = kStrip;
         while (length > kLeastStrip && groups * ((starts + length - 1) / length) < threads) length /= 2;
@@ -385,7 +386,7 @@ DAS2F_EXPORT int das2f_shared_scan(
     return done ? 0 : 1;
 }
 
-// 0 when done; 1 when memory ran out.
+// Returns 0 when done, 1 when memory ran out.
 DAS2F_EXPORT int das2f_shared_tail(
     const Das2fSharedBlock *b, const Das2fSharedWeights *w, int threads, int level) {
     Worker worker = tail_plain;

@@ -4,7 +4,7 @@
 constexpr int kVectors = 2;               // vectors of tokens in a tile
 constexpr int kTile = kVectors * kLanes;  // tokens of a tile
 constexpr int kOut = kManyRegisters ? 8 : 6;  // outputs of a product held in registers together
-constexpr int kRest = kWidth % kOut;        // what is left of 64, or nothing
+constexpr int kRest = kWidth % kOut;        // outputs left over of 64, or 0
 constexpr int kLast = kRest ? kRest : kOut;
 constexpr int kTiles = kTokens / kTile;
 constexpr int kHiddenStep = 64;
@@ -19,7 +19,7 @@ DAS2F_FN Vec sqrt_lanes(Vec v) {
 
 DAS2F_FN Vec sigmoid_lanes(const Vec &v) { return 1.0f / (1.0f + exp2_lanes(v * -kLog2e)); }
 
-// Of 16 lanes one register holds a coefficient of all of the table's polynomials. (clang has no such shuffle.)
+// With 16 lanes, one register holds a coefficient of all 16 polynomials of the table. (clang has no such shuffle.)
 #if defined(__clang__)
 constexpr bool kPhiByTable = false;
 #else
@@ -37,7 +37,7 @@ DAS2F_FN Vec gelu_lanes(const Vec &x) {
         const Vec u = x < Vec{} ? -x : x;
         Vec scaled = u * (1.0f / kPhiStep);
         const Vec most = Vec{} + 15.99999f;
-        scaled = scaled < most ? scaled : most;  // NaN becomes `most` here and an index that exists; u keeps it
+        scaled = scaled < most ? scaled : most;  // NaN becomes `most`, a valid index; u stays NaN
         const VecInt index = __builtin_convertvector(scaled, VecInt);
         const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
         Vec q{};
@@ -62,7 +62,7 @@ DAS2F_FN Vec gelu_lanes(const Vec &x) {
     return x * (v * q + 0.5f);
 }
 
-// Rows of kLanes values to columns, in place.
+// Transposes kLanes vectors in place.
 DAS2F_FN void transpose_lanes(Vec (&v)[kLanes]) {
 #if defined(__clang__)
     Vec t[kLanes];
@@ -90,7 +90,7 @@ DAS2F_FN void transpose_lanes(Vec (&v)[kLanes]) {
 #endif
 }
 
-// kLanes tokens' channels first .. first + kLanes - 1 to planes.
+// Loads channels first .. first + kLanes - 1 of kLanes tokens into planes.
 DAS2F_FN void load_planes(const float *const *token, int first, Plane *planes, int vector) {
     Vec v[kLanes];
 #pragma GCC unroll 16
@@ -124,7 +124,7 @@ DAS2F_FN void layer_norm(const Plane *in, int stride, const float *weight, Plane
     }
 }
 
-// Where a tile's tokens are found in a map laid out as Axis::entry of scan_rows.h says, for an edge of 0 or 1.
+// Finds a tile's tokens in a map with the layout of Axis::entry (scan_rows.h), for an edge of 0 or 1.
 DAS2F_FN void locate_entries(
     const float *map, int edge, int64_t rows, int64_t cols, int64_t row, int64_t col, int tile, const float **entry) {
     const int64_t row_entries = 2 * edge * cols + cols + kPatch - 1 - 2 * edge;
@@ -151,7 +151,7 @@ struct TailScratch {
     Plane a[2 * 16], gate[16], features[kWidth];
 };
 
-// What kN outputs from `o` of the gate add to 16 mean_c(A_c G_c).
+// Adds the share of kN outputs of the gate, from `o`, to 16 mean_c(A_c G_c).
 template <int kN>
 DAS2F_FN void add_gated(const float *weight, const float *bias, int o, const TailScratch &s, Vec (&mean)[kVectors]) {
     const Vec none{};
@@ -181,7 +181,7 @@ DAS2F_FN void gated_fusion(const float *weight, const float *bias, TailScratch &
             store(out[c * stride] + v * kLanes, mean[v] * (1.0f / 16) * load(s.a[16 + c] + v * kLanes));
 }
 
-// Specifics and commons of a tile in place: branches 0, 1 minus 2, 3.
+// Makes a tile's specific parts in place: branches 0 and 1 minus branches 2 and 3.
 DAS2F_FN void take_specifics(int tile, TailScratch &s) {
     for (int m = 0; m < 2; ++m)
         for (int c = 0; c < kWidth; ++c)
@@ -258,6 +258,6 @@ DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w,
         }
     }
 #if DAS2F_AMX
-    _tile_release();  // or the system keeps the registers at every switch of threads
+    _tile_release();  // else the system saves the registers at every switch of threads
 #endif
 }

@@ -1,0 +1,107 @@
+"""Taking over a private folder: what a run that was killed left there is put right, and removed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from das2f_map.errors import OutputError
+from das2f_map.outputs.commit import Note, Part, roll_back
+from das2f_map.outputs.private import PrivateFolder, existing_private
+
+log = logging.getLogger(__name__)
+
+
+def claim(final: Path, *, keep_work: bool = False) -> PrivateFolder:
+    """The private folder of an output, held by this run and empty.
+
+    Parameters
+    ----------
+    final:
+        The output.
+    keep_work:
+        Leave the work files of an earlier run.
+
+    Raises
+    ------
+    OutputError
+        Another run writes the output, or something else has the folder's name, or a run was killed while it
+        replaced files, and they cannot be put back.
+    OSError
+        The folder cannot be made or emptied; ``FileNotFoundError`` where the output's folder is missing.
+    """
+    folder = PrivateFolder(final)
+    folder.hold()
+    try:
+        if os.path.lexists(folder.note) or os.path.lexists(folder.replaced):
+            _put_right(folder)
+        left = [p for p in folder.leftovers() if not (keep_work and p == folder.work)]
+        if left:
+            log.warning(
+                "Removed the files of an unfinished run from %s: %s",
+                folder.path,
+                ", ".join(p.name for p in left),
+            )
+        folder.clear(keep_work=keep_work)
+    except BaseException:  # an interrupt too
+        folder.unlock()
+        raise
+    return folder
+
+
+def _put_right(folder: PrivateFolder) -> None:
+    """Undo the moves of a run that was killed while it made them, or see them through if all were made."""
+    note = Note.at(folder.path)
+    lead = folder.path if note is None else _place(folder.path, note.lead)
+    # Nobody writes or removes the lead's note of this commit while this folder is held.
+    told = Note.at(lead)
+    if note is None or told is None or told.run != note.run:
+        # No move was made, or all were undone. Then no old file is left here.
+        _require_none_kept(folder)
+        return
+    with ExitStack() as stack:
+        parts = []
+        for place in dict.fromkeys((folder.path, *(_place(lead, path) for path in told.members))):
+            found = Note.at(place)
+            if found is None or found.run != note.run:
+                continue
+            member = folder if place == folder.path else existing_private(place)
+            if member is not None:
+                if member is not folder:
+                    stack.callback(member.unlock)
+                parts.append(Part(member, list(found.old), list(found.new)))
+        names = ", ".join(str(part.folder.target) for part in parts)
+        if told.done:
+            log.warning("A run was killed just after it had put %s into place: complete", names)
+        else:
+            if kept := roll_back(parts):
+                raise OutputError(
+                    f"a run was killed while it replaced {names}, and old files cannot go back: "
+                    f"they are in {', '.join(map(str, kept))}",
+                    "move them back yourself",
+                )
+            log.warning("A run was killed while it put %s into place: undone, all is as before it", names)
+        # While the lead's note is there, moves that are not done can be undone, and what was replaced by
+        # moves that are done may go. So it is the first thing to go, or the last.
+        parts.sort(key=lambda part: (part.folder.path == lead) == told.done)
+        for part in parts:
+            if not told.done:
+                part.folder.note.unlink()
+            part.folder.clear(keep_work=True)
+        for part in parts:
+            if part.folder is not folder:
+                part.folder.release(keep_work=True)
+
+
+def _place(start: Path, path: str) -> Path:
+    return Path(os.path.normpath(start / path))
+
+
+def _require_none_kept(folder: PrivateFolder) -> None:
+    if folder.replaced.is_dir() and any(folder.replaced.iterdir()):
+        raise OutputError(
+            f"{folder.replaced} holds old files that an unfinished run has replaced",
+            f"move them to {folder.path.parent} or elsewhere",
+        )

@@ -1,0 +1,83 @@
+"""One error for all the ways in which a write fails."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rasterio.errors
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError
+from rasterio._err import CPLE_BaseError
+
+from das2f_map.errors import OutputError
+from das2f_map.outputs.libtiff_messages import libtiff_kept_quiet
+from das2f_map.outputs.names import shown_folder
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk."""
+
+_NEARLY_NOTHING = 64 * 1024 * 1024
+"""Bytes left on a disk below which a failed write is put down to a full disk; as much as a batch of
+polygons takes, which SQLite gives back when it fails."""
+
+WRITE_ERRORS = (
+    OSError,
+    CPLE_BaseError,
+    rasterio.errors.RasterioError,
+    DataSourceError,
+    DataLayerError,
+    FeatureError,
+    FieldError,
+    sqlite3.Error,
+)
+"""What a failed write raises: GDAL's errors come in several wrappings, ``CPLE_BaseError`` is the bare one."""
+
+
+def disk_is_full(error: BaseException, folder: Path) -> bool:
+    """Whether a failed write comes from a full disk, as the error says or as the disk shows."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+            return True
+        text = str(cause).lower()
+        if "no space left" in text or "disk is full" in text or "disk quota" in text:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    # GDAL loses errno on its way up ("TIFFAppendToStrip:Write error at scanline 1024").
+    try:
+        return shutil.disk_usage(folder).free < _NEARLY_NOTHING
+    except OSError:
+        return False
+
+
+def write_error(error: BaseException, path: Path) -> OutputError:
+    """The error to show for a write to ``path`` that failed."""
+    if disk_is_full(error, path.parent):
+        return OutputError(
+            f"cannot write {path.name}: the disk of {shown_folder(path)} is full",
+            "free some space or choose an output on another disk",
+        )
+    return OutputError(f"cannot write {path.name} in {shown_folder(path)}: {one_line(error)}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what GDAL, GEOS and the system raise while ``path`` is written into an :class:`OutputError`."""
+    try:
+        with libtiff_kept_quiet():
+            yield
+    except WRITE_ERRORS as error:
+        raise write_error(error, path) from error
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, or what its cause says where that is more."""
+    text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    # "See previous exception for details" helps nobody; the details are the cause.
+    if error.__cause__ is not None and ("previous" in text or not text):
+        text = str(error.__cause__)
+    return " ".join(text.split()) or type(error).__name__

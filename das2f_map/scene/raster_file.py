@@ -1,0 +1,108 @@
+"""Opening a georeferenced raster file: the checks, and which way is up in it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from das2f_map.errors import InputError
+from das2f_map.scene.paths import is_local, missing_local_file
+
+_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
+_ACCESS_HINT = (
+    "check the address and the connection; what is not public needs credentials in the environment, "
+    "e.g. AWS_ACCESS_KEY_ID or GDAL_HTTP_BEARER"
+)
+
+_RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif out.tif, with your own CRS"
+
+
+def open_raster(path: str, role: str) -> rasterio.DatasetReader:
+    """Open a raster file; close it after use.
+
+    Parameters
+    ----------
+    path:
+        A local path, or whatever else GDAL opens.
+    role:
+        ``"MS"``, ``"PAN"`` or the like, for messages.
+
+    Raises
+    ------
+    InputError
+        It is missing, a folder, out of reach, or no raster.
+    """
+    if missing_local_file(path):
+        raise InputError(f"{role} file {path} does not exist", "check the path")
+    try:
+        with warnings.catch_warnings():
+            # GDAL warns of a file without georeferencing; `check_georeferencing` raises it with a hint.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path)
+    except RasterioError as error:
+        if is_local(path) and Path(path).is_dir():
+            raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
+        # GDAL has fetched a file that it does not recognise: access is not the problem.
+        fetched = "not recognized as being in a supported" in str(error)
+        hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"
+        raise InputError(f"{role} file {path} cannot be opened as a raster: {error}", hint) from error
+
+
+def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
+    """Raise ``InputError`` unless a file has a CRS and a transform of right angles; ``label`` names it."""
+    without_transform = ds.transform.is_identity
+    if without_transform or ds.crs is None:
+        if ds.gcps[0]:
+            raise InputError(
+                f"{label} is not rectified: it has only ground control points", _RECTIFY_HINT.format(flag="")
+            )
+        if ds.rpcs is not None:
+            raise InputError(
+                f"{label} is not rectified: it has only rational polynomial coefficients (RPC)",
+                _RECTIFY_HINT.format(flag="-rpc "),
+            )
+    if without_transform:
+        raise InputError(
+            f"{label} has no georeferencing (pixel size and position)",
+            "set it with gdal_translate -a_ullr, or keep the .tfw or .aux.xml file beside the image",
+        )
+    if ds.crs is None:
+        raise InputError(
+            f"{label} has no coordinate reference system", "if you know it: gdal_edit.py -a_srs EPSG:… file"
+        )
+    t = ds.transform
+    lengths = np.hypot(t.a, t.d) * np.hypot(t.b, t.e)
+    if not np.isfinite(t.determinant) or abs(t.determinant) <= 1e-6 * lengths:
+        raise InputError(
+            f"{label} has an unusable geotransform: its pixels have no area", "gdalinfo shows it; set it anew"
+        )
+    skew = abs(t.a * t.b + t.d * t.e) / lengths
+    if skew > 0.01:
+        raise InputError(
+            f"{label} has a sheared geotransform: its rows and columns are not at right angles",
+            "bring it to a north-up grid first, e.g. gdalwarp in.tif out.tif",
+        )
+
+
+def upright(transform: Affine, height: int, width: int) -> tuple[bool, bool, Affine]:
+    """Which axes to turn so that columns run east and the image is not mirrored.
+
+    Returns
+    -------
+    tuple
+        Whether to turn the rows, whether to turn the columns, and the transform of the turned image.
+    """
+    flip_cols = transform.a < 0
+    # A determinant under 0 is the usual handedness: rows run to the right hand of columns seen from above.
+    flip_rows = (transform.determinant > 0) != flip_cols
+    if flip_cols:
+        transform = transform * Affine(-1, 0, width, 0, 1, 0)
+    if flip_rows:
+        transform = transform * Affine(1, 0, 0, 0, -1, height)
+    return flip_rows, flip_cols, transform

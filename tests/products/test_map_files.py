@@ -1,0 +1,117 @@
+"""All files of a map in one pass: the same as if made one by one, and the map is read back only once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from maps import AWKWARD_LEGEND, UTM, confidence_of, patchy_classes, write_map
+
+from das2f_map.products.class_areas import class_areas
+from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
+from das2f_map.products.polygons import write_polygons
+from das2f_map.scene.grid import blocks_of
+
+CLASSES = patchy_classes(UTM.height, UTM.width, AWKWARD_LEGEND.ids)
+CONFIDENCE = confidence_of(CLASSES)
+
+
+def write(folder: Path, *, confidence: bool = False, min_area_m2: float | None = None) -> MapContents:
+    folder.mkdir()
+    paths = MapPaths(
+        folder / "map.tif",
+        folder / "map.json",
+        folder / "map.gpkg",
+        folder / "sure.tif" if confidence else None,
+    )
+    with MapWriter(paths, UTM, AWKWARD_LEGEND, min_area_m2=min_area_m2) as writer:
+        for window in blocks_of(UTM.window, 32):
+            writer.write(window, CLASSES[window.slices()], CONFIDENCE[window.slices()])
+        return writer.finish()
+
+
+def features(path: Path) -> geopandas.GeoDataFrame:
+    layers = geopandas.list_layers(path)
+    names = layers.name[layers.geometry_type.notna()]
+    frames = [geopandas.read_file(path, layer=name) for name in names]
+    return geopandas.pd.concat(frames, ignore_index=True)
+
+
+@pytest.mark.parametrize("min_area_m2", [None, 4000.0])
+def test_the_same_as_one_after_the_other(min_area_m2: float | None, tmp_path: Path) -> None:
+    contents = write(tmp_path / "once", min_area_m2=min_area_m2)
+    raster = write_map(
+        tmp_path / "map.tif", CLASSES, confidence_path=tmp_path / "sure.tif", confidence=CONFIDENCE
+    )
+    areas, nodata = class_areas(raster, AWKWARD_LEGEND, confidence_raster=tmp_path / "sure.tif")
+    polygons = write_polygons(
+        raster,
+        tmp_path / "map.gpkg",
+        AWKWARD_LEGEND,
+        confidence_raster=tmp_path / "sure.tif",
+        min_area_m2=min_area_m2,
+    )
+    assert contents == MapContents(areas, nodata, polygons)
+    with rasterio.open(tmp_path / "once" / "map.tif") as found:
+        np.testing.assert_array_equal(found.read(1), CLASSES)
+    once, one_by_one = features(tmp_path / "once" / "map.gpkg"), features(tmp_path / "map.gpkg")
+    assert once.drop(columns="geometry").equals(one_by_one.drop(columns="geometry"))
+    assert once.geometry.geom_equals(one_by_one.geometry).all()
+
+
+def test_the_map_is_read_once_to_check_it_and_never_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = rasterio.open
+
+    def opened(path: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode == "r":
+            read.append(Path(path).name)
+        return original(path, mode, *args, **options)
+
+    monkeypatch.setattr(rasterio, "open", opened)
+    write(tmp_path / "map")
+    assert len(read) == 1
+
+
+def test_confidence_is_a_file_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "without")
+    write(tmp_path / "merged", min_area_m2=4000.0)
+    write(tmp_path / "with", confidence=True)
+    common = {"map.tif", "map.tif.aux.xml", "map.qml", "map.gpkg"}
+    assert {p.name for p in (tmp_path / "without").iterdir()} == common
+    assert {p.name for p in (tmp_path / "merged").iterdir()} == common
+    assert {p.name for p in (tmp_path / "with").iterdir()} == common | {"sure.tif"}
+    with rasterio.open(tmp_path / "with" / "sure.tif") as found:
+        np.testing.assert_array_equal(found.read(1), CONFIDENCE)
+
+
+def test_a_failed_map_leaves_no_complete_file(tmp_path: Path) -> None:
+    paths = MapPaths(tmp_path / "map.tif", tmp_path / "map.json", tmp_path / "map.gpkg")
+    window = next(blocks_of(UTM.window, 32))
+
+    def fail() -> None:
+        with MapWriter(paths, UTM, AWKWARD_LEGEND) as writer:
+            writer.write(window, CLASSES[window.slices()], CONFIDENCE[window.slices()])
+            raise RuntimeError("the engine")
+
+    with pytest.raises(RuntimeError, match="the engine"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_map_says_so(tmp_path: Path) -> None:
+    paths = MapPaths(tmp_path / "map.tif", tmp_path / "map.json", tmp_path / "map.gpkg")
+    with MapWriter(paths, UTM, AWKWARD_LEGEND) as writer:
+        for window in blocks_of(UTM.window, 64):
+            shape = (window.height, window.width)
+            writer.write(window, np.zeros(shape, np.uint8), np.full(shape, np.nan, np.float32))
+        contents = writer.finish()
+    assert contents.is_empty
+    assert contents.nodata_pixels == UTM.height * UTM.width
+    assert not (tmp_path / "map.gpkg").exists()
