@@ -9,7 +9,7 @@ Truth is exact: closed formulas for analytic fields, and for real content the av
 gets float32 values, a transformer exact to 1e-4 pixel (rasterio fails with a tolerance of 0) and the true
 scale, which it would otherwise guess for each chunk; "as it comes" is GDAL without the last two.
 
-Writes resampling.json, and the tables into docs/resampling-evidence.md; into another folder, resampling.md too.
+Writes resampling.json and the tables of docs/resampling-evidence.md; into another folder, resampling.md too.
 """
 
 from __future__ import annotations

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das2f_map.engines.memory import BLOCK_SIZE, block_bytes, free, out_of_memory, patch_bytes, too_small
+from das2f_map.engines.memory import (
+    BLOCK_SIZE,
+    block_bytes,
+    free,
+    out_of_memory,
+    overhead,
+    patch_bytes,
+    too_small,
+)
 from das2f_map.network import Das2fNet
 from das2f_map.network.selective_scan import default_backend
 from das2f_map.scene.grid import PAN_PER_MS
@@ -71,8 +79,10 @@ class PerPatchEngine:
         return BLOCK_SIZE
 
     def memory_bytes(self, size: int) -> int:
-        """Estimate of the bytes for ``size`` × ``size`` MS pixels: the block, and a batch's activations."""
-        return block_bytes(self._network.config, size) + self.batch_size * patch_bytes(self._network.config)
+        """See :class:`das2f_map.engines.Engine`: the block, and a batch's activations."""
+        config = self._network.config
+        batch = min(self.batch_size, size * size)
+        return overhead(self._device) + block_bytes(config, size) + batch * patch_bytes(config)
 
     @property
     def device(self) -> str:

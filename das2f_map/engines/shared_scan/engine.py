@@ -13,13 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das2f_map.engines.memory import block_bytes, free, out_of_memory, shared_bytes, too_small
+from das2f_map.engines.memory import block_bytes, free, out_of_memory, overhead, patch_bytes, too_small
 from das2f_map.engines.shared_scan import compiled, cuda
 from das2f_map.engines.shared_scan.compiled import CompiledFirstStage
 from das2f_map.engines.shared_scan.cuda import TritonFirstStage
 from das2f_map.engines.shared_scan.first_stage import FirstStage
 from das2f_map.engines.shared_scan.maps import MS_EDGE, MixerMaps, TokenMap
 from das2f_map.engines.shared_scan.runs import Indices
+from das2f_map.engines.shared_scan.tensor_bytes import (
+    BRANCHES,
+    map_bytes,
+    scanned_bytes,
+    torch_scan_bytes,
+    triton_bytes,
+    work_bytes,
+)
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.das2f import StageOutput
 from das2f_map.scene.grid import PAN_PER_MS
@@ -107,13 +115,23 @@ class SharedScanEngine:
             raise ValueError(f"precision {precision} needs the kernels")
 
     def memory_bytes(self, size: int) -> int:
-        """Estimate of the bytes for a block of ``size`` × ``size`` MS pixels.
-
-        It counts the block, and the maps and scanned tokens of the part that is computed at once.
-        """
-        config = self._network.config
-        part = min(size, self.block_size)
-        return block_bytes(config, size) + shared_bytes(config, part)
+        """See :class:`das2f_map.engines.Engine`: the block, and the maps and scanned tokens of the part of it
+        that is computed at once."""
+        config, item = self._network.config, self._dtype.itemsize
+        side = min(size, self.block_size)
+        taken = overhead(self._device) + block_bytes(config, size)
+        taken += map_bytes(config, side, item) + work_bytes(config, side, item)
+        if isinstance(self._kernels, TritonFirstStage):
+            results = cuda.DTYPES[self.precision].itemsize
+            taken += triton_bytes(config, side, results, self._kernels.patches)
+        elif self._kernels is not None:
+            taken += scanned_bytes(config, side, item)
+        else:
+            at_once = torch.get_num_threads() if self._device.type == "cpu" else 1
+            taken += torch_scan_bytes(config, side, item, min(2 * BRANCHES, at_once))
+        if self._kernels is None or not self._kernels.whole:
+            taken += min(self.batch_size, side * side) * patch_bytes(config)
+        return taken
 
     @property
     def device(self) -> str:
