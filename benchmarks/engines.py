@@ -38,7 +38,7 @@ from das2f_map.engines import Engine, onnx
 from das2f_map.engines.onnx import OnnxEngine
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled, unavailable
-from das2f_map.labels.table import read_labels
+from das2f_map.labels.labelled_pixels import read_labels
 from das2f_map.network.selective_scan import BACKENDS, Backend, default_backend, use_backend
 from das2f_map.network.selective_scan.reference import to_steps, to_tokens
 from das2f_map.scene.area import Area

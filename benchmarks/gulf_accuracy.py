@@ -27,7 +27,7 @@ from sklearn.ensemble import RandomForestClassifier
 from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
-from das2f_map.labels.table import LabelTable, read_labels
+from das2f_map.labels.labelled_pixels import LabelTable, read_labels
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair

@@ -54,6 +54,10 @@ class MapPaths:
         }
         return {kind: path for kind, path in kinds.items() if path is not None}
 
+    def rasters(self) -> tuple[Path, ...]:
+        """The GeoTIFFs among them."""
+        return tuple(path for path in (self.raster, self.confidence) if path is not None)
+
     def staged(self, outputs: StagedOutputs) -> MapPaths:
         """The same files as they are written until the run is over; refuses those that cannot be."""
         return MapPaths(**{kind: outputs.stage(path) for kind, path in self.by_kind().items()})

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from das2f_map.labels.table import LabelTable, by_block
+from das2f_map.labels.labelled_pixels import LabelTable, by_block
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.model_input import InputBlock, ModelInput

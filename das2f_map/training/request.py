@@ -18,7 +18,7 @@ class LabelRequest:
     Attributes
     ----------
     path:
-        Polygons, points or a raster; see :func:`das2f_map.labels.table.read_labels`.
+        Polygons, points or a raster; see :func:`das2f_map.labels.labelled_pixels.read_labels`.
     class_field:
         Attribute with the class; ``None`` for the only plausible one.
     skip_classes:

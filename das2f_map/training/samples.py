@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from das2f_map.labels.table import LabelTable, limit_blocks, read_labels, require_trainable
+from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels, require_trainable
 from das2f_map.legend import Legend
 from das2f_map.progress import Progress, silent
 from das2f_map.training.dataset import BLOCK, PatchReader

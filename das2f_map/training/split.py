@@ -24,7 +24,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from das2f_map.errors import LabelError
-from das2f_map.labels.table import LabelTable, by_block
+from das2f_map.labels.labelled_pixels import LabelTable, by_block
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
 from das2f_map.types import Bool, Float64, Int32, Int64

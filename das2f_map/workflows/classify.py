@@ -92,8 +92,8 @@ class ClassifyRequest:
         OutputError, DeviceError, MissingDependencyError
             An output's extension, an engine or a device is unknown, or needs a package that is missing.
         """
-        for raster in (self.outputs.raster, self.outputs.confidence):
-            if raster is not None and raster.suffix.lower() not in RASTER_SUFFIXES:
+        for raster in self.outputs.rasters():
+            if raster.suffix.lower() not in RASTER_SUFFIXES:
                 raise OutputError(f"output {raster} is not a GeoTIFF", "give it the extension .tif")
         if self.outputs.vectors is not None:
             check_vector_path(self.outputs.vectors)

@@ -121,7 +121,7 @@ def train(
     ms, pan:
         The image pair.
     labels:
-        Polygons, points or a raster of classes; see :func:`das2f_map.labels.table.read_labels`.
+        Polygons, points or a raster of classes; see :func:`das2f_map.labels.labelled_pixels.read_labels`.
     output:
         Bundle folder to make.
     class_field, skip_classes:

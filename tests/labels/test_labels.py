@@ -19,7 +19,7 @@ from rasterio.features import rasterize
 from das2f_map.errors import LabelError
 from das2f_map.labels import table as labels_module
 from das2f_map.labels.files import open_labels
-from das2f_map.labels.table import LabelTable, limit_blocks, read_labels, require_trainable
+from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels, require_trainable
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid, Window
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from small_scene import Scene
 from synthetic import make_pair
 
-from das2f_map.labels.table import LabelTable
+from das2f_map.labels.labelled_pixels import LabelTable
 from das2f_map.legend import Legend
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.scene.grid import Window

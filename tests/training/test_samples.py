@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from das2f_map.labels.table import LabelTable
+from das2f_map.labels.labelled_pixels import LabelTable
 from das2f_map.legend import Legend
 from das2f_map.settings import settings_of
 from das2f_map.training.samples import Samples

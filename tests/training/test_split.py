@@ -11,7 +11,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from das2f_map.errors import LabelError
-from das2f_map.labels.table import LabelTable
+from das2f_map.labels.labelled_pixels import LabelTable
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
 from das2f_map.training.split import Split, near, split_labels
