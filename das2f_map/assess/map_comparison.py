@@ -1,7 +1,8 @@
 """How far a class map agrees with reference polygons, points or another class raster.
 
 The reference is read on the map's own pixels, block by block, by the rules of
-:mod:`das2f_map.labels.labelled_pixels`. Classes are matched by name; case, blanks and underscores do not count.
+:mod:`das2f_map.labels.labelled_pixels`. Classes are matched by name; case, blanks and underscores do not
+count.
 Where one side has only numbers they are matched by number: the one in a name such as ``class 111``, or a
 raster's value.
 """
