@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -20,6 +22,11 @@ class ModelBundle:
         self.card = card
         self.state_dict = dict(state_dict)
         self.path = path
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, hexadecimal."""
+        tensors = {name: t.contiguous() for name, t in sorted(self.state_dict.items())}
+        return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()
 
     def network(self) -> Das2fNet:
         """The network in evaluation mode, float32 on the CPU, with this bundle's weights.

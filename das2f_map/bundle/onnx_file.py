@@ -5,6 +5,7 @@ onnxruntime evaluates the graph; nothing else in a file is executed. The card is
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -34,6 +35,10 @@ class OnnxModel(ModelBundle):
     def __init__(self, card: ModelCard, data: bytes, path: Path) -> None:
         super().__init__(card, {}, path)
         self.data = data
+
+    def digest(self) -> str:
+        """SHA-256 of the file, hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
 
     def network(self) -> Das2fNet:
         """Raises :class:`~das2f_map.errors.ModelError`: there are no weights for torch."""

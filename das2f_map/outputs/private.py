@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,6 +56,7 @@ class PrivateFolder:
         self.target = final_path(self.path)
         self.staged, self.replaced = self.path / "staged", self.path / "replaced"
         self.work, self.note = self.path / WORK_NAME, self.path / "commit.json"
+        self._members = self.path / "members.json"
         self.settled = True
         self._lock = RunLock(self.path / _LOCK)
 
@@ -102,6 +105,22 @@ class PrivateFolder:
             self.release()
             raise
 
+    def name_members(self, paths: Sequence[Path]) -> None:
+        """Note the private folders of the run's other outputs: the next run empties them after a kill."""
+        if paths:
+            text = json.dumps([os.path.relpath(path, self.path) for path in paths])
+            self._members.write_text(text, encoding="utf-8")
+
+    def members(self) -> list[Path]:
+        """The private folders that were noted; none if there is no note, or a damaged one."""
+        try:
+            named = json.loads(self._members.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        if not isinstance(named, list):
+            return []
+        return [Path(os.path.normpath(self.path / name)) for name in named if isinstance(name, str)]
+
     def leftovers(self) -> list[Path]:
         """What runs have left in it. Files that others put there do not count."""
         known = (self.staged, self.replaced, self.work, self.note, partial_path(self.note))
@@ -113,7 +132,7 @@ class PrivateFolder:
             with suppress(FileNotFoundError):
                 shutil.rmtree(folder)
         # The note comes last: it says that what was replaced is of no use any more.
-        for file in (partial_path(self.note), self.note):
+        for file in (self._members, partial_path(self.note), self.note):
             file.unlink(missing_ok=True)
 
     def release(self, *, keep_work: bool = False) -> None:

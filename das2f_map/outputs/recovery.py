@@ -37,6 +37,8 @@ def claim(final: Path, *, keep_work: bool = False) -> PrivateFolder:
     try:
         if os.path.lexists(folder.note) or os.path.lexists(folder.replaced):
             _put_right(folder)
+        if not keep_work:
+            _clear_members(folder)
         left = [p for p in folder.leftovers() if not (keep_work and p == folder.work)]
         if left:
             log.warning(
@@ -93,6 +95,23 @@ def _put_right(folder: PrivateFolder) -> None:
         for part in parts:
             if part.folder is not folder:
                 part.folder.release(keep_work=True)
+
+
+def _clear_members(folder: PrivateFolder) -> None:
+    """Empty the folders of the killed run's other outputs, unless another run holds them by now."""
+    for path in folder.members():
+        try:
+            member = existing_private(path)
+        except OutputError:
+            continue
+        if member is None:
+            continue
+        if os.path.lexists(member.note) or os.path.lexists(member.replaced):
+            member.unlock()  # the next run on that output puts it right
+            continue
+        if member.leftovers():
+            log.warning("Removed the files of an unfinished run from %s", member.path)
+        member.release()
 
 
 def _place(start: Path, path: str) -> Path:

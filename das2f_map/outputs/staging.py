@@ -172,19 +172,25 @@ class StagedOutputs:
             folder.release(keep_work=self._resume)
             raise
         self._folders[_identity(folder.final)] = folder
+        lead, *others = self._folders.values()
+        lead.name_members([other.path for other in others])
         return folder.staged / folder.final.name
 
-    def _require_new(self, final: Path) -> None:
+    def _require_new(self, final: Path, *, though_staged: bool = False) -> None:
         if self._overwrite:
             return
         bound = {final.with_name(final.name + suffix) for suffix in BOUND_SUFFIXES}
         for path in (final, *siblings(final)):
             # An output of this run says more about itself when it is staged.
-            if path not in bound and os.path.lexists(path) and _identity(path) not in self._folders:
+            known = _identity(path) in self._folders and not (though_staged and path == final)
+            if path not in bound and os.path.lexists(path) and not known:
                 raise OutputError(f"output {path} exists already", "use --overwrite to replace it")
 
     def _commit(self) -> None:
         for folder in self._folders.values():
+            # Files that others made during the run are theirs.
+            if folder not in self._whole:
+                self._require_new(folder.final, though_staged=True)
             staged = folder.staged / folder.final.name
             if not (staged.exists() if folder in self._whole else staged.is_file()):
                 raise OutputError(f"output {folder.final} was not written")

@@ -17,7 +17,6 @@ import numpy as np
 import rasterio
 import rasterio.errors
 import rasterio.shutil
-import rasterio.windows
 from pydantic import ValidationError
 from rasterio.enums import ColorInterp
 
@@ -102,7 +101,11 @@ class ClassRasterWriter:
             if error is None:
                 self.finish()
         finally:
-            self._work.close()
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the work files; without :meth:`finish` nothing is left."""
+        self._work.close()
 
     def write(
         self,

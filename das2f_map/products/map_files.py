@@ -106,7 +106,7 @@ class MapWriter:
     work:
         Folder for work files, on the same file system; by default that of each file's private folder.
     progress:
-        Told about a second pass.
+        Shows the second pass, if there is one.
 
     Raises
     ------
@@ -132,11 +132,11 @@ class MapWriter:
         self._polygons: PolygonWriter | None = None
         self._scratch: WorkRaster | None = None
         with ExitStack() as stack:
-            self._raster = stack.enter_context(
-                ClassRasterWriter(
-                    paths.raster, grid, legend, confidence_path=paths.confidence, tags=tags, work=work
-                )
+            # Not entered: its own `with` would complete the raster though finish() was never called.
+            self._raster = ClassRasterWriter(
+                paths.raster, grid, legend, confidence_path=paths.confidence, tags=tags, work=work
             )
+            stack.callback(self._raster.discard)
             if paths.vectors is not None and self._merges:
                 self._work = stack.enter_context(work_folder(paths.vectors, work))
                 if paths.confidence is None:
@@ -178,7 +178,16 @@ class MapWriter:
                 self._polygons.add(strip)
 
     def finish(self) -> MapContents:
-        """Complete all files. A map without any class is not written further than its raster."""
+        """Complete all files. Of a map without any class, only the raster is completed.
+
+        Raises
+        ------
+        ValueError
+            Blocks are missing.
+        OutputError
+            A file cannot be written.
+        """
+        self._strips.require_complete()
         areas = self._sums.of(self._legend)
         contents = MapContents(areas, self._sums.nodata_pixels, None)
         self._raster.finish()

@@ -101,7 +101,7 @@ def write_polygons(
         neighbour, as by GDAL's sieve filter, again and again until nothing changes; the raster stays
         as it is. Nodata takes no part, and a region keeps its class where no neighbour is large enough.
     progress:
-        Told about rows.
+        Counts rows.
     strip_rows:
         Rows in memory at once; the result does not depend on it.
     work:

@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import rasterio.features
-import rasterio.windows
 
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.areas import PixelAreas
 from das2f_map.products.strips import STRIP_PIXELS
 from das2f_map.progress import Progress
-from das2f_map.scene.grid import Grid
+from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import UInt8
 
 _PASSES = 20
@@ -120,4 +119,4 @@ def _write(path: Path, grid: Grid, values: UInt8) -> None:
     ) as dataset:
         for row in range(0, grid.height, step):
             part = values[row : row + step]
-            dataset.write(part, 1, window=rasterio.windows.Window(0, row, grid.width, len(part)))
+            dataset.write(part, 1, window=Window(row, 0, len(part), grid.width).to_rasterio())

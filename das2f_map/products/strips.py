@@ -105,6 +105,11 @@ class StripAssembler:
             self._band_start = window.row_stop
             yield from self._complete()
 
+    def require_complete(self) -> None:
+        """Raise ``ValueError`` unless blocks have filled the map."""
+        if self._band is not None or self._band_start != self._grid.height:
+            raise ValueError(f"blocks are missing from row {self._band_start} of the map on")
+
     def _complete(self) -> Iterator[Strip]:
         """The strips that are complete now."""
         last = self._band_start == self._grid.height

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-import safetensors.torch
-
 from das2f_map._version import __version__
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines import Engine
 from das2f_map.engines.choose import EngineChoice, make_engine
+from das2f_map.errors import InputError
 from das2f_map.products.map_files import MapPaths
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
 from das2f_map.scene.area import Area
@@ -24,6 +24,32 @@ from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import Normalisation
 from das2f_map.scene.request import PairView
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """A file as it is at one moment.
+
+    Attributes
+    ----------
+    path:
+        As given; a URL stays as it is, without size and time.
+    size, changed:
+        Bytes; nanoseconds since the epoch. ``None`` where they are not known.
+    """
+
+    path: str
+    size: int | None = None
+    changed: int | None = None
+
+    @classmethod
+    def of(cls, path: str) -> FileIdentity:
+        """The file as it is now."""
+        try:
+            found = Path(path).stat()
+        except OSError:
+            return cls(path)
+        return cls(path, found.st_size, found.st_mtime_ns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +66,8 @@ class ClassifyPlan:
         Statistics that the pair is normalised with.
     engine:
         Engine, device and precision, none of them ``auto``.
+    files:
+        The files that are read, as they were when the plan was made.
     aoi:
         Vector file that limits the map; ``None`` for the whole scene.
     grid:
@@ -60,6 +88,7 @@ class ClassifyPlan:
     bundle: ModelBundle
     normalisation: Normalisation
     engine: EngineChoice
+    files: tuple[FileIdentity, ...]
     aoi: str | None
     grid: Grid
     window: Window
@@ -82,16 +111,14 @@ class ClassifyPlan:
         """A hash of everything that the blocks depend on, 32 hex digits.
 
         Two plans that compute the same blocks of the same files have the same key; other plans have another.
-        A file is identified by path, size and time of change.
+        A file counts as it was when the plan was made, by path, size and time of change.
         """
-        weights = safetensors.torch.save(dict(sorted(self.bundle.state_dict.items())))
-        request = self.view.request
         parts = {
             "version": __version__,
             "pair": asdict(self.view),
-            "files": [_identity(p) for p in (*request.files, *([] if self.aoi is None else [self.aoi]))],
+            "files": [asdict(f) for f in self.files],
             "card": self.bundle.card.model_dump(mode="json"),
-            "weights": hashlib.sha256(weights).hexdigest(),
+            "weights": self.bundle.digest(),
             "normalisation": [b.model_dump() for b in self.normalisation.bands],
             "engine": asdict(self.engine),
             "window": asdict(self.window),
@@ -101,7 +128,16 @@ class ClassifyPlan:
 
     @contextmanager
     def open(self) -> Iterator[BlockClassifier]:
-        """A classifier with the files opened and the engine made; raises as opening the pair does."""
+        """A classifier with the files opened and the engine made.
+
+        Raises
+        ------
+        InputError
+            A file has changed since the plan was made; or as opening the pair does.
+        """
+        for file in self.files:
+            if FileIdentity.of(file.path) != file:
+                raise InputError(f"{file.path} has changed since the map was planned", "plan the map anew")
         with self.view.open() as pair:
             area = None if self.aoi is None else Area.from_file(self.aoi, pair.grids.ms)
             yield self.classifier(pair, make_engine(self.bundle, self.engine), area)
@@ -120,9 +156,9 @@ def classify_block(plan: ClassifyPlan, window: Window) -> ClassifiedBlock:
     """The classified block of a window; it depends on the two arguments alone.
 
     The files and the engine of a plan stay open in this process until the function is called with another
-    plan, or :func:`close_plan` is called.
+    plan, or :func:`close_plan` is called. Threads that call it wait for each other.
     """
-    return _kept.opened(plan).classify(window)
+    return _kept.classify(plan, window)
 
 
 def close_plan() -> None:
@@ -131,32 +167,26 @@ def close_plan() -> None:
 
 
 class _KeptOpen:
-    """The one plan that this process has open."""
+    """The one plan that this process has open, for one thread at a time."""
 
     def __init__(self) -> None:
         self._key: str | None = None
         self._opened: BlockClassifier | None = None
         self._stack = ExitStack()
+        self._alone = threading.RLock()
 
-    def opened(self, plan: ClassifyPlan) -> BlockClassifier:
-        if self._opened is None or self._key != plan.key:
-            self.close()
-            self._opened = self._stack.enter_context(plan.open())
-            self._key = plan.key
-        return self._opened
+    def classify(self, plan: ClassifyPlan, window: Window) -> ClassifiedBlock:
+        with self._alone:
+            if self._opened is None or self._key != plan.key:
+                self.close()
+                self._opened = self._stack.enter_context(plan.open())
+                self._key = plan.key
+            return self._opened.classify(window)
 
     def close(self) -> None:
-        self._opened = self._key = None
-        self._stack.close()
+        with self._alone:
+            self._opened = self._key = None
+            self._stack.close()
 
 
 _kept = _KeptOpen()
-
-
-def _identity(path: str) -> tuple[str, int, int] | str:
-    """Path, size and time of change of a local file; a URL as it is."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return path
-    return str(Path(path).resolve()), found.st_size, found.st_mtime_ns

@@ -173,7 +173,7 @@ def write_bundle(
     split: Split,
     grid: Grid,
 ) -> None:
-    """The bundle with what is told about its training."""
+    """Write the bundle, and the record, the curves and the split of its training."""
 
     def add_files(partial: Path) -> None:
         record = {

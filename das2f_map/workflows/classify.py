@@ -8,6 +8,7 @@ report.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.choose import EngineChoice, check_choice, make_engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.engines.memory import BLOCK_SIZE
-from das2f_map.errors import OutputError
+from das2f_map.errors import InputError, OutputError
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_vector_path
@@ -38,7 +39,7 @@ from das2f_map.products.report import (
 )
 from das2f_map.progress import Progress, silent
 from das2f_map.running.blocks import BlockClassifier
-from das2f_map.running.plan import ClassifyPlan
+from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.running.timings import Timings
 from das2f_map.scene.area import Area
 from das2f_map.scene.bands import GivenBands
@@ -89,22 +90,32 @@ class ClassifyRequest:
 
         Raises
         ------
-        OutputError, DeviceError, MissingDependencyError
-            An output's extension, an engine or a device is unknown, or needs a package that is missing.
+        InputError, OutputError, DeviceError, MissingDependencyError
+            The smallest area is no number; an output's extension, an engine or a device is unknown; or a
+            package is missing.
         """
         for raster in self.outputs.rasters():
             if raster.suffix.lower() not in RASTER_SUFFIXES:
                 raise OutputError(f"output {raster} is not a GeoTIFF", "give it the extension .tif")
         if self.outputs.vectors is not None:
             check_vector_path(self.outputs.vectors)
+        if self.min_area_m2 is not None and not 0 <= self.min_area_m2 < math.inf:
+            raise InputError(
+                f"a smallest area of {self.min_area_m2:g} m² cannot be used", "give a number from 0 on"
+            )
         check_choice(self.engine.engine, self.engine.precision)
         if isinstance(self.engine.device, str):
             resolve_device(self.engine.device)
 
     @property
+    def scene_files(self) -> tuple[str, ...]:
+        """Paths of the images, the mask and the area of interest."""
+        return (*self.pair.files, *(() if self.aoi is None else (self.aoi,)))
+
+    @property
     def inputs(self) -> list[str]:
         """Paths of all files that are read."""
-        paths = [*self.pair.files, *([] if self.aoi is None else [self.aoi])]
+        paths = list(self.scene_files)
         if isinstance(self.model, (str, Path)):
             paths += [str(p) for p in bundle_files(find_model(self.model))]
         return paths
@@ -295,6 +306,7 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             bundle=bundle,
             normalisation=fitted.input.normalisation,
             engine=EngineChoice(engine.name, engine.device, engine.precision, request.engine.batch_size),
+            files=tuple(FileIdentity.of(p) for p in request.scene_files),
             aoi=request.aoi,
             grid=pair.grids.ms,
             window=pair.grids.ms.window if area is None else area.window,

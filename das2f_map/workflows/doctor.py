@@ -25,7 +25,6 @@ EXTRAS: Final = {
     "train": ("lightning",),
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
-    "cluster": ("dask", "distributed"),
     "cuda": ("mamba-ssm", "onnxruntime-gpu"),
 }
 """Extra → the packages that make it up."""

@@ -228,3 +228,27 @@ def test_runs_killed_at_random_times(tmp_path: Path) -> None:
     assert len({next(iter(files.values()), "") for files in found}) > 3, "runs got somewhere"
     give_up(tmp_path, *OUTPUTS)
     assert set(content(tmp_path)) in (FILES, set())
+
+
+KILLED_AT_WORK = """
+import os, sys
+from pathlib import Path
+from das2f_map.outputs.staging import StagedOutputs
+folder = Path(sys.argv[1])
+with StagedOutputs() as out:
+    for name in ("m.tif", "m.gpkg", "other/c.tif"):
+        (out.stage(folder / name)).write_text("half")
+        (out.work_folder(folder / name) / "large").write_text("work")
+    os._exit(9)
+"""
+
+
+def test_a_run_with_fewer_outputs_empties_the_folders_of_all(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_WORK, str(tmp_path)], check=False)
+    assert done.returncode == 9
+    left = {p.relative_to(tmp_path).parts[-1] for p in tmp_path.rglob("*") if p.name.endswith("das2f-map")}
+    assert len(left) == 3
+    with StagedOutputs() as out:
+        out.stage(tmp_path / "m.tif").write_text("whole")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["m.tif", "other"]

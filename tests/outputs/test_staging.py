@@ -187,3 +187,15 @@ def test_full_disk_anywhere_in_the_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=said), writing(tmp_path / "a.tif"):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     assert names(tmp_path) == []
+
+
+def test_files_that_others_made_during_the_run_are_theirs(tmp_path: Path) -> None:
+    def run() -> None:
+        with StagedOutputs() as out:
+            out.stage(tmp_path / "a.tif").write_text("ours")
+            (tmp_path / "a.tif").write_text("theirs")
+            (tmp_path / "a.qml").write_text("theirs")
+
+    with pytest.raises(OutputError, match=r"a\.tif exists already"):
+        run()
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.tif": "theirs", "a.qml": "theirs"}

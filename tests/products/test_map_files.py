@@ -105,6 +105,17 @@ def test_a_failed_map_leaves_no_complete_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_map_with_missing_blocks_is_refused(tmp_path: Path) -> None:
+    paths = MapPaths(tmp_path / "map.tif", tmp_path / "map.json", tmp_path / "map.gpkg")
+    *most, _ = blocks_of(UTM.window, 64)
+    with MapWriter(paths, UTM, AWKWARD_LEGEND) as writer:
+        for window in most:
+            writer.write(window, CLASSES[window.slices()], CONFIDENCE[window.slices()])
+        with pytest.raises(ValueError, match="blocks are missing"):
+            writer.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_map_says_so(tmp_path: Path) -> None:
     paths = MapPaths(tmp_path / "map.tif", tmp_path / "map.json", tmp_path / "map.gpkg")
     with MapWriter(paths, UTM, AWKWARD_LEGEND) as writer:

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from tiny import tiny_bundle
 import das2f_map
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
+from das2f_map.bundle.onnx_file import OnnxModel
 from das2f_map.engines.choose import EngineChoice
+from das2f_map.errors import InputError
 from das2f_map.products.map_files import MapPaths
-from das2f_map.running.plan import ClassifyPlan, classify_block, close_plan
+from das2f_map.running.plan import ClassifyPlan, FileIdentity, classify_block, close_plan
 from das2f_map.scene.request import PairRequest, PairView
 
 
@@ -46,6 +49,7 @@ def plan(bundle: ModelBundle, files: tuple[Path, Path]) -> Iterator[ClassifyPlan
             bundle=bundle,
             normalisation=bundle.card.normalisation,
             engine=EngineChoice("patch", "cpu", "fp32"),
+            files=tuple(FileIdentity.of(p) for p in request.files),
             aoi=None,
             grid=grid,
             window=grid.window,
@@ -126,7 +130,29 @@ def test_key_is_that_of_equal_plans_only(plan: ClassifyPlan, bundle: ModelBundle
     assert len({plan.key, *(p.key for p in others)}) == 1 + len(others)
 
 
-def test_key_changes_with_the_files(plan: ClassifyPlan, files: tuple[Path, Path]) -> None:
-    before = plan.key
+def test_a_file_that_has_changed_is_refused(plan: ClassifyPlan, files: tuple[Path, Path]) -> None:
+    before = files[0].stat()
     os.utime(files[0], ns=(1, 1))
-    assert dataclasses.replace(plan).key != before
+    try:
+        with pytest.raises(InputError, match="has changed since the map was planned"):
+            classify_block(plan, next(plan.blocks()))
+        now = tuple(FileIdentity.of(p) for p in plan.view.request.files)
+        assert dataclasses.replace(plan, files=now).key != plan.key
+    finally:
+        os.utime(files[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_threads_with_two_plans_compute_what_one_does(plan: ClassifyPlan) -> None:
+    other = dataclasses.replace(plan, block_size=7)
+    work = [(p, w) for p in (plan, other) for w in list(p.blocks())[:4]]
+    alone = [classify_block(p, w).classes for p, w in work]
+    with ThreadPoolExecutor(3) as threads:
+        together = list(threads.map(lambda item: classify_block(*item).classes, work))
+    for one, two in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_models_differ_by_their_weights_or_file(bundle: ModelBundle) -> None:
+    other = ModelBundle(bundle.card, {n: t + 1 for n, t in bundle.state_dict.items()})
+    files = [OnnxModel(bundle.card, data, Path("model.onnx")) for data in (b"one", b"two")]
+    assert len({m.digest() for m in (bundle, other, *files)}) == 4
