@@ -89,6 +89,7 @@ def test_weights_must_belong_to_the_card(tmp_path: Path) -> None:
             load_bundle(tmp_path / "tiny").network()
 
 
+@pytest.mark.slow
 def test_building_a_network_leaves_torchs_compiler_alone(tmp_path: Path) -> None:
     """Importing torch's compiler takes two of the four seconds of the whole command on a small scene."""
     tiny_bundle(tmp_path)

@@ -646,6 +646,7 @@ def test_the_installed_command_says_the_same(arguments, code, says, files: Files
     assert listing(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_debug_shows_where_it_failed(files: Files, run: Run) -> None:
     quiet = subprocess_run(*classify(files, ms="nowhere.tif"))
     loud = subprocess_run("--debug", *classify(files, ms="nowhere.tif"))
@@ -926,8 +927,10 @@ def test_failures_keep_the_outputs_they_would_replace(files: Files, run: Run, tm
 
 @pytest.mark.parametrize(
     ("sent", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
-    ids=["Ctrl-C", "SIGTERM"],
+    [
+        pytest.param(signal.SIGINT, 130, "interrupted", id="Ctrl-C", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "terminated", id="SIGTERM"),
+    ],
 )
 def test_stopped_in_the_middle(
     sent: signal.Signals, code: int, word: str, files: Files, tmp_path: Path

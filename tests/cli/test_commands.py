@@ -384,6 +384,7 @@ def test_inspect(run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
     assert told["estimate"]["pixels"] == 24 * 28 - 12
 
 
+@pytest.mark.slow
 def test_a_shift(run: Run, model: Path, tmp_path: Path) -> None:
     """PAN's content lies 1.5 rows and 1 column further on: corrected, kept or refused, as the options say."""
     ms_grid, pan_grid = pair_grids(ms_shape=(96, 96))
@@ -439,6 +440,7 @@ def test_mask_and_nodata(run: Run, model: Path, tmp_path: Path) -> None:
     assert told["next_command"].endswith(f"--nodata 7 --mask {mask}")
 
 
+@pytest.mark.slow
 def test_masks_by_number(run: Run, model: Path, tmp_path: Path) -> None:
     files = make_pair(tmp_path, ms_shape=(24, 28))
     values = np.zeros((1, 24, 28))

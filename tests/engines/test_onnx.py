@@ -105,6 +105,7 @@ def test_engine_agrees_with_patch_engine(bundle: ModelBundle, threads: int) -> N
         engine.logits(ms, pan, np.ones((5, 5), bool))
 
 
+@pytest.mark.slow
 def test_bundled_model_gives_the_same_classes_on_a_real_scene() -> None:
     bundle = load_bundle(find_model("landsat8-gulf"))
     card = bundle.card

@@ -141,7 +141,12 @@ def choose_level(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # With bfloat16 products (3) float32 is the same code as with AVX-512 (2).
-each_level = pytest.mark.parametrize("level", [0, 1, 2, 4], ids=lambda i: compiled.LEVELS[i])
+each_level = pytest.mark.parametrize(
+    "level",
+    # The portable code is slow on any machine that has something better.
+    [pytest.param(0, marks=pytest.mark.slow), 1, 2, 4],
+    ids=lambda i: compiled.LEVELS[i],
+)
 
 
 @needs_kernels
@@ -366,6 +371,7 @@ def test_threads_are_kept_when_a_scan_fails(monkeypatch: pytest.MonkeyPatch) -> 
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [SMALL, {}], ids=["torch", "kernels"])
 def test_one_engine_called_by_several_threads(sizes: dict[str, int]) -> None:
     engine = SharedScanEngine(trained_looking(torch.float32, **sizes))
@@ -465,6 +471,7 @@ def test_runs_hold_each_token_of_each_class_once(outputs: int, edge: int) -> Non
     assert [next(iter(seen[e]))[0] for e in range(runs.entries)] == (start + position).tolist()
 
 
+@pytest.mark.slow
 def test_blocks_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     network = trained_looking(torch.float32, **SMALL)
     scene = block(5, 7)

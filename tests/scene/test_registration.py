@@ -340,6 +340,7 @@ def test_shifts_put_into_real_scenes(
         assert _fit(done.pair) > _fit(pair)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "around"), [("rotterdam1", 1.2), ("caldern", 0.0), ("example", 0.0)])
 def test_own_shift_of_real_scenes(name: str, around: float) -> None:
     """A scene's own shift lies where the linear fit over the whole scene peaks.
@@ -386,6 +387,7 @@ def _fit(pair: object) -> float:
     return float(1 - left.var() / pan.var())
 
 
+@pytest.mark.slow
 def test_the_first_windows_are_all_invalid(tmp_path: Path) -> None:
     """Only one far corner is valid, and there only blocks that the first guess does not read."""
     grids = pair_grids(ms_shape=(624, 624))

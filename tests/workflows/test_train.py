@@ -182,6 +182,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_no_bundle(small_scene: Scene, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_resuming_with_other_settings_is_refused(small_scene: Scene, tmp_path: Path) -> None:
     run(small_scene, tmp_path / "model", progress=interrupting(5))
     with pytest.raises(OutputError, match="batch_size"):
@@ -237,6 +238,7 @@ def test_a_folder_in_the_way_of_the_state_is_left_alone(small_scene: Scene, tmp_
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_only_the_state_is_removed_from_the_working_folder(small_scene: Scene, tmp_path: Path) -> None:
     run(small_scene, tmp_path / "model", progress=interrupting(5))
     work = tmp_path / "model.training"
@@ -263,6 +265,7 @@ def test_resuming_without_the_note_of_the_run_says_so(
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.slow
 def test_output_folder_without_a_name_in_its_path(
     small_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
