@@ -67,6 +67,7 @@ def in_the_moves(left: dict[str, list[Path]], tmp_path: Path) -> list[Path]:
     return [Path(shutil.copytree(p, tmp_path / p.name)) for p in chosen]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", OUTPUTS)
 @pytest.mark.parametrize("before", ["old", "nothing"])
 def test_killed_anywhere_it_is_the_old_set_or_the_new_one(
@@ -88,6 +89,7 @@ def test_killed_anywhere_it_is_the_old_set_or_the_new_one(
     assert seen == {before, "new"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["old", "nothing"])
 def test_a_killed_bundle_is_the_old_one_or_the_new_one(before: str, tmp_path: Path) -> None:
     status, last = killed("at_every_change", tmp_path, "bundle", before)

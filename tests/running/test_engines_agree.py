@@ -109,7 +109,9 @@ def test_nodata_is_where_it_should_be(truth: np.ndarray, bundle: ModelBundle) ->
 
 
 @pytest.mark.parametrize("block_size", [24, 10])
-@pytest.mark.parametrize("name", ["shared", "shared in torch", "onnx", "patch"])
+@pytest.mark.parametrize(
+    "name", ["shared", "shared in torch", pytest.param("onnx", marks=pytest.mark.slow), "patch"]
+)
 def test_engines_agree(
     name: str, block_size: int, files: tuple[Path, Path, Path], bundle: ModelBundle, truth: np.ndarray
 ) -> None:

@@ -124,6 +124,7 @@ def object_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["s3://", "/vsis3/", "/vsicurl/"])
 def test_commands_read_windows_of_remote_files(
     object_store: Server, large: tuple[Path, Path], tmp_path: Path, kind: str

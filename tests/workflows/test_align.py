@@ -110,6 +110,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["mask", "alpha", "option"])
 def test_valid_pixels_stay_valid(how: str, tmp_path: Path) -> None:
     """Integers without a nodata value: pixels that were valid stay valid, in every tile, as GDAL reads it."""
@@ -153,6 +154,7 @@ def test_nodata_that_one_type_cannot_hold(value: str, pair: tuple[Path, Path], t
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_bands_to_measure_with(pair: tuple[Path, Path], tmp_path: Path) -> None:
     """An empty fifth band; all five are written."""
     with rasterio.open(pair[0]) as ds:
