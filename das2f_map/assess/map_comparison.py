@@ -29,7 +29,7 @@ from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.scene.paths import missing_local_file
 
-_BLOCK = 1024
+BLOCK = 1024
 _NUMBERED = re.compile(r"(?:class)?[ _]*([0-9]+)", re.IGNORECASE)
 
 
@@ -142,7 +142,7 @@ def compare(
     matrix = ConfusionMatrix.empty(legend)
     seen = np.zeros(256, np.int64)
     unmapped = contested = 0
-    windows = list(reference.windows(blocks_of(mapped.grid.window, _BLOCK)))
+    windows = list(reference.windows(blocks_of(mapped.grid.window, BLOCK)))
     with progress("Comparing", len(windows)) as advance:
         for window in windows:
             block = reference.read(window)
@@ -245,7 +245,7 @@ def numbered_legend(mapped: OpenMap) -> Legend:
     Raises :class:`InputError` if there are none, or values outside 1 to 255.
     """
     found: set[int] = set()
-    for window in blocks_of(mapped.grid.window, _BLOCK):
+    for window in blocks_of(mapped.grid.window, BLOCK):
         found.update(int(v) for v in np.unique(mapped.read(window)))
     values = sorted(found - {NODATA_CLASS})
     if not values:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MIN_CLASS_PIXELS = 12
 """Labelled pixels a class needs, so that each part of the split can hold a handful."""
 
-_BLOCK = 1024  # MS pixels a side read at once
+BLOCK = 1024  # MS pixels a side read at once
 _MAX_PIXELS_PER_CLASS = 4_000_000
 
 
@@ -116,9 +116,9 @@ def gather(
             f"{name} has no class {', '.join(map(repr, unknown))} to skip",
             f"its classes are {', '.join(source.legend.names)}",
         )
-    thinning = _Thinning()
+    thinning = Thinning()
     contested = 0
-    windows = list(source.windows(blocks_of(grid.window, _BLOCK)))
+    windows = list(source.windows(blocks_of(grid.window, BLOCK)))
     with progress("Reading labels", len(windows)) as advance:
         for window in windows:
             block = source.read(window)
@@ -201,7 +201,7 @@ def _quoted(name: str) -> str:
     return f'"{name}"' if " " in name else name
 
 
-class _Thinning:
+class Thinning:
     """Collects labelled pixels; halves a class at random positions each time it grows too large."""
 
     def __init__(self, limit: int = _MAX_PIXELS_PER_CLASS) -> None:

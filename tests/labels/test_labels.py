@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from das2f_map.errors import LabelError
-from das2f_map.labels import table as labels_module
+from das2f_map.labels import labelled_pixels as labels_module
 from das2f_map.labels.files import open_labels
 from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels, require_trainable
 from das2f_map.legend import Legend
@@ -84,7 +84,7 @@ def test_other_formats_and_crs_give_the_same(suffix: str, tmp_path: Path) -> Non
 def test_block_borders_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs(NORTH_UP).to_file(tmp_path / "labels.gpkg")
     whole = read_labels(tmp_path / "labels.gpkg", NORTH_UP)
-    monkeypatch.setattr(labels_module, "_BLOCK", 7)
+    monkeypatch.setattr(labels_module, "BLOCK", 7)
     blocked = read_labels(tmp_path / "labels.gpkg", NORTH_UP)
     assert np.array_equal(image(whole, NORTH_UP), image(blocked, NORTH_UP))
     assert whole.contested == blocked.contested
@@ -312,7 +312,7 @@ def test_very_large_classes_are_thinned_evenly_and_rare_ones_kept(
     values = np.ones((60, 80), np.uint8)
     values[30, ::4] = 2
     write_raster(tmp_path / "labels.tif", values, NORTH_UP)
-    thin = labels_module._Thinning(limit=1000)
+    thin = labels_module.Thinning(limit=1000)
     for row in range(0, 60, 20):
         thin.add(Window(row, 0, 20, 80), values[row : row + 20])
     rows, cols, classes = thin.table()

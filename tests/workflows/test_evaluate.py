@@ -81,7 +81,7 @@ def test_points_and_block_borders(class_map: Path, tmp_path: Path, monkeypatch: 
     ).to_file(tmp_path / "points.geojson")
     expected = np.zeros((3, 3), int)
     np.add.at(expected, (classes - 1, np.where(at[:, 1] < 25, 0, 1)), 1)
-    monkeypatch.setattr(evaluate_module, "_BLOCK", 16)
+    monkeypatch.setattr(evaluate_module, "BLOCK", 16)
     found = evaluate_map(class_map, tmp_path / "points.geojson", legend=LEGEND)
     assert found.matrix.counts.tolist() == expected.tolist()
     assert found.matched_by == "id"
