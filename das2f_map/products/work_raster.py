@@ -117,7 +117,11 @@ class WorkRaster:
     def discard(self) -> None:
         """Remove what is not final."""
         # It is thrown away; that it could not be flushed does not matter.
-        with contextlib.suppress(*WRITE_ERRORS), libtiff_kept_quiet():
+        with (
+            contextlib.suppress(*WRITE_ERRORS),
+            libtiff_kept_quiet(),
+            rasterio.Env(),
+        ):  # which logs GDAL's errors
             self.close()
         for path in (self.path, self._made):
             for side in (path, *path.parent.glob(f"{path.name}.*")):
