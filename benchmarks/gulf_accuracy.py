@@ -32,7 +32,7 @@ from das2f_map.scene.grid import Grid
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
 from das2f_map.training.dataset import PatchDataset, PatchReader
-from das2f_map.training.loop import predict
+from das2f_map.training.predict import predict
 from das2f_map.training.run_files import SPLIT_NAME
 
 TRAIN, TEST = 1, 3
@@ -76,7 +76,7 @@ def network_accuracy(
 ) -> ConfusionMatrix:
     """The bundle's network on the same pixels."""
     found = predict(bundle.network(), PatchDataset(reader, test), 128, device, lambda n: None)
-    return ConfusionMatrix.from_arrays(test.classes, np.array(test.legend.ids)[found], test.legend)
+    return ConfusionMatrix.from_arrays(test.classes, test.legend.ids_at(found), test.legend)
 
 
 def main() -> None:

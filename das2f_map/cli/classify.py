@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,6 +29,9 @@ from das2f_map.cli.options import (
     setting_option,
 )
 from das2f_map.engines.choice import EngineChoice
+
+if TYPE_CHECKING:
+    from das2f_map.products.report import RunReport
 
 
 def classify_command(
@@ -126,7 +129,12 @@ def classify_command(
     )
     if as_json:
         print_json(report.model_dump(mode="json"))
-        return
+    else:
+        _print(report, output)
+
+
+def _print(report: RunReport, output: Path) -> None:
+    """A table of the classes, and the files."""
     classes = [c for c in report.classes if c.pixels]
     print_table(
         f"{output}, by {report.model.name}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,9 @@ from das2f_map.cli.options import (
     setting_option,
 )
 from das2f_map.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from das2f_map.workflows.train import TrainingResult
 
 _option = partial(setting_option, TrainingSettings)
 
@@ -122,16 +125,19 @@ def train_command(
         progress=progress_for(bool(context.obj)),
     )
     if as_json:
-        print_json(
-            {
-                "model": str(result.folder),
-                "best_epoch": result.best_epoch,
-                "interrupted": result.interrupted,
-                "test": result.test.to_dict(),
-            }
-        )
+        print_json(_summary(result))
         return
     from das2f_map.cli.accuracy_tables import print_accuracy
 
     print_accuracy(result.test, f"{output}: accuracy on held-out blocks, best epoch {result.best_epoch}")
     print(output)
+
+
+def _summary(result: TrainingResult) -> dict[str, Any]:
+    """The result for ``--json``."""
+    return {
+        "model": str(result.folder),
+        "best_epoch": result.best_epoch,
+        "interrupted": result.interrupted,
+        "test": result.test.to_dict(),
+    }

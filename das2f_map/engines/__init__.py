@@ -34,9 +34,9 @@ class Engine(Protocol):
     def memory_bytes(self, size: int) -> int:
         """Estimate of the memory that a block of ``size`` × ``size`` MS pixels takes, on the device.
 
-        Over the engine that has computed nothing yet, until the logits of all pixels are there. On the CPU,
-        measured peaks of the published network lie between two thirds of it and a tenth above it. On CUDA the
-        block's tensors are counted; nobody has measured them.
+        It is the growth over an engine that has computed nothing yet. On the CPU, measured peaks of the
+        published network lie between two thirds of the estimate and a tenth above it. On CUDA the estimate
+        counts the block's tensors and is not measured.
         """
 
     def logits(
