@@ -150,6 +150,7 @@ def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path
     assert text.count("old") == 1  # accuracy has no result here
 
 
+@pytest.mark.slow
 def test_pages_of_the_documentation_are_up_to_date(scripts: Any, tmp_path: Path) -> None:
     """Figures in the pages are those of the JSON files beside them."""
     docs = scripts.PAGE.parent

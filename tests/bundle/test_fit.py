@@ -46,6 +46,7 @@ def test_a_card_fits_its_own_scene_and_says_why_it_does_not_fit_others() -> None
     assert "standard deviation" in misfits(card, _with_pan(flat))[0]
 
 
+@pytest.mark.slow
 def test_bands_in_another_order_give_the_same_map(tmp_path: Path) -> None:
     """B, G, R, NIR, then the same bands in another order and among others give the same map byte for byte."""
     bundle = tiny_bundle(tmp_path / "m", patch=8)
@@ -234,7 +235,15 @@ RADIOMETRY = {
 }
 
 
-@pytest.mark.parametrize("kind", RADIOMETRY)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("uint8", marks=pytest.mark.slow),
+        "uint16",
+        pytest.param("int16", marks=pytest.mark.slow),
+        "float32 reflectance",
+    ],
+)
 def test_values_of_any_type_and_unit(kind: str, tmp_path: Path) -> None:
     """A scene in other units, with the card in these units or with the scene's own statistics: the same map.
 

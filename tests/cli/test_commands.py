@@ -253,6 +253,7 @@ def test_evaluate(run: Run, scene, model: Path, tmp_path: Path) -> None:
     assert f"no reference pixel on the map has the class: {', '.join(others)}" in outcome.out
 
 
+@pytest.mark.slow
 def test_preview(run: Run, scene, model: Path, tmp_path: Path) -> None:
     _classify(run, scene, model, tmp_path, "--no-vectors")
     picture = tmp_path / "map.png"
@@ -311,6 +312,7 @@ def test_models_import(bundle: str, run: Run, scene, tmp_path: Path) -> None:
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.slow
 def test_train(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("lightning", reason="needs the extra train")
     scene = make_scene(tmp_path)

@@ -151,7 +151,9 @@ each_level = pytest.mark.parametrize(
 
 @needs_kernels
 @each_level
-@pytest.mark.parametrize("shape", [(5, 7), (1, 1), (2, 33), (18, 1)])
+@pytest.mark.parametrize(
+    "shape", [(5, 7), (1, 1), pytest.param((2, 33), marks=pytest.mark.slow), (18, 1)], ids=str
+)
 def test_kernels_agree_with_every_patch(
     shape: tuple[int, int], level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_killed_bundle_is_the_old_one_or_the_new_one(before: str, tmp_path: Pa
     assert seen == {before, "new"}
 
 
+@pytest.mark.slow
 def test_the_next_run_says_what_it_does_in_one_line_and_goes_on(
     in_the_moves: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:

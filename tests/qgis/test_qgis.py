@@ -68,7 +68,13 @@ def open_in_qgis(folder: Path, *files: Path, home: Path) -> dict[str, list[dict[
     return found
 
 
-@pytest.fixture(scope="module", params=["utm", "geographic", "rotated", "nameless"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "utm",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("geographic", "rotated", "nameless")),
+    ],
+)
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     grid = {"utm": UTM, "geographic": GEOGRAPHIC, "rotated": ROTATED, "nameless": NAMELESS}[request.param]
     folder = tmp_path_factory.mktemp(request.param)

@@ -108,7 +108,7 @@ def test_nodata_is_where_it_should_be(truth: np.ndarray, bundle: ModelBundle) ->
     assert len(np.unique(truth)) >= 3
 
 
-@pytest.mark.parametrize("block_size", [24, 10])
+@pytest.mark.parametrize("block_size", [pytest.param(24, marks=pytest.mark.slow), 10])
 @pytest.mark.parametrize(
     "name", ["shared", "shared in torch", pytest.param("onnx", marks=pytest.mark.slow), "patch"]
 )

@@ -25,7 +25,7 @@ def said_to_vary(found: ShiftField | None) -> bool:
     return found is not None and found.significant and found.range > 0.3
 
 
-@pytest.mark.parametrize("side", [4, 6, 8])
+@pytest.mark.parametrize("side", [4, pytest.param(6, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("alike", [False, True], ids=["white", "patches"])
 def test_errors_are_not_taken_for_a_change(side: int, alike: bool) -> None:
     """One shift for all windows, with errors of 0.2 PAN pixel: independent, or partly common to patches."""

@@ -127,6 +127,7 @@ def test_files_in_different_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert 1 <= len(made) <= 4
 
 
+@pytest.mark.slow
 def test_a_large_shift_is_found_and_refused(tmp_path: Path) -> None:
     paths = shifted_pair(tmp_path, 30.0, -22.0, shape=(96, 96))
     report = measured(paths)

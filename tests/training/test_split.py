@@ -55,8 +55,8 @@ def smallest_distance(split: Split) -> int:
     nearest = 10**9
     for i, a in enumerate(parts):
         for b in parts[i + 1 :]:
-            for chunk in np.array_split(a, max(1, len(a) // 200)):
-                nearest = min(nearest, int(np.abs(chunk[:, None] - b[None]).max(-1).min()))
+            for row, col in a:
+                nearest = min(nearest, int(np.maximum(np.abs(b[:, 0] - row), np.abs(b[:, 1] - col)).min()))
     return nearest
 
 
@@ -103,6 +103,7 @@ def test_split_depends_on_the_seed_alone() -> None:
     assert not np.array_equal(pixels(one.test), pixels(other.test))
 
 
+@pytest.mark.slow
 def test_shares_are_near_what_is_asked_where_labels_are_plenty() -> None:
     labels = table(patches(600, 600, 250, 10, 5, 7))
     split = split_labels(labels, grid(600, 600), gap=GAP)

@@ -77,6 +77,7 @@ def test_written_pair(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert (tmp_path / "out" / "align.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_nothing_is_written_of_what_cannot_be_measured(pair: tuple[Path, Path], tmp_path: Path) -> None:
     noise = np.random.default_rng(0).uniform(1, 4000, (1, PAN.height, PAN.width))
     pan = write_raster(tmp_path / "noise.tif", noise, PAN, dtype="uint16")
@@ -145,7 +146,7 @@ def test_valid_pixels_stay_valid(how: str, tmp_path: Path) -> None:
         assert (out.read_masks(1)[-10:, -15:] == 0).all() == (how == "option")
 
 
-@pytest.mark.parametrize("value", ["-9999", "nan"])
+@pytest.mark.parametrize("value", ["-9999", pytest.param("nan", marks=pytest.mark.slow)])
 def test_nodata_that_one_type_cannot_hold(value: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
     with rasterio.open(pair[0]) as file:
         values, names = file.read(), file.descriptions
@@ -190,6 +191,7 @@ def test_max_shift_is_a_number(value: str, pair: tuple[Path, Path]) -> None:
     assert "--max-shift" in done.stderr
 
 
+@pytest.mark.slow
 def test_hint_and_max_shift_told(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert align(*pair, max_shift=5).classify == "corrected in the one resampling, with --max-shift 5"
     noise = np.random.default_rng(0).uniform(1, 4000, (1, PAN.height, PAN.width))
@@ -201,7 +203,11 @@ def test_hint_and_max_shift_told(pair: tuple[Path, Path], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("ratio", "offset", "strategy"), [(4, (0.5, 0.5), "ms-to-pan-grid"), (2, (0, 0), "pan-to-quarter-ms")]
+    ("ratio", "offset", "strategy"),
+    [
+        pytest.param(4, (0.5, 0.5), "ms-to-pan-grid", marks=pytest.mark.slow),
+        (2, (0, 0), "pan-to-quarter-ms"),
+    ],
 )
 def test_pairs_that_are_resampled_anyway(
     ratio: float, offset: tuple[float, float], strategy: str, tmp_path: Path

@@ -130,6 +130,7 @@ def test_interrupt_while_the_blocks_are_left_is_raised(bundle, pair, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_nodata_around_and_inside(bundle, tmp_path: Path, monkeypatch) -> None:
     """Collar, hole and scattered pixels, for any block size and nodata value; truth from whole arrays."""
     rng = np.random.default_rng(0)
@@ -166,6 +167,7 @@ def test_nodata_around_and_inside(bundle, tmp_path: Path, monkeypatch) -> None:
     np.testing.assert_array_equal(maps[0, 64], maps[65535, 64])
 
 
+@pytest.mark.slow
 def test_undeclared_nodata(bundle, tmp_path: Path) -> None:
     """A black collar that no file declares, `nodata=0`: the same map as with files that declare it.
 

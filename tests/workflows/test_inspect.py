@@ -135,8 +135,8 @@ def test_values_in_another_unit(bundled: dict[str, Path], tmp_path: Path) -> Non
     [
         (0, 0, "leave", "not over 0.3 PAN pixel"),
         (2, 1, "correct", "corrected"),
-        (18, -8, "refuse", "over 8 PAN pixels"),
-        (None, None, "leave", "the pair is left as it is"),
+        pytest.param(18, -8, "refuse", "over 8 PAN pixels", marks=pytest.mark.slow),
+        pytest.param(None, None, "leave", "the pair is left as it is", marks=pytest.mark.slow),
     ],
 )
 def test_a_shift_is_told_and_what_classify_does_about_it(

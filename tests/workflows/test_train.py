@@ -133,6 +133,7 @@ def test_test_matrix_is_what_the_saved_network_says(trained: TrainingResult, sma
     assert trained.test.counts.tolist() == expected.tolist()
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(trained: TrainingResult, small_scene: Scene, tmp_path: Path) -> None:
     again = run(small_scene, tmp_path / "again")
     assert_same_weights(trained.folder, again.folder)

@@ -138,23 +138,13 @@ def shift_field(shifts: Float64, covariances: Float64, places: Float64, *, seed:
         return None
     terms, weights, reach = _terms(places), _weights(covariances), _reach(covariances)
     rng = np.random.default_rng(seed)
-    best, best_support = None, -1.0
-    start = common_shift(shifts, covariances)
-    for draw in range(_DRAWS + 1):
-        if draw == 0:
-            coefficients = np.zeros((4, 2))
-            coefficients[0] = start.shift
-        else:
-            chosen = rng.choice(n, size=4, replace=False)
-            if np.linalg.cond(terms[chosen]) > 50:
-                continue
-            coefficients = np.asarray(np.linalg.solve(terms[chosen], shifts[chosen]))
-        near = np.hypot(*(shifts - terms @ coefficients).T) <= reach
-        support = float(weights[near].sum())
-        if support > best_support:
-            best, best_support = near, support
-    assert best is not None  # the first draw always counts
-    near = best
+    drawn = np.stack([rng.choice(n, size=4, replace=False) for _ in range(_DRAWS)])
+    drawn = drawn[np.linalg.cond(terms[drawn]) <= 50]
+    candidates = np.zeros((1 + len(drawn), 4, 2))  # the common shift first
+    candidates[0, 0] = common_shift(shifts, covariances).shift
+    candidates[1:] = np.linalg.solve(terms[drawn], shifts[drawn])
+    agreeing = np.hypot(*np.moveaxis(shifts - terms @ candidates, -1, 0)) <= reach
+    near = agreeing[int((agreeing @ weights).argmax())]
     root = np.sqrt(weights)[:, None]
     for _ in range(20):
         if near.sum() < MIN_FIELD_WINDOWS or np.linalg.matrix_rank(terms[near], tol=1e-3) < 4:
