@@ -929,7 +929,7 @@ def test_failures_keep_the_outputs_they_would_replace(files: Files, run: Run, tm
     ("sent", "code", "word"),
     [
         pytest.param(signal.SIGINT, 130, "interrupted", id="Ctrl-C", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, 143, "terminated", id="SIGTERM"),
+        pytest.param(signal.SIGTERM, 143, "terminated", id="SIGTERM", marks=pytest.mark.slow),
     ],
 )
 def test_stopped_in_the_middle(

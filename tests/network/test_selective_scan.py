@@ -77,7 +77,8 @@ def test_scan_orders() -> None:
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"width": 64, "states": 24, "size": 16, "batch": 3},  # the published network
+        # The published network.
+        pytest.param({"width": 64, "states": 24, "size": 16, "batch": 3}, marks=pytest.mark.slow),
         {"width": 16, "states": 5, "size": 5},  # states padded, steps no multiple of a chunk
         {"width": 48, "states": 32, "size": 6, "batch": 1},
         {"batch": 0},

@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +47,25 @@ def content(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    """For runs over old outputs and over none: where they were killed before the first change, the second…"""
-    folders = {}
-    for before in ("old", "nothing"):
+def left(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """For a run over old outputs or over none: where it was killed before the first change, the second…"""
+
+    @cache
+    def folders(before: str) -> list[Path]:
         place = tmp_path_factory.mktemp(before)
         status, last = killed("at_every_change", place, "outputs", before)
         assert status == 0
         assert last > len(FILES)
-        folders[before] = [place / str(k) for k in range(1, last + 1)]
+        return [place / str(k) for k in range(1, last + 1)]
+
     return folders
 
 
 @pytest.fixture
-def in_the_moves(left: dict[str, list[Path]], tmp_path: Path) -> list[Path]:
+def in_the_moves(left: Callable[[str], list[Path]], tmp_path: Path) -> list[Path]:
     """Copies of some folders where a run was killed after it had moved a file, and before the last one."""
     last = Path("other/.m.json.das2f-map/staged/m.json")
-    found = [p for p in left["old"] if (p / last).exists() and any(p.rglob("replaced/m.tif"))]
+    found = [p for p in left("old") if (p / last).exists() and any(p.rglob("replaced/m.tif"))]
     assert len(found) > 4
     chosen = [found[0], *found[1 :: len(found) // 3]]
     return [Path(shutil.copytree(p, tmp_path / p.name)) for p in chosen]
@@ -71,11 +75,11 @@ def in_the_moves(left: dict[str, list[Path]], tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("first", OUTPUTS)
 @pytest.mark.parametrize("before", ["old", "nothing"])
 def test_killed_anywhere_it_is_the_old_set_or_the_new_one(
-    before: str, first: str, left: dict[str, list[Path]], tmp_path: Path
+    before: str, first: str, left: Callable[[str], list[Path]], tmp_path: Path
 ) -> None:
     """The next run finds out from any of the outputs, and leaves nothing else there."""
     seen = set()
-    for k, killed_there in enumerate(left[before], start=1):
+    for k, killed_there in enumerate(left(before), start=1):
         folder = Path(shutil.copytree(killed_there, tmp_path / str(k)))
         give_up(folder, first)
         # Hidden folders of the other outputs may hold unfinished files until a run comes to them.

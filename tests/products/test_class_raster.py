@@ -150,7 +150,8 @@ def test_bad_blocks_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_kib", "failing"), [(64, "m.tif"), (600, "c.tif"), (1300, "c.tif"), (4000, "m.gpkg")]
+    ("size_kib", "failing"),
+    [(64, "m.tif"), (600, "c.tif"), (1300, "c.tif"), pytest.param(4000, "m.gpkg", marks=pytest.mark.slow)],
 )
 def test_full_disk(tmp_path: Path, size_kib: int, failing: str) -> None:
     """A real file system of that size runs full: an error names the file, and nothing is left."""

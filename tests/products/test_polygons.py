@@ -185,7 +185,9 @@ def test_min_area_merges_into_neighbours_and_still_tiles(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("suffix", [".shp", ".geojson", ".fgb"])
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(
+    "name", ["utm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("geographic", "rotated"))]
+)
 def test_single_layer_formats_hold_the_same(tmp_path: Path, suffix: str, name: str) -> None:
     grid = GRIDS[name]
     raster = write_map(

@@ -78,7 +78,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("off", [0.0, 0.3], ids=["", "off by 0.3"])
+@pytest.mark.parametrize("off", [0.0, pytest.param(0.3, marks=pytest.mark.slow)], ids=["", "off by 0.3"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs(tmp_path: Path, name: str, off: float) -> None:
     """All of MS is valid, nothing moves, and the result lies where the MS file says."""
@@ -154,7 +154,9 @@ def truth(scene: Grid, shapes: list[shapely.Polygon]) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("turn", [-360.0, 0.0, 360.0], ids=lambda t: f"{t:+g}")
+@pytest.mark.parametrize(
+    "turn", [-360.0, 0.0, pytest.param(360.0, marks=pytest.mark.slow)], ids=lambda t: f"{t:+g}"
+)
 @pytest.mark.parametrize("scene", SCENES, ids=str)
 def test_areas_in_degrees(tmp_path: Path, scene: tuple[str, float], turn: float) -> None:
     """Polygons on both sides of 180 degrees and across it cover the right pixels in any turn."""

@@ -123,6 +123,7 @@ def test_class_in_one_place_cannot_be_split() -> None:
     assert "--skip-class c2" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_two_places_leave_nothing_to_validate_on() -> None:
     """5 × 5 pixels of each class, side by side, in two corners: enough for training and test, no more."""
     classes = np.zeros((300, 300), int)

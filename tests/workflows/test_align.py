@@ -87,6 +87,7 @@ def test_nothing_is_written_of_what_cannot_be_measured(pair: tuple[Path, Path], 
     assert align(pair[0], pan).classify == "the pair is left as it is"
 
 
+@pytest.mark.slow
 def test_screen_and_json(tmp_path: Path) -> None:
     """With few windows the report says that a change over the scene cannot be measured, though they agree."""
     grids = pair_grids(ms_shape=(28, 28))

@@ -95,6 +95,7 @@ def test_every_pixel_is_classified_from_its_patch(bundle, pair, tmp_path: Path) 
     assert sum(c.pixels for c in report.classes) == 20 * 26 - 13
 
 
+@pytest.mark.slow
 def test_map_does_not_depend_on_the_block_size(bundle, pair, tmp_path: Path, monkeypatch) -> None:
     maps = []
     for size in (64, 7):
@@ -105,6 +106,7 @@ def test_map_does_not_depend_on_the_block_size(bundle, pair, tmp_path: Path, mon
     np.testing.assert_array_equal(*maps)
 
 
+@pytest.mark.slow
 def test_interrupt_while_the_blocks_are_left_is_raised(bundle, pair, tmp_path: Path, monkeypatch) -> None:
     """A second interrupt ends a run that is stopped twice; a generator collected as garbage would lose it."""
     original = BlockClassifier.classify_all

@@ -293,6 +293,7 @@ def test_the_picture(bundled: dict[str, Path], tmp_path: Path) -> None:
     assert upper_left.min() > 0.6, "hatched, light"
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_told(bundled: dict[str, Path], tmp_path: Path) -> None:
     """An undeclared fill value is too large for the network."""
     ms, pan = make_pair(tmp_path, ms_shape=(24, 24), dtype="float32")

@@ -169,6 +169,7 @@ def test_ctrl_c_keeps_the_best_and_resuming_gives_the_same_model(
     assert not (tmp_path / "model.training").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_is_not_started_over_by_accident(small_scene: Scene, tmp_path: Path) -> None:
     run(small_scene, tmp_path / "model", progress=interrupting(5))
     shutil.rmtree(tmp_path / "model")  # as after a crash: the state is there, the bundle is not
@@ -285,6 +286,7 @@ def test_bad_labels_leave_nothing_behind(small_scene: Scene, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_diverged_training_says_so(small_scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="diverged") as caught:
         run(small_scene, tmp_path / "model", learning_rate=1e30)
