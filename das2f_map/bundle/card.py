@@ -26,7 +26,8 @@ from das2f_map.network import NetworkConfig
 from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import BandStatistics, Normalisation
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""Version 2 adds calibration, verdict and class shares."""
 
 
 class Domain(BaseModel):
@@ -59,12 +60,60 @@ class TrainingRecord(BaseModel):
     notes: str = ""
 
 
+class ReliabilityBin(BaseModel):
+    """Held-out pixels whose confidence lies in one interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    confidence: float = Field(ge=0, le=1, description="mean confidence, after calibration")
+    accuracy: float = Field(ge=0, le=1, description="share of the pixels that are classified right")
+    pixels: int = Field(ge=1)
+
+
+class Calibration(BaseModel):
+    """Temperature scaling: the logits are divided by the temperature before the softmax.
+
+    The temperature minimises the cross-entropy of held-out pixels (Guo et al. 2017).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(gt=0, lt=1e6, description="over 1 where the network is too sure")
+    pixels: int = Field(ge=1, description="held-out pixels that it was fitted on")
+    error_before: float = Field(ge=0, le=1, description="expected calibration error without it, 15 bins")
+    error_after: float = Field(ge=0, le=1, description="expected calibration error with it, 15 bins")
+    bins: tuple[ReliabilityBin, ...] = ()
+
+
+class Verdict(BaseModel):
+    """A judgement of the model by figures on the same held-out pixels, in one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    usable: bool = Field(description="false where a map should not be used")
+    text: str = Field(description="one sentence for the screen")
+    overall_accuracy: float | None = Field(default=None, description="of the network")
+    commonest_accuracy: float | None = Field(default=None, description="of always the commonest class")
+    forest_accuracy: float | None = Field(default=None, description="of a random forest")
+
+
+class ClassShares(BaseModel):
+    """Share of each class, 0..1 by class name, in the scenes of the training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: dict[str, float] = Field(description="of the labelled pixels")
+    scenes: dict[str, float] = Field(
+        default_factory=dict, description="of pixels drawn at random from the scenes, as the model maps them"
+    )
+
+
 class ModelCard(BaseModel):
     """The content of ``model.json``; the module's docstring lists its parts."""
 
     model_config = ConfigDict(extra="forbid")
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = FORMAT_VERSION
     name: str
     description: str = ""
     network: NetworkConfig
@@ -75,6 +124,9 @@ class ModelCard(BaseModel):
     domain: Domain | None = None
     training: TrainingRecord = TrainingRecord()
     metrics: dict[str, Any] = Field(default_factory=dict, description="held-out accuracy, see accuracy.py")
+    calibration: Calibration | None = Field(default=None, description="null: probabilities are raw")
+    verdict: Verdict | None = Field(default=None, description="null: not judged")
+    shares: ClassShares | None = Field(default=None, description="null: not known")
     software_version: str = ""
     licence: str = ""
 
@@ -98,6 +150,11 @@ class ModelCard(BaseModel):
         """Share of the held-out pixels that the model classifies right, 0..1; ``None`` if not measured."""
         value: float | None = self.metrics.get("test", {}).get("overall_accuracy")
         return value
+
+    @property
+    def temperature(self) -> float:
+        """Divisor of the logits before the softmax; 1 without calibration."""
+        return self.calibration.temperature if self.calibration else 1.0
 
     @property
     def normalisation(self) -> Normalisation:

@@ -38,7 +38,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
 def test_files_are_what_other_tools_read(tmp_path: Path) -> None:
     tiny_bundle(tmp_path)
     card = json.loads((tmp_path / "tiny" / "model.json").read_text())
-    assert card["format_version"] == 1
+    assert card["format_version"] == 2
     assert [c["name"] for c in card["legend"]["classes"]] == ["water", "forest", "bare soil"]
     assert "stages.0.cmda.ms.scan.A_log" in load_file(tmp_path / "tiny" / "model.safetensors")
 
@@ -59,9 +59,9 @@ def test_damaged_bundles_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a das2f-map model card"):
         load_bundle(folder)
     folder = damaged("newer")
-    card = json.loads((folder / "model.json").read_text()) | {"format_version": 2}
+    card = json.loads((folder / "model.json").read_text()) | {"format_version": 3}
     (folder / "model.json").write_text(json.dumps(card))
-    with pytest.raises(ModelError, match=r"bundle format 2, this das2f-map reads up to 1"):
+    with pytest.raises(ModelError, match=r"bundle format 3, this das2f-map reads up to 1"):
         load_bundle(folder)
     folder = damaged("truncated")
     weights = folder / "model.safetensors"
