@@ -41,3 +41,88 @@ def make_classifier(config: NetworkConfig) -> nn.Module:
     if config.classifier_hidden is None:
         return nn.Linear(config.flat_features, config.classes)
     return Classifier(config, config.classifier_hidden)
+
+
+class PooledClassifier(nn.Module):
+    """Logits from means of the tokens in windows around the target: a linear map of few weights.
+
+    A token's four sub-tokens keep their own values, so each window gives ``width`` features. They are
+    standardised over the batch (batch normalisation without weights), then dropped at random while training,
+    then mapped linearly. At inference all three are one linear map of the flattened sub-tokens:
+    :meth:`folded` is the published classifier with most of its weights equal.
+
+    Parameters
+    ----------
+    config:
+        Sizes of the network.
+    target_index:
+        Row and column of the classified MS pixel in a patch, from 0.
+    windows:
+        Sides of the windows in tokens, odd; 0 for the whole patch.
+    dropout:
+        Share of the features that is dropped in training.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        target_index: int,
+        windows: tuple[int, ...] = (1, 3, 7, 0),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        means = torch.stack([_window_mean(config.patch_size, target_index, side) for side in windows])
+        self.register_buffer("means", means, persistent=False)
+        features = len(windows) * config.width
+        self.channels = config.fusion_channels
+        self.norm = nn.BatchNorm1d(features, affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(features, config.classes)
+
+    means: Tensor
+    """``(windows, L)``: weight of each token in each window's mean."""
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """Features ``(B, width·L)`` → window means ``(B, windows·width)``."""
+        side = round(self.means.shape[1] ** 0.5)
+        # A sub-token's place is (row, i, column, j), its channels come last.
+        tokens = features.reshape(-1, side, 2, side, 2, self.channels).permute(0, 1, 3, 2, 4, 5)
+        tokens = tokens.reshape(features.shape[0], side * side, 4 * self.channels)
+        return torch.einsum("sl,blf->bsf", self.means.to(tokens.dtype), tokens).flatten(1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.out(self.dropout(self.norm(self.pooled(features))))
+        return logits
+
+    def folded(self) -> nn.Linear:
+        """The map from flattened sub-tokens to logits in evaluation mode, as a single layer.
+
+        Products are taken in float64, so that folding adds no rounding of its own.
+        """
+        norm, out = self.norm, self.out
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scaled = out.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        bias = out.bias.double() - scaled @ norm.running_mean.double()
+        windows, tokens = self.means.shape
+        side = round(tokens**0.5)
+        by_token = torch.einsum(
+            "csf,sl->clf", scaled.reshape(len(scaled), windows, 4 * self.channels), self.means.double()
+        )
+        spread = by_token.reshape(-1, side, side, 2, 2, self.channels).permute(0, 1, 3, 2, 4, 5).flatten(1)
+        with torch.device(out.weight.device):
+            layer = nn.Linear(spread.shape[1], out.out_features, dtype=out.weight.dtype)
+        with torch.no_grad():
+            layer.weight.copy_(spread)
+            layer.bias.copy_(bias)
+        return layer
+
+
+def _window_mean(size: int, target: int, side: int) -> Tensor:
+    """Weights ``(size²,)`` in float64 of the mean over a window that is cut off at the patch's edge."""
+    if side and side % 2 == 0:
+        raise ValueError(f"a window around the target needs an odd side, not {side}")
+    reach = side // 2 if side else size
+    inside = torch.zeros(size, size, dtype=torch.float64)
+    inside[max(0, target - reach) : target + reach + 1, max(0, target - reach) : target + reach + 1] = 1.0
+    return (inside / inside.sum()).flatten()

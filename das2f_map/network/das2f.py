@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
-from das2f_map.network.classifier import Classifier, make_classifier
+from das2f_map.network.classifier import Classifier, PooledClassifier, make_classifier
 from das2f_map.network.cmda import Cmda
 from das2f_map.network.config import NetworkConfig
 from das2f_map.network.spvm import Spvm
@@ -92,6 +92,6 @@ class Das2fNet(nn.Module):
 
     def fold_classifier(self) -> None:
         """Replace the classifier by its single-layer equivalent, for inference. Logits stay the same."""
-        if isinstance(self.classifier, Classifier):
+        if isinstance(self.classifier, (Classifier, PooledClassifier)):
             self.classifier = self.classifier.folded()
             self.config = self.config.model_copy(update={"classifier_hidden": None})

@@ -15,7 +15,6 @@ and targets must lie further apart by the support of the resampling (:attr:`Patc
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
-from das2f_map.labels.labelled_pixels import LabelTable, by_block
+from das2f_map.labels.labelled_pixels import by_block
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.model_input import InputBlock, ModelInput
-from das2f_map.types import Bool, Float32, Int64
+from das2f_map.types import Bool, Float32
 
 BLOCK = 64
 """MS pixels a side of a cached block."""
@@ -167,95 +165,3 @@ def turned(image: Float32, turn: int) -> Float32:
     """One of the eight flips and quarter turns of ``(bands, n, n)``, as a view."""
     result = np.rot90(image, turn % 4, axes=(1, 2))
     return result[:, :, ::-1] if turn >= 4 else result
-
-
-@dataclass(frozen=True)
-class PatchBatch:
-    """The patches of a batch: their positions in a label table, and a turn for each."""
-
-    positions: Int64
-    turns: Int64
-
-
-class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Batches of labelled patches; the index is a whole :class:`PatchBatch`.
-
-    An item holds MS patches, PAN patches and int64 ``(n,)`` positions of the classes in the legend.
-    """
-
-    def __init__(self, reader: PatchReader, table: LabelTable) -> None:
-        self.table = table
-        self._reader = reader
-        self._targets = table.legend.positions(table.classes)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, batch: PatchBatch) -> tuple[Tensor, Tensor, Tensor]:
-        at = batch.positions
-        ms, pan = self._reader.patches(self.table.rows[at], self.table.cols[at], batch.turns)
-        return ms, pan, torch.from_numpy(self._targets[at])
-
-
-class BalancedBatches(Sampler[PatchBatch]):
-    """An epoch's training batches: every class equally often, each patch randomly turned.
-
-    A class with more pixels than ``per_class`` gives a new random selection every epoch. A class with fewer
-    gives all its pixels, repeated as often as needed. The batches depend on seed and epoch alone, so a
-    resumed training sees the same ones as an uninterrupted training.
-    """
-
-    def __init__(
-        self,
-        table: LabelTable,
-        *,
-        per_class: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self._members = [np.flatnonzero(table.classes == c.id) for c in table.legend.each()]
-        self._per_class, self._batch_size, self._seed = per_class, batch_size, seed
-        self._rank, self._world_size = rank, world_size
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        drawn = self._per_class * len(self._members)
-        # Every process has to see the same number of batches.
-        return max(1, drawn // (self._batch_size * self._world_size))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches follow; Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[PatchBatch]:
-        rng = np.random.default_rng([self._seed, self.epoch])
-        drawn = []
-        for members in self._members:
-            repeats = -(-self._per_class // members.size)
-            shuffled = np.concatenate([rng.permutation(members) for _ in range(repeats)])
-            drawn.append(shuffled[: self._per_class])
-        positions = rng.permutation(np.concatenate(drawn)).astype(np.int64)
-        turns = rng.integers(0, TURNS, positions.size)
-        for k in range(len(self)):
-            first = (k * self._world_size + self._rank) * self._batch_size
-            # With fewer samples than one batch, the slice gives a smaller batch.
-            chosen = slice(first, first + self._batch_size)
-            yield PatchBatch(positions[chosen], turns[chosen])
-
-
-class PlainBatches(Sampler[PatchBatch]):
-    """Batches of ``n`` patches, each patch once, in order and unturned; every ``world_size``-th batch."""
-
-    def __init__(self, n: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self._starts = range(rank * batch_size, n, batch_size * world_size)
-        self._n, self._batch_size = n, batch_size
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __iter__(self) -> Iterator[PatchBatch]:
-        for start in self._starts:
-            positions = np.arange(start, min(start + self._batch_size, self._n), dtype=np.int64)
-            yield PatchBatch(positions, np.zeros(positions.size, np.int64))

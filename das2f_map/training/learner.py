@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.errors import ModelError
@@ -25,7 +27,10 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Learner(pl.LightningModule):
-    """Network, loss, optimiser and the record of every epoch.
+    """Network, loss, optimiser and the record of every check.
+
+    Between two checks lies one epoch of Lightning's. The running mean of the weights is what is checked and
+    kept, since the weights of single steps scatter.
 
     Parameters
     ----------
@@ -36,7 +41,7 @@ class Learner(pl.LightningModule):
     legend:
         Classes in the order of the logits.
     steps:
-        Number of steps of the whole training.
+        Steps that the learning rate's schedule is made for; a run may end earlier.
     """
 
     def __init__(self, network: nn.Module, settings: TrainingSettings, legend: Legend, steps: int) -> None:
@@ -45,18 +50,26 @@ class Learner(pl.LightningModule):
         self.settings = settings
         self.legend = legend
         self._steps = steps
+        self.averaged = AveragedModel(network, avg_fn=partial(_averaged, settings.ema), use_buffers=True)
+        self.averaged.requires_grad_(False)
         self._loss_sum = torch.zeros(())
         self._loss_n = 0
-        self._validation_loss = torch.zeros(())
-        self._counts = torch.zeros(0)
+        self._found: list[Tensor] = []
+        self._targets: list[Tensor] = []
         self._started = 0.0
         self.history: list[dict[str, Any]] = []
-        self.best: tuple[float, float] = (-1.0, -math.inf)
-        self.best_epoch = 0
+        self.logits: list[Tensor] = []
+        """Of the held-out pixels at every check, float32 ``(n, C)``."""
         self.cut_short = False
-        """Whether training was stopped inside the current epoch."""
+        """Whether training was stopped between two checks."""
 
-    # Lightning passes a batch index to each step; nothing here depends on it.
+    @property
+    def kept(self) -> nn.Module:
+        """The network with the weights that are checked and kept."""
+        kept: nn.Module = self.averaged.module
+        return kept
+
+    # Lightning passes a batch index to each step.
 
     def on_train_epoch_start(self) -> None:
         self._loss_sum = torch.zeros((), device=self.device)
@@ -65,8 +78,11 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         ms, pan, target = batch
+        truth = F.one_hot(target, len(self.legend)).float()
+        if self.settings.mixup > 0:
+            ms, pan, truth = self._mixed(ms, pan, truth, index)
         logits = self.network(ms, pan)
-        loss = F.cross_entropy(logits.float(), target, label_smoothing=self.settings.label_smoothing)
+        loss = F.cross_entropy(logits.float(), truth, label_smoothing=self.settings.label_smoothing)
         self._loss_sum += loss.detach()
         self._loss_n += 1
         # Reading the loss makes the CPU wait for the GPU, so it is read every 20 steps only.
@@ -74,67 +90,67 @@ class Learner(pl.LightningModule):
             self._require_finite(self._loss_sum)
         return loss
 
+    def _mixed(self, ms: Tensor, pan: Tensor, truth: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Each patch mixed with another one of the batch, and their classes too (Zhang et al. 2018)."""
+        rng = np.random.default_rng([self.settings.seed, self.current_epoch, index, 7])
+        share = float(rng.beta(self.settings.mixup, self.settings.mixup))
+        other = torch.from_numpy(rng.permutation(len(ms))).to(ms.device)
+        ms, pan, truth = (share * t + (1 - share) * t[other] for t in (ms, pan, truth))
+        return ms, pan, truth
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+        self.averaged.update_parameters(self.network)
+
     def _require_finite(self, loss: Tensor | float) -> None:
         if not math.isfinite(float(loss)):
             raise ModelError(
-                f"training diverged: the loss is no longer a number in epoch {self.current_epoch + 1}",
+                f"training diverged: the loss is no longer a number after {self.global_step:,} steps",
                 f"train with a lower learning rate than {self.settings.learning_rate:g}",
             )
 
+    def record_check(self) -> None:
+        """Note the figures of a check; the loop calls it when all steps up to the check are done."""
+        self._require_finite(self._loss_sum)
+        record = {
+            "steps": self.global_step,
+            "loss": float(self.trainer.strategy.reduce(self._loss_sum, reduce_op="mean"))
+            / max(1, self._loss_n),
+            "learning_rate": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+        self.history.append(record | self._checked())
+        if self.trainer.is_global_zero:
+            log.info("%s", _line(self.history[-1]))
+
     def on_validation_epoch_start(self) -> None:
-        n = len(self.legend)
-        self._counts = torch.zeros(n * n, dtype=torch.int64, device=self.device)
-        self._validation_loss = torch.zeros((), device=self.device)
+        self.averaged.eval()
+        self._found, self._targets = [], []
 
     def validation_step(self, batch: Batch, index: int) -> None:
         if self.cut_short:
             return
         ms, pan, target = batch
-        logits = self.network(ms, pan).float()
-        self._validation_loss += F.cross_entropy(logits, target, reduction="sum")
-        n = len(self.legend)
-        self._counts += torch.bincount(target * n + logits.argmax(1), minlength=n * n)
+        self._found.append(self.kept(ms, pan).float().cpu())
+        self._targets.append(target.cpu())
 
-    def on_validation_epoch_end(self) -> None:
-        if self.cut_short:
-            return
-        self._require_finite(self._loss_sum)
-        strategy = self.trainer.strategy
-        n = len(self.legend)
-        counts = strategy.reduce(self._counts, reduce_op="sum").cpu().numpy().reshape(n, n)
-        loss = float(strategy.reduce(self._validation_loss, reduce_op="sum")) / max(1, int(counts.sum()))
+    def _checked(self) -> dict[str, Any]:
+        """Figures on held-out ground; the logits are kept."""
+        if not self._found:
+            return {}
+        logits, target = torch.cat(self._found), torch.cat(self._targets)
+        self._found, self._targets = [], []
+        self.logits.append(logits)
+        loss = float(F.cross_entropy(logits, target))
         self._require_finite(loss)
+        n = len(self.legend)
+        counts = torch.bincount(target * n + logits.argmax(1), minlength=n * n).numpy().reshape(n, n)
         matrix = ConfusionMatrix(self.legend, counts.astype(np.int64))
-        train_loss = float(strategy.reduce(self._loss_sum, reduce_op="mean")) / max(1, self._loss_n)
-        quality = (matrix.average_accuracy or 0.0, -loss)
-        improved = quality > self.best
-        if improved:
-            self.best, self.best_epoch = quality, self.current_epoch + 1
-        self.history.append(
-            {
-                "epoch": self.current_epoch + 1,
-                "loss": train_loss,
-                "validation_loss": loss,
-                "validation_overall_accuracy": matrix.overall_accuracy,
-                "validation_average_accuracy": matrix.average_accuracy,
-                "validation_kappa": matrix.kappa,
-                "learning_rate": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
-                "seconds": round(time.monotonic() - self._started, 3),
-                "best": improved,
-            }
-        )
-        if self.trainer.is_global_zero:
-            log.info(
-                "epoch %d/%d: loss %.4f, validation loss %.4f, OA %s, AA %s%s (%.0f s)",
-                self.current_epoch + 1,
-                self.settings.epochs,
-                train_loss,
-                loss,
-                percent(matrix.overall_accuracy),
-                percent(matrix.average_accuracy),
-                ", the best so far" if improved else "",
-                time.monotonic() - self._started,
-            )
+        return {
+            "held_out_loss": loss,
+            "held_out_overall_accuracy": matrix.overall_accuracy,
+            "held_out_average_accuracy": matrix.average_accuracy,
+            "held_out_kappa": matrix.kappa,
+        }
 
     def configure_optimizers(self) -> Any:
         decayed: list[Tensor] = []
@@ -163,14 +179,27 @@ class Learner(pl.LightningModule):
         return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * along))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["das2f"] = {
-            "history": self.history,
-            "best": list(self.best),
-            "best_epoch": self.best_epoch,
-        }
+        checkpoint["das2f"] = {"history": self.history, "logits": self.logits}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = checkpoint["das2f"]
-        self.history = list(record["history"])
-        self.best = (float(record["best"][0]), float(record["best"][1]))
-        self.best_epoch = int(record["best_epoch"])
+        self.history, self.logits = list(record["history"]), list(record["logits"])
+
+
+def _averaged(decay: float, mean: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+    """The running mean after another step; the first steps, far from the goal, are soon forgotten."""
+    if not mean.is_floating_point():
+        return new
+    now = min(decay, (1.0 + float(updates)) / (10.0 + float(updates)))
+    return mean * now + new.to(mean.device) * (1.0 - now)
+
+
+def _line(record: dict[str, Any]) -> str:
+    """A check in one line."""
+    line = f"step {record['steps']:,}: loss {record['loss']:.4f}"
+    if "held_out_loss" in record:
+        line += (
+            f"; held out: loss {record['held_out_loss']:.4f}, OA {percent(record['held_out_overall_accuracy'])}, "
+            f"AA {percent(record['held_out_average_accuracy'])}"
+        )
+    return f"{line} ({record['seconds']:.0f} s)"

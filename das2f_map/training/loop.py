@@ -18,17 +18,18 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-import safetensors.torch
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.progress import Progress
-from das2f_map.training.dataset import BalancedBatches, PatchDataset, PlainBatches
+from das2f_map.training.batches import DrawnBatches, PatchDataset, PlainBatches
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.learner import Batch, Learner
-from das2f_map.training.run_files import BEST_NAME, LAST_NAME
 from das2f_map.training.settings import TrainingSettings
+from das2f_map.types import Float32
 
 log = logging.getLogger(__name__)
 
@@ -38,112 +39,120 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class LoopRun:
-    """What a run of the loop works on.
+    """A run of the loop: the patches to learn from, the patches to check on, and the place of its state.
 
     Attributes
     ----------
-    train, validation:
-        Labelled patches to learn from, and to choose the epoch by.
+    title:
+        Of the progress bar.
+    train:
+        Labelled patches to learn from.
+    held:
+        Labelled patches that accuracy is measured on at every check; ``None`` for no checks.
     settings:
-        Of the optimisation; ``samples_per_class`` has to be a number.
+        Of the optimisation; ``steps`` has to be a number.
     hardware:
         Where to train.
-    folder:
-        Working folder for the last state and the best weights.
+    state:
+        File of the last state; it goes when the run is complete.
+    stop_after:
+        Checks after which the run ends, though the learning rate's schedule would go on.
     resume:
-        Go on from the last state in the folder.
+        Go on from the state, if it is there.
     """
 
+    title: str
     train: PatchDataset
-    validation: PatchDataset
+    held: PatchDataset | None
     settings: TrainingSettings
     hardware: Hardware
-    folder: Path
+    state: Path
+    stop_after: int
     resume: bool = False
 
-    def batches(self, rank: int, world_size: int) -> BalancedBatches:
+    @property
+    def steps_a_check(self) -> int:
+        """Steps between two checks."""
+        assert self.settings.steps is not None, "the default depends on the labels"
+        return max(1, -(-self.settings.steps // self.settings.checks))
+
+    def batches(self, rank: int, world_size: int) -> DrawnBatches:
         """The training batches of one of several processes."""
-        per_class = self.settings.samples_per_class
-        assert per_class is not None, "the default depends on the labels"
-        return BalancedBatches(
-            self.train.table,
-            per_class=per_class,
+        return DrawnBatches(
+            self.train.pixels.positions,
+            steps=self.steps_a_check,
             batch_size=self.settings.batch_size,
+            balance=self.settings.balance,
             seed=self.settings.seed,
             rank=rank,
             world_size=world_size,
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoopOutcome:
-    """The record of a run; its weights lie in its folder.
+    """The record of a run.
 
     Attributes
     ----------
     history:
-        Losses, accuracies and learning rate of every epoch.
-    best_epoch:
-        Number of the epoch whose weights were kept, from 1.
+        Steps, losses, accuracies and learning rate at every check.
+    logits:
+        Of the held-out pixels, float32 (checks, n, C).
+    weights:
+        State dict of the network that is kept.
     interrupted:
         Whether the run ended early on request.
     """
 
     history: list[dict[str, Any]]
-    best_epoch: int
+    logits: Float32
+    weights: dict[str, Tensor]
     interrupted: bool
 
 
 class _Keeper(pl.Callback):
-    """Keeps the best weights and the last state, moves the progress bar, obeys Ctrl-C."""
+    """Keeps the last state, moves the progress bar, obeys Ctrl-C."""
 
-    def __init__(self, folder: Path, advance: Callable[[int], None], stop: threading.Event) -> None:
-        self._folder, self._advance, self._stop = folder, advance, stop
+    def __init__(self, state: Path, advance: Callable[[int], None], stop: threading.Event) -> None:
+        self._state, self._advance, self._stop = state, advance, stop
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         self._advance(1)
         # Several processes have to agree, or one would wait for the others for ever.
         if trainer.strategy.reduce_boolean_decision(self._stop.is_set(), all=False):
             trainer.should_stop = True
-            # What is left of the epoch must not pass for a complete one.
+            # The steps since the last check must not pass for all up to the next one.
             module.cut_short = index + 1 < trainer.num_training_batches
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if module.cut_short:
             return
-        if trainer.is_global_zero and module.best_epoch == trainer.current_epoch + 1:
-            state = {k: v.detach().cpu().contiguous() for k, v in module.network.state_dict().items()}
-            with written_whole(self._folder / BEST_NAME) as partial:
-                safetensors.torch.save_file(state, partial)
-        with written_whole(self._folder / LAST_NAME, by_me=trainer.is_global_zero) as partial:
+        module.record_check()
+        with written_whole(self._state, by_me=trainer.is_global_zero) as partial:
             # Every process has to call this; one of them writes.
             trainer.save_checkpoint(partial)
 
 
 def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcome:
-    """Train ``network`` in place; the best weights lie in ``run.folder / BEST_NAME`` afterwards.
+    """Train a network in place.
 
     Raises
     ------
     ModelError
         The loss stopped being finite, or the checkpoint cannot be read.
     KeyboardInterrupt
-        Interrupted before the first epoch was complete, or a second time.
+        Interrupted before the first check was complete, or a second time.
     """
     stop = threading.Event()
-    epochs = run.settings.epochs
-    steps = epochs * len(run.batches(rank=0, world_size=run.hardware.processes))
-    learner = Learner(network, run.settings, run.train.table.legend, steps)
-    with _quiet(), _graceful(stop), progress("Training", steps) as advance:
-        trainer = _trainer(run, _Keeper(run.folder, advance, stop))
+    steps = run.settings.checks * run.steps_a_check
+    learner = Learner(network, run.settings, run.train.pixels.legend, steps)
+    state = run.state if run.resume and run.state.exists() else None
+    with _quiet(), _graceful(stop), progress(run.title, run.stop_after * run.steps_a_check) as advance:
+        trainer = _trainer(run, _Keeper(run.state, advance, stop))
         try:
             # weights_only: a checkpoint is data, never code to run.
-            trainer.fit(
-                learner,
-                datamodule=_Loaders(run),
-                ckpt_path=run.folder / LAST_NAME if run.resume else None,
-                weights_only=True,
-            )
+            trainer.fit(learner, datamodule=_Loaders(run), ckpt_path=state, weights_only=True)
         except SystemExit as end:
             if end.code == _TERMINATED:
                 raise
@@ -151,8 +160,10 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
             raise KeyboardInterrupt from None
     if not learner.history:
         raise KeyboardInterrupt
-    interrupted = stop.is_set() and len(learner.history) < epochs
-    return LoopOutcome(learner.history, learner.best_epoch, interrupted)
+    weights = {k: v.detach().cpu().contiguous().clone() for k, v in learner.kept.state_dict().items()}
+    logits = torch.stack(learner.logits).numpy() if learner.logits else np.zeros((0, 0, 0), np.float32)
+    interrupted = stop.is_set() and len(learner.history) < run.stop_after
+    return LoopOutcome(learner.history, logits, weights, interrupted)
 
 
 def _trainer(run: LoopRun, keeper: _Keeper) -> pl.Trainer:
@@ -163,16 +174,17 @@ def _trainer(run: LoopRun, keeper: _Keeper) -> pl.Trainer:
         devices=hardware.devices,
         strategy=hardware.strategy,
         precision=hardware.precision,  # type: ignore[arg-type]  # a str; Lightning lists all literally
-        max_epochs=run.settings.epochs,
+        max_epochs=run.stop_after,
         gradient_clip_val=run.settings.gradient_clip,
         sync_batchnorm=hardware.processes > 1 and not hardware.on_cpu,
         callbacks=[keeper],
-        default_root_dir=run.folder,
+        default_root_dir=run.state.parent,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=None if run.held is not None else 0,
         use_distributed_sampler=False,
     )
 
@@ -191,10 +203,12 @@ class _Loaders(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         return _loader(self._run.train, self._run.batches(**self._place()))
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        dataset = self._run.validation
-        batch_size = 2 * self._run.settings.batch_size
-        return _loader(dataset, PlainBatches(len(dataset), batch_size, **self._place()))
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        if self._run.held is None:
+            return []
+        # Every process checks all held-out pixels: they are few, and all have to come to the same result.
+        dataset = self._run.held
+        return _loader(dataset, PlainBatches(len(dataset), 2 * self._run.settings.batch_size))
 
 
 def _loader(dataset: PatchDataset, batches: Any) -> DataLoader[Batch]:
@@ -233,7 +247,7 @@ def _graceful(stop: threading.Event) -> Iterator[None]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        log.warning("Stopping after this step; the best epoch so far is kept (Ctrl-C again: stop at once)")
+        log.warning("Stopping after this step (Ctrl-C again: stop at once)")
 
     before = signal.signal(signal.SIGINT, handle)
     try:

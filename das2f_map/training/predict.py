@@ -1,4 +1,4 @@
-"""A network's classes for the patches of a dataset."""
+"""A network's logits for the patches of a dataset."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from das2f_map.training.dataset import PatchDataset, PlainBatches
-from das2f_map.types import Int64
+from das2f_map.training.batches import PatchDataset, PlainBatches
+from das2f_map.types import Float32
 
 
 def predict(
@@ -17,14 +17,17 @@ def predict(
     dataset: PatchDataset,
     batch_size: int,
     device: torch.device,
-    advance: Callable[[int], None],
-) -> Int64:
-    """Position in the legend of the class with the largest logit, for every patch: int64 ``(n,)``."""
+    advance: Callable[[int], None] = lambda n: None,
+    *,
+    turn: int = 0,
+) -> Float32:
+    """Logits of every patch, turned by one of the eight turns: float32 ``(n, C)``, in the legend's order."""
     network = network.to(device).eval()
     found = []
     with torch.inference_mode():
-        for batch in PlainBatches(len(dataset), batch_size):
+        for batch in PlainBatches(len(dataset), batch_size, turn):
             ms, pan, _ = dataset[batch]
-            found.append(network(ms.to(device), pan.to(device)).argmax(1).cpu().numpy())
+            found.append(network(ms.to(device), pan.to(device)).float().cpu().numpy())
             advance(batch.positions.size)
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    classes = len(dataset.pixels.legend)
+    return np.concatenate(found) if found else np.zeros((0, classes), np.float32)

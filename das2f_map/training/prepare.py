@@ -1,31 +1,63 @@
-"""The inputs of a training: the open scene, the labelled pixels by part, the network's sizes."""
+"""The inputs of a training: the open scenes, their labelled pixels, the network's sizes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
-from das2f_map.errors import InputError
+from das2f_map.errors import InputError, LabelError
+from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
 from das2f_map.progress import Progress
 from das2f_map.scene.bands import given_bands
 from das2f_map.scene.model_input import ModelInput
+from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.patch import PatchGeometry
-from das2f_map.scene.radiometry import sample_statistics
+from das2f_map.scene.radiometry import Normalisation, SceneSample, sample_scene
 from das2f_map.scene.registration import Coregistration
-from das2f_map.scene.request import PairRequest
-from das2f_map.training.dataset import PatchReader
+from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.hardware import Hardware
-from das2f_map.training.request import TrainRequest
-from das2f_map.training.samples import Samples, find_samples
-from das2f_map.training.settings import TrainingSettings
+from das2f_map.training.pixels import TrainingPixels
+from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.settings import FOLDS_UP_TO, TrainingSettings, default_steps
 
 log = logging.getLogger(__name__)
+
+MAX_BLOCKS = 4000
+"""Blocks of the scenes to cut patches from, about half a megabyte each."""
+
+LEAST_PIXELS = 5
+"""Labelled pixels below which a class is left out: so few show no class, only a place."""
+
+STATISTICS_PIXELS = 500_000
+"""Pixels of all scenes that the normalisation is measured on."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenScene:
+    """A labelled scene with its files open.
+
+    Attributes
+    ----------
+    request:
+        The scene as the user asks for it.
+    coregistration:
+        The shift that was found, and its treatment.
+    """
+
+    request: SceneRequest
+    coregistration: Coregistration
+
+    @property
+    def pair(self) -> ScenePair:
+        """The images, shift corrected."""
+        return self.coregistration.pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,87 +66,196 @@ class Prepared:
 
     Attributes
     ----------
-    request:
-        The images as the user asks for them.
-    coregistration:
-        The shift that was found, and its treatment.
-    reader:
-        Patches of the scene; the blocks around the samples are loaded.
-    samples:
-        Labelled pixels by part.
+    scenes:
+        The scenes, with open files.
+    pixels:
+        The labelled pixels of all scenes; the blocks around them are loaded.
+    left_out:
+        Pixels by name of classes that have too few to learn from.
     config:
         Sizes of the network.
     settings:
-        The user's settings, with ``samples_per_class`` always a number.
+        The user's settings, with ``steps`` always a number and nothing ``auto``.
     hardware:
         Where to train.
     """
 
-    request: PairRequest
-    coregistration: Coregistration
-    reader: PatchReader
-    samples: Samples
+    scenes: tuple[OpenScene, ...]
+    pixels: TrainingPixels
+    left_out: dict[str, int]
     config: NetworkConfig
     settings: TrainingSettings
     hardware: Hardware
 
     @property
-    def input(self) -> ModelInput:
-        """The scene as the network sees it."""
-        return self.reader.source
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """The scenes as the network sees them."""
+        return tuple(reader.source for reader in self.pixels.readers)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The statistics that all scenes are normalised with."""
+        return self.inputs[0].normalisation
+
+    @property
+    def patch(self) -> PatchGeometry:
+        """Geometry of the patches."""
+        return self.inputs[0].patch
+
+    @property
+    def reach(self) -> int:
+        """MS pixels at which two targets' patches share no pixel of the files, in any of the scenes."""
+        return max(reader.reach for reader in self.pixels.readers)
 
     def note(self) -> dict[str, Any]:
-        """Network, settings, split and legend; a resumed training must have the same."""
-        report = self.input.pair.report()
+        """Network, settings, labels and legend; a resumed training must have the same."""
+        reports = [scene.pair.report() for scene in self.scenes]
         return {
             "network": self.config.model_dump(),
             "settings": {
                 **self.settings.recorded(),
-                "bands": [b.number for b in self.input.pair.bands],
-                "nodata": self.request.nodata,
-                "mask": report.mask and report.mask.model_dump(mode="json"),
-                "shift_corrected": report.shift_corrected and report.shift_corrected.model_dump(mode="json"),
+                "bands": [[b.number for b in scene.pair.bands] for scene in self.scenes],
+                "nodata": [scene.request.pair.nodata for scene in self.scenes],
+                "mask": [r.mask and r.mask.model_dump(mode="json") for r in reports],
+                "shift_corrected": [
+                    r.shift_corrected and r.shift_corrected.model_dump(mode="json") for r in reports
+                ],
             },
-            "split": self.samples.split.summary(),
-            "legend": self.samples.legend.model_dump(mode="json"),
+            "labels": {
+                "pixels": self.pixels.counts(),
+                "scenes": np.bincount(self.pixels.scene, minlength=len(self.scenes)).tolist(),
+            },
+            "legend": self.pixels.legend.model_dump(mode="json"),
         }
 
 
 @contextmanager
 def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> Iterator[Prepared]:
-    """Read scene and labels, split them and size the network; files stay open inside the ``with`` block.
+    """Read scenes and labels and size the network; files stay open inside the ``with`` block.
 
     Raises
     ------
     InputError, LabelError
         Images, labels or settings cannot be used.
     """
-    settings, patch = request.settings, PatchGeometry()
-    with request.pair.open() as opened:
-        used = opened
-        if (bands := request.pair.given_bands) is not None:
-            used = opened.with_bands(given_bands(bands, opened.file_bands, opened.ms_path))
-        coregistration = request.pair.coregister(used)
-        coregistration.log()
-        pair = coregistration.pair
-        log.info("MS bands: %s", ", ".join(map(str, pair.bands)))
-        with PatchReader(ModelInput(pair, sample_statistics(pair), patch)) as reader:
-            samples = find_samples(
-                request.labels, reader, seed=settings.seed, on_cpu=hardware.on_cpu, progress=progress
+    patch = PatchGeometry()
+    with ExitStack() as stack:
+        scenes = tuple(_opened(scene, stack) for scene in request.scenes)
+        _require_same_bands(scenes)
+        normalisation = _common_statistics([scene.pair for scene in scenes])
+        readers = [
+            stack.enter_context(PatchReader(ModelInput(scene.pair, normalisation, patch))) for scene in scenes
+        ]
+        seed = request.settings.seed
+        tables = [
+            _usable_labels(scene.request.labels, reader, seed, MAX_BLOCKS // len(scenes), progress)
+            for scene, reader in zip(scenes, readers, strict=True)
+        ]
+        pixels, left_out = _learnable(
+            TrainingPixels.of(readers, tables), [s.request.labels.path for s in scenes]
+        )
+        log.info("Labelled pixels: %s", ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
+        settings = decided(request.settings, len(pixels), on_cpu=hardware.on_cpu)
+        config = _network_config(
+            {
+                "classes": len(pixels.legend),
+                "stages": settings.stages,
+                "ms_bands": len(scenes[0].pair.bands),
+                "patch_size": patch.size,
+                **request.network,
+            }
+        )
+        yield Prepared(scenes, pixels, left_out, config, settings, hardware)
+
+
+def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> TrainingSettings:
+    """The settings with every ``auto`` and the number of steps decided, for so many labelled pixels."""
+    assess = settings.assess
+    if assess == "auto":
+        assess = "folds" if labelled <= FOLDS_UP_TO and not settings.fast else "holdout"
+    head = "pooled" if settings.head == "auto" else settings.head
+    steps = settings.steps or default_steps(labelled, on_cpu=on_cpu, fast=settings.fast)
+    # A check needs a step at least.
+    checks = min(settings.checks, steps)
+    return replace(settings, assess=assess, head=head, steps=steps, checks=checks)
+
+
+def _opened(scene: SceneRequest, stack: ExitStack) -> OpenScene:
+    opened = used = stack.enter_context(scene.pair.open())
+    if (bands := scene.pair.given_bands) is not None:
+        used = opened.with_bands(given_bands(bands, opened.file_bands, opened.ms_path))
+    coregistration = scene.pair.coregister(used)
+    coregistration.log()
+    log.info("MS bands: %s", ", ".join(map(str, coregistration.pair.bands)))
+    return OpenScene(scene, coregistration)
+
+
+def _require_same_bands(scenes: Sequence[OpenScene]) -> None:
+    """Raise :class:`InputError` unless all scenes have as many bands, in one order by their names."""
+    first = scenes[0]
+    names = [b.name for b in first.pair.bands]
+    for other in scenes[1:]:
+        found = [b.name for b in other.pair.bands]
+        if len(found) != len(names):
+            raise InputError(
+                f"{other.request.pair.ms} has {len(found)} MS bands, {first.request.pair.ms} has {len(names)}",
+                "choose the same bands of all scenes with --bands",
             )
-            if settings.samples_per_class is None:
-                per_class = samples.default_per_class(on_cpu=hardware.on_cpu)
-                settings = replace(settings, samples_per_class=per_class)
-            config = _network_config(
-                {
-                    "classes": len(samples.legend),
-                    "stages": settings.stages,
-                    "ms_bands": len(pair.bands),
-                    "patch_size": patch.size,
-                    **request.network,
-                }
+        if found != names and set(found) == set(names):
+            raise InputError(
+                f"{other.request.pair.ms} has the bands {', '.join(found)}, {first.request.pair.ms} has "
+                f"{', '.join(names)}: the same ones in another order",
+                "name the bands of all scenes with --bands",
             )
-            yield Prepared(request.pair, coregistration, reader, samples, config, settings, hardware)
+
+
+def _common_statistics(pairs: Sequence[ScenePair]) -> Normalisation:
+    """Statistics over all scenes, each of which counts for as many pixels as it gives."""
+    samples = [sample_scene(pair, max_pixels=STATISTICS_PIXELS // len(pairs)) for pair in pairs]
+    ms = np.concatenate([s.ms for s in samples], axis=1)
+    pan = np.concatenate([s.pan for s in samples])
+    return SceneSample(samples[0].names, ms, pan).statistics()
+
+
+def _usable_labels(
+    labels: LabelRequest, reader: PatchReader, seed: int, most_blocks: int, progress: Progress
+) -> LabelTable:
+    """Labels on pixels that both sensors see; their blocks are loaded."""
+    table = read_labels(
+        labels.path,
+        reader.source.pair.grids.ms,
+        class_field=labels.class_field,
+        skip_classes=labels.skip_classes,
+        progress=progress,
+    )
+    table = limit_blocks(table, BLOCK, most_blocks, seed)
+    valid = reader.load(table.rows, table.cols, progress)
+    if not valid.all():
+        log.warning("%d labelled pixels left out: no valid data there", int((~valid).sum()))
+        table = table.select(valid)
+    return table
+
+
+def _learnable(pixels: TrainingPixels, files: Sequence[str]) -> tuple[TrainingPixels, dict[str, int]]:
+    """The pixels of classes that have enough of them, and the pixels of the others by name."""
+    counts = pixels.counts()
+    left_out = {name: k for name, k in counts.items() if k < LEAST_PIXELS}
+    if len(counts) - len(left_out) < 2:
+        enough = ", ".join(repr(n) for n in counts if n not in left_out) or "no class"
+        raise LabelError(
+            f"{', '.join(files)}: a classifier needs two classes of at least {LEAST_PIXELS} labelled pixels "
+            f"in the scene; there is {enough}"
+            + "".join(f", and {name!r} with {k}" for name, k in left_out.items()),
+            "label more, or merge classes",
+        )
+    if not left_out:
+        return pixels, {}
+    log.warning(
+        "Left out, with fewer than %d labelled pixels: %s",
+        LEAST_PIXELS,
+        ", ".join(f"{n} ({k})" for n, k in left_out.items()),
+    )
+    return pixels.without(left_out), left_out
 
 
 def _network_config(sizes: dict[str, Any]) -> NetworkConfig:

@@ -31,6 +31,22 @@ class LabelRequest:
 
 
 @dataclass(frozen=True)
+class SceneRequest:
+    """A labelled scene as a user asks for it.
+
+    Attributes
+    ----------
+    pair:
+        The images.
+    labels:
+        The labels.
+    """
+
+    pair: PairRequest
+    labels: LabelRequest
+
+
+@dataclass(frozen=True)
 class CardTexts:
     """Texts of a user for the model card.
 
@@ -58,16 +74,16 @@ class TrainRequest:
 
     Attributes
     ----------
-    pair:
-        The images.
-    labels:
-        The labels.
+    scenes:
+        The labelled scenes, at least one.
     output:
         Bundle folder to make.
     settings:
         How and where to train.
     card:
         Texts of the model card.
+    start:
+        Bundle to start from; ``None`` for fresh weights.
     network:
         Fields of :class:`NetworkConfig` to change, for experiments.
     resume:
@@ -76,11 +92,11 @@ class TrainRequest:
         Replace an existing bundle, or an unfinished training of it.
     """
 
-    pair: PairRequest
-    labels: LabelRequest
+    scenes: tuple[SceneRequest, ...]
     output: Path
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     card: CardTexts = field(default_factory=CardTexts)
+    start: Path | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     overwrite: bool = False
@@ -88,5 +104,8 @@ class TrainRequest:
     @property
     def data(self) -> str:
         """Images and labels of the training in words, for the model card."""
-        ms, pan, labels = (Path(p).name for p in (self.pair.ms, self.pair.pan, self.labels.path))
-        return self.card.data or f"{ms} + {pan}, labels {labels}"
+        named = []
+        for scene in self.scenes:
+            ms, pan, labels = (Path(p).name for p in (scene.pair.ms, scene.pair.pan, scene.labels.path))
+            named.append(f"{ms} + {pan}, labels {labels}")
+        return self.card.data or "; ".join(named)

@@ -9,16 +9,19 @@ from das2f_map.engines.choice import DEVICES, EngineChoice
 from das2f_map.errors import DeviceError
 from das2f_map.settings import check_settings, setting
 
-LEAST_SAMPLES, MOST_SAMPLES_CPU, MOST_SAMPLES_GPU = 50, 200, 1000
-"""Limits of the default number of patches that an epoch draws of each class."""
+HEADS = ("auto", "pooled", "published")
+ASSESSMENTS = ("auto", "holdout", "folds", "none")
 
-_NOT_RECORDED = ("stages", "device", "devices")
-"""The card lists the stages with the network, and the device that was used, not the one asked for."""
+FOLDS_UP_TO = 20_000
+"""Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
+
+_NOT_RECORDED = ("stages", "device", "devices", "fast")
+"""The card lists the stages with the network, the device that was used, and what ``fast`` decided."""
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """All numbers that decide how a network is trained, and where.
+    """All numbers that decide how a network is trained and assessed, and where.
 
     Raises
     ------
@@ -27,27 +30,64 @@ class TrainingSettings:
     """
 
     stages: int = setting(1, ge=1, le=2, help="Fusion stages of the network.")
-    epochs: int = setting(30, ge=1, help="Passes over the samples.")
-    batch_size: int = setting(64, ge=1, help="Patches a step, on each device.")
-    samples_per_class: int | None = setting(
+    head: str = setting(
+        "auto",
+        choices=HEADS,
+        help="Classifier: pooled (window means, few weights), published (every token its own weights), auto.",
+    )
+    assess: str = setting(
+        "auto",
+        choices=ASSESSMENTS,
+        help="Ground held out for accuracy and the number of steps: holdout, folds, none, or auto: "
+        f"folds up to {FOLDS_UP_TO:,} labelled pixels. The model is then trained on all labels.",
+    )
+    folds: int = setting(3, ge=2, le=20, help="Spatial folds of `folds`.")
+    steps: int | None = setting(
         None,
         kind=int,
         ge=1,
-        help="Patches of each class in an epoch; by default as many as the median class has pixels, "
-        f"at least {LEAST_SAMPLES}, at most {MOST_SAMPLES_GPU} on a GPU and {MOST_SAMPLES_CPU} on the CPU.",
+        help="Most steps of a training; held-out ground chooses how many of them are taken. "
+        "By default by the number of labels.",
+    )
+    checks: int = setting(8, ge=1, le=1000, help="How often a training is measured on held-out ground.")
+    batch_size: int = setting(32, ge=1, help="Patches a step, on each device.")
+    balance: float = setting(
+        0.5, ge=0.0, le=1.0, help="Draws of the classes: 0 as often as labelled, 1 equally often."
     )
     learning_rate: float = setting(5e-4, gt=0.0, help="Highest learning rate.")
     weight_decay: float = setting(5e-4, ge=0.0, help="Weight decay of the optimiser.")
     label_smoothing: float = setting(
         0.0, ge=0.0, le=0.5, help="Share of the target that is spread evenly over the classes."
     )
+    dropout: float = setting(
+        0.3, ge=0.0, lt=1.0, help="Share of the pooled head's features that a step leaves out."
+    )
+    jitter: float = setting(
+        1.0,
+        ge=0.0,
+        le=10.0,
+        help="Strength of random gain, offset and noise of the training patches; 0: none.",
+    )
+    haze: float = setting(
+        0.2, ge=0.0, le=1.0, help="Share of the training patches that get haze, and as many shade."
+    )
+    mixup: float = setting(0.0, ge=0.0, le=10.0, help="Mixup's alpha; 0: patches are not mixed.")
+    ema: float = setting(
+        0.99,
+        ge=0.0,
+        lt=1.0,
+        help="Decay of the running mean of the weights, which is kept; 0: the last ones.",
+    )
     warmup: float = setting(0.05, ge=0.0, lt=1.0, help="Share of all steps in which the rate rises.")
     final_rate: float = setting(0.01, ge=0.0, le=1.0, help="Last learning rate over the highest.")
     gradient_clip: float = setting(1.0, gt=0.0, help="Largest norm of the gradients.")
     optimizer: str = setting("AdamW", choices=("AdamW",), help="Optimiser.")
-    seed: int = setting(0, help="Fixes split, weights and order.")
+    seed: int = setting(0, ge=0, help="Fixes folds, weights and order.")
     device: str = setting(str(EngineChoice.device), help=DEVICES)
     devices: int = setting(1, ge=1, help="CUDA devices that share the work.")
+    fast: bool = setting(
+        False, help="A first look in minutes: few steps, and a hold-out where `--assess` is not given."
+    )
 
     def __post_init__(self) -> None:
         if self.devices < 1:
@@ -57,3 +97,15 @@ class TrainingSettings:
     def recorded(self) -> dict[str, Any]:
         """The settings that the model card and the note of a training list, in their order."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_RECORDED}
+
+
+def default_steps(labelled: int, *, on_cpu: bool, fast: bool = False) -> int:
+    """Most steps of a training on so many labelled pixels.
+
+    They grow with the square root of the labels: few labels are soon learnt by heart. The limits keep a
+    training on two CPU cores, folds and final fit included, within the times that the guide names.
+    """
+    if fast:
+        return 80 if on_cpu else 240
+    steps = round(200 * (max(1, labelled) / 1500) ** 0.45)
+    return min(max(steps, 150), 1500) if on_cpu else min(max(2 * steps, 400), 12_000)

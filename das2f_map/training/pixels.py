@@ -1,0 +1,123 @@
+"""The labelled pixels of all scenes of a training, with the patches around them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from das2f_map.labels.labelled_pixels import LabelTable
+from das2f_map.legend import Legend, LegendClass
+from das2f_map.training.dataset import PatchReader
+from das2f_map.types import Int32, Int64
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPixels:
+    """Labelled pixels of one or more scenes, scene after scene.
+
+    Attributes
+    ----------
+    readers:
+        A reader of patches for each scene; the blocks around its labels are loaded.
+    legend:
+        The classes of all scenes.
+    scene:
+        int64 ``(n,)``: position in ``readers``.
+    rows, cols:
+        int32 ``(n,)``: MS pixels of the scene.
+    positions:
+        int64 ``(n,)``: class, as a position in the legend.
+    """
+
+    readers: tuple[PatchReader, ...]
+    legend: Legend
+    scene: Int64
+    rows: Int32
+    cols: Int32
+    positions: Int64
+
+    @classmethod
+    def of(cls, readers: Sequence[PatchReader], tables: Sequence[LabelTable]) -> TrainingPixels:
+        """The labels of some scenes, whose classes are matched by name."""
+        legend = merged_legend([t.legend for t in tables])
+        place = {name: k for k, name in enumerate(legend.names)}
+        of_class = [
+            np.array([place[name] for name in t.legend.names], np.int64)[t.legend.positions(t.classes)]
+            for t in tables
+        ]
+        return cls(
+            tuple(readers),
+            legend,
+            np.repeat(np.arange(len(tables)), [len(t) for t in tables]),
+            np.concatenate([t.rows for t in tables]),
+            np.concatenate([t.cols for t in tables]),
+            np.concatenate(of_class),
+        )
+
+    def __len__(self) -> int:
+        return int(self.positions.size)
+
+    def select(self, keep: Int64) -> TrainingPixels:
+        """The pixels at some positions."""
+        return replace(
+            self,
+            scene=self.scene[keep],
+            rows=self.rows[keep],
+            cols=self.cols[keep],
+            positions=self.positions[keep],
+        )
+
+    def without(self, names: Collection[str]) -> TrainingPixels:
+        """The pixels of the other classes, which alone stay in the legend."""
+        legend = Legend(classes=tuple(c for c in self.legend.each() if c.name not in names))
+        new = np.full(len(self.legend), -1, np.int64)
+        new[self.legend.positions(legend.ids)] = np.arange(len(legend))
+        kept = self.select(np.flatnonzero(new[self.positions] >= 0))
+        return replace(kept, legend=legend, positions=new[kept.positions])
+
+    def counts(self) -> dict[str, int]:
+        """Pixels of each class by name."""
+        found = np.bincount(self.positions, minlength=len(self.legend))
+        return dict(zip(self.legend.names, found.tolist(), strict=True))
+
+    def patches(self, at: Int64, turns: Int64 | None = None) -> tuple[Tensor, Tensor]:
+        """Patches of the pixels at ``at``, float32: MS ``(n, bands, P, P)`` and PAN ``(n, 1, 4P, 4P)``.
+
+        ``turns`` as in :meth:`PatchReader.patches`.
+        """
+        ms: Tensor | None = None
+        pan: Tensor | None = None
+        for k in np.unique(self.scene[at]):
+            here = np.flatnonzero(self.scene[at] == k)
+            mine = at[here]
+            found = self.readers[k].patches(
+                self.rows[mine], self.cols[mine], None if turns is None else turns[here]
+            )
+            if here.size == at.size:
+                return found
+            if ms is None or pan is None:
+                ms, pan = (torch.empty((at.size, *t.shape[1:])) for t in found)
+            ms[here], pan[here] = found
+        if ms is None or pan is None:
+            return self.readers[0].patches(self.rows[at], self.cols[at], turns)
+        return ms, pan
+
+
+def merged_legend(legends: Sequence[Legend]) -> Legend:
+    """The classes of some legends by name; ids and colours are those of the first legend that has the class.
+
+    An id that is taken already gives way to the smallest free one.
+    """
+    classes: dict[str, LegendClass] = {}
+    for legend in legends:
+        for c in legend.each():
+            if c.name in classes:
+                continue
+            taken = {found.id for found in classes.values()}
+            free = c.id if c.id not in taken else next(i for i in range(1, 256) if i not in taken)
+            classes[c.name] = c.model_copy(update={"id": free})
+    return Legend(classes=tuple(sorted(classes.values(), key=lambda c: c.id)))
