@@ -7,6 +7,7 @@ from and how good the model is.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -44,9 +45,15 @@ class Domain(BaseModel):
     sensor: str = Field(default="", description="free text, e.g. 'Landsat-8 OLI, digital numbers'")
 
 
-def domain_around(ms_gsd_m: float, ratio: float) -> Domain:
-    """The domain of a model trained on one scene: 0.8 to 1.25 times its MS pixel size and its ratio."""
-    return Domain(ms_gsd_m=(0.8 * ms_gsd_m, 1.25 * ms_gsd_m), ratio=(0.8 * ratio, 1.25 * ratio))
+def domain_around(scenes: Sequence[tuple[float, float]]) -> Domain:
+    """The domain of a model trained on some scenes, given by MS pixel size in metres and MS : PAN ratio.
+
+    It goes from 0.8 times the smallest of each to 1.25 times the largest.
+    """
+    sizes, ratios = zip(*scenes, strict=True)
+    return Domain(
+        ms_gsd_m=(0.8 * min(sizes), 1.25 * max(sizes)), ratio=(0.8 * min(ratios), 1.25 * max(ratios))
+    )
 
 
 class TrainingRecord(BaseModel):

@@ -61,7 +61,7 @@ def _options(
 
 
 app.command("classify")(classify.classify_command)
-app.command("train")(train.train_command)
+app.command("train", cls=train.TrainCommand)(train.train_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("align")(align.align_command)
 app.command("evaluate")(evaluate.evaluate_command)

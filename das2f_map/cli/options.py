@@ -42,6 +42,13 @@ MsArgument = Annotated[
 PanArgument = Annotated[
     str, typer.Argument(metavar="PAN", help="Panchromatic image of the same place, about four times finer.")
 ]
+OptionalMsArgument = Annotated[
+    str | None, typer.Argument(metavar="MS", help="Multispectral image: a file, or a URL that GDAL reads.")
+]
+OptionalPanArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="PAN", help="Panchromatic image of the same place, about four times finer."),
+]
 MapArgument = Annotated[
     Path, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
 ]

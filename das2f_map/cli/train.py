@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from das2f_map.cli.console import print_json, progress_for
 from das2f_map.cli.options import (
@@ -20,10 +22,10 @@ from das2f_map.cli.options import (
     MaskOption,
     MaskValuesOption,
     MaxShiftOption,
-    MsArgument,
     NodataOption,
+    OptionalMsArgument,
+    OptionalPanArgument,
     OverwriteOption,
-    PanArgument,
     bands_of,
     mask_of,
     setting_option,
@@ -36,17 +38,43 @@ if TYPE_CHECKING:
 _option = partial(setting_option, TrainingSettings)
 
 
+class TrainCommand(TyperCommand):
+    """The command with an option of three values that may be repeated, which Typer cannot declare."""
+
+    def __init__(self, *args: Any, params: list[Any] | None = None, **options: Any) -> None:
+        for parameter in params or []:
+            if parameter.name == "scene":
+                parameter.nargs = 3
+        super().__init__(*args, params=params, **options)
+
+
 def train_command(
     context: typer.Context,
-    ms: MsArgument,
-    pan: PanArgument,
-    labels: Annotated[
-        str,
-        typer.Option("--labels", metavar="FILE", help="Polygons or points of any format, or a raster."),
-    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="MODEL_DIR", help="Folder of the model bundle to make.")
     ],
+    ms: OptionalMsArgument = None,
+    pan: OptionalPanArgument = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", metavar="FILE", help="Polygons or points of any format, or a raster."),
+    ] = None,
+    scene: Annotated[
+        list[str] | None,
+        typer.Option("--scene", metavar="MS PAN LABELS", help="Another labelled scene; may be repeated."),
+    ] = None,
+    scenes: Annotated[
+        Path | None,
+        typer.Option(
+            "--scenes",
+            metavar="FILE.csv",
+            help="Labelled scenes, one a line: columns ms, pan and labels; relative paths from the file on.",
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="MODEL", help="Start from the weights of this model."),
+    ] = None,
     class_field: ClassFieldOption = None,
     skip_classes: Annotated[
         list[str] | None,
@@ -58,13 +86,18 @@ def train_command(
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
     stages: Annotated[int, _option("stages")] = TrainingSettings.stages,
-    epochs: Annotated[int, _option("epochs")] = TrainingSettings.epochs,
-    samples_per_class: Annotated[
-        int | None, _option("samples_per_class", metavar="N")
-    ] = TrainingSettings.samples_per_class,
+    head: Annotated[str, _option("head")] = TrainingSettings.head,
+    assess: Annotated[str, _option("assess")] = TrainingSettings.assess,
+    folds: Annotated[int, _option("folds")] = TrainingSettings.folds,
+    steps: Annotated[int | None, _option("steps", metavar="N")] = TrainingSettings.steps,
+    fast: Annotated[bool, _option("fast")] = TrainingSettings.fast,
     batch_size: Annotated[int, _option("batch_size")] = TrainingSettings.batch_size,
     learning_rate: Annotated[float, _option("learning_rate")] = TrainingSettings.learning_rate,
     label_smoothing: Annotated[float, _option("label_smoothing")] = TrainingSettings.label_smoothing,
+    balance: Annotated[float, _option("balance")] = TrainingSettings.balance,
+    dropout: Annotated[float, _option("dropout")] = TrainingSettings.dropout,
+    jitter: Annotated[float, _option("jitter")] = TrainingSettings.jitter,
+    haze: Annotated[float, _option("haze")] = TrainingSettings.haze,
     device: DeviceOption = TrainingSettings.device,
     devices: Annotated[int, _option("devices")] = TrainingSettings.devices,
     seed: Annotated[int, _option("seed")] = TrainingSettings.seed,
@@ -85,19 +118,18 @@ def train_command(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model on the labelled pixels of a scene.
+    """Train a model on the labelled pixels of one or more scenes.
 
-    Labels are split by blocks of the scene into training, validation and test, a patch apart. Ctrl-C ends
-    the training and keeps the best epoch so far.
+    Parts of the ground are held out in turn: they give the accuracy and choose the number of steps. The model
+    is then trained on all labels. After Ctrl-C, --resume goes on.
 
     Example: das2f-map train ms.tif pan.tif --labels labels.gpkg -o my-model
     """
     from das2f_map.workflows.train import train
 
+    first, *others = _all_scenes(ms, pan, labels, scene or [], scenes)
     result = train(
-        ms,
-        pan,
-        labels,
+        *first,
         output,
         class_field=class_field,
         skip_classes=tuple(skip_classes or ()),
@@ -105,11 +137,20 @@ def train_command(
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
         stages=stages,
-        epochs=epochs,
-        samples_per_class=samples_per_class,
+        head=head,
+        assess=assess,
+        folds=folds,
+        steps=steps,
+        fast=fast,
         batch_size=batch_size,
         learning_rate=learning_rate,
         label_smoothing=label_smoothing,
+        balance=balance,
+        dropout=dropout,
+        jitter=jitter,
+        haze=haze,
+        scenes=others,
+        start=start,
         device=device,
         devices=devices,
         seed=seed,
@@ -129,15 +170,49 @@ def train_command(
         return
     from das2f_map.cli.accuracy_tables import print_accuracy
 
-    print_accuracy(result.test, f"{output}: accuracy on held-out blocks, best epoch {result.best_epoch}")
+    if result.test is not None:
+        print_accuracy(result.test, f"{output}: accuracy on held-out ground")
+    if result.card.verdict is not None:
+        print(f"Verdict: {result.card.verdict.text}")
     print(output)
+
+
+def _all_scenes(
+    ms: str | None,
+    pan: str | None,
+    labels: str | None,
+    more: Sequence[Sequence[str]],
+    listed: Path | None,
+) -> list[tuple[str, str, str]]:
+    """MS, PAN and labels of every scene that the command names."""
+    found: list[tuple[str, str, str]] = []
+    if ms is not None and pan is not None and labels is not None:
+        found.append((ms, pan, labels))
+    elif ms is not None or pan is not None or labels is not None:
+        missing = next(
+            name for name, value in (("MS", ms), ("PAN", pan), ("--labels", labels)) if value is None
+        )
+        raise typer.BadParameter(f"a scene needs MS, PAN and --labels; {missing} is missing")
+    found += [(one, other, labelled) for one, other, labelled in more]
+    if listed is not None:
+        from das2f_map.training.scene_list import read_scene_list
+
+        found += read_scene_list(listed)
+    if not found:
+        raise typer.BadParameter("name a scene: MS PAN --labels FILE, --scene or --scenes")
+    return found
 
 
 def _summary(result: TrainingResult) -> dict[str, Any]:
     """The result for ``--json``."""
+    card = result.card
     return {
         "model": str(result.folder),
-        "best_epoch": result.best_epoch,
         "interrupted": result.interrupted,
-        "test": result.test.to_dict(),
+        "steps": card.training.settings["steps_done"],
+        "test": card.metrics.get("test"),
+        "random_forest": card.metrics.get("random_forest"),
+        "calibration": card.calibration and card.calibration.model_dump(exclude={"bins"}),
+        "verdict": card.verdict and card.verdict.model_dump(),
+        "shares": card.shares and card.shares.model_dump(),
     }

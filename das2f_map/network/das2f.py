@@ -91,7 +91,10 @@ class Das2fNet(nn.Module):
         return logits
 
     def fold_classifier(self) -> None:
-        """Replace the classifier by its single-layer equivalent, for inference. Logits stay the same."""
+        """Replace the classifier by its single-layer equivalent, for inference. Logits stay the same.
+
+        A pooled classifier has to be in evaluation mode for that.
+        """
         if isinstance(self.classifier, (Classifier, PooledClassifier)):
             self.classifier = self.classifier.folded()
             self.config = self.config.model_copy(update={"classifier_hidden": None})

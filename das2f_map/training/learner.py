@@ -198,8 +198,6 @@ def _line(record: dict[str, Any]) -> str:
     """A check in one line."""
     line = f"step {record['steps']:,}: loss {record['loss']:.4f}"
     if "held_out_loss" in record:
-        line += (
-            f"; held out: loss {record['held_out_loss']:.4f}, OA {percent(record['held_out_overall_accuracy'])}, "
-            f"AA {percent(record['held_out_average_accuracy'])}"
-        )
+        accuracies = [percent(record[f"held_out_{which}_accuracy"]) for which in ("overall", "average")]
+        line += f"; held out: loss {record['held_out_loss']:.4f}, OA {accuracies[0]}, AA {accuracies[1]}"
     return f"{line} ({record['seconds']:.0f} s)"

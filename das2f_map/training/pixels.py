@@ -89,22 +89,18 @@ class TrainingPixels:
 
         ``turns`` as in :meth:`PatchReader.patches`.
         """
-        ms: Tensor | None = None
-        pan: Tensor | None = None
-        for k in np.unique(self.scene[at]):
-            here = np.flatnonzero(self.scene[at] == k)
+        found: list[tuple[Int64, Tensor, Tensor]] = []
+        for scene in np.unique(self.scene[at]):
+            here = np.flatnonzero(self.scene[at] == scene)
             mine = at[here]
-            found = self.readers[k].patches(
-                self.rows[mine], self.cols[mine], None if turns is None else turns[here]
-            )
-            if here.size == at.size:
-                return found
-            if ms is None or pan is None:
-                ms, pan = (torch.empty((at.size, *t.shape[1:])) for t in found)
-            ms[here], pan[here] = found
-        if ms is None or pan is None:
-            return self.readers[0].patches(self.rows[at], self.cols[at], turns)
-        return ms, pan
+            own_turns = None if turns is None else turns[here]
+            ms, pan = self.readers[scene].patches(self.rows[mine], self.cols[mine], own_turns)
+            found.append((here, ms, pan))
+        if not found:
+            return self.readers[0].patches(self.rows[at], self.cols[at])
+        # Back from the order of the scenes to that of ``at``.
+        order = torch.from_numpy(np.argsort(np.concatenate([here for here, _, _ in found])))
+        return torch.cat([ms for _, ms, _ in found])[order], torch.cat([pan for _, _, pan in found])[order]
 
 
 def merged_legend(legends: Sequence[Legend]) -> Legend:

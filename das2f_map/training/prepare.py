@@ -198,7 +198,8 @@ def _require_same_bands(scenes: Sequence[OpenScene]) -> None:
         found = [b.name for b in other.pair.bands]
         if len(found) != len(names):
             raise InputError(
-                f"{other.request.pair.ms} has {len(found)} MS bands, {first.request.pair.ms} has {len(names)}",
+                f"{other.request.pair.ms} has {len(found)} MS bands, "
+                f"{first.request.pair.ms} has {len(names)}",
                 "choose the same bands of all scenes with --bands",
             )
         if found != names and set(found) == set(names):

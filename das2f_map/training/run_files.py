@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rasterio.errors import RasterioError
 
-from das2f_map.assess.confusion_matrix import ConfusionMatrix
 from das2f_map.bundle.card import ModelCard
 from das2f_map.bundle.files import BundleOutput
 from das2f_map.errors import OutputError
 from das2f_map.network import Das2fNet
 from das2f_map.outputs.work_files import StateFolder
-from das2f_map.scene.grid import Grid
-from das2f_map.training.report import draw_training
-from das2f_map.training.split import Split
+from das2f_map.training.fold_raster import write_fold_rasters
+from das2f_map.training.folds import Folds
+from das2f_map.training.pixels import TrainingPixels
+from das2f_map.types import Float32
 
 TRAINING_NAME = "training.json"
 CURVES_NAME = "training.png"
+RELIABILITY_NAME = "reliability.png"
 SPLIT_NAME = "split.tif"
-LAST_NAME = "last.ckpt"
-BEST_NAME = "best.safetensors"
 _RUN_NAME = "run.json"
-_RUN_PARTS = ("network", "settings", "split", "legend")
+_RUN_PARTS = ("network", "settings", "labels", "legend")
+_MOST_FOLDS = 20
+_PARTS = ("holdout", *(f"fold-{k}" for k in range(1, _MOST_FOLDS + 1)), "final")
+"""Trainings whose states may lie in the folder: those that assess the model, and that of the model."""
 
 
 def working_path(folder: Path) -> Path:
@@ -34,8 +38,48 @@ def working_path(folder: Path) -> Path:
     return folder.with_name(folder.name + ".training")
 
 
+def state_path(work: Path, part: str) -> Path:
+    """File of the last state of a training that goes on."""
+    return work / f"{part}.ckpt"
+
+
+def _record_names(part: str) -> tuple[str, str]:
+    return f"{part}.json", f"{part}.npy"
+
+
 def _state(work: Path) -> StateFolder:
-    return StateFolder(work, (_RUN_NAME, LAST_NAME, BEST_NAME), lambda: _read_run(work) is not None)
+    names = [_RUN_NAME]
+    for part in _PARTS:
+        names += [state_path(work, part).name, *_record_names(part)]
+    return StateFolder(work, names, lambda: _read_run(work) is not None)
+
+
+def _begun(work: Path) -> bool:
+    """Whether a training has come far enough to be resumed."""
+    return any((work / name).exists() for part in _PARTS for name in (f"{part}.ckpt", _record_names(part)[1]))
+
+
+def keep_record(work: Path, part: str, history: list[dict[str, Any]], logits: Float32) -> None:
+    """Note the checks of a training that is complete, and remove its state."""
+    state, (text, array) = _state(work), _record_names(part)
+    with state.written(text) as partial:
+        partial.write_text(json.dumps(history))
+    with state.written(array) as partial, partial.open("wb") as file:
+        np.save(file, logits)
+    state_path(work, part).unlink(missing_ok=True)
+
+
+def read_record(work: Path, part: str) -> tuple[list[dict[str, Any]], Float32] | None:
+    """The checks of a complete training, or ``None``."""
+    text, array = (work / name for name in _record_names(part))
+    if not array.exists():
+        return None
+    try:
+        return json.loads(text.read_text()), np.load(array, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"the training in {work} cannot be resumed: {error}", "remove that folder and train anew"
+        ) from error
 
 
 def named(output: str | Path) -> Path:
@@ -54,8 +98,8 @@ def discard(work: Path) -> None:
 
 
 def discard_empty(work: Path) -> None:
-    """Remove a training's state without a complete epoch."""
-    if not (work / LAST_NAME).exists():
+    """Remove a training's state without a complete check."""
+    if not _begun(work):
         # It runs while another error is on its way to the user: that one counts.
         with suppress(OSError):
             discard(work)
@@ -100,17 +144,16 @@ def _require_state(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"the training of {folder} is complete; there is nothing to resume", "--overwrite trains anew"
         )
     if resume:
-        if not (work / LAST_NAME).exists():
+        if not _begun(work):
             raise OutputError(f"there is no interrupted training of {folder} to resume", "leave out --resume")
-        if _read_run(work) is None or not (work / BEST_NAME).exists():
+        if _read_run(work) is None:
             raise OutputError(
-                f"the training in {work} cannot be resumed: "
-                f"its {_RUN_NAME if (work / BEST_NAME).exists() else BEST_NAME} is missing or damaged",
+                f"the training in {work} cannot be resumed: its {_RUN_NAME} is missing or damaged",
                 "remove that folder and train anew",
             )
         return
     _require_free(work)
-    if (work / LAST_NAME).exists() and not overwrite:
+    if _begun(work) and not overwrite:
         raise OutputError(
             f"{work} holds an unfinished training", "--resume continues it, --overwrite starts anew"
         )
@@ -164,28 +207,38 @@ def _require_free(work: Path) -> None:
         )
 
 
-def write_bundle(
-    output: BundleOutput,
-    card: ModelCard,
-    net: Das2fNet,
-    history: list[dict[str, Any]],
-    matrix: ConfusionMatrix,
-    split: Split,
-    grid: Grid,
-) -> None:
-    """Write the bundle, and the record, the curves and the split of its training."""
+@dataclass(frozen=True, eq=False)
+class TrainingFiles:
+    """Records that a bundle holds about its training.
+
+    Attributes
+    ----------
+    record:
+        Content of ``training.json``.
+    pictures:
+        Files by name, and functions that draw them at a path.
+    folds:
+        Number of the fold of every labelled pixel, for ``split.tif``; ``None`` without held-out ground.
+    pixels:
+        The labelled pixels.
+    """
+
+    record: dict[str, Any]
+    pictures: dict[str, Callable[[Path], None]]
+    folds: Folds | None
+    pixels: TrainingPixels
+
+
+def write_bundle(output: BundleOutput, card: ModelCard, net: Das2fNet, files: TrainingFiles) -> None:
+    """Write the bundle, and the records of its training."""
 
     def add_files(partial: Path) -> None:
-        record = {
-            "epochs": history,
-            "best_epoch": card.training.settings["best_epoch"],
-            "settings": card.training.settings,
-            "split": card.training.split,
-            "test": matrix.to_dict(),
-        }
-        (partial / TRAINING_NAME).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        draw_training(partial / CURVES_NAME, history, matrix, split, title=card.name)
-        split.write_raster(partial / SPLIT_NAME, grid)
+        text = json.dumps(files.record, indent=1, allow_nan=False)
+        (partial / TRAINING_NAME).write_text(text + "\n")
+        for name, draw in files.pictures.items():
+            draw(partial / name)
+        if files.folds is not None:
+            write_fold_rasters(partial / SPLIT_NAME, files.folds)
 
     try:
         output.write(card, net.state_dict(), add_files=add_files)

@@ -107,5 +107,5 @@ def default_steps(labelled: int, *, on_cpu: bool, fast: bool = False) -> int:
     """
     if fast:
         return 80 if on_cpu else 240
-    steps = round(200 * (max(1, labelled) / 1500) ** 0.45)
+    steps: int = round(200 * (max(1, labelled) / 1500) ** 0.45)
     return min(max(steps, 150), 1500) if on_cpu else min(max(2 * steps, 400), 12_000)

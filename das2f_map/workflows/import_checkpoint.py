@@ -69,7 +69,7 @@ def import_checkpoint(
                     f"{checkpoint} is for {config.ms_bands} MS bands, {ms} has {pair.ms_band_count}"
                 )
             statistics = sample_statistics(pair)
-            domain = domain_around(pair.ms_gsd_m, pair.ratio)
+            domain = domain_around([(pair.ms_gsd_m, pair.ratio)])
         try:
             legend = Legend.from_names(names)
         except ValidationError as error:

@@ -1,8 +1,8 @@
-"""Train a model: labels and an image pair in, a model bundle out.
+"""Train a model: labelled scenes in, a model bundle out.
 
-Four steps. :func:`~das2f_map.training.prepare.prepare` reads scene and labels and splits the labelled pixels
-by spatial blocks. The loop trains on the training part and chooses the epoch by the validation part. Accuracy
-is measured once, on the test part, which takes part in no choice. The bundle is written.
+Four steps. :func:`~das2f_map.training.prepare.prepare` reads scenes and labels. Networks are trained with
+ground held out: in spatial folds, or once. They give the accuracy, and choose the number of steps and the
+temperature of the probabilities. The model is then trained on all labels. The bundle is written.
 
 During training, its state lies in the folder ``<output>.training`` next to the bundle. ``resume`` continues
 from that folder, and a complete training removes it.
@@ -13,46 +13,72 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import safetensors
-import safetensors.torch
-import torch
 
 from das2f_map._version import __version__
-from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
-from das2f_map.bundle.card import ModelCard, TrainingRecord, domain_around
+from das2f_map.assess.calibration import calibrate, reliability_bins, softmax
+from das2f_map.assess.confusion_matrix import ConfusionMatrix
+from das2f_map.assess.reliability_figure import draw_reliability
+from das2f_map.assess.verdict import judge
+from das2f_map.bundle.card import (
+    Calibration,
+    ClassShares,
+    ModelCard,
+    TrainingRecord,
+    Verdict,
+    domain_around,
+)
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
-from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.network import NetworkConfig
 from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode
 from das2f_map.scene.request import PairRequest
-from das2f_map.training.dataset import PatchDataset
+from das2f_map.training.assessment import (
+    HOLDOUT_FOLDS,
+    MOST_HELD_CPU,
+    MOST_HELD_GPU,
+    Assessment,
+    HeldOut,
+    assess,
+    held_out,
+)
+from das2f_map.training.folds import Folds, spatial_folds
+from das2f_map.training.forest import forest_matrix
 from das2f_map.training.hardware import find_hardware
-from das2f_map.training.predict import predict
 from das2f_map.training.prepare import Prepared, prepare
-from das2f_map.training.request import CardTexts, LabelRequest, TrainRequest
+from das2f_map.training.report import draw_training
+from das2f_map.training.request import CardTexts, LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.run_files import (
-    BEST_NAME,
+    CURVES_NAME,
+    RELIABILITY_NAME,
+    TrainingFiles,
     begin,
     discard,
     discard_empty,
+    keep_record,
     named,
+    read_record,
+    state_path,
     training_output,
     working_path,
     write_bundle,
 )
+from das2f_map.training.scene_shares import mapped_shares
 from das2f_map.training.settings import TrainingSettings
+from das2f_map.types import Float32, Int64
 
 if TYPE_CHECKING:
     from das2f_map.training.loop import LoopOutcome
@@ -64,21 +90,30 @@ log = logging.getLogger(__name__)
 class TrainingResult:
     """A finished training.
 
-    ``interrupted`` is true if the user ended it early. The bundle then holds the best epoch so far, and
-    ``resume`` can continue.
+    Attributes
+    ----------
+    folder, bundle:
+        The model.
+    assessment:
+        Figures on held-out ground; ``None`` if none was held out.
+    interrupted:
+        Whether the user ended the training on all labels early. ``resume`` can continue.
     """
 
     folder: Path
     bundle: ModelBundle
-    test: ConfusionMatrix
-    best_epoch: int
-    history: list[dict[str, Any]]
+    assessment: Assessment | None
     interrupted: bool
 
     @property
     def card(self) -> ModelCard:
         """The model's card."""
         return self.bundle.card
+
+    @property
+    def test(self) -> ConfusionMatrix | None:
+        """Confusion matrix of the held-out pixels."""
+        return None if self.assessment is None else self.assessment.matrix
 
 
 def train(
@@ -93,16 +128,25 @@ def train(
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
     stages: int = TrainingSettings.stages,
-    epochs: int = TrainingSettings.epochs,
+    head: str = TrainingSettings.head,
+    assess: str = TrainingSettings.assess,
+    folds: int = TrainingSettings.folds,
+    steps: int | None = TrainingSettings.steps,
+    fast: bool = TrainingSettings.fast,
     batch_size: int = TrainingSettings.batch_size,
     device: str = TrainingSettings.device,
     devices: int = TrainingSettings.devices,
     seed: int = TrainingSettings.seed,
     resume: bool = False,
-    samples_per_class: int | None = TrainingSettings.samples_per_class,
+    balance: float = TrainingSettings.balance,
     learning_rate: float = TrainingSettings.learning_rate,
     weight_decay: float = TrainingSettings.weight_decay,
     label_smoothing: float = TrainingSettings.label_smoothing,
+    dropout: float = TrainingSettings.dropout,
+    jitter: float = TrainingSettings.jitter,
+    haze: float = TrainingSettings.haze,
+    scenes: Sequence[tuple[str | Path, str | Path, str | Path]] = (),
+    start: str | Path | None = None,
     name: str | None = None,
     description: str = "",
     data: str | None = None,
@@ -114,7 +158,7 @@ def train(
     network: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """Train a DAS²F network on the labelled pixels of one scene and write a model bundle.
+    """Train a DAS²F network on the labelled pixels of one or more scenes and write a model bundle.
 
     Parameters
     ----------
@@ -136,9 +180,29 @@ def train(
         Pixels to leave out: a vector or raster file, or a :class:`MaskFile`.
     stages:
         Fusion stages, 1 or 2.
-    epochs, batch_size, learning_rate, weight_decay, label_smoothing:
+    head:
+        ``pooled``: the classifier sees means of windows around the target, and has few weights to learn.
+        ``published``: it sees every token of the patch, as in the paper. ``auto`` decides.
+    assess, folds:
+        Ground that is held out for the figures, the number of steps and the temperature: ``folds`` spatial
+        folds, a ``holdout``, ``none``, or ``auto`` by the number of labels. The model itself is always
+        trained on all labels.
+    steps:
+        Most steps of a training; held-out ground chooses how many are taken. By default by the number of
+        labels.
+    fast:
+        A first look: few steps and one hold-out.
+    batch_size, learning_rate, weight_decay, label_smoothing, dropout, balance:
         Settings of the optimisation: AdamW, a warm-up, then a cosine decay. ``batch_size`` holds for each
         device. The ranges are in :class:`~das2f_map.training.settings.TrainingSettings`.
+    jitter, haze:
+        Strength of random gain, offset and noise; share of the patches with random haze, and with shade.
+    scenes:
+        Further scenes: MS, PAN and labels of each. Classes are matched by name. All scenes are normalised
+        with common statistics, in which each counts alike.
+    start:
+        A model bundle to start from. Its weights are taken over where they fit, bands by name; the
+        classifier starts anew.
     device, devices:
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; number of GPUs that share the work.
     seed:
@@ -146,9 +210,6 @@ def train(
         seed give the same weights.
     resume:
         Continue an interrupted training of the same ``output`` and settings.
-    samples_per_class:
-        Training patches of each class in an epoch; by default as many as the median class has pixels, within
-        limits that depend on the device.
     name, description, data, licence:
         Texts of the model card; ``name`` defaults to the folder's name, ``data`` to the file names.
     overwrite:
@@ -174,32 +235,46 @@ def train(
     ModelError
         The training diverged.
     """
+    triples = [(ms, pan, labels), *scenes]
     request = TrainRequest(
-        PairRequest.of(
-            ms,
-            pan,
-            bands=bands,
-            nodata=nodata,
-            mask=mask,
-            coregistration=coregistration,
-            max_shift=max_shift,
-            force=force,
+        tuple(
+            SceneRequest(
+                PairRequest.of(
+                    one,
+                    other,
+                    bands=bands,
+                    nodata=nodata,
+                    mask=mask,
+                    coregistration=coregistration,
+                    max_shift=max_shift,
+                    force=force,
+                ),
+                LabelRequest(str(labelled), class_field, tuple(skip_classes)),
+            )
+            for one, other, labelled in triples
         ),
-        LabelRequest(str(labels), class_field, tuple(skip_classes)),
         Path(output),
         TrainingSettings(
             stages=stages,
-            epochs=epochs,
+            head=head,
+            assess=assess,
+            folds=folds,
+            steps=steps,
+            fast=fast,
             batch_size=batch_size,
-            samples_per_class=samples_per_class,
+            balance=balance,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             label_smoothing=label_smoothing,
+            dropout=dropout,
+            jitter=jitter,
+            haze=haze,
             seed=seed,
             device=device,
             devices=devices,
         ),
         CardTexts(name, description, data, licence),
+        None if start is None else Path(start),
         network or {},
         resume=resume,
         overwrite=overwrite,
@@ -208,13 +283,14 @@ def train(
 
 
 def run_training(request: TrainRequest, progress: Progress = silent) -> TrainingResult:
-    """Prepare, fit, assess, write; returns and raises as :func:`train` does."""
+    """Prepare, fit on parts of the ground, assess, fit on all labels, write; see :func:`train`."""
     _require_lightning()
     # With several processes, Lightning starts all but the first by running the caller's program again.
     helper = int(os.environ.get("LOCAL_RANK", "0")) > 0
     if helper:
         progress = silent
     folder = named(request.output)
+    start = None if request.start is None else load_bundle(request.start)
     hardware = find_hardware(request.settings)
     work = working_path(folder)
     with (
@@ -223,60 +299,116 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     ):
         if not helper:
             begin(work, prepared.note(), resume=request.resume)
+        run = _Run(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
-            outcome = _fit(prepared, work, progress, resume=request.resume)
+            held = run.held_ground()
+            checks = prepared.settings.checks if held is None else held.assessment.checks
+            everything = np.arange(len(prepared.pixels))
+            final = run.fit("final", "Training on all labels", everything, None, checks)
             if helper:
                 # This process runs the caller's program a second time. If the function returned here, the
                 # program would repeat everything that it does after training.
                 sys.exit(0)
-            net = Das2fNet(prepared.config)
-            net.load_state_dict(safetensors.torch.load_file(work / BEST_NAME))
-            matrix = _assess(net, prepared, progress)
-        # The folded single layer is equivalent to the two layers and takes a fortieth of the space.
-        net.fold_classifier()
-        card = _card(request, folder, prepared, net.config, outcome, matrix)
-        split, grid = prepared.samples.split, prepared.input.pair.grids.ms
-        write_bundle(output, card, net, outcome.history, matrix, split, grid)
-    if not outcome.interrupted:
-        discard(work)
-    log.info(
-        "test: OA %s, AA %s, kappa %s",
-        percent(matrix.overall_accuracy),
-        percent(matrix.average_accuracy),
-        "–" if matrix.kappa is None else f"{matrix.kappa:.3f}",
+            from das2f_map.training.fit import final_network
+
+            net = final_network(prepared, final.weights)
+            shares = mapped_shares(net, prepared.pixels, hardware.first, prepared.settings.seed)
+        card = _card(request, folder, prepared, net.config, final, held, shares)
+        write_bundle(output, card, net, _files(card, prepared, held, final))
+        if not final.interrupted:
+            discard(work)
+    if card.verdict is not None:
+        log.log(logging.INFO if card.verdict.usable else logging.WARNING, "%s", card.verdict.text)
+    return TrainingResult(
+        folder, load_bundle(folder), None if held is None else held.assessment, final.interrupted
     )
-    bundle = load_bundle(folder)
-    return TrainingResult(folder, bundle, matrix, outcome.best_epoch, outcome.history, outcome.interrupted)
 
 
-def _fit(prepared: Prepared, work: Path, progress: Progress, *, resume: bool) -> LoopOutcome:
-    """Train a new network; afterwards its best weights are in the working folder."""
-    from das2f_map.training.loop import LoopRun, run_loop
+@dataclass(frozen=True, eq=False)
+class _HeldGround:
+    """The trainings with held-out ground, and what they say.
 
-    run = LoopRun(
-        train=PatchDataset(prepared.reader, prepared.samples.train),
-        validation=PatchDataset(prepared.reader, prepared.samples.validation),
-        settings=prepared.settings,
-        hardware=prepared.hardware,
-        folder=work,
-        resume=resume,
-    )
-    # Fresh weights depend on the seed alone; the caller's random state stays as it is.
-    with torch.random.fork_rng():
-        torch.manual_seed(prepared.settings.seed)
-        network = Das2fNet(prepared.config)
-    return run_loop(network, run, progress)
+    Attributes
+    ----------
+    folds:
+        The cut of the ground.
+    histories:
+        Checks of each training by its name.
+    assessment:
+        Figures on the held-out ground.
+    forest:
+        Figures of a random forest there; ``None`` without scikit-learn.
+    """
+
+    folds: Folds
+    histories: dict[str, list[dict[str, Any]]]
+    assessment: Assessment
+    forest: ConfusionMatrix | None
 
 
-def _assess(net: Das2fNet, prepared: Prepared, progress: Progress) -> ConfusionMatrix:
-    """Accuracy of a network on the test part."""
-    test = prepared.samples.test
-    batch_size = 2 * prepared.settings.batch_size
-    with progress("Testing", len(test)) as advance:
-        found = predict(
-            net, PatchDataset(prepared.reader, test), batch_size, prepared.hardware.first, advance
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The trainings of a run, all in one working folder."""
+
+    prepared: Prepared
+    work: Path
+    start: ModelBundle | None
+    resume: bool
+    progress: Progress
+
+    def held_ground(self) -> _HeldGround | None:
+        """Train with ground held out, and measure there; ``None`` if the user wants no assessment."""
+        prepared, settings = self.prepared, self.prepared.settings
+        if settings.assess == "none":
+            return None
+        count = HOLDOUT_FOLDS if settings.assess == "holdout" else settings.folds
+        folds = spatial_folds(prepared.pixels, count, gap=prepared.reach, seed=settings.seed)
+        most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
+        parts = held_out(folds, settings.assess, most=most, seed=settings.seed)
+        _say_leak(folds)
+        histories: dict[str, list[dict[str, Any]]] = {}
+        logits = []
+        for part in parts:
+            history, found = self._checked(part)
+            histories[part.name] = history
+            logits.append(found)
+        assessment = assess(prepared.pixels, parts, logits)
+        if assessment.not_assessed:
+            log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
+        return _HeldGround(folds, histories, assessment, forest_matrix(prepared.pixels, parts, settings.seed))
+
+    def _checked(self, part: HeldOut) -> tuple[list[dict[str, Any]], Float32]:
+        """Train with a part's ground held out; its checks, from an earlier run if it has them."""
+        if self.resume and (record := read_record(self.work, part.name)) is not None:
+            return record
+        title = f"Training without the ground of {part.name}"
+        checks = self.prepared.settings.checks
+        outcome = self.fit(part.name, title, part.fold.train, part.fold.held, checks)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            keep_record(self.work, part.name, outcome.history, outcome.logits)
+        return outcome.history, outcome.logits
+
+    def fit(self, name: str, title: str, train: Int64, held: Int64 | None, checks: int) -> LoopOutcome:
+        """One training."""
+        from das2f_map.training.fit import Part, fit
+
+        part = Part(title, train, held, checks, state_path(self.work, name))
+        return fit(self.prepared, part, self.progress, start=self.start, resume=self.resume)
+
+
+def _say_leak(folds: Folds) -> None:
+    summary = folds.summary()
+    if summary["held_out_overlapping_training"]:
+        log.warning(
+            "The labels lie too close for folds a whole patch apart: held-out pixels lie at least %d MS "
+            "pixels from training pixels, and %.0f %% of their patches overlap a training patch, "
+            "by %.1f %% of a patch on the average of all",
+            folds.gap,
+            100 * summary["held_out_overlapping_training"],
+            100 * summary["mean_overlap"],
         )
-    return ConfusionMatrix.from_arrays(test.classes, test.legend.ids_at(found), test.legend)
 
 
 def _card(
@@ -284,41 +416,105 @@ def _card(
     folder: Path,
     prepared: Prepared,
     network: NetworkConfig,
-    outcome: LoopOutcome,
-    matrix: ConfusionMatrix,
+    final: LoopOutcome,
+    held: _HeldGround | None,
+    shares: dict[str, float],
 ) -> ModelCard:
-    source, samples = prepared.input, prepared.samples
+    pixels = prepared.pixels
+    counts = pixels.counts()
     return ModelCard(
         name=request.card.name or folder.name,
         description=request.card.description,
         network=network,
-        legend=samples.legend,
-        ms_bands=source.normalisation.ms_bands,
-        pan_band=source.normalisation.pan_band,
-        patch=source.patch,
-        domain=domain_around(source.pair.ms_gsd_m, source.pair.ratio),
-        training=TrainingRecord(
-            data=request.data,
-            split={
-                **samples.split.summary(),
-                "validation_used": len(samples.validation),
-                "test_used": len(samples.test),
-            },
-            settings={
-                **prepared.settings.recorded(),
-                "best_epoch": outcome.best_epoch,
-                "epochs_done": len(outcome.history),
-                "precision": prepared.hardware.precision,
-                "device": prepared.hardware.accelerator,
-                "devices": prepared.settings.devices,
-                "coregistration": prepared.coregistration.summary().model_dump(mode="json"),
-            },
-            notes="stopped early on request" if outcome.interrupted else "",
+        legend=pixels.legend,
+        ms_bands=prepared.normalisation.ms_bands,
+        pan_band=prepared.normalisation.pan_band,
+        patch=prepared.patch,
+        domain=domain_around([(s.pair.ms_gsd_m, s.pair.ratio) for s in prepared.scenes]),
+        training=_record(request, prepared, final, held),
+        metrics={} if held is None else _metrics(held),
+        calibration=None if held is None else _calibration(held.assessment),
+        verdict=_verdict(held),
+        shares=ClassShares(
+            labels={name: round(k / len(pixels), 4) for name, k in counts.items()}, scenes=shares
         ),
-        metrics={"test": matrix.to_dict()},
         software_version=__version__,
         licence=request.card.licence,
     )
+
+
+def _record(
+    request: TrainRequest, prepared: Prepared, final: LoopOutcome, held: _HeldGround | None
+) -> TrainingRecord:
+    settings = prepared.settings
+    return TrainingRecord(
+        data=request.data,
+        split={
+            **({"method": "none: all labels, no assessment"} if held is None else held.folds.summary()),
+            "left_out": prepared.left_out,
+        },
+        settings={
+            **settings.recorded(),
+            "steps_done": final.history[-1]["steps"],
+            "trained_on": "all labelled pixels",
+            "precision": prepared.hardware.precision,
+            "device": prepared.hardware.accelerator,
+            "devices": settings.devices,
+            "coregistration": [s.coregistration.summary().model_dump(mode="json") for s in prepared.scenes],
+            **({} if request.start is None else {"started_from": request.start.name}),
+        },
+        notes="stopped early on request" if final.interrupted else "",
+    )
+
+
+def _metrics(held: _HeldGround) -> dict[str, Any]:
+    """Figures of networks that did not see the ground; the model itself is trained on all labels."""
+    found = {"test": held.assessment.matrix.to_dict() | held.assessment.summary()}
+    if held.forest is not None:
+        found["random_forest"] = held.forest.to_dict()
+    return found
+
+
+def _calibration(assessment: Assessment) -> Calibration | None:
+    if not assessment.positions.size:
+        return None
+    return calibrate(assessment.logits, assessment.positions)
+
+
+def _verdict(held: _HeldGround | None) -> Verdict:
+    if held is None:
+        return Verdict(usable=True, text="not assessed: no ground was held out")
+    forest = None if held.forest is None else held.forest.overall_accuracy
+    return judge(held.assessment.matrix, forest)
+
+
+def _files(
+    card: ModelCard, prepared: Prepared, held: _HeldGround | None, final: LoopOutcome
+) -> TrainingFiles:
+    """The records of the training that go into the bundle."""
+    histories = {} if held is None else held.histories
+    record = {
+        "checks": {**histories, "final": final.history},
+        "settings": card.training.settings,
+        "split": card.training.split,
+        "metrics": card.metrics,
+    }
+    folds = None if held is None else held.folds
+    assessment = None if held is None else held.assessment
+
+    def training_picture(path: Path) -> None:
+        draw_training(path, histories, final.history, assessment, folds, title=card.name)
+
+    pictures: dict[str, Callable[[Path], None]] = {CURVES_NAME: training_picture}
+    if card.calibration is not None and assessment is not None:
+        before = reliability_bins(softmax(assessment.logits), assessment.positions)
+        after = card.calibration.bins
+
+        def reliability_picture(path: Path) -> None:
+            draw_reliability(path, after, before=before, title=card.name)
+
+        pictures[RELIABILITY_NAME] = reliability_picture
+    return TrainingFiles(record, pictures, folds, prepared.pixels)
 
 
 def _require_lightning() -> None:

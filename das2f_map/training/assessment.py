@@ -1,0 +1,195 @@
+"""The accuracy of a training on held-out ground, and the number of steps that this ground chooses.
+
+Folds. Each fold's network is checked several times while it learns. The figures of a fold are taken at the
+check that the *other* folds do best at, so that no held-out pixel has a say in its own figures. The final
+model takes as many steps as all folds together do best at.
+
+Hold-out. One part of the ground chooses the check, another part, which has no say in it, gives the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from das2f_map.assess.confusion_matrix import ConfusionMatrix
+from das2f_map.legend import Legend
+from das2f_map.training.folds import LEAST_TO_LEARN, Fold, Folds
+from das2f_map.training.pixels import TrainingPixels
+from das2f_map.types import Bool, Float32, Float64, Int64
+
+HOLDOUT_FOLDS, TEST_FOLD, CHOICE_FOLD = 5, 0, 1
+"""Folds that a hold-out is made of; one of them gives the figures, another one chooses the steps."""
+
+MOST_HELD_CPU, MOST_HELD_GPU = 1000, 20_000
+"""Held-out pixels of a fold that are checked; more are thinned at random, as every check costs time."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """A training to assess, and the pixels that are held out of it.
+
+    Attributes
+    ----------
+    name:
+        For messages and files, as in ``fold-1``.
+    fold:
+        Pixels to learn from, and pixels to check, as positions in all pixels.
+    tests, chooses:
+        bool (held,): checked pixels that give figures, and those that choose the number of steps.
+    """
+
+    name: str
+    fold: Fold
+    tests: Bool
+    chooses: Bool
+
+
+def held_out(folds: Folds, method: str, *, most: int, seed: int) -> tuple[HeldOut, ...]:
+    """The trainings that assess a model: one for each fold, or a single one for a hold-out.
+
+    Parameters
+    ----------
+    method:
+        ``folds`` or ``holdout``.
+    most:
+        Pixels that each of them checks at most.
+    """
+    rng = np.random.default_rng([seed, 5])
+    if method == "holdout":
+        fold = _thinned(folds.fold(TEST_FOLD, CHOICE_FOLD), most, rng)
+        of_held = folds.of_pixel[fold.held]
+        return (HeldOut("holdout", fold, of_held == TEST_FOLD, of_held == CHOICE_FOLD),)
+    found = []
+    for number, whole in enumerate(folds.each(), start=1):
+        fold = _thinned(whole, most, rng)
+        everything = np.ones(fold.held.size, bool)
+        found.append(HeldOut(f"fold-{number}", fold, everything, everything))
+    return tuple(found)
+
+
+def _thinned(fold: Fold, most: int, rng: np.random.Generator) -> Fold:
+    if fold.held.size <= most:
+        return fold
+    return Fold(fold.train, np.sort(rng.choice(fold.held, most, replace=False)))
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """Figures on held-out ground.
+
+    Attributes
+    ----------
+    matrix:
+        Of all tested pixels, each mapped by a network that has not seen its ground.
+    each:
+        The matrix of every fold.
+    positions, logits:
+        Class int64 (n,) and logits float32 (n, C) of the tested pixels.
+    chosen:
+        Check, from 1, that each fold's figures are taken at.
+    checks:
+        Number of checks that the final model is trained for.
+    curve:
+        Quality at every check over all choosing pixels, 0..1.
+    not_assessed:
+        Classes without tested pixels.
+    """
+
+    matrix: ConfusionMatrix
+    each: tuple[ConfusionMatrix, ...]
+    positions: Int64
+    logits: Float32
+    chosen: tuple[int, ...]
+    checks: int
+    curve: tuple[float, ...]
+    not_assessed: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """The spread over the folds and the choice of the steps, for the model card."""
+        accuracies = [m.overall_accuracy for m in self.each if m.overall_accuracy is not None]
+        return {
+            "overall_accuracy_of_each": [round(a, 4) for a in accuracies],
+            "spread": round(float(np.std(accuracies)), 4) if len(accuracies) > 1 else None,
+            "mean_f1": self.matrix.mean_f1,
+            "chosen_checks": list(self.chosen),
+            "quality_by_check": [round(q, 4) for q in self.curve],
+            "not_assessed": list(self.not_assessed),
+        }
+
+
+def assess(pixels: TrainingPixels, parts: Sequence[HeldOut], logits: Sequence[Float32]) -> Assessment:
+    """Figures of some trainings from the logits of their checked pixels, float32 (checks, held, C) each."""
+    can = [learnt(pixels, part) for part in parts]
+    counts = [
+        np.stack([_counts(pixels, part, at, part.chooses & ok) for at in found])
+        for part, found, ok in zip(parts, logits, can, strict=True)
+    ]
+    together = np.sum(counts, axis=0)
+    chosen = []
+    for own in counts:
+        # With a single training its own choosing pixels decide; they are not the tested ones.
+        others = together - own if len(parts) > 1 else own
+        chosen.append(_best(_quality(others if others.any() else together)))
+    matrices, positions, kept = [], [], []
+    for part, found, ok, check in zip(parts, logits, can, chosen, strict=True):
+        use = part.tests & ok
+        counted = _counts(pixels, part, found[check], use)
+        matrices.append(ConfusionMatrix(pixels.legend, counted))
+        positions.append(pixels.positions[part.fold.held[use]])
+        kept.append(found[check][use])
+    matrix = sum(matrices[1:], matrices[0])
+    without = matrix.counts.sum(axis=1) == 0
+    curve = _quality(together)
+    return Assessment(
+        matrix,
+        tuple(matrices),
+        np.concatenate(positions),
+        np.concatenate(kept),
+        tuple(int(k) + 1 for k in chosen),
+        _best(curve) + 1,
+        tuple(float(q) for q in curve),
+        tuple(name for name, none in zip(pixels.legend.names, without, strict=True) if none),
+    )
+
+
+def learnt(pixels: TrainingPixels, part: HeldOut) -> Bool:
+    """Which checked pixels have a class that their network could learn, bool (held,)."""
+    seen = np.bincount(pixels.positions[part.fold.train], minlength=len(pixels.legend))
+    return np.asarray((seen >= LEAST_TO_LEARN)[pixels.positions[part.fold.held]])
+
+
+def _counts(pixels: TrainingPixels, part: HeldOut, logits: Float32, use: Bool) -> Int64:
+    """Confusion counts int64 (C, C) of some of a part's checked pixels."""
+    n = len(pixels.legend)
+    truth = pixels.positions[part.fold.held[use]]
+    flat = np.bincount(truth * n + logits[use].argmax(axis=1), minlength=n * n)
+    return flat.reshape(n, n).astype(np.int64)
+
+
+def _quality(counts: Int64) -> Float64:
+    """Mean of overall accuracy and mean F1 at every check, smoothed over neighbouring checks, (checks,)."""
+    total = counts.sum(axis=(1, 2))
+    right = np.diagonal(counts, axis1=1, axis2=2)
+    reference, mapped = counts.sum(axis=2), counts.sum(axis=1)
+    f1 = 2 * right / np.maximum(1, reference + mapped)
+    known = reference > 0
+    mean_f1 = (f1 * known).sum(axis=1) / np.maximum(1, known.sum(axis=1))
+    raw = (right.sum(axis=1) / np.maximum(1, total) + mean_f1) / 2
+    padded = np.pad(raw, 1, mode="edge")
+    return np.asarray((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4)
+
+
+def _best(quality: Float64) -> int:
+    """The check of the best quality; of nearly equal ones the first."""
+    return int(np.argmax(quality >= quality.max() - 1e-9))
+
+
+def matrix_of(probabilities: Float64, positions: Int64, legend: Legend) -> ConfusionMatrix:
+    """Confusion matrix of probabilities (n, C) of pixels with known classes (n,)."""
+    n = len(legend)
+    flat = np.bincount(positions * n + probabilities.argmax(axis=1), minlength=n * n)
+    return ConfusionMatrix(legend, flat.reshape(n, n).astype(np.int64))

@@ -1,0 +1,119 @@
+"""One training: a new network, the labelled patches it learns from, and the loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from das2f_map.bundle.model import ModelBundle
+from das2f_map.network import Das2fNet
+from das2f_map.network.classifier import PooledClassifier
+from das2f_map.progress import Progress
+from das2f_map.training.batches import PatchDataset
+from das2f_map.training.jitter import Jitter
+from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
+from das2f_map.training.prepare import Prepared
+from das2f_map.types import Int64
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A training of a run.
+
+    Attributes
+    ----------
+    title:
+        Of the progress bar.
+    train, held:
+        Positions of the labelled pixels to learn from, and of those to check; no checks with ``None``.
+    stop_after:
+        Checks after which it ends.
+    state:
+        File of its state.
+    """
+
+    title: str
+    train: Int64
+    held: Int64 | None
+    stop_after: int
+    state: Path
+
+
+def fit(
+    prepared: Prepared, part: Part, progress: Progress, *, start: ModelBundle | None, resume: bool
+) -> LoopOutcome:
+    """Train a new network on some of the labelled pixels; errors as in :func:`run_loop`."""
+    settings, pixels = prepared.settings, prepared.pixels
+    jitter = None
+    if settings.jitter > 0 or settings.haze > 0:
+        jitter = Jitter(prepared.normalisation, settings.jitter, settings.haze)
+    run = LoopRun(
+        title=part.title,
+        train=PatchDataset(pixels.select(part.train), jitter),
+        held=None if part.held is None else PatchDataset(pixels.select(part.held)),
+        settings=settings,
+        hardware=prepared.hardware,
+        state=part.state,
+        stop_after=part.stop_after,
+        resume=resume,
+    )
+    return run_loop(new_network(prepared, start), run, progress)
+
+
+def new_network(prepared: Prepared, start: ModelBundle | None = None) -> Das2fNet:
+    """A network with the head of the settings, with fresh weights or those of another model.
+
+    Fresh weights depend on the seed alone; the caller's random state stays as it is.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(prepared.settings.seed)
+        network = Das2fNet(prepared.config)
+        if prepared.settings.head == "pooled":
+            network.classifier = PooledClassifier(
+                prepared.config, prepared.patch.target_index, dropout=prepared.settings.dropout
+            )
+    if start is not None:
+        carry_over(start, network, [b.name for b in prepared.normalisation.ms_bands])
+    return network
+
+
+def carry_over(start: ModelBundle, network: Das2fNet, bands: Iterable[str]) -> None:
+    """Copy all weights of a model that fit a network: all but the classifier, and bands by name."""
+    theirs, ours = start.state_dict, network.state_dict()
+    fitting: dict[str, Tensor] = {}
+    for key, value in ours.items():
+        old = theirs.get(key)
+        if key.startswith("classifier.") or old is None:
+            continue
+        if old.shape == value.shape:
+            fitting[key] = old
+    key = "ms_stem.embedding.conv.weight"
+    names = [b.name for b in start.card.ms_bands]
+    weights, carried = ours[key].clone(), []
+    for k, name in enumerate(bands):
+        if name in names and theirs[key].shape[0] == weights.shape[0]:
+            weights[:, k] = theirs[key][:, names.index(name)]
+            carried.append(name)
+    fitting[key] = weights
+    network.load_state_dict({**ours, **fitting})
+    fresh = [name for name in bands if name not in carried]
+    log.info(
+        "Weights of %s carried over, but for the classifier%s",
+        start.card.name,
+        f" and the band{'s' if len(fresh) > 1 else ''} {', '.join(fresh)}" if fresh else "",
+    )
+
+
+def final_network(prepared: Prepared, weights: dict[str, Tensor]) -> Das2fNet:
+    """The network of a finished training, its classifier folded into the published form."""
+    network = new_network(prepared)
+    network.load_state_dict(weights)
+    network.fold_classifier()
+    return network
