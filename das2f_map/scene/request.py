@@ -12,8 +12,8 @@ from das2f_map.scene.bands import BandChoice, GivenBands, given_bands
 from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
-from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode, Coregistration, coregister
-from das2f_map.scene.registration.correct import MODES
+from das2f_map.scene.registration import Coregistration, coregister
+from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE, MODES, CoregisterMode
 from das2f_map.settings import one_of
 
 
@@ -50,7 +50,7 @@ class PairRequest:
     bands: tuple[tuple[str, int | str], ...] | None = None
     nodata: float | None = None
     mask: MaskFile | None = None
-    coregistration: CoregisterMode = "auto"
+    coregistration: CoregisterMode = DEFAULT_MODE
     max_shift: float = DEFAULT_MAX_SHIFT
     force: bool = False
 
@@ -79,7 +79,7 @@ class PairRequest:
         bands: GivenBands | None = None,
         nodata: float | None = None,
         mask: str | Path | MaskFile | None = None,
-        coregistration: CoregisterMode = "auto",
+        coregistration: CoregisterMode = DEFAULT_MODE,
         max_shift: float = DEFAULT_MAX_SHIFT,
         force: bool = False,
     ) -> PairRequest:
