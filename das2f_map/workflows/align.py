@@ -35,11 +35,11 @@ NAMES = {"ms": "ms.tif", "pan": "pan.tif", "report": "align.json", "picture": "a
 """Files in the output folder."""
 
 _SIGNIFICANT = 2.0
-"""Standard errors over which a shift is corrected: what may be none is not worth a resampling."""
+"""Standard errors over which a shift is corrected: a smaller one may be noise, not worth a resampling."""
 
 
 class AlignReport(BaseModel):
-    """What `align` found and did."""
+    """The findings and actions of `align`."""
 
     model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
@@ -142,7 +142,10 @@ def _written(
 
 
 def _decided(pair: ScenePair, report: ShiftReport, max_shift: float) -> Decision:
-    """What is done about the shift of a pair that is written."""
+    """The decision about the shift of a pair that is written: correct it or leave it.
+
+    Raises ``InputError`` where the shift is too large or was not measured reliably.
+    """
     refuse_large_shift(pair, report, max_shift)
     if report.verdict != "agree":
         raise InputError(
