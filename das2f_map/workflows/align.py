@@ -87,17 +87,15 @@ def align(
     overwrite:
         Replace existing files in the folder.
     progress:
-        Told how the writing goes on.
+        Receives the progress of the writing.
 
     Raises
     ------
     InputError
-        The pair cannot be used, or lies further apart than ``max_shift``; or it is to be written, and its
-        shift could not be measured.
+        The pair or an argument cannot be used, or the pair lies further apart than ``max_shift``; or it is to
+        be written, and its shift could not be measured.
     OutputError
         Files exist or cannot be written.
-    ValueError
-        ``max_shift`` is not positive.
     """
     request = PairRequest.of(ms, pan, bands=bands, nodata=nodata, mask=mask, max_shift=max_shift, force=force)
     with request.open() as pair:
