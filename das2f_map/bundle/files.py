@@ -55,12 +55,17 @@ class BundleOutput:
     Raises
     ------
     OutputError
-        The path cannot be written, is written by another run, or must not be replaced.
+        The path cannot be written, is a root, is written by another run, or must not be replaced.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         self._given, self._overwrite = path, overwrite
         self.path = path.resolve()  # a link stays a link to the new bundle; `.` gets its name
+        if not self.path.name:
+            raise OutputError(
+                f"cannot write the model bundle {path}: it is the root of a file system",
+                "give the path of a folder in it",
+            )
         self._outputs = StagedOutputs(overwrite=True)
         self._staged: Path | None = None
 

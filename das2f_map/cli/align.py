@@ -23,6 +23,7 @@ from das2f_map.cli.options import (
     bands_of,
     mask_of,
 )
+from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT
 
 if TYPE_CHECKING:
     from das2f_map.workflows.align import AlignReport
@@ -39,7 +40,7 @@ def align_command(
         ),
     ] = None,
     bands: BandsOption = None,
-    max_shift: MaxShiftOption = 8.0,
+    max_shift: MaxShiftOption = DEFAULT_MAX_SHIFT,
     nodata: NodataOption = None,
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,

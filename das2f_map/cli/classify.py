@@ -28,7 +28,8 @@ from das2f_map.cli.options import (
     mask_of,
     setting_option,
 )
-from das2f_map.engines.choice import EngineChoice
+from das2f_map.engines.choice import DEFAULT_DEVICE, EngineChoice
+from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE
 
 if TYPE_CHECKING:
     from das2f_map.products.report import RunReport
@@ -85,11 +86,11 @@ def classify_command(
         ),
     ] = "model",
     engine: EngineOption = EngineChoice.engine,
-    device: DeviceOption = "auto",
+    device: DeviceOption = DEFAULT_DEVICE,
     precision: PrecisionOption = EngineChoice.precision,
     batch_size: Annotated[int | None, setting_option(EngineChoice, "batch_size")] = EngineChoice.batch_size,
-    coregister: CoregisterOption = "auto",
-    max_shift: MaxShiftOption = 8.0,
+    coregister: CoregisterOption = DEFAULT_MODE,
+    max_shift: MaxShiftOption = DEFAULT_MAX_SHIFT,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,

@@ -23,6 +23,7 @@ from das2f_map.cli.options import (
     bands_of,
     mask_of,
 )
+from das2f_map.engines.choice import DEFAULT_DEVICE
 
 if TYPE_CHECKING:
     from das2f_map.products.inspection import BandReport, Estimate, Inspection
@@ -46,7 +47,7 @@ def inspect_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = DEFAULT_DEVICE,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,

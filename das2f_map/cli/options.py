@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from das2f_map.engines.choice import EngineChoice
+from das2f_map.scene.shift_choice import CoregisterMode
 from das2f_map.settings import settings_of
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ MaskBitsOption = Annotated[
     ),
 ]
 CoregisterOption = Annotated[
-    Literal["auto", "on", "off"],
+    CoregisterMode,
     typer.Option(
         "--coregister",
         help="Correct the shift between MS and PAN: auto if over 0.3 PAN pixel, on always, off never.",

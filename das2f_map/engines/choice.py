@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ENGINES: Final = ("auto", "shared", "patch", "onnx")
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
 
+DEFAULT_DEVICE: Final = "auto"
+
 DEVICES: Final = "auto, cpu, cuda or cuda:N."
 """The names of devices, in words."""
 
@@ -46,7 +48,7 @@ class EngineChoice:
     engine: str = setting(
         "auto", choices=ENGINES, help=f"{one_of(ENGINES)}; auto takes the fastest that works."
     )
-    device: str | torch.device = setting("auto", help=DEVICES)  # noqa: RUF009 - a field
+    device: str | torch.device = setting(DEFAULT_DEVICE, help=DEVICES)  # noqa: RUF009 - a field
     precision: str = setting(
         "auto",
         choices=PRECISIONS,

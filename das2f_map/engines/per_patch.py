@@ -127,7 +127,7 @@ class PerPatchEngine:
     def _batch_that_fits(self, ms: Tensor, pan: Tensor, rows: Tensor, cols: Tensor) -> Float32 | None:
         """Logits of some patches, or ``None`` if memory is too small for them."""
         try:
-            with self._arithmetic():
+            with arithmetic(self._device, self.precision):
                 result: Tensor = self._network(ms[rows, cols], pan[rows, cols])
                 return result.float().cpu().numpy()
         except Exception as error:  # PyTorch and its libraries raise several types for it
@@ -144,19 +144,22 @@ class PerPatchEngine:
         free(self._device)
         log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch_size)
 
-    def _arithmetic(self) -> AbstractContextManager[object]:
-        if self.precision == "fp32":
-            if self._device.type == "cpu":
-                return nullcontext()
-            # Convolutions on CUDA would take TensorFloat-32 by default, which keeps 10 bits.
-            cudnn = torch.backends.cudnn
-            return cudnn.flags(
-                enabled=cudnn.enabled,
-                benchmark=cudnn.benchmark,
-                deterministic=cudnn.deterministic,
-                allow_tf32=False,
-            )
-        return torch.autocast(self._device.type, dtype=_HALVES[self.precision])
-
     def _to_device(self, values: Float32) -> Tensor:
         return torch.from_numpy(values).to(self._device, self._dtype)
+
+
+def arithmetic(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context in which a network computes in a precision: ``fp32``, ``bf16`` or ``fp16``."""
+    if precision != "fp32":
+        return torch.autocast(device.type, dtype=_HALVES[precision])
+    if device.type == "cpu":
+        return nullcontext()
+    # Convolutions on CUDA would take TensorFloat-32 by default, which keeps 10 bits.
+    cudnn = torch.backends.cudnn
+    flags: AbstractContextManager[object] = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    return flags

@@ -1,10 +1,12 @@
-"""Putting the outputs of a run into place: all of them or none, even if the process is killed meanwhile.
+"""Put the outputs of a run into place: all of them or none, even if the process is killed meanwhile.
 
-Old files are moved away and new ones into their places, by renaming. Before the first move every private
-folder gets a note of its moves on the disk, that of the first folder (the lead) last. While the lead's note
-is there, the moves are under way and can be undone; once it says that they are done, the outputs are in
-place, and what they replaced may go. A note without the lead's is one whose moves have not begun, or have
-been undone.
+Old files are moved into private folders, and new files out of them, by renaming. Before the first move a note
+of the moves is written into every private folder. The first folder is the lead: its note is written last and
+says how far the commit has come.
+
+- No lead's note: no file was moved, or all moves were undone. Notes in other folders do not count.
+- A lead's note that is not done: some files may have been moved. The notes say how to move them back.
+- A lead's note that is done: the outputs are in place. The old files may be removed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _CLOCK_NS = 2_000_000_000
 
 
 class NewFile(BaseModel):
-    """A staged file or folder, as it can be recognised in its place."""
+    """A staged file or folder: name, size and time, to recognise it after it was moved."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +52,7 @@ class NewFile(BaseModel):
         )
 
     def is_at(self, path: Path) -> bool:
-        """Whether this is what lies at a path."""
+        """Whether the file or folder at a path is this one, by size and time."""
         if not os.path.lexists(path):
             return False
         there = NewFile.of(path)
@@ -58,22 +60,22 @@ class NewFile(BaseModel):
 
 
 class Note(BaseModel):
-    """What is moved through one private folder.
+    """The moves into and out of one private folder, as a file on the disk.
 
     Attributes
     ----------
     run:
-        The same in all notes of a commit, and in no other.
+        Identifier of the commit; all its notes have the same.
     lead:
-        Private folder with the lead's note, as a path from this one.
+        The lead's private folder, as a path from this one.
     members:
-        All private folders of the commit, as paths from this one; the lead's note only.
+        All private folders of the commit, as paths from this one. Only the lead's note has them.
     old:
-        Names of the files that are moved away, from beside the private folder into it.
+        Names of the old files. They are moved from the output's folder into the private folder.
     new:
-        Files that are moved the other way.
+        The new files. They are moved from the private folder into the output's folder.
     done:
-        Whether all moves are done; the lead's note only.
+        Whether all moves are done. Only the lead's note says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,13 +88,13 @@ class Note(BaseModel):
     done: bool = False
 
     def write(self, folder: PrivateFolder) -> None:
-        """Have the note on the disk. Raises ``OSError``."""
+        """Write the note into a private folder, through to the disk. Raises ``OSError``."""
         with written_whole(folder.note) as partial:
             partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
     @classmethod
     def at(cls, private: Path) -> Note | None:
-        """The note in a private folder; ``None`` if there is none that can be read."""
+        """The note in a private folder; ``None`` if there is none or it is damaged."""
         if not has_private_name(private):
             return None
         try:
@@ -105,26 +107,28 @@ class Note(BaseModel):
 
 @dataclass
 class Part:
-    """The moves through one private folder: what goes from beside it into it, and the other way."""
+    """The moves of one private folder: ``old`` files go into it, ``new`` files out of it."""
 
     folder: PrivateFolder
     old: list[str] = field(default_factory=list)
     new: list[NewFile] = field(default_factory=list)
 
     def in_place(self, name: str) -> Path:
-        """Where an output lies in the end."""
+        """The final path of a file of this part."""
         return self.folder.target.with_name(name)
 
 
 def planned(folders: Iterable[PrivateFolder], *, whole: Collection[PrivateFolder] = ()) -> list[Part]:
-    """The moves that put into place all that is staged in some private folders.
+    """The moves that put all staged files of some private folders into place.
 
     Parameters
     ----------
     folders:
-        In the order in which they were staged. Of two side files with one place the later one counts.
+        In the order in which they were staged. If two side files have the same final path, the later one
+        is taken.
     whole:
-        Those whose output has no side files. Of the others, old side files go away with the old output.
+        The folders whose output has no side files. For all others, the old output's side files are moved
+        away with it.
     """
     parts = [Part(folder) for folder in folders]
     mains = {part.folder.target for part in parts}
@@ -152,13 +156,13 @@ def planned(folders: Iterable[PrivateFolder], *, whole: Collection[PrivateFolder
 
 
 def commit(parts: Sequence[Part]) -> None:
-    """Make the moves, or undo those that were made when one fails. The first part's folder leads.
+    """Make all moves; if one fails, undo those that were made. The first part's folder is the lead.
 
     Raises
     ------
     OutputError
-        A file cannot be moved; all is as before then. If something cannot be moved back, the error names
-        the folder that holds it, and the next run on the output tries again.
+        A file cannot be moved; the moves before it were undone. If an old file cannot be moved back, the
+        error names the folder that holds it, and the next run on the output tries again.
     """
     lead = parts[0].folder
     try:
@@ -194,9 +198,9 @@ def commit(parts: Sequence[Part]) -> None:
 
 
 def roll_back(parts: Sequence[Part]) -> list[Path]:
-    """Undo moves as far as they were made; folders with old files that cannot go back.
+    """Undo the moves that were made. Returns the folders with old files that could not be moved back.
 
-    A file that is not the run's own stays where it is.
+    A file that the run did not write stays where it is.
     """
     kept: dict[Path, None] = {}
     for part in parts:
@@ -207,7 +211,7 @@ def roll_back(parts: Sequence[Part]) -> list[Path]:
                     staged.parent.mkdir(exist_ok=True)
                     place.replace(staged)
                 except OSError:
-                    continue  # told below if it is in the way of an old one
+                    continue  # if it blocks an old file's path, the loop below reports that
     for part in parts:
         for name in reversed(part.old):
             old, place = part.folder.replaced / name, part.in_place(name)

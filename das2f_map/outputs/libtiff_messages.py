@@ -1,4 +1,4 @@
-"""What libtiff says by itself: some failures of the disk go straight to standard error, past GDAL."""
+"""Keep libtiff's messages off standard error: it prints some failures of the disk there, past GDAL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _OWN = re.compile(rb"^_tiff\w+: [^\n]*\n?", re.MULTILINE)
-"""Of GDAL's virtual files as libtiff calls them, e.g. ``_tiffWriteProc: No space left on device.``"""
+"""A line of libtiff, such as ``_tiffWriteProc: No space left on device.``"""
 
 _lock = threading.Lock()
 _depth = 0
@@ -19,18 +19,19 @@ _enabled = False
 
 
 def keep_libtiff_quiet() -> None:
-    """From now on :func:`libtiff_kept_quiet` does something: for a program that owns its standard error."""
+    """Switch :func:`libtiff_kept_quiet` on. Only for a program that owns its standard error."""
     global _enabled
     _enabled = True
 
 
 @contextmanager
 def libtiff_kept_quiet() -> Iterator[None]:
-    """Leave libtiff's own lines out of standard error; everything else that comes meanwhile is passed on.
+    """A context in which libtiff's own lines do not reach standard error. All other lines are passed on.
 
-    The failure itself reaches the caller as an exception all the same. Standard error belongs to the
-    process, so it is held back for all threads; of nested or simultaneous uses only the first does anything.
-    Nothing at all is done unless :func:`keep_libtiff_quiet` was called: in a library it is not ours to touch.
+    They are passed on when the context ends. The caller still gets the failure as an exception. Standard
+    error belongs to the process, so the lines of all threads are held back; of nested or simultaneous
+    contexts only the first does anything. The context does nothing unless :func:`keep_libtiff_quiet` was
+    called: a library must leave the standard error of its program alone.
     """
     global _depth
     if not _enabled:
@@ -65,14 +66,17 @@ def _held_back() -> Iterator[None]:
 
 
 def _give_back(opened: list[int]) -> None:
-    """Standard error as it was, first of all; what cannot be passed on must not hide what really failed."""
+    """Restore standard error, then pass on the lines that were held back.
+
+    A line that cannot be passed on raises no error: that would hide the failure of the write.
+    """
     try:
         if len(opened) == 2:
             terminal, held = opened
             with suppress(OSError, ValueError, AttributeError):  # it may have been closed meanwhile
                 sys.stderr.flush()
             os.dup2(terminal, 2)
-            with suppress(OSError):  # the terminal takes no more: there is nobody left to tell
+            with suppress(OSError):  # the terminal takes no more lines
                 rest = _OWN.sub(b"", _content(held))
                 while rest:
                     rest = rest[os.write(2, rest) :]
@@ -82,7 +86,7 @@ def _give_back(opened: list[int]) -> None:
 
 
 def _file_in_memory() -> int:
-    """A file that a full disk does not matter to, where the system has such files."""
+    """A file in memory, which a full disk does not stop; on disk where the system has no such files."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("stderr")
     with tempfile.TemporaryFile() as file:

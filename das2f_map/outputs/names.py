@@ -1,4 +1,4 @@
-"""Names around an output: the private folder of its runs, and the files that readers take as part of it."""
+"""Names that follow from an output's name: the private folder of its runs, and its side files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ _PREFIX, _SUFFIX = ".", ".das2f-map"
 WORK_NAME = "work"
 """Folder for work files in a private folder."""
 
-# An old one of these files would lie about a new output: a colour table, a style or a spatial index of
-# other data.
+# Side files hold colour tables, styles or spatial indices. If old ones stayed, readers would use them with
+# the new output.
 BOUND_SUFFIXES = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
-"""Follow an output's whole name, whatever its format."""
+"""Endings that are added to an output's whole name, in any format: ``map.tif.aux.xml``."""
 
+# Extension of an output → extensions that replace it in the names of its side files.
 _SIBLING_EXTENSIONS = {
     ".tif": (".qml",),
     ".tiff": (".qml",),
@@ -26,32 +27,35 @@ _SIBLING_EXTENSIONS = {
 
 
 def siblings(path: Path) -> list[Path]:
-    """Every path that readers would take as belonging to ``path``, existing or not."""
+    """The paths of all side files that ``path`` may have; they need not exist."""
     bound = [path.with_name(path.name + suffix) for suffix in BOUND_SUFFIXES]
     return bound + [path.with_suffix(e) for e in _SIBLING_EXTENSIONS.get(path.suffix.lower(), ())]
 
 
 def private_path(final: Path) -> Path:
-    """The private folder of the runs that write ``final``: hidden, beside it, and always the same."""
+    """The private folder for runs that write ``final``: ``.NAME.das2f-map``, in the folder of ``final``."""
     return final.parent.resolve() / f"{_PREFIX}{final.name}{_SUFFIX}"
 
 
 def has_private_name(path: Path) -> bool:
-    """Whether a path is named as private folders are."""
+    """Whether a path has the name of a private folder."""
     return path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX)
 
 
 def final_path(private: Path) -> Path:
-    """The output whose private folder this is."""
+    """The output that a private folder belongs to; the inverse of :func:`private_path`."""
     return private.with_name(private.name[len(_PREFIX) : -len(_SUFFIX)])
 
 
 def enclosing_private(path: Path) -> Path | None:
-    """The private folder that a path lies in; ``None`` if it lies in none."""
+    """The private folder that contains a path, directly or further up; ``None`` if there is none."""
     return next((folder for folder in path.parents if has_private_name(folder)), None)
 
 
 def shown_folder(path: Path) -> Path:
-    """The folder of a file as a user knows it: that of the output, for a file of a private folder."""
+    """The folder to name in a message about a file.
+
+    For a file in a private folder it is the folder of the output, because users do not know the private one.
+    """
     private = enclosing_private(path)
     return path.parent if private is None else private.parent

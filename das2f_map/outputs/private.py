@@ -122,12 +122,12 @@ class PrivateFolder:
         return [Path(os.path.normpath(self.path / name)) for name in named if isinstance(name, str)]
 
     def leftovers(self) -> list[Path]:
-        """What runs have left in it. Files that others put there do not count."""
+        """The paths in the folder that runs have left there; other files are not listed."""
         known = (self.staged, self.replaced, self.work, self.note, partial_path(self.note))
         return [path for path in known if os.path.lexists(path)]
 
     def clear(self, *, keep_work: bool = False) -> None:
-        """Remove what runs have left in it, and leave the folder. Raises ``OSError`` if that fails."""
+        """Remove the files that runs have left in the folder; the folder stays. Raises ``OSError``."""
         for folder in (self.staged, self.replaced, *([] if keep_work else [self.work])):
             with suppress(FileNotFoundError):
                 shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Taking over a private folder: what a run that was killed left there is put right, and removed."""
+"""Take over a private folder: finish or undo the moves of a killed run, and remove its files."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class StagedOutputs:
             raise OutputError(f"cannot write into {parent}: {one_line(error)}", hint) from error
 
     def stage_whole(self, final: Path, check: Callable[[], None]) -> Path:
-        """Where to write a file or folder that replaces the one at ``final`` as a whole, by itself.
+        """Where to write a file or folder that replaces the one at ``final`` as a whole.
 
         Parameters
         ----------

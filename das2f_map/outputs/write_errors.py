@@ -34,7 +34,7 @@ WRITE_ERRORS = (
     FieldError,
     sqlite3.Error,
 )
-"""What a failed write raises: GDAL's errors come in several wrappings, ``CPLE_BaseError`` is the bare one."""
+"""The errors of failed writes. GDAL's come wrapped in several classes; ``CPLE_BaseError`` is the bare one."""
 
 
 def disk_is_full(error: BaseException, folder: Path) -> bool:
@@ -75,7 +75,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, or what its cause says where that is more."""
+    """The message of an error on one line; its cause's message where its own says nothing."""
     text = str(error.strerror or error) if isinstance(error, OSError) else str(error)
     # "See previous exception for details" helps nobody; the details are the cause.
     if error.__cause__ is not None and ("previous" in text or not text):

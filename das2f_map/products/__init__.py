@@ -1,1 +1,1 @@
-"""What a map is written as: rasters, polygons, styles, pictures, reports."""
+"""The files of a map: rasters, polygons, styles, pictures, reports."""

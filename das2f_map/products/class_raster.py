@@ -1,6 +1,6 @@
-"""The class map as a Cloud Optimized GeoTIFF that names and colours its classes by itself.
+"""The class map as a Cloud Optimized GeoTIFF that holds the names and colours of its classes.
 
-Blocks arrive in any order and go into a plain tiled GeoTIFF; when all are there, GDAL's COG driver
+Blocks are written into a plain tiled GeoTIFF, in any order. After the last one, GDAL's COG driver
 makes the final file from it, block by block. Class names are kept three times, because readers
 differ: as a raster attribute table and as category names in ``.aux.xml`` (GDAL, QGIS, ArcGIS), and
 as a tag in the GeoTIFF itself, which survives when the side file is lost.
@@ -36,7 +36,7 @@ CONFIDENCE_DESCRIPTION = "confidence (probability of the class, 0 to 1)"
 
 
 class ClassRasterWriter:
-    """Writes a class map, and the confidence beside it, block by block.
+    """Writes a class map, and the confidence if asked for, block by block.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class ClassRasterWriter:
         classes: UInt8,
         confidence: Float32 | None = None,
     ) -> None:
-        """Write one block; blocks come in any order and do not overlap.
+        """Write one block. Blocks may come in any order, and must not overlap.
 
         Parameters
         ----------

@@ -106,8 +106,8 @@ def draw_map(
     title:
         Above the map, if any.
     """
-    image, bounds = _north_up(_coloured(classes, legend), grid)
-    ground = _ground(grid)
+    image, bounds = north_up(_coloured(classes, legend), grid)
+    ground = ground_of(grid)
     page = _Page.of(bounds, ground, bool(title))
     figure = Figure(figsize=(page.width, page.height))
     FigureCanvasAgg(figure)
@@ -149,7 +149,7 @@ class _Page:
     """Ground length of a CRS unit along y over that along x: degrees are not square."""
 
     @classmethod
-    def of(cls, bounds: BoundingBox, ground: _Ground, has_title: bool) -> _Page:
+    def of(cls, bounds: BoundingBox, ground: Ground, has_title: bool) -> _Page:
         """The page for a map with these bounds in CRS units."""
         aspect = ground.along_y / ground.along_x
         sides = bounds.right - bounds.left, (bounds.top - bounds.bottom) * aspect
@@ -292,8 +292,11 @@ def _coloured(classes: UInt8, legend: Legend | None) -> UInt8:
     return table[classes]
 
 
-def _north_up(image: UInt8, grid: Grid) -> tuple[UInt8, BoundingBox]:
-    """The image on a grid with north up, and its bounds in CRS units."""
+def north_up(image: UInt8, grid: Grid) -> tuple[UInt8, BoundingBox]:
+    """An RGBA image (h, w, 4) of a grid, turned so that north is up, and its bounds in CRS units.
+
+    Pixels outside the grid are transparent.
+    """
     xs, ys = zip(*grid.corners(), strict=True)
     bounds = BoundingBox(min(xs), min(ys), max(xs), max(ys))
     t = grid.transform
@@ -316,8 +319,8 @@ def _north_up(image: UInt8, grid: Grid) -> tuple[UInt8, BoundingBox]:
 
 
 @dataclass(frozen=True)
-class _Ground:
-    """Length of a CRS unit on the ground, and true north, in the middle of the map.
+class Ground:
+    """Length of a CRS unit on the ground, and true north, in the middle of a map.
 
     ``along_x`` and ``along_y`` are metres; ``north`` is the direction of true north, radians clockwise
     from up.
@@ -328,13 +331,17 @@ class _Ground:
     north: float
 
 
-def _ground(grid: Grid) -> _Ground:
+def ground_of(grid: Grid) -> Ground:
+    """The ground lengths and north of a grid.
+
+    Where the CRS does not give them, a unit is as long as the CRS says or else one metre, and north is up.
+    """
     crs = pyproj.CRS.from_wkt(grid.crs.to_wkt()) if grid.crs else None
     base = crs.geodetic_crs if crs is not None else None
     geod = crs.get_geod() if crs is not None else None
     if crs is None or base is None or geod is None:
         unit = float(grid.crs.linear_units_factor[1]) if grid.crs and grid.crs.is_projected else 1.0
-        return _Ground(unit, unit, 0.0)
+        return Ground(unit, unit, 0.0)
     to_base = pyproj.Transformer.from_crs(crs, base, always_xy=True)
     degrees = math.degrees(base.axis_info[0].unit_conversion_factor)
     x, y = grid.pixel_to_map(grid.height / 2, grid.width / 2)
@@ -349,17 +356,17 @@ def _ground(grid: Grid) -> _Ground:
 
     along_x, along_y = length(reach, 0), length(0, reach)
     if not all(math.isfinite(m) and m > 0 for m in (along_x, along_y)):
-        return _Ground(1.0, 1.0, 0.0)
+        return Ground(1.0, 1.0, 0.0)
     lon, lat = to_base.transform(x, y)
     there_lon, there_lat, _ = geod.fwd(lon * degrees, lat * degrees, 0.0, reach * along_y / 10)
     to_x, to_y = to_base.transform(there_lon / degrees, there_lat / degrees, direction="INVERSE")
     to_x = float(near(to_x, x, grid.crs))
     north = math.atan2((to_x - x) * along_x, (to_y - y) * along_y)
-    return _Ground(along_x, along_y, north if math.isfinite(north) else 0.0)
+    return Ground(along_x, along_y, north if math.isfinite(north) else 0.0)
 
 
 def _pixel_text(grid: Grid) -> str:
-    ground, t = _ground(grid), grid.transform
+    ground, t = ground_of(grid), grid.transform
     width = math.hypot(t.a * ground.along_x, t.d * ground.along_y)
     height = math.hypot(t.b * ground.along_x, t.e * ground.along_y)
     if abs(width - height) < 0.02 * width:

@@ -65,7 +65,7 @@ class MapPaths:
 
 @dataclass(frozen=True)
 class MapContents:
-    """What a map holds.
+    """The contents of a map: its areas, nodata and polygons.
 
     Attributes
     ----------

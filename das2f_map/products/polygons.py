@@ -196,7 +196,7 @@ class PolygonWriter:
             self._collector.add(self._tracer.push(strip.classes, measured))
 
     def finish(self) -> dict[int, ClassArea]:
-        """Close the last outlines and complete the file; what the polygons of each class id hold."""
+        """Close the last outlines and complete the file; returns the sums over each class id's polygons."""
         with writing(self._destination):
             self._collector.add(self._tracer.finish())
             self._collector.flush()

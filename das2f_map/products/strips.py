@@ -6,6 +6,7 @@ results are the same to the last digit, whatever the size of the blocks.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class StripAssembler:
         self._areas = PixelAreas(grid)
         self._row = 0
         """First row that is in no strip yet."""
-        self._held: list[tuple[UInt8, Float32]] = []
+        self._held: deque[tuple[UInt8, Float32]] = deque()
         """Complete rows of blocks from there on: classes and confidence."""
         self._band: tuple[UInt8, Float32] | None = None
         """The row of blocks that is being filled."""
@@ -114,13 +115,25 @@ class StripAssembler:
         """The strips that are complete now."""
         last = self._band_start == self._grid.height
         while self._row + self._rows <= self._band_start or (last and self._held):
-            classes, confidence = (np.concatenate(parts) for parts in zip(*self._held, strict=True))
-            height = min(self._rows, len(classes))
+            height = min(self._rows, self._band_start - self._row)
             window = Window(self._row, 0, height, self._grid.width)
             self._row += height
-            rest = (classes[height:], confidence[height:])
-            self._held = [rest] if len(rest[0]) else []
-            yield Strip(window, classes[:height], self._areas.of(window), confidence[:height])
+            classes, confidence = self._taken(height)
+            yield Strip(window, classes, self._areas.of(window), confidence)
+
+    def _taken(self, height: int) -> tuple[UInt8, Float32]:
+        """The first rows that are held, which are let go; copied only where they are of several blocks."""
+        parts: list[tuple[UInt8, Float32]] = []
+        while height:
+            classes, confidence = self._held.popleft()
+            parts.append((classes[:height], confidence[:height]))
+            if len(classes) > height:
+                self._held.appendleft((classes[height:], confidence[height:]))
+            height -= len(parts[-1][0])
+        if len(parts) == 1:
+            return parts[0]
+        classes, confidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return classes, confidence
 
 
 def read_strips(

@@ -82,7 +82,7 @@ class BlockClassifier:
             logits = self.engine.logits(block.ms, block.pan, block.usable)
             self._require_finite(logits, block)
             best = logits.argmax(axis=1)
-            classes[block.usable] = np.array(self.legend.ids, dtype=np.uint8)[best]
+            classes[block.usable] = self.legend.ids_at(best)
             confidence[block.usable] = _probability(logits, best)
         return ClassifiedBlock(window, classes, confidence)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
+from das2f_map.errors import InputError
 from das2f_map.scene.bands import BandChoice, GivenBands, given_bands
 from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
-from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode, Coregistration, coregister
-from das2f_map.scene.registration.correct import MODES
+from das2f_map.scene.registration import Coregistration, coregister
+from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE, MODES, CoregisterMode
+from das2f_map.settings import one_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,9 @@ class PairRequest:
 
     Raises
     ------
-    ValueError
-        ``coregistration`` is no mode, or ``max_shift`` is not positive.
+    InputError
+        A value is of the wrong type, ``coregistration`` is no mode, or ``max_shift`` is not positive. The
+        error names the argument, its value and the values that it can have.
     """
 
     ms: str
@@ -45,15 +50,25 @@ class PairRequest:
     bands: tuple[tuple[str, int | str], ...] | None = None
     nodata: float | None = None
     mask: MaskFile | None = None
-    coregistration: CoregisterMode = "auto"
+    coregistration: CoregisterMode = DEFAULT_MODE
     max_shift: float = DEFAULT_MAX_SHIFT
     force: bool = False
 
     def __post_init__(self) -> None:
+        for name, which in self.bands or ():
+            if not isinstance(name, str):
+                raise _unusable("bands", name, "a text as the name of each band in the model")
+            if isinstance(which, bool) or not isinstance(which, (int, str)):
+                raise _unusable(f"bands[{name!r}]", which, "a band's number in the file, from 1, or its name")
+        if self.nodata is not None and not _is_number(self.nodata):
+            raise _unusable("nodata", self.nodata, "a number or None")
+        if self.mask is not None and not isinstance(self.mask, MaskFile):
+            raise _unusable("mask", self.mask, "a path, a MaskFile or None")
         if self.coregistration not in MODES:
-            raise ValueError(f"coregister is one of {', '.join(MODES)}, not {self.coregistration!r}")
-        if not self.max_shift > 0:
-            raise ValueError(f"max_shift must be positive, got {self.max_shift}")
+            raise _unusable("coregistration", self.coregistration, one_of(MODES))
+        # `not … > 0` also refuses nan, for which every comparison is false.
+        if not _is_number(self.max_shift) or not self.max_shift > 0:
+            raise _unusable("max_shift", self.max_shift, "a number of PAN pixels, more than 0")
 
     @classmethod
     def of(
@@ -64,15 +79,26 @@ class PairRequest:
         bands: GivenBands | None = None,
         nodata: float | None = None,
         mask: str | Path | MaskFile | None = None,
-        coregistration: CoregisterMode = "auto",
+        coregistration: CoregisterMode = DEFAULT_MODE,
         max_shift: float = DEFAULT_MAX_SHIFT,
         force: bool = False,
     ) -> PairRequest:
-        """A request from the arguments of the package's public functions."""
+        """A request from the arguments of the package's public functions.
+
+        Raises
+        ------
+        InputError
+            As for the class; or ``ms`` or ``pan`` is no path, or ``bands`` is no mapping.
+        """
+        for name, path in (("ms", ms), ("pan", pan)):
+            if not isinstance(path, (str, Path)):
+                raise _unusable(name, path, "a path or a URL")
+        if bands is not None and not isinstance(bands, Mapping):
+            raise _unusable("bands", bands, 'a mapping such as {"blue": 1, "nir": "B8"}, or None')
         return cls(
             str(ms),
             str(pan),
-            None if bands is None else tuple(bands.items()),
+            None if bands is None else tuple((name, _as_int(which)) for name, which in bands.items()),
             nodata,
             MaskFile(mask) if isinstance(mask, (str, Path)) else mask,
             coregistration,
@@ -114,6 +140,21 @@ class PairRequest:
     def coregister(self, pair: ScenePair) -> Coregistration:
         """An open pair with the shift of its contents measured and corrected, as the request says."""
         return coregister(pair, self.coregistration, max_shift=self.max_shift)
+
+
+def _unusable(argument: str, value: object, wanted: str) -> InputError:
+    """The error for an argument with a value that it cannot have."""
+    return InputError(f"{argument} cannot be {value!r}: it must be {wanted}")
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a real number, also one of NumPy's; a truth value is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _as_int(value: int | str) -> int | str:
+    """A whole number of any type, such as NumPy's, as ``int``; any other value as it is."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True)

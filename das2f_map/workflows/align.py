@@ -35,11 +35,11 @@ NAMES = {"ms": "ms.tif", "pan": "pan.tif", "report": "align.json", "picture": "a
 """Files in the output folder."""
 
 _SIGNIFICANT = 2.0
-"""Standard errors over which a shift is corrected: what may be none is not worth a resampling."""
+"""Standard errors over which a shift is corrected: a smaller one may be noise, not worth a resampling."""
 
 
 class AlignReport(BaseModel):
-    """What `align` found and did."""
+    """The findings and actions of `align`."""
 
     model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
@@ -87,17 +87,15 @@ def align(
     overwrite:
         Replace existing files in the folder.
     progress:
-        Told how the writing goes on.
+        Receives the progress of the writing.
 
     Raises
     ------
     InputError
-        The pair cannot be used, or lies further apart than ``max_shift``; or it is to be written, and its
-        shift could not be measured.
+        The pair or an argument cannot be used, or the pair lies further apart than ``max_shift``; or it is to
+        be written, and its shift could not be measured.
     OutputError
         Files exist or cannot be written.
-    ValueError
-        ``max_shift`` is not positive.
     """
     request = PairRequest.of(ms, pan, bands=bands, nodata=nodata, mask=mask, max_shift=max_shift, force=force)
     with request.open() as pair:
@@ -142,7 +140,10 @@ def _written(
 
 
 def _decided(pair: ScenePair, report: ShiftReport, max_shift: float) -> Decision:
-    """What is done about the shift of a pair that is written."""
+    """The decision about the shift of a pair that is written: correct it or leave it.
+
+    Raises ``InputError`` where the shift is too large or was not measured reliably.
+    """
     refuse_large_shift(pair, report, max_shift)
     if report.verdict != "agree":
         raise InputError(

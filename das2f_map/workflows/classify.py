@@ -22,6 +22,7 @@ from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import bundle_files
 from das2f_map.bundle.fit import Radiometry, SceneViews, choose_bundle, fit_model
 from das2f_map.bundle.model import ModelBundle
+from das2f_map.engines.choice import DEFAULT_DEVICE
 from das2f_map.engines.choose import EngineChoice, check_choice, make_engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.engines.memory import BLOCK_SIZE
@@ -44,7 +45,7 @@ from das2f_map.running.timings import Timings
 from das2f_map.scene.area import Area
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
-from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode, Coregistration
+from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
 
 log = logging.getLogger(__name__)
@@ -135,12 +136,12 @@ def classify(
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
     radiometry: Radiometry = "model",
-    coregistration: CoregisterMode = "auto",
-    max_shift: float = DEFAULT_MAX_SHIFT,
-    engine: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    batch_size: int | None = None,
+    coregistration: CoregisterMode = PairRequest.coregistration,
+    max_shift: float = PairRequest.max_shift,
+    engine: str = EngineChoice.engine,
+    device: str = DEFAULT_DEVICE,
+    precision: str = EngineChoice.precision,
+    batch_size: int | None = EngineChoice.batch_size,
     force: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,

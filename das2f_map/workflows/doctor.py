@@ -263,7 +263,7 @@ def _extra(name: str, packages: tuple[str, ...]) -> Extra:
     if not missing:
         return Extra(name, missing, "")
     if name == "cuda":
-        hint = f"{_cuda_steps(missing)}, see docs/engines.md"
+        hint = f"{_cuda_steps(missing)}, see docs/building.md"
     else:
         hint = f"pip install '.[{name}]' in the checkout"
     return Extra(name, missing, hint)

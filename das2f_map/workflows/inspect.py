@@ -13,6 +13,7 @@ from pathlib import Path
 from das2f_map.bundle.catalogue import load_model
 from das2f_map.bundle.fit import ModelFit, SceneViews, bands_to_name, every_fit, model_to_try
 from das2f_map.bundle.model import ModelBundle
+from das2f_map.engines.choice import DEFAULT_DEVICE
 from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.errors import Das2fMapError, OutputError
@@ -58,7 +59,7 @@ def inspect_pair(
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
-    device: str = "auto",
+    device: str = DEFAULT_DEVICE,
     force: bool = False,
     overwrite: bool = False,
 ) -> Inspection:

@@ -202,6 +202,14 @@ def test_only_bundles_are_replaced(tmp_path: Path) -> None:
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["photos", "photos/a.jpg"]
 
 
+def test_the_root_of_a_file_system_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path.anchor)
+    for root in (Path(tmp_path.anchor), Path()):
+        with pytest.raises(OutputError, match="is the root of a file system") as caught:
+            BundleOutput(root, overwrite=True)
+        assert "\n" not in str(caught.value)
+
+
 def test_cards_must_agree_with_themselves() -> None:
     card = tiny_card().model_dump()
     for change in ({"ms_bands": card["ms_bands"][:2]}, {"patch": PatchGeometry(size=8).model_dump()}):

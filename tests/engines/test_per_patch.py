@@ -8,9 +8,9 @@ import torch
 from tiny import tiny_card, tiny_network
 
 from das2f_map.engines.device import resolve_device
-from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.engines.per_patch import PerPatchEngine, arithmetic
 from das2f_map.errors import DeviceError
-from das2f_map.network import mixer
+from das2f_map.network import Das2fNet, mixer
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,10 @@ def test_only_wanted_pixels_are_computed(network, monkeypatch: pytest.MonkeyPatc
     targets[1, 2] = targets[3, 0] = True
     engine = PerPatchEngine(network, batch_size=64)
     seen = []
-    forward = engine._network.forward
-    monkeypatch.setattr(engine._network, "forward", lambda a, b: seen.append(len(a)) or forward(a, b))
+    forward = Das2fNet.forward
+    monkeypatch.setattr(Das2fNet, "forward", lambda net, a, b: seen.append(len(a)) or forward(net, a, b))
     logits = engine.logits(ms, pan, targets)
+    monkeypatch.undo()
     assert seen == [2]
     expected = np.stack([_by_hand(network, ms, pan, 1, 2), _by_hand(network, ms, pan, 3, 0)])
     np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
@@ -76,21 +77,21 @@ def test_out_of_memory_halves_the_batch(network, monkeypatch: pytest.MonkeyPatch
     ms, pan = _block(4, 4)
     engine = PerPatchEngine(network, batch_size=8)
     whole = engine.logits(ms, pan, np.ones((4, 4), bool))
-    forward = engine._network.forward
+    forward = Das2fNet.forward
 
-    def small_only(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def small_only(net: Das2fNet, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         if len(a) > 2:
             raise torch.cuda.OutOfMemoryError("too much")
-        return forward(a, b)
+        return forward(net, a, b)
 
-    monkeypatch.setattr(engine._network, "forward", small_only)
+    monkeypatch.setattr(Das2fNet, "forward", small_only)
     np.testing.assert_allclose(engine.logits(ms, pan, np.ones((4, 4), bool)), whole, atol=1e-4)
     assert engine.batch_size == 2
 
-    def never(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def never(*_all: object) -> torch.Tensor:
         raise torch.cuda.OutOfMemoryError("too much")
 
-    monkeypatch.setattr(engine._network, "forward", never)
+    monkeypatch.setattr(Das2fNet, "forward", never)
     with pytest.raises(DeviceError, match="too little free memory"):
         engine.logits(ms, pan, np.ones((4, 4), bool))
 
@@ -139,12 +140,10 @@ def test_half_precision_stays_near_and_scans_in_float32(network, monkeypatch: py
     assert (half != rounded).any(), "logits themselves are not rounded to 8 bits"
 
 
-def test_fp32_on_cuda_is_not_tensorfloat(network) -> None:
+def test_fp32_on_cuda_is_not_tensorfloat() -> None:
     cudnn = torch.backends.cudnn
-    engine = PerPatchEngine(network)
-    engine._device = torch.device("cuda")
     before = (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark)
-    with engine._arithmetic():
+    with arithmetic(torch.device("cuda"), "fp32"):
         assert not cudnn.allow_tf32
         assert (cudnn.enabled, cudnn.benchmark) == before[1:]
     assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import subprocess
 import sys
@@ -73,13 +74,13 @@ def truth(network: Das2fNet, scene: SimpleNamespace) -> np.ndarray:
     return torch.stack(rows).numpy()
 
 
-def in_float64(engine: SharedScanEngine, scene: SimpleNamespace) -> np.ndarray:
-    """The engine's logits before they are rounded to float32."""
-    rows, cols = np.nonzero(scene.all)
+def in_float64(network: Das2fNet, scene: SimpleNamespace) -> np.ndarray:
+    """The torch path's logits in float64: the engine would round them to float32."""
+    first = FirstStage(network)
     with torch.inference_mode():
-        out = engine._block(
-            torch.from_numpy(scene.ms).double(), torch.from_numpy(scene.pan).double(), rows, cols
-        )
+        tokens, maps = first.maps(*(torch.from_numpy(v).double() for v in (scene.ms, scene.pan)))
+        stage = first.output(first.scans(maps), tokens, maps, *np.nonzero(scene.all))
+        out = network.classifier(network.features_after(stage))
     return out.view(*scene.all.shape, -1).numpy()
 
 
@@ -106,7 +107,7 @@ def test_torch_path_is_exact_in_float64(shape: tuple[int, int], sizes: dict[str,
         expected = by_patches_of(network, scene, p)
     else:
         expected = truth(network, scene)
-    got = in_float64(SharedScanEngine(network), scene)
+    got = in_float64(network, scene)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
 
 
@@ -166,15 +167,11 @@ def test_kernels_agree_with_every_patch(
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@needs_kernels
 @pytest.mark.parametrize("bf16", [False, True])
 def test_weights_are_packed_for_amx_as_its_instructions_take_them(bf16: bool) -> None:
     """Element by element, on any processor."""
-    kernels = SharedScanEngine(trained_looking(torch.float32))._kernels
-    assert isinstance(kernels, compiled.CompiledFirstStage)
     weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
-    kernels._packed_for_amx(weight, bf16)
-    packed = kernels._kept[-1]
+    packed = compiled.packed_for_amx(weight, bf16=bf16)
     assert packed.dtype is torch.bfloat16
     assert packed.shape == (2, 2, 2, 1 if bf16 else 3, 2, 16, 16, 2)
     sums = packed.double().sum(dim=3)
@@ -314,7 +311,7 @@ def test_threads_make_no_difference() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3, 9])
 def test_torch_scans_are_the_same_for_any_number_of_threads(threads: int) -> None:
     """Bit for bit, also after larger blocks; the process keeps its number of threads."""
-    first = SharedScanEngine(trained_looking(torch.float32, **SMALL), kernels=False)._first
+    first = FirstStage(trained_looking(torch.float32, **SMALL))
     small, large = (
         [torch.from_numpy(v) for v in (scene.ms, scene.pan)] for scene in (block(4, 6), block(9, 7, seed=1))
     )
@@ -338,17 +335,18 @@ def test_torch_scans_are_the_same_for_any_number_of_threads(threads: int) -> Non
 @needs_kernels
 def test_more_threads_than_strips_give_the_same_bits() -> None:
     """With more threads than strips, the kernels make shorter strips."""
-    engine = SharedScanEngine(trained_looking(torch.float32))
+    network = trained_looking(torch.float32).requires_grad_(False)
+    network.fold_classifier()
+    first = FirstStage(network)
+    kernels = compiled.CompiledFirstStage(first, "fp32")
     scene = block(19, 10)
-    tokens, maps = engine._first.maps(torch.from_numpy(scene.ms), torch.from_numpy(scene.pan))
+    tokens, maps = first.maps(torch.from_numpy(scene.ms), torch.from_numpy(scene.pan))
     rows, cols = np.nonzero(scene.all)
-    assert engine._kernels is not None
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 50, 150):
             torch.set_num_threads(threads)
-            scanned = engine._kernels.scan(tokens, maps)
-            found.append(engine._kernels.finish(scanned, rows, cols).clone())
+            found.append(kernels.finish(kernels.scan(tokens, maps), rows, cols).clone())
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
@@ -397,14 +395,16 @@ def test_memory_of_blocks_is_private_and_given_back() -> None:
         lines = Path("/proc/self/maps").read_text().splitlines()
         return {int(line.split("-")[0], 16): line.split()[1] for line in lines}
 
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
     workspace = Workspace()
-    taken = workspace.take("some", (3 << 20,), torch.zeros(1))
+    taken = workspace.take("some", (16 << 20,), torch.zeros(1)).fill_(1)  # 64 MiB
     assert mappings()[max(a for a in mappings() if a <= taken.data_ptr())] == "rw-p"
-    address = weakref.ref(taken)
+    held = resident()
     del taken
     workspace.clear()
-    assert address() is None
-    assert not workspace._buffers
+    assert held - resident() > 48 << 20
 
 
 def test_what_blocks_of_a_size_share_is_made_once_and_not_kept_for_ever() -> None:
@@ -479,37 +479,48 @@ def test_blocks_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch)
     scene = block(5, 7)
     scene.all[1, 2] = False
     expected = SharedScanEngine(network).logits(scene.ms, scene.pan, scene.all)
-    engine = SharedScanEngine(network, block_size=7)
-    compute, sizes, held = engine._block, [], []
-    free = engine._first.free
+    buffers: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
-    def freed() -> None:
-        free()
-        assert not any(w._buffers for w in (engine._first.workspace, *engine._first._scan_workspaces))
-        held.append(False)
+    class Buffer(mmap.mmap):
+        """Memory of a workspace, counted as long as it lives."""
 
-    monkeypatch.setattr(engine._first, "free", freed)
+        def __init__(self, *_all: object, **_more: object) -> None:
+            buffers.add(self)
 
-    def short_of_memory(ms: torch.Tensor, *rest: object) -> torch.Tensor:
+    monkeypatch.setattr(mmap, "mmap", Buffer)
+    # Batches of 8 are not halved: a block whose output does not fit is.
+    engine = SharedScanEngine(network, block_size=7, batch_size=8)
+    maps, output = FirstStage.maps, FirstStage.output
+    sizes: list[int] = []
+    held: list[
+        tuple[bool, bool]
+    ] = []  # whether there are buffers when a block starts, and when it is scanned
+
+    def block_starts(first: FirstStage, ms: torch.Tensor, pan: torch.Tensor) -> object:
         sizes.append(max(ms.shape[1:]) - 15)
-        if sizes[-1] > 2:
-            compute(ms, *rest)
-            held.append(bool(engine._first.workspace._buffers))
-            raise torch.cuda.OutOfMemoryError("out of memory")
-        return compute(ms, *rest)
+        before = bool(buffers)
+        made = maps(first, ms, pan)
+        held.append((before, bool(buffers)))
+        return made
 
-    monkeypatch.setattr(engine, "_block", short_of_memory)
+    def short_of_memory(*args: object) -> object:
+        if sizes[-1] > 2:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return output(*args)
+
+    monkeypatch.setattr(FirstStage, "maps", block_starts)
+    monkeypatch.setattr(FirstStage, "output", short_of_memory)
     result = engine.logits(scene.ms, scene.pan, scene.all)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     assert sizes[:3] == [7, 4, 2]
-    assert held[:4] == [True, False, True, False]
+    assert held[:4] == [(False, True), (False, True), (False, True), (True, True)]
     assert set(sizes[3:]) <= {1, 2}
     assert engine.block_size == 2
 
-    def no_memory(*_all: object) -> torch.Tensor:
+    def no_memory(*_all: object) -> object:
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(engine, "_block", no_memory)
+    monkeypatch.setattr(FirstStage, "output", no_memory)
     with pytest.raises(DeviceError, match="too little free memory for a single patch"):
         engine.logits(scene.ms, scene.pan, scene.all)
 
@@ -519,15 +530,15 @@ def test_batches_of_a_second_stage_are_halved_first(monkeypatch: pytest.MonkeyPa
     scene = block(6, 7)
     expected = SharedScanEngine(network).logits(scene.ms, scene.pan, scene.all)
     engine = SharedScanEngine(network, batch_size=40)
-    second, tried = engine._network.features_after, []
+    second, tried = Das2fNet.features_after, []
 
-    def few_only(stage: torch.Tensor) -> torch.Tensor:
+    def few_only(net: Das2fNet, stage: tuple[torch.Tensor, ...]) -> torch.Tensor:
         tried.append(len(stage[0]))
         if tried[-1] > 10:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return second(stage)
+        return second(net, stage)
 
-    monkeypatch.setattr(engine._network, "features_after", few_only)
+    monkeypatch.setattr(Das2fNet, "features_after", few_only)
     result = engine.logits(scene.ms, scene.pan, scene.all)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     assert tried == [40, 20, 10, 10, 10, 10, 2]
@@ -547,10 +558,11 @@ import numpy as np, torch
 from test_shared_scan import block, trained_looking
 from das2f_map.engines.shared_scan import SharedScanEngine
 torch.set_num_threads(2)
-engine = SharedScanEngine(trained_looking(torch.float32))
+network = trained_looking(torch.float32)
+engine = SharedScanEngine(network)
 small, large = block(3, 3), block(32, 32)
-expected = engine.logits(small.ms, small.pan, small.all)
-engine._first.free()
+# Another engine: its memory goes with it.
+expected = SharedScanEngine(network).logits(small.ms, small.pan, small.all)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20,) * 2)
 assert np.isfinite(engine.logits(large.ms, large.pan, large.all)).all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from kernel_cases import errors_of
@@ -100,25 +99,23 @@ def test_blocks_fit_into_free_memory(
     assert smallest <= side <= largest
 
 
-def test_fewer_patches_at_a_time_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = cuda.TritonFirstStage.__new__(cuda.TritonFirstStage)
-    kernels.patches = 1024
-    scanned = cuda.ScannedBlock([torch.zeros(1)], [], [], [], [], [])
+def test_fewer_patches_at_a_time_when_memory_runs_out() -> None:
+    batches = cuda.PatchBatches(1024)
     tried: list[int] = []
 
-    def finish(_scanned: object, patches: torch.Tensor) -> torch.Tensor:
+    def finish(patches: torch.Tensor) -> torch.Tensor:
         tried.append(patches.shape[1])
         if tried[-1] > limit:
             raise torch.cuda.OutOfMemoryError("out of memory")
         return (patches[0] * 1000 + patches[1])[:, None]
 
-    monkeypatch.setattr(kernels, "_finish", finish)
-    rows, cols = np.arange(700), np.arange(700)[::-1].copy()
+    rows = torch.arange(700)
+    patches = torch.stack([rows, rows.flip(0)])
     limit = 200
-    found = kernels.finish(scanned, rows, cols)
-    assert found[:, 0].tolist() == (rows * 1000 + cols).tolist()
+    found = batches.run(finish, patches)
+    assert found[:, 0].tolist() == (patches[0] * 1000 + patches[1]).tolist()
     assert tried == [700, 350, 175, 175, 175, 175]
     limit = 0
     with pytest.raises(torch.cuda.OutOfMemoryError):  # then the block is to be smaller
-        kernels.finish(scanned, rows, cols)
-    assert kernels.patches >= 32
+        batches.run(finish, patches)
+    assert batches.size >= 32

@@ -147,7 +147,7 @@ def fusion(dtype: torch.dtype) -> dict[str, float]:
 @triton.jit
 def _gelu_of(in_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]  # as all kernels
     at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    tl.store(out_ptr + at, triton_tail._gelu(tl.load(in_ptr + at)))
+    tl.store(out_ptr + at, triton_tail.gelu(tl.load(in_ptr + at)))
 
 
 def gelu() -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -50,6 +51,21 @@ def test_a_strip_comes_as_soon_as_its_rows_are_there() -> None:
     # Four blocks in a row of blocks; these end at rows 10, 20, 30, 40 and 50. The rest is the last strip.
     assert [sum(counts[i : i + 4]) for i in range(0, len(counts), 4)] == [1, 1, 1, 2, 2]
     assert all(not n for i, n in enumerate(counts) if i % 4 != 3)
+
+
+def test_a_row_of_large_blocks_is_held_once() -> None:
+    """Strips of a wide map are lower than its blocks; cutting them copies nothing."""
+    grid = Grid(600, 4000, GRID.transform, GRID.crs)
+    classes, confidence = np.ones((600, 4000), np.uint8), np.ones((600, 4000), np.float32)
+    assembler = StripAssembler(grid, 10)
+    tracemalloc.start()
+    try:
+        strips = sum(1 for _ in assembler.add(grid.window, classes, confidence))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert strips == 60
+    assert peak < 1.2 * (classes.nbytes + confidence.nbytes)
 
 
 @pytest.mark.parametrize("window", [Window(10, 0, 10, 37), Window(0, 10, 5, 10), Window(20, 0, 1, 1)])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.env
-from rasterio import _env  # what GDAL itself has, whoever set it
+from rasterio.env import get_gdal_config  # GDAL's own answer, whoever set the option
 from rasterio.session import DummySession, Session
 
 from das2f_map.legend import Legend
@@ -272,8 +272,8 @@ def test_options_of_gdal_hold_there_too() -> None:
 
     def ask() -> None:
         with rasterio.Env(GDAL_HTTP_USERAGENT="das2f-map"):
-            found.extend(one_ahead(_env.get_gdal_config, ["GDAL_HTTP_USERAGENT"]))
-        found.extend(one_ahead(_env.get_gdal_config, ["GDAL_HTTP_USERAGENT"]))
+            found.extend(one_ahead(get_gdal_config, ["GDAL_HTTP_USERAGENT"]))
+        found.extend(one_ahead(get_gdal_config, ["GDAL_HTTP_USERAGENT"]))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -285,7 +285,7 @@ def test_credentials_of_the_caller_hold_there_too() -> None:
     """A session puts credentials among the options; rasterio refuses them from anybody else."""
     with rasterio.Env():
         rasterio.env.setenv(AWS_ACCESS_KEY_ID="an id", AWS_SECRET_ACCESS_KEY="a secret")
-        found = list(one_ahead(_env.get_gdal_config, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]))
+        found = list(one_ahead(get_gdal_config, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]))
     assert found == ["an id", "a secret"]
 
 

@@ -104,8 +104,13 @@ def test_a_shift_that_the_fit_does_not_see_is_uncertain(
     with open_pair(*pair) as opened:
         used = opened.with_bands(opened.bands[:4])
         sure = measure_shift(used)
-        monkeypatch.setattr(measure, "_fits", lambda *_: (0.93, 0.92))
+
+        def worse_with_the_shift(_window: object, rows: float, cols: float) -> tuple[float, float, int]:
+            return (0.07 if (rows, cols) == (0, 0) else 0.08), 1.0, 100  # residual, total, pixels
+
+        monkeypatch.setattr(measure, "fit_at", worse_with_the_shift)
         doubted = measure_shift(used)
+    assert (doubted.fit_before, doubted.fit_after) == pytest.approx((0.93, 0.92))
     assert sure.uncertainty < 0.2 * sure.length
     assert doubted.length == sure.length
     assert doubted.uncertainty >= 0.5 * doubted.length

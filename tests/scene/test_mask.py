@@ -16,6 +16,7 @@ from rasterio.crs import CRS
 from synthetic import make_pair, pair_grids, write_raster
 
 from das2f_map.errors import InputError
+from das2f_map.scene import source
 from das2f_map.scene.grid import Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, open_mask, parse_numbers
 from das2f_map.scene.pair import open_pair
@@ -277,23 +278,24 @@ def test_at_a_glance_reads_a_reduced_mask(tmp_path: Path, monkeypatch: pytest.Mo
     values[0, 1000:2000, 400:3000] = 2
     path = write_raster(tmp_path / "m.tif", values, scene.ms, dtype="uint8")
     read: list[int] = []
-    original = rasterio.DatasetReader.read
+    open_raster = source.open_raster
 
     class Spy:
-        def __init__(self, dataset: rasterio.DatasetReader) -> None:
-            self._dataset = dataset
+        def __init__(self, *args: str) -> None:
+            self.dataset = open_raster(*args)
 
         def __getattr__(self, name: str) -> object:
-            return getattr(self._dataset, name)
+            return getattr(self.dataset, name)
 
         def read(self, *args: object, **options: object) -> np.ndarray:
-            values = original(self._dataset, *args, **options)
+            values = self.dataset.read(*args, **options)
             read.append(values.size)
             return values
 
+    monkeypatch.setattr(source, "open_raster", Spy)
     coarse = Grid(100, 100, MS.transform * Affine.scale(size / 100), MS.crs)
     with open_mask(MaskFile(path, bits=(1,)), scene) as mask:
-        monkeypatch.setattr(mask._source, "_dataset", Spy(mask._source._dataset))
+        read.clear()
         seen = mask.at_a_glance(coarse)
     truth = np.zeros((100, 100), bool)
     truth[25:50, 10:75] = True

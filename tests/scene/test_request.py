@@ -79,14 +79,41 @@ def test_bands_that_are_not_named(request_of_all: PairRequest) -> None:
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ({"coregistration": "maybe"}, "coregister is one of auto, on, off, not 'maybe'"),
-        ({"max_shift": 0.0}, "max_shift must be positive, got 0.0"),
-        ({"max_shift": float("nan")}, "max_shift must be positive, got nan"),
+        ({"ms": None}, "ms cannot be None: it must be a path or a URL"),
+        ({"pan": 3}, "pan cannot be 3: it must be a path or a URL"),
+        ({"coregistration": "maybe"}, "coregistration cannot be 'maybe': it must be auto, on or off"),
+        ({"coregistration": True}, "coregistration cannot be True: it must be auto, on or off"),
+        ({"max_shift": 0.0}, "max_shift cannot be 0.0: it must be a number of PAN pixels, more than 0"),
+        ({"max_shift": float("nan")}, "max_shift cannot be nan: it must be"),
+        ({"max_shift": "8"}, "max_shift cannot be '8': it must be"),
+        ({"max_shift": None}, "max_shift cannot be None: it must be"),
+        ({"max_shift": True}, "max_shift cannot be True: it must be"),
+        ({"nodata": "0"}, "nodata cannot be '0': it must be a number or None"),
+        ({"nodata": False}, "nodata cannot be False: it must be"),
+        ({"nodata": [0]}, r"nodata cannot be \[0\]: it must be"),
+        ({"mask": 1}, "mask cannot be 1: it must be a path, a MaskFile or None"),
+        ({"bands": ["blue", "nir"]}, r"bands cannot be \['blue', 'nir'\]: it must be a mapping such as"),
+        ({"bands": "blue=1"}, "bands cannot be 'blue=1': it must be a mapping such as"),
+        ({"bands": {"nir": 4.5}}, r"bands\['nir'\] cannot be 4.5: it must be a band's number in the file"),
+        ({"bands": {"nir": True}}, r"bands\['nir'\] cannot be True: it must be"),
+        ({"bands": {"nir": None}}, r"bands\['nir'\] cannot be None: it must be"),
+        ({"bands": {4: "nir"}}, "bands cannot be 4: it must be a text as the name of each band in the model"),
     ],
 )
 def test_options_that_cannot_be(option: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        PairRequest.of("ms.tif", "pan.tif", **option)
+    with pytest.raises(InputError, match=says) as caught:
+        PairRequest.of(**({"ms": "ms.tif", "pan": "pan.tif"} | option))
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy() -> None:
+    """Their equals in Python are kept: the request is pickled and compared."""
+    given = PairRequest.of(
+        Path("ms.tif"), "pan.tif", bands={"nir": np.int16(4)}, nodata=np.float32(0), max_shift=np.int64(3)
+    )
+    assert given == PairRequest.of("ms.tif", "pan.tif", bands={"nir": 4}, nodata=0, max_shift=3)
+    assert type(given.given_bands["nir"]) is int
+    assert PairRequest.of("a", "b", nodata=float("nan"), max_shift=float("inf")).max_shift == float("inf")
 
 
 def test_a_request_corrects_a_shift_as_it_says(tmp_path: Path) -> None:

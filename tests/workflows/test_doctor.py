@@ -110,8 +110,8 @@ def test_onnxruntime_for_cpu_and_gpu_are_told_apart(
 @pytest.mark.parametrize(
     ("plain_runtime", "expected"),
     [
-        (True, "pip uninstall onnxruntime, then pip install onnxruntime-gpu, see docs/engines.md"),
-        (False, "pip install onnxruntime-gpu, see docs/engines.md"),
+        (True, "pip uninstall onnxruntime, then pip install onnxruntime-gpu, see docs/building.md"),
+        (False, "pip install onnxruntime-gpu, see docs/building.md"),
     ],
 )
 def test_an_extra_that_lacks_one_package_only(

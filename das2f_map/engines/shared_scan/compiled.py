@@ -127,6 +127,46 @@ def unavailable(config: NetworkConfig, dtype: torch.dtype, precision: str = "fp3
     return ""
 
 
+def packed(weight: Tensor, group: int, *, bf16: bool) -> Tensor:
+    """Weights (outputs, inputs) in groups of ``group`` outputs, one after the other, (outputs * inputs,).
+
+    A group of n outputs is (inputs, n), or (inputs / 2, n, 2) in bfloat16. Where ``group`` does not divide
+    64, the last group of every 64 outputs is smaller.
+    """
+    groups = []
+    for some in torch.split(weight, _HIDDEN_STEP):
+        for block in torch.split(some, group):
+            n, inputs = block.shape
+            if bf16:
+                groups.append(block.to(torch.bfloat16).view(n, inputs // 2, 2).transpose(0, 1).flatten())
+            else:
+                groups.append(block.t().flatten())
+    return torch.cat(groups)
+
+
+def packed_for_amx(weight: Tensor, *, bf16: bool) -> Tensor:
+    """Weights (outputs, inputs), packed for the matrix unit in bfloat16.
+
+    The axes follow the order in which the kernel reads: steps of 64 inputs, bands of 32 outputs, two
+    halves of a step (32 inputs), parts, two halves of a band (16 outputs), and a tile register of 16
+    pairs of inputs, 16 outputs, 2 inputs of a pair: (inputs / 64, outputs / 32, 2, parts, 2, 16, 16, 2).
+
+    One part is the rounded number; three parts add up to the float32 number. With one part a pair is two
+    neighbouring inputs; with three it is inputs i and i + 16, since the kernel packs its tokens so.
+    """
+    parts, rest = [], weight
+    for _ in range(1 if bf16 else 3):
+        parts.append(rest.to(torch.bfloat16))
+        rest = rest - parts[-1].float()
+    outputs, inputs = weight.shape
+    # parts, bands, registers, outputs, steps, registers, and an input's place in its register
+    shape = (-1, outputs // 32, 2, 16, inputs // 64, 2, *((16, 2) if bf16 else (2, 16)))
+    tiles = torch.stack(parts).view(shape)
+    if not bf16:
+        tiles = tiles.transpose(-1, -2)
+    return tiles.permute(4, 1, 5, 0, 2, 6, 3, 7)
+
+
 class CompiledFirstStage:
     """The first stage of a network in compiled kernels.
 
@@ -161,11 +201,10 @@ class CompiledFirstStage:
             inner, outer = tail.mlp[0], tail.mlp[2]
             assert isinstance(inner, nn.Linear)
             assert isinstance(outer, nn.Linear)
-            pack = self._packed_for_amx if self._level >= _AMX_LEVEL else self._packed
-            w.project[i] = pack(tail.out_proj.weight, w.bf16)
-            w.mlp_in[i] = pack(inner.weight, w.bf16)
+            w.project[i] = self._pack(tail.out_proj.weight, w.bf16)
+            w.mlp_in[i] = self._pack(inner.weight, w.bf16)
             w.mlp_in_bias[i] = self._keep(inner.bias)
-            w.mlp_out[i] = pack(outer.weight, w.bf16)
+            w.mlp_out[i] = self._pack(outer.weight, w.bf16)
             w.mlp_out_bias[i] = self._keep(outer.bias)
         if self.whole:
             self._fusion(network, w)
@@ -176,7 +215,7 @@ class CompiledFirstStage:
         assert isinstance(fusion, Aalf)
         w.fusion_norm = self._keep(torch.stack([fusion.norm.weight, fusion.norm.bias]))
         for i, gated in enumerate((fusion.fuse_specific, fusion.fuse_common)):
-            w.fusion_gate[i] = self._packed(gated.gate.weight, False)
+            w.fusion_gate[i] = self._keep(packed(gated.gate.weight, self._outputs, bf16=False))
             w.fusion_bias[i] = self._keep(gated.gate.bias)
         config, classifier = network.config, network.classifier
         assert isinstance(classifier, nn.Linear)
@@ -193,43 +232,11 @@ class CompiledFirstStage:
         self._kept.append(values.detach().clone(memory_format=torch.contiguous_format))
         return self._kept[-1].data_ptr()
 
-    def _packed(self, weight: Tensor, bf16: int | bool) -> int:
-        """Address of weights (outputs, inputs), packed in groups of n outputs.
-
-        A group is (inputs, n), or (inputs / 2, n, 2) in bfloat16. Where n does not divide 64, the last group
-        of every 64 outputs is smaller.
-        """
-        packed = []
-        for some in torch.split(weight, _HIDDEN_STEP):
-            for block in torch.split(some, self._outputs):
-                n, inputs = block.shape
-                if bf16:
-                    packed.append(block.to(torch.bfloat16).view(n, inputs // 2, 2).transpose(0, 1).flatten())
-                else:
-                    packed.append(block.t().flatten())
-        return self._keep(torch.cat(packed))
-
-    def _packed_for_amx(self, weight: Tensor, bf16: int | bool) -> int:
-        """Address of weights (outputs, inputs), packed for the matrix unit in bfloat16.
-
-        The axes follow the order in which the kernel reads: steps of 64 inputs, bands of 32 outputs, two
-        halves of a step (32 inputs), parts, two halves of a band (16 outputs), and a tile register of 16
-        pairs of inputs, 16 outputs, 2 inputs of a pair: (inputs / 64, outputs / 32, 2, parts, 2, 16, 16, 2).
-
-        One part is the rounded number; three parts add up to the float32 number. With one part a pair is two
-        neighbouring inputs; with three it is inputs i and i + 16, since the kernel packs its tokens so.
-        """
-        parts, rest = [], weight
-        for _ in range(1 if bf16 else 3):
-            parts.append(rest.to(torch.bfloat16))
-            rest = rest - parts[-1].float()
-        outputs, inputs = weight.shape
-        # parts, bands, registers, outputs, steps, registers, and an input's place in its register
-        shape = (-1, outputs // 32, 2, 16, inputs // 64, 2, *((16, 2) if bf16 else (2, 16)))
-        tiles = torch.stack(parts).view(shape)
-        if not bf16:
-            tiles = tiles.transpose(-1, -2)
-        return self._keep(tiles.permute(4, 1, 5, 0, 2, 6, 3, 7))
+    def _pack(self, weight: Tensor, bf16: int) -> int:
+        """Address of weights (outputs, inputs), packed for the processor's instruction set."""
+        if self._level >= _AMX_LEVEL:
+            return self._keep(packed_for_amx(weight, bf16=bool(bf16)))
+        return self._keep(packed(weight, self._outputs, bf16=bool(bf16)))
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. The result is valid until the next call."""

@@ -6,6 +6,7 @@ Same interface as :class:`.compiled.CompiledFirstStage`. The maps come from :cla
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +82,49 @@ class ScannedBlock(NamedTuple):
     scan_runs: list[BlockRuns]
 
 
+class PatchBatches:
+    """Patches that are computed together; fewer of them for good once memory has run out.
+
+    Attributes
+    ----------
+    size:
+        Patches at a time. Halved when memory runs out, but not below 32.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(self, compute: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
+        """The results of ``compute`` for all patches (2, n), joined along the first axis.
+
+        Raises the error of ``compute`` where memory is too small for a batch that is not halved any more.
+        """
+        parts: list[Tensor] = []
+        done = 0
+        while done < patches.shape[1]:
+            some = patches[:, done : done + self.size]
+            result = self._try(compute, some)
+            if result is None:
+                # The except block is left: the error in it keeps the batch's tensors alive.
+                self.size = some.shape[1] // 2
+                free(patches.device)
+                log.warning("out of memory: going on with %d patches at a time", self.size)
+                continue
+            parts.append(result)
+            done += len(result)
+        return torch.cat(parts)
+
+    @staticmethod
+    def _try(compute: Callable[[Tensor], Tensor], some: Tensor) -> Tensor | None:
+        """The result for some patches, or ``None`` if memory ran out and fewer may fit."""
+        try:
+            return compute(some)
+        except Exception as error:  # PyTorch and its libraries raise several kinds when memory runs out
+            if some.shape[1] < 2 * _LEAST_PATCHES or not out_of_memory(error):
+                raise
+            return None
+
+
 class TritonFirstStage:
     """The first stage of a network in Triton kernels.
 
@@ -91,13 +135,12 @@ class TritonFirstStage:
     precision:
         Type of the products, and of the scanned tokens and specific parts in memory.
     patches:
-        Patches whose tails are computed together. When memory runs out the number is halved for good, but not
-        below 32.
+        Patches whose tails are computed together, see :class:`PatchBatches`.
     """
 
     def __init__(self, first: FirstStage, precision: str, patches: int = 1024) -> None:
         network, self._dtype = first.network, DTYPES[precision]
-        self.patches = patches
+        self._batches = PatchBatches(patches)
         self.whole = network.config.stages == 1
         self._parameters_of = first.parameters_of
         device = first.decays[0].device
@@ -111,6 +154,11 @@ class TritonFirstStage:
             for tail, skip in zip(first.tails, first.skips, strict=True)
         ]
         self._fusion = FusionWeights(network, self._order) if self.whole else None
+
+    @property
+    def patches(self) -> int:
+        """Patches whose tails are computed together at present."""
+        return self._batches.size
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. Overwrites the maps: dt becomes its softplus."""
@@ -137,32 +185,11 @@ class TritonFirstStage:
 
         ``rows``, ``cols``: the wanted patches of the block, (n,) each.
         """
-        parts: list[Tensor] = []
-        done = 0
         device = scanned.y[0].device
         # One copy for all patches: each copy to the card waits until the card has done its work so far.
         patches = torch.from_numpy(np.stack([rows, cols])).to(device, torch.int32)
         with torch.cuda.device_of(scanned.y[0]):  # type: ignore[no-untyped-call]  # torch has no types there
-            while done < len(rows):
-                some = patches[:, done : done + self.patches]
-                result = self._try_finish(scanned, some)
-                if result is None:
-                    self.patches = some.shape[1] // 2
-                    free(device)
-                    log.warning("out of memory: going on with %d patches at a time", self.patches)
-                    continue
-                parts.append(result)
-                done += len(result)
-        return torch.cat(parts)
-
-    def _try_finish(self, scanned: ScannedBlock, patches: Tensor) -> Tensor | None:
-        """As :meth:`_finish`, or ``None`` if memory ran out and fewer patches may fit."""
-        try:
-            return self._finish(scanned, patches)
-        except Exception as error:  # PyTorch and its libraries raise several kinds when memory runs out
-            if patches.shape[1] < 2 * _LEAST_PATCHES or not out_of_memory(error):
-                raise
-            return None
+            return self._batches.run(lambda some: self._finish(scanned, some), patches)
 
     def _finish(self, scanned: ScannedBlock, patches: Tensor) -> Tensor:
         # Common parts stay float32: rounding them would spoil the small differences to them, the specifics.

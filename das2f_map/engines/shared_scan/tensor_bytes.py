@@ -34,9 +34,12 @@ def map_bytes(config: NetworkConfig, side: int, item: int) -> int:
 
 
 def work_bytes(config: NetworkConfig, side: int, item: int) -> int:
-    """What a branch's maps are made in: MS has more tokens than PAN, and each branch uses the same memory."""
+    """The temporary tensors from which a branch's maps are made.
+
+    All branches use the same memory in turn, so the largest counts: MS has more tokens than PAN.
+    """
     runs = _runs(config, side, MS_EDGE)
-    # What each token gives to its nine neighbours; the image of sums, its sigmoid, and their product.
+    # Each token's shares for its nine neighbours; the image of sums, its sigmoid, and their product.
     return item * config.width * (9 * _tokens(runs) + 3 * _tokens(runs.wider))
 
 
@@ -46,21 +49,22 @@ def scanned_bytes(config: NetworkConfig, side: int, item: int) -> int:
 
 
 def triton_bytes(config: NetworkConfig, side: int, item: int, patches: int) -> int:
-    """What the Triton kernels take beside the maps.
+    """The tensors of the Triton kernels, without the maps.
 
-    ``item`` is the size of a result in bytes; states are float32. ``patches``: as many tails at a time.
+    ``item`` is the size of a result in bytes; states are float32. ``patches`` is how many patches' tails are
+    computed at a time.
     """
     width, patch = config.width, config.patch_size
     states = config.state_size * width
     rows = side * (side + patch - 1)
     scratch = rows * states + 2 * rows * patch * width + 2 * side**2 * states
     tails = BRANCHES * min(patches, side**2) * config.tokens * width
-    # Each direction is kept by itself.
+    # The result of each direction is kept.
     return DIRECTIONS * scanned_bytes(config, side, item) + 4 * (scratch + tails)
 
 
 def torch_scan_bytes(config: NetworkConfig, side: int, item: int, at_once: int) -> int:
-    """What the scan in torch operations takes beside the maps.
+    """The tensors of the scan in torch operations, without the maps.
 
     Each branch is scanned in two items of work, which keep their memory; ``at_once`` items run at a time.
     """

@@ -2,7 +2,6 @@
 
 from das2f_map.scene.registration.correct import (
     AUTO_LIMIT,
-    DEFAULT_MAX_SHIFT,
     Coregistration,
     Decision,
     coregister,
@@ -11,7 +10,6 @@ from das2f_map.scene.registration.correct import (
 )
 from das2f_map.scene.registration.measure import measure_shift
 from das2f_map.scene.registration.report import (
-    CoregisterMode,
     CoregistrationReport,
     ShiftAction,
     ShiftReport,
@@ -19,6 +17,7 @@ from das2f_map.scene.registration.report import (
     ShiftVariation,
     WindowShift,
 )
+from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, CoregisterMode
 
 __all__ = [
     "AUTO_LIMIT",

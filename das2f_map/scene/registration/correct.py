@@ -10,11 +10,10 @@ from das2f_map.scene.common_grid.plan import NESTING_TOLERANCE
 from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.registration.measure import measure_shift
-from das2f_map.scene.registration.report import CoregisterMode, CoregistrationReport, ShiftAction, ShiftReport
+from das2f_map.scene.registration.report import CoregistrationReport, ShiftAction, ShiftReport
+from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE, MODES, CoregisterMode
 
 log = logging.getLogger(__name__)
-
-MODES: tuple[CoregisterMode, ...] = ("auto", "on", "off")
 
 AUTO_LIMIT = 0.3
 """PAN pixels over which ``auto`` corrects a shift."""
@@ -25,9 +24,6 @@ ALIGNED_LIMIT = 1.0
 Such a pair is resampled already, and that resampling may leave a small shift, which is not worth a second
 one. A larger shift arose later.
 """
-
-DEFAULT_MAX_SHIFT = 8.0
-"""PAN pixels over which a shift is refused: the files hardly belong together."""
 
 _DECIMALS = 3
 """Decimals that a shift is rounded to before it is corrected; it is measured to 0.01 PAN pixel at best."""
@@ -96,7 +92,7 @@ class Decision:
 
 
 def coregister(
-    pair: ScenePair, mode: CoregisterMode = "auto", *, max_shift: float = DEFAULT_MAX_SHIFT
+    pair: ScenePair, mode: CoregisterMode = DEFAULT_MODE, *, max_shift: float = DEFAULT_MAX_SHIFT
 ) -> Coregistration:
     """The pair with the shift of its contents measured and, if need be, corrected.
 
@@ -138,7 +134,7 @@ def coregister(
 
 def decide(
     report: ShiftReport,
-    mode: CoregisterMode = "auto",
+    mode: CoregisterMode = DEFAULT_MODE,
     *,
     max_shift: float = DEFAULT_MAX_SHIFT,
     aligned: bool = False,

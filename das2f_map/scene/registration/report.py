@@ -7,12 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.scene.common_grid.shift import PanShift
+from das2f_map.scene.shift_choice import CoregisterMode
 
 ShiftAction = Literal["correct", "leave", "refuse"]
 """The action on a measured shift."""
-
-CoregisterMode = Literal["auto", "on", "off"]
-"""Whether a shift is corrected, see :func:`das2f_map.scene.registration.coregister`."""
 
 Verdict = Literal["agree", "disagree", "unmeasured"]
 
