@@ -22,8 +22,8 @@ NOTED: Final = 0.10
 GROWN: Final = 3.0
 """A share is far from the training if it is more than so many times as large."""
 
-LEFT: Final = 1 / 5
-"""A share is far from the training if it is less than this part of it."""
+SHRUNK: Final = 5.0
+"""A share is far from the training if it is less than the training's divided by this."""
 
 
 def model_cautions(card: ModelCard, reject: float | None = None) -> tuple[str, ...]:
@@ -41,8 +41,8 @@ def model_cautions(card: ModelCard, reject: float | None = None) -> tuple[str, .
         found.append(f"model {card.name} is not fit for use: {card.verdict.text}")
     if reject is not None and card.calibration is None:
         found.append(
-            f"the probabilities of model {card.name} are not calibrated: "
-            f"among pixels over {reject:g} more may be wrong than that says"
+            f"the probabilities of model {card.name} are not calibrated: a class with {reject:g} or more "
+            "may be right more or less often than that"
         )
     if reject is not None and reject * len(card.legend) <= 1:
         found.append(
@@ -88,7 +88,7 @@ def share_warnings(
 
 
 def _far(share: float, seen: float) -> bool:
-    return (share >= NOTED and share > GROWN * seen) or (seen >= NOTED and share < LEFT * seen)
+    return (share >= NOTED and share > GROWN * seen) or (seen >= NOTED and SHRUNK * share < seen)
 
 
 def _percent(share: float) -> str:
