@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from das2f_map.errors import InputError
 from das2f_map.types import Int64, UInt8
 
 NODATA_CLASS = 0
 """Value of a pixel without a class, in class rasters and label rasters alike."""
+
+UNSURE_NAME = "unsure"
+"""Name of the class of pixels whose class is too improbable, see :meth:`Legend.with_unsure`."""
+
+_UNSURE_GREYS = ("#808080", "#d0d0d0", "#505050")
+_TOO_NEAR = 60.0
+"""Distance of two colours in red, green and blue, of 0..255 each, that a map does not show well."""
 
 # Colours people expect for a name, matched on its words; the order matters where two words match.
 _COLOURS_BY_WORD: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -101,6 +110,39 @@ class Legend(BaseModel):
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def with_unsure(self) -> tuple[Legend, int]:
+        """The legend with one more class, for pixels whose class is too improbable, and the id of that class.
+
+        Its id is 255, or the largest one below that is free. Its colour is grey, lighter or darker where a
+        class has nearly the same. Its name has the id added where a class is called so already.
+
+        Raises
+        ------
+        InputError
+            The legend has 255 classes.
+        """
+        free = {*range(1, 256)} - {*self.ids}
+        if not free:
+            raise InputError(
+                f"All 255 class ids are taken: none is left for the class {UNSURE_NAME!r}",
+                "classify without --reject",
+            )
+        unsure = LegendClass(
+            id=max(free),
+            name=UNSURE_NAME if UNSURE_NAME not in self.names else f"{UNSURE_NAME} ({max(free)})",
+            color=next((grey for grey in _UNSURE_GREYS if self._apart(grey)), _UNSURE_GREYS[0]),
+        )
+        return Legend(classes=(*self.classes, unsure)), unsure.id
+
+    def without(self, class_id: int) -> Legend:
+        """The legend without the class of an id, which must not be the only one."""
+        return Legend(classes=tuple(c for c in self.classes if c.id != class_id))
+
+    def _apart(self, color: str) -> bool:
+        """Whether a colour differs well from the colour of every class."""
+        rgb = LegendClass(id=1, name=UNSURE_NAME, color=color).rgb
+        return all(math.dist(rgb, c.rgb) > _TOO_NEAR for c in self.classes)
 
     def each(self) -> Iterator[LegendClass]:
         """Classes in ascending order of id."""

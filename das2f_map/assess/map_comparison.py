@@ -21,7 +21,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
 
-from das2f_map.assess.confusion_matrix import ConfusionMatrix
+from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.source import LabelSource
 from das2f_map.legend import NODATA_CLASS, Legend
@@ -47,8 +47,16 @@ class Evaluation:
     """Reference classes the map does not have, with their pixels, which are not in the matrix."""
     unmapped: int
     """Reference pixels of common classes where the map has nodata; not in the matrix."""
+    rejected: int
+    """Reference pixels of common classes where the map is unsure; not in the matrix."""
     contested: int
     """Pixels the reference gives to several classes; not in the matrix."""
+
+    @property
+    def rejected_share(self) -> float | None:
+        """Share of the reference pixels that the map is unsure of, 0..1; ``None`` without any pixel."""
+        known = self.matrix.total + self.rejected
+        return self.rejected / known if known else None
 
     def notices(self) -> tuple[str, ...]:
         """Notices for the reader of the figures, a sentence each."""
@@ -61,6 +69,11 @@ class Evaluation:
             found.append(f"Not tested, since no reference pixel on the map has the class: {listed}")
         if self.unmapped:
             found.append(f"Left out, since the map has no data there: {self.unmapped:,} reference pixels")
+        if self.rejected:
+            found.append(
+                f"Left out, since the map is unsure there: {self.rejected:,} reference pixels, "
+                f"{percent(self.rejected_share)}; all figures are of the pixels that it answers"
+            )
         if self.contested:
             found.append(
                 f"Left out, since the reference gives them several classes: {self.contested:,} pixels"
@@ -75,6 +88,8 @@ class Evaluation:
             "only_in_map": list(self.only_in_map),
             "only_in_reference": self.only_in_reference,
             "reference_pixels_without_map": self.unmapped,
+            "rejected_reference_pixels": self.rejected,
+            "rejected_share": self.rejected_share,
             "contested_reference_pixels": self.contested,
         }
 
@@ -120,17 +135,20 @@ def compare(
     match: ClassMatch,
     reference_path: str,
     progress: Progress,
+    unsure: int | None = None,
 ) -> Evaluation:
     """Compare a map with reference labels, block by block.
 
     Parameters
     ----------
     legend:
-        Of the map.
+        Of the map, without its class of rejected pixels.
     reference:
         Opened on the map's grid.
     match:
         From :func:`match_classes`.
+    unsure:
+        Value of rejected pixels; ``None`` for none. They are no wrong answers: they are counted apart.
 
     Raises
     ------
@@ -141,7 +159,7 @@ def compare(
     to_map[list(match.map_id)] = list(match.map_id.values())
     matrix = ConfusionMatrix.empty(legend)
     seen = np.zeros(256, np.int64)
-    unmapped = contested = 0
+    unmapped = rejected = contested = 0
     windows = list(reference.windows(blocks_of(mapped.grid.window, BLOCK)))
     with progress("Comparing", len(windows)) as advance:
         for window in windows:
@@ -152,7 +170,10 @@ def compare(
                 seen += np.bincount(block.classes.ravel(), minlength=256)
                 wanted = to_map[block.classes]
                 matrix += ConfusionMatrix.from_arrays(wanted, found, legend)
-                unmapped += int(((wanted != NODATA_CLASS) & ~np.isin(found, legend.ids)).sum())
+                missing = found[(wanted != NODATA_CLASS) & ~np.isin(found, legend.ids)]
+                unsure_here = 0 if unsure is None else int((missing == unsure).sum())
+                rejected += unsure_here
+                unmapped += missing.size - unsure_here
             advance(1)
     present = {c.id: int(seen[c.id]) for c in reference.legend.each() if seen[c.id]}
     if not present:
@@ -161,7 +182,7 @@ def compare(
             "check that both show the same place and that the reference's CRS is right",
         )
     common = {match.map_id[i] for i in present if i in match.map_id}
-    if matrix.total == 0 and unmapped == 0:
+    if matrix.total == 0 and unmapped == 0 and rejected == 0:
         raise LabelError(
             f"Where the map lies, reference {reference_path} has only classes that the map does not have",
             f"the map has {', '.join(legend.names)}",
@@ -172,6 +193,7 @@ def compare(
         only_in_map=tuple(c.name for c in legend.each() if c.id not in common),
         only_in_reference={reference.legend[i].name: n for i, n in present.items() if i not in match.map_id},
         unmapped=unmapped,
+        rejected=rejected,
         contested=contested,
     )
 

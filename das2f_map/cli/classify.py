@@ -29,6 +29,7 @@ from das2f_map.cli.options import (
     setting_option,
 )
 from das2f_map.engines.choice import DEFAULT_DEVICE, EngineChoice
+from das2f_map.running.certainty import Certainty
 from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE
 
 if TYPE_CHECKING:
@@ -62,6 +63,21 @@ def classify_command(
         Path | None,
         typer.Option("--confidence", metavar="TIF", help="Also write the probability of each pixel's class."),
     ] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(
+            "--probabilities", metavar="TIF", help="Also write the probability of every class, a band each."
+        ),
+    ] = None,
+    entropy: Annotated[
+        Path | None,
+        typer.Option(
+            "--entropy",
+            metavar="TIF",
+            help="Also write each pixel's entropy: 0 if one class is certain, 1 if all are as probable.",
+        ),
+    ] = None,
+    reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
     aoi: Annotated[
         Path | None,
         typer.Option("--aoi", metavar="FILE", help="Only inside the polygons of this vector file."),
@@ -112,6 +128,9 @@ def classify_command(
         model=model,
         vectors=False if no_vectors else vectors,
         confidence=confidence,
+        probabilities=probabilities,
+        entropy=entropy,
+        reject=reject,
         aoi=aoi,
         min_area_m2=min_area,
         bands=bands_of(bands),

@@ -12,7 +12,7 @@ from rasterio.errors import RasterioError
 from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
 from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.products.class_raster import read_legend
+from das2f_map.products.class_raster import read_legend, read_unsure
 from das2f_map.scene.antimeridian import Lookup, lookups, turns_within
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import Grid, Window, blocks_of
@@ -26,7 +26,7 @@ _STRIP = 256
 
 
 class RasterLabels(LabelSource):
-    """A raster of class numbers: 0 and nodata are unlabelled.
+    """A raster of class numbers: 0 and nodata are unlabelled, and so are rejected pixels of a map.
 
     Each pixel of the grid is sampled on a sub-grid about as fine as the raster (up to 8 × 8 positions). It
     gets the class that most positions have, if at least as many have it as have none. Where two classes have
@@ -50,6 +50,7 @@ class RasterLabels(LabelSource):
         self._dataset = dataset
         self._grid = grid
         self._nodata = dataset.nodata
+        self._unsure = read_unsure(path)
         file = Grid.from_rasterio(dataset)
         try:
             self._footprint = _footprint(file, grid)
@@ -123,6 +124,8 @@ class RasterLabels(LabelSource):
             raw = np.where(valid, raw, 0)
             if not np.array_equal(raw, np.round(raw)):
                 raise LabelError(f"label raster {self._path} holds fractions, not class numbers")
+        if self._unsure is not None:
+            valid &= raw != self._unsure
         return np.where(valid, raw, NODATA_CLASS).astype(np.int64)
 
     def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:

@@ -21,16 +21,20 @@ from pydantic import ValidationError
 from rasterio.enums import ColorInterp
 
 from das2f_map.errors import InputError, OutputError
-from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.legend import NODATA_CLASS, UNSURE_NAME, Legend
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.attribute_table import legend_from, read_attribute_table, write_attribute_table
+from das2f_map.products.value_raster import ValueRaster
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float32, UInt8
 
 LEGEND_TAG = "DAS2F_MAP_LEGEND"
 """GeoTIFF metadata item with the legend as JSON."""
+
+UNSURE_TAG = "DAS2F_MAP_UNSURE"
+"""GeoTIFF metadata item with the id of the class of rejected pixels, in maps that may have such."""
 
 CONFIDENCE_DESCRIPTION = "confidence (probability of the class, 0 to 1)"
 
@@ -46,6 +50,8 @@ class ClassRasterWriter:
         Its geometry.
     legend:
         Its classes.
+    unsure:
+        Id of the legend's class of rejected pixels; ``None`` if there is none.
     confidence_path:
         A second GeoTIFF for the confidence, float32, NaN is nodata; ``None`` for none.
     tags:
@@ -65,6 +71,7 @@ class ClassRasterWriter:
         grid: Grid,
         legend: Legend,
         *,
+        unsure: int | None = None,
         confidence_path: Path | None = None,
         tags: Mapping[str, str] | None = None,
         work: Path | None = None,
@@ -75,20 +82,26 @@ class ClassRasterWriter:
         self._known[[NODATA_CLASS, *legend.ids]] = True
         self._written = np.zeros(256, dtype=np.int64)
         self._finished = False
-        self._confidence: WorkRaster | None = None
+        self._confidence: ValueRaster | None = None
         with ExitStack() as stack:  # whatever goes wrong here, an interrupt too, is tidied up
             place = stack.enter_context(work_folder(path, work)) / "classes.tif"
             self._classes = WorkRaster(place, path, grid, "uint8", NODATA_CLASS)
             stack.callback(self._classes.discard)
             own = {LEGEND_TAG: legend.model_dump_json()}
+            if unsure is not None:
+                own[UNSURE_TAG] = str(legend[unsure].id)
             colours = {NODATA_CLASS: (0, 0, 0, 0)} | {c.id: (*c.rgb, 255) for c in legend.each()}
-            self._classes.describe("land-cover class", {**(tags or {}), **own}, colours)
+            self._classes.describe(["land-cover class"], {**(tags or {}), **own}, colours)
             if confidence_path is not None:
-                place = stack.enter_context(work_folder(confidence_path, work)) / "confidence.tif"
-                raster = WorkRaster(place, confidence_path, grid, "float32", float("nan"))
-                stack.callback(raster.discard)
-                raster.describe(CONFIDENCE_DESCRIPTION, tags or {}, None)
-                self._confidence = raster
+                self._confidence = ValueRaster(
+                    confidence_path,
+                    grid,
+                    [CONFIDENCE_DESCRIPTION],
+                    name="confidence.tif",
+                    tags=tags,
+                    work=work,
+                )
+                stack.callback(self._confidence.discard)
             self._work = stack.pop_all()
 
     def __enter__(self) -> ClassRasterWriter:
@@ -144,12 +157,7 @@ class ClassRasterWriter:
         self._written += counts
         self._classes.write(window, classes)
         if self._confidence is not None:
-            if confidence is None or confidence.shape != shape:
-                raise ValueError(f"confidence must have shape {shape}")
-            valid = np.where(
-                classes == NODATA_CLASS, np.float32("nan"), confidence.astype(np.float32, copy=False)
-            )
-            self._confidence.write(window, valid)
+            self._confidence.write(window, classes, confidence)
 
     def finish(self) -> None:
         """Make the final files, with overviews, colours and class names. A second call does nothing."""
@@ -168,9 +176,7 @@ class ClassRasterWriter:
         with writing(self.path):
             write_attribute_table(self.path, self.legend)
         if self._confidence is not None:
-            self._confidence.finish(
-                {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
-            )
+            self._confidence.finish()
         self._finished = True
 
 
@@ -224,3 +230,26 @@ def read_legend(path: str | Path) -> Legend | None:
         names.pop(value, None)
         colours.pop(value, None)
     return legend_from(names, colours)
+
+
+def read_unsure(path: str | Path) -> int | None:
+    """The value of rejected pixels in a class raster; ``None`` if it has no class for them.
+
+    A map of this package says so. In another one, or where the tags are lost, it is the class named
+    ``unsure``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as a raster.
+    """
+    path = Path(path)
+    try:
+        with rasterio.open(path) as dataset:
+            tags = dataset.tags()
+    except rasterio.errors.RasterioIOError as error:
+        raise InputError(f"cannot read {path} as a raster: {error}") from error
+    if LEGEND_TAG in tags:
+        return int(tags[UNSURE_TAG]) if tags.get(UNSURE_TAG, "").isdecimal() else None
+    names, _ = read_attribute_table(path)
+    return next((value for value, name in names.items() if name == UNSURE_NAME), None)

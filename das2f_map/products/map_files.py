@@ -17,10 +17,13 @@ from das2f_map.products.polygons import PolygonWriter, write_polygons
 from das2f_map.products.qgis import style_raster
 from das2f_map.products.sieve import pixels_of_area
 from das2f_map.products.strips import StripAssembler
+from das2f_map.products.value_raster import ValueRaster
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float32, UInt8
+
+ENTROPY_DESCRIPTION = "entropy of the class probabilities (0 sure, 1 all classes alike)"
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,19 @@ class MapPaths:
     vectors:
         Polygons, their format by extension; ``None`` for none.
     confidence:
-        Raster of each pixel's probability; ``None`` for none.
+        Raster of the probability of each pixel's class; ``None`` for none.
+    probabilities:
+        Raster of the probability of every class, a band each; ``None`` for none.
+    entropy:
+        Raster of the entropy of these; ``None`` for none.
     """
 
     raster: Path
     report: Path
     vectors: Path | None = None
     confidence: Path | None = None
+    probabilities: Path | None = None
+    entropy: Path | None = None
 
     def by_kind(self) -> dict[str, Path]:
         """Kind of output → path, without those that are not written."""
@@ -51,12 +60,15 @@ class MapPaths:
             "report": self.report,
             "vectors": self.vectors,
             "confidence": self.confidence,
+            "probabilities": self.probabilities,
+            "entropy": self.entropy,
         }
         return {kind: path for kind, path in kinds.items() if path is not None}
 
     def rasters(self) -> tuple[Path, ...]:
         """The GeoTIFFs among them."""
-        return tuple(path for path in (self.raster, self.confidence) if path is not None)
+        paths = (self.raster, self.confidence, self.probabilities, self.entropy)
+        return tuple(path for path in paths if path is not None)
 
     def staged(self, outputs: StagedOutputs) -> MapPaths:
         """The same files as they are written until the run is over; refuses those that cannot be."""
@@ -88,7 +100,7 @@ class MapContents:
 
 
 class MapWriter:
-    """Writes raster, confidence and polygons of a map and adds up its classes while blocks come in.
+    """Writes the rasters and polygons of a map and adds up its classes while blocks come in.
 
     Nothing is read back to sum or to outline it, unless small polygons are merged: that takes the whole map.
     Use it as a context manager; without :meth:`finish` no complete file is left.
@@ -99,6 +111,9 @@ class MapWriter:
         Files to write.
     grid, legend:
         The map's.
+    unsure:
+        Id of the legend's class of rejected pixels; ``None`` if there is none. It has no band among the
+        probabilities.
     min_area_m2:
         Polygons smaller than this are merged into their neighbours; ``None`` for none.
     tags:
@@ -120,6 +135,7 @@ class MapWriter:
         grid: Grid,
         legend: Legend,
         *,
+        unsure: int | None = None,
         min_area_m2: float | None = None,
         tags: Mapping[str, str] | None = None,
         work: Path | None = None,
@@ -134,9 +150,25 @@ class MapWriter:
         with ExitStack() as stack:
             # Not entered: its own `with` would complete the raster though finish() was never called.
             self._raster = ClassRasterWriter(
-                paths.raster, grid, legend, confidence_path=paths.confidence, tags=tags, work=work
+                paths.raster,
+                grid,
+                legend,
+                unsure=unsure,
+                confidence_path=paths.confidence,
+                tags=tags,
+                work=work,
             )
             stack.callback(self._raster.discard)
+            bands = {
+                "probabilities": [c.name for c in legend.each() if c.id != unsure],
+                "entropy": [ENTROPY_DESCRIPTION],
+            }
+            self._values: dict[str, ValueRaster] = {}
+            for kind, path in paths.by_kind().items():
+                if kind in bands:
+                    raster = ValueRaster(path, grid, bands[kind], name=f"{kind}.tif", tags=tags, work=work)
+                    stack.callback(raster.discard)
+                    self._values[kind] = raster
             if paths.vectors is not None and self._merges:
                 self._work = stack.enter_context(work_folder(paths.vectors, work))
                 if paths.confidence is None:
@@ -157,7 +189,14 @@ class MapWriter:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def write(self, window: Window, classes: UInt8, confidence: Float32) -> None:
+    def write(
+        self,
+        window: Window,
+        classes: UInt8,
+        confidence: Float32,
+        probabilities: Float32 | None = None,
+        entropy: Float32 | None = None,
+    ) -> None:
         """Write a block; blocks come row by row and fill the map.
 
         Parameters
@@ -168,8 +207,13 @@ class MapWriter:
             uint8 (h, w), ids of the legend or 0.
         confidence:
             float32 (h, w) in 0..1, NaN where there is no class.
+        probabilities, entropy:
+            float32 (classes, h, w) and (h, w) in 0..1, for the rasters that are written.
         """
         self._raster.write(window, classes, confidence if self._paths.confidence is not None else None)
+        given = {"probabilities": probabilities, "entropy": entropy}
+        for kind, raster in self._values.items():
+            raster.write(window, classes, given[kind])
         if self._scratch is not None:
             self._scratch.write(window, confidence)
         for strip in self._strips.add(window, classes, confidence):
@@ -194,6 +238,8 @@ class MapWriter:
         if contents.is_empty:
             return contents
         style_raster(self._paths.raster, self._legend)
+        for raster in self._values.values():
+            raster.finish()
         return MapContents(areas, contents.nodata_pixels, self._finish_polygons())
 
     def _finish_polygons(self) -> dict[int, ClassArea] | None:

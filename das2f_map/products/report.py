@@ -24,6 +24,9 @@ class ModelReport(BaseModel):
 
     name: str
     path: str | None = Field(description="bundle it was read from; null for one given in memory")
+    temperature: float | None = Field(
+        description="calibration of the probabilities: logits are divided by it; null: not calibrated"
+    )
 
 
 class ClassReport(BaseModel):
@@ -37,7 +40,7 @@ class ClassReport(BaseModel):
     pixels: int
     area_m2: float = Field(description="on the ellipsoid, of the raster's pixels")
     share: float = Field(description="of the classified area, 0..1")
-    mean_confidence: float | None = Field(description="mean probability of the class over its pixels")
+    mean_confidence: float | None = Field(description="mean probability of the most probable class")
     polygons: int | None = Field(description="polygons written; null when none were asked for")
 
 
@@ -61,6 +64,7 @@ class ClassifySettings(BaseModel):
     precision: str
     batch_size: int | None
     min_area_m2: float | None
+    reject: float | None = Field(description="lowest probability that a pixel's class needs; null: any")
     max_shift: float = Field(description="PAN pixels")
     force: bool
 
@@ -111,6 +115,7 @@ class RunReport(BaseModel):
     warnings: list[str] = Field(description="notices for users of the map, a sentence each")
     grid: GridReport
     classes: list[ClassReport]
+    unsure: int | None = Field(description="id of the class of pixels under settings.reject; null without it")
     nodata_pixels: int
     seconds: dict[str, float] = Field(description="wall time per phase")
     outputs: dict[str, str] = Field(description="kind of output → path")

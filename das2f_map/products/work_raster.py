@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _TILE = 512
 
 
 class WorkRaster:
-    """One band in a tiled work file. :meth:`finish` makes a COG of it, :meth:`discard` removes it.
+    """A tiled work file. :meth:`finish` makes a COG of it, :meth:`discard` removes it.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ class WorkRaster:
         Geometry.
     dtype, nodata:
         Values.
+    bands:
+        Number of bands.
 
     Raises
     ------
@@ -41,7 +43,9 @@ class WorkRaster:
         The file cannot be written, here or in any of the methods.
     """
 
-    def __init__(self, path: Path, final: Path, grid: Grid, dtype: str, nodata: float) -> None:
+    def __init__(
+        self, path: Path, final: Path, grid: Grid, dtype: str, nodata: float, bands: int = 1
+    ) -> None:
         self.path, self.final = path, final
         self._made = path.with_name(f"{path.name}.cog.tif")
         self._dataset: Any = None
@@ -54,7 +58,8 @@ class WorkRaster:
                 driver="GTiff",
                 width=grid.width,
                 height=grid.height,
-                count=1,
+                count=bands,
+                interleave="pixel",
                 dtype=dtype,
                 nodata=nodata,
                 crs=grid.crs,
@@ -68,22 +73,27 @@ class WorkRaster:
 
     def describe(
         self,
-        description: str,
+        descriptions: Sequence[str],
         tags: Mapping[str, str],
         colours: Mapping[int, tuple[int, int, int, int]] | None,
     ) -> None:
+        """Describe each band and set the file's metadata items; ``colours`` are of the values of band 1."""
         with writing(self.final):
-            self._dataset.set_band_description(1, description)
+            for band, description in enumerate(descriptions, start=1):
+                self._dataset.set_band_description(band, description)
             self._dataset.update_tags(**tags)
             if colours is not None:
                 self._dataset.write_colormap(1, dict(colours))
 
     def write(self, window: Window, values: npt.NDArray[Any]) -> None:
+        """Write (h, w) values of the only band, or (bands, h, w) of all."""
         with writing(self.final):
-            self._dataset.write(values, 1, window=window.to_rasterio())
+            self._dataset.write(
+                values if values.ndim == 3 else values[np.newaxis], window=window.to_rasterio()
+            )
 
     def finish(self, profile: Mapping[str, str], count_values: bool = False) -> Int64 | None:
-        """Make the COG; with ``count_values``, read it back and count each of the 256 values."""
+        """Make the COG; with ``count_values``, count each of the 256 values of its only band."""
         with writing(self.final):
             self.close()
             with rasterio.Env(GDAL_NUM_THREADS="2"):
@@ -101,7 +111,7 @@ class WorkRaster:
                 counts = np.zeros(256, dtype=np.int64)
                 for _, block in made.block_windows(1):
                     # Reading everything once finds a truncated file, which GDAL may not have reported.
-                    values = made.read(1, window=block)
+                    values = made.read(window=block)
                     if count_values:
                         counts += np.bincount(values.ravel(), minlength=256)
             self._made.replace(self.final)

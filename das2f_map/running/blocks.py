@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from das2f_map.engines import Engine
 from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.running.certainty import Certainty
 from das2f_map.running.read_ahead import one_ahead
 from das2f_map.scene.grid import Window
 from das2f_map.scene.model_input import InputBlock, ModelInput
@@ -32,12 +34,20 @@ class ClassifiedBlock:
     classes:
         uint8 (h, w), class ids, 0 where nodata or not wanted.
     confidence:
-        float32 (h, w), probability of the class, NaN where there is none.
+        float32 (h, w), probability of the most probable class, NaN where there is no class.
+    probabilities:
+        float32 (classes, h, w), probability of each class in the legend's order, NaN where there is no class;
+        ``None`` unless they are asked for.
+    entropy:
+        float32 (h, w), Shannon entropy of the probabilities over that of equal ones, 0..1, NaN where there is
+        no class; ``None`` unless it is asked for.
     """
 
     window: Window
     classes: UInt8
     confidence: Float32
+    probabilities: Float32 | None = None
+    entropy: Float32 | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +67,15 @@ class BlockClassifier:
         The classes, in the order of the logits.
     wanted:
         Pixels to classify; ``None`` for all.
+    certainty:
+        How probabilities are computed, and which are kept.
     """
 
     input: ModelInput
     engine: Engine
     legend: Legend
     wanted: Wanted | None = None
+    certainty: Certainty = field(default_factory=Certainty)
 
     def read(self, window: Window) -> InputBlock | None:
         """Input of the engine for a window; ``None`` where no pixel is to be classified."""
@@ -76,15 +89,25 @@ class BlockClassifier:
         InputError
             The network gives no finite numbers for the values.
         """
-        classes = np.full((window.height, window.width), NODATA_CLASS, dtype=np.uint8)
-        confidence = np.full(classes.shape, np.nan, dtype=np.float32)
+        shape = (window.height, window.width)
+        classes = np.full(shape, NODATA_CLASS, dtype=np.uint8)
+        confidence = np.full(shape, np.nan, dtype=np.float32)
+        every = (
+            np.full((len(self.legend), *shape), np.nan, np.float32) if self.certainty.probabilities else None
+        )
+        entropy = np.full(shape, np.nan, dtype=np.float32) if self.certainty.entropy else None
         if block is not None:
             logits = self.engine.logits(block.ms, block.pan, block.usable)
             self._require_finite(logits, block)
             best = logits.argmax(axis=1)
-            classes[block.usable] = self.legend.ids_at(best)
-            confidence[block.usable] = _probability(logits, best)
-        return ClassifiedBlock(window, classes, confidence)
+            found = _Softmax.of(logits, best, self.certainty.temperature)
+            classes[block.usable] = self._answers(best, found.highest)
+            confidence[block.usable] = found.highest
+            if every is not None:
+                every[:, block.usable] = found.probabilities().T
+            if entropy is not None:
+                entropy[block.usable] = found.entropy()
+        return ClassifiedBlock(window, classes, confidence, every, entropy)
 
     def classify(self, window: Window) -> ClassifiedBlock:
         """Classes of one window, read and computed at once."""
@@ -104,6 +127,18 @@ class BlockClassifier:
             for window, block in blocks:
                 yield self.compute(window, block)
 
+    @cached_property
+    def _unsure(self) -> int:
+        """Id of the class of pixels that are rejected."""
+        return self.legend.with_unsure()[1]
+
+    def _answers(self, best: npt.NDArray[np.intp], highest: Float32) -> UInt8:
+        """Class ids (n,) from positions of the best classes and their probabilities."""
+        ids = np.array(self.legend.ids, dtype=np.uint8)[best]
+        if self.certainty.reject is not None:
+            ids[highest < self.certainty.reject] = self._unsure
+        return ids
+
     def _require_finite(self, logits: Float32, block: InputBlock) -> None:
         finite = np.isfinite(logits).all(axis=1)
         if finite.all():
@@ -118,7 +153,39 @@ class BlockClassifier:
         )
 
 
-def _probability(logits: Float32, best: npt.NDArray[np.intp]) -> Float32:
-    """Softmax of the best class, float32 (n,)."""
-    top = np.take_along_axis(logits, best[:, None], axis=1)
-    return np.asarray(1.0 / np.exp(logits - top).sum(axis=1), dtype=np.float32)
+@dataclass(frozen=True, eq=False)
+class _Softmax:
+    """Probabilities of n pixels as odds against the best class, which does not overflow.
+
+    Attributes
+    ----------
+    margins:
+        float32 (n, classes), logits less the best one, over the temperature: 0 or less.
+    odds:
+        Their exponentials, 0..1.
+    highest:
+        float32 (n,), probability of the best class.
+    """
+
+    margins: Float32
+    odds: Float32
+    highest: Float32
+
+    @classmethod
+    def of(cls, logits: Float32, best: npt.NDArray[np.intp], temperature: float) -> _Softmax:
+        """Of logits (n, classes) and the positions (n,) of the largest ones."""
+        margins = (logits - np.take_along_axis(logits, best[:, None], axis=1)) / np.float32(temperature)
+        odds = np.exp(margins)
+        return cls(margins, odds, np.asarray(1.0 / odds.sum(axis=1), dtype=np.float32))
+
+    def probabilities(self) -> Float32:
+        """float32 (n, classes)."""
+        return self.odds * self.highest[:, None]
+
+    def entropy(self) -> Float32:
+        """Shannon entropy over that of equal probabilities, float32 (n,) in 0..1."""
+        # -sum(p log p) with p = odds / total is log(total) - sum(odds * margins) / total. Odds below what
+        # float32 holds are 0 and add nothing, however large their margin.
+        parts = np.multiply(self.odds, self.margins, out=np.zeros_like(self.odds), where=self.odds > 0)
+        nats = -np.log(self.highest) - parts.sum(axis=1) * self.highest
+        return np.asarray(np.clip(nats / np.log(max(2, self.odds.shape[1])), 0.0, 1.0), dtype=np.float32)

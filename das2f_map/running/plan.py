@@ -16,8 +16,10 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines import Engine
 from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.errors import InputError
+from das2f_map.legend import Legend
 from das2f_map.products.map_files import MapPaths
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.running.certainty import Certainty
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.scene.model_input import ModelInput
@@ -82,6 +84,8 @@ class ClassifyPlan:
         Files that are written, at their final paths.
     min_area_m2:
         Polygons smaller than this are merged into their neighbours; ``None`` for none.
+    reject:
+        Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
     """
 
     view: PairView
@@ -96,6 +100,28 @@ class ClassifyPlan:
     memory_bytes: int
     outputs: MapPaths
     min_area_m2: float | None = None
+    reject: float | None = None
+
+    @property
+    def legend(self) -> Legend:
+        """The map's legend: the model's, and the class ``unsure`` where pixels may be rejected."""
+        own = self.bundle.card.legend
+        return own if self.reject is None else own.with_unsure()[0]
+
+    @property
+    def unsure(self) -> int | None:
+        """Id of the class ``unsure``; ``None`` where no pixel is rejected."""
+        return None if self.reject is None else self.bundle.card.legend.with_unsure()[1]
+
+    @property
+    def certainty(self) -> Certainty:
+        """Probabilities that the blocks are computed with, and those that the outputs need."""
+        return Certainty(
+            temperature=self.bundle.card.temperature,
+            reject=self.reject,
+            probabilities=self.outputs.probabilities is not None,
+            entropy=self.outputs.entropy is not None,
+        )
 
     @property
     def map_grid(self) -> Grid:
@@ -121,6 +147,7 @@ class ClassifyPlan:
             "weights": self.bundle.digest(),
             "normalisation": [b.model_dump() for b in self.normalisation.bands],
             "engine": asdict(self.engine),
+            "certainty": asdict(self.certainty),
             "window": asdict(self.window),
             "block_size": self.block_size,
         }
@@ -149,6 +176,7 @@ class ClassifyPlan:
             engine,
             self.bundle.card.legend,
             None if area is None else area.mask,
+            self.certainty,
         )
 
 

@@ -22,6 +22,7 @@ from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import bundle_files
 from das2f_map.bundle.fit import Radiometry, SceneViews, choose_bundle, fit_model
 from das2f_map.bundle.model import ModelBundle
+from das2f_map.bundle.reliance import model_cautions, share_warnings
 from das2f_map.engines.choice import DEFAULT_DEVICE
 from das2f_map.engines.choose import EngineChoice, check_choice, make_engine
 from das2f_map.engines.device import resolve_device
@@ -40,6 +41,7 @@ from das2f_map.products.report import (
 )
 from das2f_map.progress import Progress, silent
 from das2f_map.running.blocks import BlockClassifier
+from das2f_map.running.certainty import Certainty
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.running.timings import Timings
 from das2f_map.scene.area import Area
@@ -73,6 +75,8 @@ class ClassifyRequest:
         Vector file that limits the map; ``None`` for the whole scene.
     min_area_m2:
         Polygons smaller than this are merged into their neighbours; ``None`` for none.
+    reject:
+        Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
     overwrite:
         Replace existing outputs.
     """
@@ -84,6 +88,7 @@ class ClassifyRequest:
     engine: EngineChoice = field(default_factory=EngineChoice)
     aoi: str | None = None
     min_area_m2: float | None = None
+    reject: float | None = None
     overwrite: bool = False
 
     def check(self) -> None:
@@ -92,8 +97,8 @@ class ClassifyRequest:
         Raises
         ------
         InputError, OutputError, DeviceError, MissingDependencyError
-            The smallest area is no number; an output's extension, an engine or a device is unknown; or a
-            package is missing.
+            The smallest area or the lowest probability is no such number; an output's extension, an engine
+            or a device is unknown; or a package is missing.
         """
         for raster in self.outputs.rasters():
             if raster.suffix.lower() not in RASTER_SUFFIXES:
@@ -104,6 +109,7 @@ class ClassifyRequest:
             raise InputError(
                 f"a smallest area of {self.min_area_m2:g} m² cannot be used", "give a number from 0 on"
             )
+        Certainty(reject=self.reject)
         check_choice(self.engine.engine, self.engine.precision)
         if isinstance(self.engine.device, str):
             resolve_device(self.engine.device)
@@ -130,6 +136,9 @@ def classify(
     model: str | Path | ModelBundle | None = None,
     vectors: str | Path | Literal[False] | None = None,
     confidence: str | Path | None = None,
+    probabilities: str | Path | None = None,
+    entropy: str | Path | None = None,
+    reject: float | None = None,
     aoi: str | Path | None = None,
     min_area_m2: float | None = None,
     bands: GivenBands | None = None,
@@ -162,7 +171,16 @@ def classify(
         Polygon file; its extension decides the format. By default a GeoPackage next to the raster, ``False``
         for none.
     confidence:
-        Raster for the probability of each pixel's class; by default none is kept.
+        Raster for the probability of each pixel's class; by default none is kept. It and the next three use
+        probabilities that are calibrated where the model's card has a calibration.
+    probabilities:
+        Raster for the probability of every class, a band each.
+    entropy:
+        Raster for the Shannon entropy of each pixel's probabilities, from 0 (one class has all) to 1 (all
+        classes have the same).
+    reject:
+        Lowest probability that a pixel's class needs, between 0 and 1. Other pixels get the class ``unsure``.
+        By default none does.
     aoi:
         Vector file with polygons: only pixels whose centre lies inside are classified, and the map is cut
         to their bounding box.
@@ -221,13 +239,14 @@ def classify(
             output,
             output.with_suffix(".json"),
             vector_path,
-            None if confidence is None else Path(confidence),
+            *(None if path is None else Path(path) for path in (confidence, probabilities, entropy)),
         ),
         model=model,
         radiometry=radiometry,
         engine=EngineChoice(engine, device, precision, batch_size),
         aoi=None if aoi is None else str(aoi),
         min_area_m2=min_area_m2,
+        reject=reject,
         overwrite=overwrite,
     )
     return run_classification(request, progress)
@@ -289,6 +308,9 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
         with timings.phase("model"):
             views = SceneViews(opened, request.pair.given_bands)
             bundle = choose_bundle(views, request.model, request.radiometry)
+        cautions = model_cautions(bundle.card, request.reject)
+        for caution in cautions:
+            log.warning("%s", caution)
         # Only the bands in use count: others may have nodata elsewhere, or be no images at all.
         with timings.phase("coregistration"):
             coregistration = request.pair.coregister(views.pair_for_model(bundle.card))
@@ -315,10 +337,11 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             memory_bytes=engine.memory_bytes(block_size),
             outputs=request.outputs,
             min_area_m2=request.min_area_m2,
+            reject=request.reject,
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
         _log(plan, classifier)
-        warnings = (*pair.notices, *coregistration.warnings, *fitted.warnings)
+        warnings = (*cautions, *pair.notices, *coregistration.warnings, *fitted.warnings)
         yield PlannedMap(plan, classifier, staged, coregistration, warnings)
 
 
@@ -343,7 +366,8 @@ def _write_map(planned: PlannedMap, progress: Progress, timings: Timings) -> Map
     writer = MapWriter(
         planned.staged,
         plan.map_grid,
-        plan.bundle.card.legend,
+        plan.legend,
+        unsure=plan.unsure,
         min_area_m2=plan.min_area_m2,
         tags={"model": plan.bundle.card.name, "software": f"das2f-map {__version__}"},
         progress=progress,
@@ -355,7 +379,13 @@ def _write_map(planned: PlannedMap, progress: Progress, timings: Timings) -> Map
             closing(planned.classifier.classify_all(plan.blocks())) as blocks,
         ):
             for block in blocks:
-                writer.write(block.window.shifted(-window.row, -window.col), block.classes, block.confidence)
+                writer.write(
+                    block.window.shifted(-window.row, -window.col),
+                    block.classes,
+                    block.confidence,
+                    block.probabilities,
+                    block.entropy,
+                )
                 advance(block.window.height * block.window.width)
         with timings.phase("products"):
             return writer.finish()
@@ -364,15 +394,23 @@ def _write_map(planned: PlannedMap, progress: Progress, timings: Timings) -> Map
 def _finish(
     request: ClassifyRequest, planned: PlannedMap, contents: MapContents, timings: Timings
 ) -> RunReport:
-    """Write the run report."""
+    """Warn of classes whose share of the map is strange, and write the run report."""
     plan, classifier = planned.plan, planned.classifier
     card, engine = plan.bundle.card, classifier.engine
+    pixels = {c.name: contents.areas[c.id].pixels for c in card.legend.each()}
+    strange = share_warnings(card.shares, pixels, of="the map" if plan.reject is None else "its sure pixels")
+    for warning in strange:
+        log.warning("%s", warning)
     report = RunReport(
         software_version=__version__,
         torch_version=torch.__version__,
         scene=classifier.input.pair.report(),
         aoi=plan.aoi,
-        model=ModelReport(name=card.name, path=None if plan.bundle.path is None else str(plan.bundle.path)),
+        model=ModelReport(
+            name=card.name,
+            path=None if plan.bundle.path is None else str(plan.bundle.path),
+            temperature=None if card.calibration is None else card.temperature,
+        ),
         radiometry=RadiometryReport(
             statistics=request.radiometry,
             ms=plan.normalisation.ms_bands,
@@ -389,12 +427,14 @@ def _finish(
             precision=request.engine.precision,
             batch_size=request.engine.batch_size,
             min_area_m2=request.min_area_m2,
+            reject=request.reject,
             max_shift=request.pair.max_shift,
             force=request.pair.force,
         ),
-        warnings=list(planned.warnings),
+        warnings=[*planned.warnings, *strange],
         grid=GridReport.of(plan.map_grid),
-        classes=class_reports(card.legend, contents.areas, contents.polygons),
+        classes=class_reports(plan.legend, contents.areas, contents.polygons),
+        unsure=plan.unsure,
         nodata_pixels=contents.nodata_pixels,
         seconds=timings.seconds,
         outputs={kind: str(path) for kind, path in plan.outputs.by_kind().items()},

@@ -8,7 +8,7 @@ from das2f_map.assess.map_comparison import Evaluation, compare, match_classes, 
 from das2f_map.errors import LabelError
 from das2f_map.labels.files import open_labels
 from das2f_map.legend import Legend
-from das2f_map.products.class_raster import read_legend
+from das2f_map.products.class_raster import read_legend, read_unsure
 from das2f_map.progress import Progress, silent
 
 
@@ -25,7 +25,8 @@ def evaluate_map(
     Parameters
     ----------
     map_path:
-        Raster of class numbers; 0 and nodata are unmapped.
+        Raster of class numbers; 0 and nodata are unmapped. Pixels of the class ``unsure`` of
+        `classify --reject` are counted apart.
     class_field:
         Attribute of the reference with the class; by default the only plausible one.
     legend:
@@ -41,6 +42,9 @@ def evaluate_map(
     """
     with open_map(map_path) as mapped:
         legend = legend or read_legend(map_path) or numbered_legend(mapped)
+        unsure = read_unsure(map_path)
+        if unsure in legend.ids and len(legend) > 1:
+            legend = legend.without(unsure)
         with open_labels(reference_path, mapped.grid, class_field=class_field) as reference:
             match = match_classes(legend, reference, mapped.path, str(reference_path))
             if not match.map_id:
@@ -49,4 +53,4 @@ def evaluate_map(
                     f"the map has {', '.join(legend.names)}; "
                     f"the reference has {', '.join(reference.legend.names)}",
                 )
-            return compare(mapped, legend, reference, match, str(reference_path), progress)
+            return compare(mapped, legend, reference, match, str(reference_path), progress, unsure)

@@ -435,6 +435,24 @@ CASES = (
         OUTPUT,
         ("sure.png is not a GeoTIFF",),
     ),
+    Case(
+        "probabilities and entropy at one path",
+        lambda f: classify(f, "--probabilities", f.out / "p.tif", "--entropy", f.out / "p.tif"),
+        OUTPUT,
+        ("two outputs have the same path", "p.tif"),
+    ),
+    Case(
+        "entropy no GeoTIFF",
+        lambda f: classify(f, "--entropy", f.out / "entropy.png"),
+        OUTPUT,
+        ("entropy.png is not a GeoTIFF",),
+    ),
+    Case(
+        "every pixel rejected",
+        lambda f: classify(f, "--reject", "1"),
+        INPUT,
+        ("No map can be made with reject 1.0: Input should be less than 1",),
+    ),
     # devices
     Case(
         "unknown device",

@@ -188,6 +188,33 @@ def test_confidence(run: Run, scene, model: Path, tmp_path: Path) -> None:
             assert c["mean_confidence"] == pytest.approx(sure[classes == c["id"]].mean(), rel=1e-4)
 
 
+def test_unsure_pixels(run: Run, scene, model: Path, tmp_path: Path) -> None:
+    """Counted in a line of their own, in the table too, and not as wrong answers."""
+    options = ("--reject", "0.7", "--entropy", tmp_path / "entropy.tif", "--no-vectors")
+    report = _classify(run, scene, model, tmp_path, *options)
+    with rasterio.open(tmp_path / "map.tif") as a, rasterio.open(tmp_path / "entropy.tif") as b:
+        classes, entropy, crs, transform = a.read(1), b.read(1), a.crs, a.transform
+    np.testing.assert_array_equal(np.isnan(entropy), classes == 0)
+    assert entropy[classes == 255].mean() > entropy[(classes > 0) & (classes < 255)].mean()
+    rejected = int((classes == 255).sum())
+    assert 0 < rejected < PIXELS
+    assert (report["unsure"], report["classes"][-1]["pixels"]) == (255, rejected)
+    assert any("not calibrated" in w for w in report["warnings"])
+    outcome = run("classify", *scene, "-o", tmp_path / "again.tif", "--model", model, *options[:2])
+    assert outcome.code == 0
+    assert any("unsure" in line and f"{rejected}" in line for line in outcome.out.splitlines())
+    assert "warning: the probabilities of model" in outcome.err
+
+    x, y = transform * (8, 10)
+    box = shapely.box(x, y - 5 * 8, x + 8 * 8, y)
+    geopandas.GeoDataFrame({"class": [NAMES[0]]}, geometry=[box], crs=crs).to_file(tmp_path / "truth.gpkg")
+    unsure_here = int((classes[10:15, 8:16] == 255).sum())
+    figures = json.loads(
+        run("evaluate", tmp_path / "map.tif", "--reference", tmp_path / "truth.gpkg", "--json").out
+    )
+    assert (figures["pixels"], figures["rejected_reference_pixels"]) == (40 - unsure_here, unsure_here)
+
+
 def test_area_of_interest(run: Run, scene, model: Path, tmp_path: Path) -> None:
     with rasterio.open(scene[0]) as src:
         x, y = src.transform * (10, 6)

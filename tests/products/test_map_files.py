@@ -91,6 +91,45 @@ def test_confidence_is_a_file_only_where_it_is_asked_for(tmp_path: Path) -> None
         np.testing.assert_array_equal(found.read(1), CONFIDENCE)
 
 
+def test_values_of_every_class_and_entropy(tmp_path: Path) -> None:
+    """A class of rejected pixels has no band; nodata is where the map has it, whatever is written there."""
+    legend, unsure = AWKWARD_LEGEND.with_unsure()
+    classes = np.where((CLASSES == 5) & (CONFIDENCE < 0.6), np.uint8(unsure), CLASSES)
+    random = np.random.default_rng(3)
+    every = random.random((len(AWKWARD_LEGEND), *CLASSES.shape), np.float32)
+    entropy = random.random(CLASSES.shape, np.float32)
+    paths = MapPaths(
+        tmp_path / "map.tif",
+        tmp_path / "map.json",
+        probabilities=tmp_path / "every.tif",
+        entropy=tmp_path / "entropy.tif",
+    )
+    with MapWriter(paths, UTM, legend, unsure=unsure, tags={"model": "made-up"}) as writer:
+        for window in blocks_of(UTM.window, 32):
+            part = window.slices()
+            writer.write(window, classes[part], CONFIDENCE[part], every[(slice(None), *part)], entropy[part])
+        contents = writer.finish()
+    assert contents.areas[unsure].pixels == int((classes == unsure).sum()) > 0
+    with rasterio.open(tmp_path / "every.tif") as found:
+        assert found.descriptions == AWKWARD_LEGEND.names
+        assert found.tags()["model"] == "made-up"
+        np.testing.assert_array_equal(found.read(), np.where(CLASSES == 0, np.float32("nan"), every))
+    with rasterio.open(tmp_path / "entropy.tif") as found:
+        np.testing.assert_array_equal(found.read(1), np.where(CLASSES == 0, np.float32("nan"), entropy))
+
+
+def test_values_that_are_promised_have_to_come(tmp_path: Path) -> None:
+    paths = MapPaths(tmp_path / "map.tif", tmp_path / "map.json", probabilities=tmp_path / "every.tif")
+    window = next(blocks_of(UTM.window, 32))
+    part = window.slices()
+    with MapWriter(paths, UTM, AWKWARD_LEGEND) as writer:
+        with pytest.raises(ValueError, match=r"values of every.tif must have shape \(5, 32, 32\)"):
+            writer.write(window, CLASSES[part], CONFIDENCE[part])
+        with pytest.raises(ValueError, match=r"must have shape \(5, 32, 32\)"):
+            writer.write(window, CLASSES[part], CONFIDENCE[part], CONFIDENCE[part])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_map_leaves_no_complete_file(tmp_path: Path) -> None:
     paths = MapPaths(tmp_path / "map.tif", tmp_path / "map.json", tmp_path / "map.gpkg")
     window = next(blocks_of(UTM.window, 32))

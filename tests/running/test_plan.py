@@ -120,6 +120,11 @@ def test_key_is_that_of_equal_plans_only(plan: ClassifyPlan, bundle: ModelBundle
     changed = {n: t + 1 if n.endswith("out.bias") else t for n, t in bundle.state_dict.items()}
     others = [
         dataclasses.replace(plan, block_size=11),
+        dataclasses.replace(plan, reject=0.5),
+        *(
+            dataclasses.replace(plan, outputs=dataclasses.replace(plan.outputs, **{kind: Path("more.tif")}))
+            for kind in ("probabilities", "entropy")
+        ),
         dataclasses.replace(plan, window=plan.window.padded(-1, 0)),
         dataclasses.replace(plan, engine=EngineChoice("shared", "cpu", "fp32")),
         dataclasses.replace(plan, bundle=ModelBundle(bundle.card, changed)),
@@ -140,6 +145,23 @@ def test_a_file_that_has_changed_is_refused(plan: ClassifyPlan, files: tuple[Pat
         assert dataclasses.replace(plan, files=now).key != plan.key
     finally:
         os.utime(files[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_blocks_have_the_values_that_the_outputs_need(plan: ClassifyPlan) -> None:
+    window = next(plan.blocks())
+    plain = classify_block(plan, window)
+    assert (plain.probabilities, plain.entropy) == (None, None)
+    outputs = dataclasses.replace(plan.outputs, probabilities=Path("p.tif"), entropy=Path("e.tif"))
+    sent = pickle.loads(pickle.dumps(dataclasses.replace(plan, outputs=outputs, reject=0.6)))
+    block = classify_block(sent, window)
+    assert block.probabilities is not None
+    assert block.entropy is not None
+    np.testing.assert_array_equal(block.confidence, plain.confidence)
+    np.testing.assert_array_equal(block.probabilities.max(axis=0), plain.confidence)
+    np.testing.assert_array_equal(np.isnan(block.entropy), plain.classes == 0)
+    np.testing.assert_array_equal(block.classes, np.where(plain.confidence < 0.6, 255, plain.classes))
+    assert (sent.unsure, sent.legend.ids[-1]) == (255, 255)
+    assert 255 in block.classes
 
 
 def test_threads_with_two_plans_compute_what_one_does(plan: ClassifyPlan) -> None:

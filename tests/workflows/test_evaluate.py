@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from das2f_map.assess import map_comparison as evaluate_module
 from das2f_map.errors import InputError, LabelError
 from das2f_map.legend import Legend
-from das2f_map.products.class_raster import ClassRasterWriter
+from das2f_map.products.class_raster import ClassRasterWriter, read_unsure
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.workflows.evaluate import evaluate_map
 
@@ -115,6 +115,67 @@ def test_two_named_legends_are_never_matched_by_number(class_map: Path, tmp_path
         evaluate_map(class_map, tmp_path / "reference.gpkg", legend=LEGEND)
     assert "low_vegetation" in str(caught.value)
     assert "roof" in str(caught.value)
+
+
+def unsure_map(tmp_path: Path, legend: Legend = LEGEND) -> tuple[Path, int]:
+    """Water, low vegetation and soil in stripes of 40 × 10 pixels, then rejected pixels and nodata."""
+    full, unsure = legend.with_unsure()
+    values = np.zeros((40, 50), np.uint8)
+    for k, class_id in enumerate((*legend.ids, unsure)):
+        values[:, 10 * k : 10 * k + 10] = class_id
+    with ClassRasterWriter(tmp_path / "map.tif", GRID, full, unsure=unsure) as writer:
+        writer.write(GRID.window, values)
+    return tmp_path / "map.tif", unsure
+
+
+def test_rejected_pixels_are_no_wrong_answers(tmp_path: Path) -> None:
+    """Of 10 × 50 reference pixels of water the map has 100 right and 200 wrong, rejects 100, lacks 100."""
+    class_map, _ = unsure_map(tmp_path)
+    frame = gpd.GeoDataFrame({"class": ["water"]}, geometry=[box(10, 0, 10, 50)], crs=GRID.crs)
+    frame.to_file(tmp_path / "reference.gpkg")
+    found = evaluate_map(class_map, tmp_path / "reference.gpkg")
+    assert found.matrix.legend.names == LEGEND.names
+    assert found.matrix.counts.tolist() == [[100, 100, 100], [0] * 3, [0] * 3]
+    assert (found.rejected, found.rejected_share, found.unmapped) == (100, 1 / 4, 100)
+    assert found.only_in_map == ("low_vegetation", "soil")
+    figures = found.to_dict()
+    assert (figures["rejected_reference_pixels"], figures["rejected_share"]) == (100, 1 / 4)
+    assert figures["overall_accuracy"] == 1 / 3
+    assert any("unsure there: 100 reference pixels, 25.0 %" in n for n in found.notices())
+
+
+def test_a_reference_where_the_map_is_unsure_alone(tmp_path: Path) -> None:
+    class_map, _ = unsure_map(tmp_path)
+    frame = gpd.GeoDataFrame({"class": ["soil"]}, geometry=[box(0, 31, 4, 5)], crs=GRID.crs)
+    frame.to_file(tmp_path / "reference.gpkg")
+    found = evaluate_map(class_map, tmp_path / "reference.gpkg", legend=LEGEND)
+    assert (found.matrix.total, found.rejected, found.rejected_share) == (0, 20, 1.0)
+
+
+def test_rejected_pixels_are_known_without_the_tags(tmp_path: Path) -> None:
+    """The attribute table names them; and a class that a model calls so is not taken for them."""
+    class_map, unsure = unsure_map(tmp_path)
+    assert read_unsure(class_map) == unsure == 255
+    with rasterio.open(class_map) as src:
+        values = src.read(1)
+    side_file = class_map.with_name("map.tif.aux.xml").read_bytes()
+    bare = write(tmp_path / "bare.tif", values)
+    assert read_unsure(bare) is None
+    bare.with_name("bare.tif.aux.xml").write_bytes(side_file)
+    assert read_unsure(bare) == 255
+    own, unsure = unsure_map(tmp_path, Legend.from_names(["unsure", "water", "soil"]))
+    assert read_unsure(own) == unsure == 255
+    assert read_unsure(quarters(tmp_path, Legend.from_names(["unsure", "water", "soil"]))) is None
+
+
+def test_rejected_pixels_of_a_reference_are_no_labels(class_map: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    reference, _ = unsure_map(folder)
+    found = evaluate_map(class_map, reference, legend=LEGEND)
+    # Rows 5 to 39; the map has water in columns 0 to 24, the reference water, vegetation, soil in 10 each.
+    assert found.matrix.counts.tolist() == [[350, 0, 0], [350, 0, 0], [175, 175, 0]]
+    assert found.only_in_reference == {}
 
 
 CODES = [111, 112, 311, 512]

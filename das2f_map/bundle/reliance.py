@@ -1,0 +1,96 @@
+"""Warnings of maps that should not be relied on: the card's verdict, and class shares far from the training.
+
+Both are about the model's answers. :mod:`das2f_map.bundle.fit` is about the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from das2f_map.bundle.card import ClassShares, ModelCard
+
+LEAST_PIXELS: Final = 10_000
+"""Classified pixels of a map whose shares are compared.
+
+A smaller map shows one place, such as a lake or a village, whose shares rightly differ from any whole scene.
+"""
+
+NOTED: Final = 0.10
+"""A class with less of both the map and the training is not compared: small shares vary by chance."""
+
+GROWN: Final = 3.0
+"""A share is far from the training if it is more than so many times as large."""
+
+SHRUNK: Final = 5.0
+"""A share is far from the training if it is less than the training's divided by this."""
+
+
+def model_cautions(card: ModelCard, reject: float | None = None) -> tuple[str, ...]:
+    """Sentences about a model that a user should know before a map is made; often none.
+
+    Parameters
+    ----------
+    card:
+        The model's.
+    reject:
+        Lowest probability that a pixel's class needs; ``None`` for any.
+    """
+    found = []
+    if card.verdict is not None and not card.verdict.usable:
+        found.append(f"model {card.name} is not fit for use: {card.verdict.text}")
+    if reject is not None and card.calibration is None:
+        found.append(
+            f"the probabilities of model {card.name} are not calibrated: a class with {reject:g} or more "
+            "may be right more or less often than that"
+        )
+    if reject is not None and reject * len(card.legend) <= 1:
+        found.append(
+            f"no pixel is rejected at {reject:g}: the best of {len(card.legend)} classes always has more"
+        )
+    return tuple(found)
+
+
+def share_warnings(
+    seen: ClassShares | None, pixels: Mapping[str, int], of: str = "the map"
+) -> tuple[str, ...]:
+    """A sentence for each class whose share of a map is far from the share that the training saw.
+
+    The share is compared with the one in the scenes of the training, or with the one in the labels where
+    the card has none of the scenes. It is far if
+
+    - the class has at least 10 % of the map, and over three times its share in the training; or
+    - the class had at least 10 % in the training, and less than a fifth of that is left.
+
+    Maps of fewer than :data:`LEAST_PIXELS` classified pixels are not compared.
+
+    Parameters
+    ----------
+    seen:
+        From the model's card; without them there is nothing to compare.
+    pixels:
+        Pixels of the map by the name of each class that the model has.
+    of:
+        The pixels that are counted, in words.
+    """
+    total = sum(pixels.values())
+    if seen is None or total < LEAST_PIXELS:
+        return ()
+    known, where = (
+        (seen.scenes, "the training scenes") if seen.scenes else (seen.labels, "the training labels")
+    )
+    return tuple(
+        f"{name} takes {_percent(count / total)} of {of}; {where} had {_percent(known.get(name, 0.0))}: "
+        "check the map before use"
+        for name, count in pixels.items()
+        if _far(count / total, known.get(name, 0.0))
+    )
+
+
+def _far(share: float, seen: float) -> bool:
+    return (share >= NOTED and share > GROWN * seen) or (seen >= NOTED and SHRUNK * share < seen)
+
+
+def _percent(share: float) -> str:
+    """In whole percent; small shares with one digit, so that 0 % is none."""
+    return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1g} %"

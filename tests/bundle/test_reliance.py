@@ -1,0 +1,77 @@
+"""When a map is warned of: the card's verdict, and shares of classes far from those of the training."""
+
+from __future__ import annotations
+
+import pytest
+from tiny import tiny_card
+
+from das2f_map.bundle.card import Calibration, ClassShares, ModelCard, Verdict
+from das2f_map.bundle.reliance import model_cautions, share_warnings
+
+CALIBRATION = Calibration(temperature=1.5, pixels=10, error_before=0.1, error_after=0.0)
+
+
+def warned(share: float, seen: float, total: int = 100_000) -> bool:
+    """Whether a class is warned of; a second class has the rest and the same share as in training."""
+    pixels = {"water": round(share * total), "land": total - round(share * total)}
+    known = ClassShares(labels={"water": seen, "land": 1 - share})
+    return any(w.startswith("water ") for w in share_warnings(known, pixels))
+
+
+@pytest.mark.parametrize(
+    ("share", "seen", "expected"),
+    [
+        (0.41, 0.01, True),
+        (0.30, 0.10, False),  # three times, not more
+        (0.31, 0.10, True),
+        (0.10, 0.03, True),
+        (0.099, 0.0, False),  # too small to speak of
+        (0.10, 0.0, True),
+        (0.02, 0.10, False),  # a fifth is left
+        (0.019, 0.10, True),
+        (0.0, 0.50, True),
+        (0.0, 0.099, False),
+        (0.5, 0.5, False),
+        (1.0, 0.4, False),
+    ],
+)
+def test_far_shares(share: float, seen: float, expected: bool) -> None:
+    assert warned(share, seen) == expected
+
+
+def test_small_maps_are_not_compared() -> None:
+    assert warned(0.5, 0.0, total=10_000)
+    assert not warned(0.5, 0.0, total=9_998)
+    assert share_warnings(ClassShares(labels={"water": 1.0}), {"water": 0}) == ()
+
+
+def test_scenes_count_before_labels() -> None:
+    pixels = {"water": 41_000, "land": 59_000}
+    labels = {"water": 0.4, "land": 0.6}
+    assert share_warnings(None, pixels) == ()
+    assert share_warnings(ClassShares(labels=labels), pixels) == ()
+    seen = ClassShares(labels=labels, scenes={"water": 0.01, "land": 0.99})
+    assert share_warnings(seen, pixels) == (
+        "water takes 41 % of the map; the training scenes had 1 %: check the map before use",
+    )
+    seen = ClassShares(labels={"water": 0.002, "land": 0.3, "road": 0.7})
+    assert share_warnings(seen, {**pixels, "road": 0}, of="its sure pixels") == (
+        "water takes 41 % of its sure pixels; the training labels had 0.2 %: check the map before use",
+        "road takes 0 % of its sure pixels; the training labels had 70 %: check the map before use",
+    )
+
+
+def test_cautions_about_a_model() -> None:
+    def card(**parts: object) -> ModelCard:
+        return tiny_card().model_copy(update=parts)
+
+    assert model_cautions(card()) == ()
+    assert model_cautions(card(verdict=Verdict(usable=True, text="Fine."))) == ()
+    assert model_cautions(card(verdict=Verdict(usable=False, text="Poor."))) == (
+        "model tiny is not fit for use: Poor.",
+    )
+    (only,) = model_cautions(card(), reject=0.8)
+    assert "not calibrated" in only
+    assert model_cautions(card(calibration=CALIBRATION), reject=0.8) == ()
+    (only,) = model_cautions(card(calibration=CALIBRATION), reject=0.3)
+    assert only.startswith("no pixel is rejected at 0.3: the best of 3 classes")
