@@ -100,6 +100,8 @@ def test_calibration_error_worked_by_hand() -> None:
     expected = (2 * 0.05 + 1 * 0.35 + 2 * 0.425) / 5
     assert expected_calibration_error(HAND, HAND_POSITIONS, bins=5) == pytest.approx(expected)
     assert error_of(bins) == pytest.approx(expected)
+    # A confidence of 0.5 belongs to the interval that ends there.
+    assert [b.pixels for b in reliability_bins(HAND, HAND_POSITIONS, bins=4)] == [1, 2, 2]
     # One bin: mean confidence 0.72, accuracy 0.6.
     assert expected_calibration_error(HAND, HAND_POSITIONS, bins=1) == pytest.approx(0.12)
 

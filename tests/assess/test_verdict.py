@@ -82,7 +82,8 @@ def test_two_points_are_the_least_lead() -> None:
     assert verdict.text == (
         'do not use this map: OA 52.0 % on held-out ground is hardly better than always "Tree" (50.0 %)'
     )
-    # One pixel more. Chance agrees on 0.25 · 0.002 + 0.5 · 0.98 + 0.25 · 0.018 = 0.495, kappa is 0.025 / 0.505.
+    # One pixel more.
+    # Chance agrees on 0.25 · 0.002 + 0.5 · 0.98 + 0.25 · 0.018 = 0.495, kappa is 0.025 / 0.505.
     enough = judge(matrix([20, 2480, 0], [0, 5000, 0], [0, 2320, 180]))
     assert enough.text == (
         "do not use this map: OA 52.0 % on held-out ground is hardly more than chance (kappa 0.05)"
