@@ -25,7 +25,7 @@ def test_package_keeps_the_rules(structure: Any) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
-SHARED = ("common", "small_cnn")
+SHARED = ("common", "held_ground", "small_cnn")
 """Benchmarks' modules that other benchmarks may import."""
 
 

@@ -47,7 +47,12 @@ class Part:
 
 
 def fit(
-    prepared: Prepared, part: Part, progress: Progress, *, start: ModelBundle | None, resume: bool
+    prepared: Prepared,
+    part: Part,
+    progress: Progress,
+    *,
+    start: ModelBundle | None = None,
+    resume: bool = False,
 ) -> LoopOutcome:
     """Train a new network on some of the labelled pixels; errors as in :func:`run_loop`."""
     settings, pixels = prepared.settings, prepared.pixels

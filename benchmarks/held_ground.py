@@ -1,0 +1,195 @@
+"""Labelled scenes with ground held out, shared by the benchmarks of accuracy.
+
+Each scene's labelled ground is cut into the folds that `das2f-map train` makes, with its gap. A method learns
+from the training pixels of a fold, or from a share of them, and is tested on all held-out pixels of the fold.
+Training pixels and tested pixels share no image content; where a scene is too small for that, the page says
+how much they share.
+
+The gulf scene comes with the repository. The other scenes lie in a folder of their own, in subfolders by
+their names: ms.tif, pan.tif and a label file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from common import EXAMPLE
+
+from das2f_map.outputs.whole_files import written_whole
+from das2f_map.progress import silent
+from das2f_map.scene.request import PairRequest
+from das2f_map.training.folds import Fold, Folds, spatial_folds
+from das2f_map.training.hardware import find_hardware
+from das2f_map.training.pixels import TrainingPixels
+from das2f_map.training.prepare import Prepared, decided, prepare
+from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.settings import TrainingSettings
+from das2f_map.types import Int64
+
+FOLDS: Final = 3
+LEAST_TESTED: Final = 50
+"""Tested pixels from which a class counts in the mean F1."""
+
+MOST_TESTED: Final = 500
+"""Pixels that are tested of each fold; more are thinned at random, the same for all methods."""
+
+LABELS: Final = {"berlin": "labels_south.gpkg", "rotterdam1": "labels.gpkg", "zion": "labels.tif"}
+
+GROUNDS: Final = ("berlin", "rotterdam1", "zion", "gulf", "gulf-25", "gulf-5", "gulf-1")
+"""Scenes; a number is the share of the training labels in per cent."""
+
+BLOCK: Final = 8
+"""MS pixels a side of the blocks of labels that a share keeps or leaves out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A scene's labelled ground, cut into folds.
+
+    Attributes
+    ----------
+    name:
+        One of :data:`GROUNDS`.
+    prepared:
+        The open scene.
+    folds:
+        All labelled pixels, by fold.
+    share:
+        Share of the training labels that is used, 0..1.
+    """
+
+    name: str
+    prepared: Prepared
+    folds: Folds
+    share: float
+
+    def fold(self, number: int, seed: int) -> Fold:
+        """Pixels to learn from and to test on; the seed decides which share of the labels is used."""
+        whole = self.folds.fold(number)
+        held = whole.held
+        if held.size > MOST_TESTED:
+            # The same pixels for every seed and method.
+            held = np.sort(np.random.default_rng(number).choice(held, MOST_TESTED, replace=False))
+        return Fold(_share_of(self.folds.pixels, whole.train, self.share, seed), held)
+
+    def with_settings(self, settings: TrainingSettings, labelled: int) -> Prepared:
+        """The scene prepared for a training with other settings on so many labelled pixels."""
+        chosen = decided(settings, labelled, on_cpu=self.prepared.hardware.on_cpu)
+        return replace(self.prepared, settings=chosen)
+
+
+@contextmanager
+def open_ground(name: str, data: Path, device: str) -> Iterator[Ground]:
+    """A scene with its folds; files stay open inside the ``with`` block."""
+    scene, _, per_cent = name.partition("-")
+    folder = EXAMPLE if scene == "gulf" else data / scene
+    labels = folder / LABELS.get(scene, "labels.gpkg")
+    settings = TrainingSettings(device=device)
+    request = TrainRequest(
+        (SceneRequest(PairRequest.of(folder / "ms.tif", folder / "pan.tif"), LabelRequest(str(labels))),),
+        Path("unused"),
+        settings,
+    )
+    with prepare(request, find_hardware(settings), silent) as prepared:
+        folds = spatial_folds(prepared.pixels, FOLDS, gap=prepared.reach, seed=0)
+        yield Ground(name, prepared, folds, float(per_cent or 100) / 100)
+
+
+def _share_of(pixels: TrainingPixels, train: Int64, share: float, seed: int) -> Int64:
+    """Pixels in random blocks that hold about a share of each class's labels, and at least 8 of them."""
+    if share >= 1:
+        return train
+    rng = np.random.default_rng([seed, 11])
+    block = pixels.rows[train].astype(np.int64) // BLOCK * 1_000_000 + pixels.cols[train] // BLOCK
+    kept = []
+    for k in range(len(pixels.legend)):
+        mine = np.flatnonzero(pixels.positions[train] == k)
+        wanted, have = max(8, round(share * mine.size)), 0
+        for b in rng.permutation(np.unique(block[mine])):
+            if have >= wanted:
+                break
+            here = mine[block[mine] == b][: wanted - have]
+            kept.append(here)
+            have += here.size
+    return train[np.sort(np.concatenate(kept))]
+
+
+# --- results ---------------------------------------------------------------------------------------------
+
+
+def counts_of(truth: Int64, found: Int64, classes: int) -> list[list[int]]:
+    """Confusion counts, reference down."""
+    flat = np.bincount(truth * classes + found, minlength=classes * classes)
+    return [[int(n) for n in row] for row in flat.reshape(classes, classes)]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Accuracy of one run over all folds of a scene, each 0..1."""
+
+    overall: float
+    average: float
+    kappa: float
+    mean_f1: float
+
+
+def figures(counts: Any) -> Figures:
+    """Figures of confusion counts ``(C, C)``; classes with few tested pixels are left out of the means."""
+    matrix = np.asarray(counts, float)
+    total, right = matrix.sum(), np.diag(matrix)
+    reference, mapped = matrix.sum(axis=1), matrix.sum(axis=0)
+    known = reference >= LEAST_TESTED
+    chance = float((reference * mapped).sum() / total**2)
+    overall = float(right.sum() / total)
+    return Figures(
+        overall,
+        float((right / np.maximum(1, reference))[known].mean()),
+        (overall - chance) / (1 - chance),
+        float((2 * right / np.maximum(1, reference + mapped))[known].mean()),
+    )
+
+
+def chosen_counts(curves: Sequence[Any]) -> Any:
+    """Counts over all folds, each at the check that the other folds do best at.
+
+    ``curves`` holds for every fold its counts at every check, ``(checks, C, C)``. The rule is that of
+    ``das2f_map.training.assessment``.
+    """
+    stacked = [np.asarray(c) for c in curves]
+    checks = min(len(c) for c in stacked)
+    stacked = [c[:checks] for c in stacked]
+    together = np.sum(stacked, axis=0)
+    total = np.zeros_like(together[0])
+    for own in stacked:
+        others = together - own if len(stacked) > 1 else together
+        quality = [(figures(c).overall + figures(c).mean_f1) / 2 for c in others]
+        padded = np.pad(quality, 1, mode="edge")
+        total = total + own[int(np.argmax((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4))]
+    return total
+
+
+class Records:
+    """Results by key in a JSON file that grows run by run, so that a long benchmark can be resumed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.found
+
+    def add(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep a result; one that another process has written meanwhile stays."""
+        if self.path.exists():
+            self.found = json.loads(self.path.read_text())
+        self.found[key] = dict(record)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self.found.items())]
+        with written_whole(self.path) as partial:
+            partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
