@@ -62,8 +62,8 @@ class TrainingRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     data: str = Field(default="", description="what was trained on, in words, with source and licence")
-    split: dict[str, Any] = Field(default_factory=dict, description="spatial split: block size, gap, counts")
-    settings: dict[str, Any] = Field(default_factory=dict, description="epochs, batch, seed, rate…")
+    split: dict[str, Any] = Field(default_factory=dict, description="folds or hold-out: gap, leak, counts")
+    settings: dict[str, Any] = Field(default_factory=dict, description="steps, batch, seed, rate…")
     notes: str = ""
 
 
@@ -130,7 +130,7 @@ class ModelCard(BaseModel):
     patch: PatchGeometry = PatchGeometry()
     domain: Domain | None = None
     training: TrainingRecord = TrainingRecord()
-    metrics: dict[str, Any] = Field(default_factory=dict, description="held-out accuracy, see accuracy.py")
+    metrics: dict[str, Any] = Field(default_factory=dict, description="accuracy on held-out ground")
     calibration: Calibration | None = Field(default=None, description="null: probabilities are raw")
     verdict: Verdict | None = Field(default=None, description="null: not judged")
     shares: ClassShares | None = Field(default=None, description="null: not known")

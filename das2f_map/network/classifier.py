@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from das2f_map.network.config import NetworkConfig
 
@@ -74,6 +75,7 @@ class PooledClassifier(nn.Module):
         means = torch.stack([_window_mean(config.patch_size, target_index, side) for side in windows])
         self.register_buffer("means", means, persistent=False)
         features = len(windows) * config.width
+        self.windows = windows
         self.channels = config.fusion_channels
         self.norm = nn.BatchNorm1d(features, affine=False)
         self.dropout = nn.Dropout(dropout)
@@ -82,16 +84,39 @@ class PooledClassifier(nn.Module):
     means: Tensor
     """``(windows, L)``: weight of each token in each window's mean."""
 
-    def pooled(self, features: Tensor) -> Tensor:
-        """Features ``(B, width·L)`` → window means ``(B, windows·width)``."""
+    def _tokens(self, features: Tensor) -> Tensor:
+        """Flattened sub-tokens ``(B, width·L)`` → tokens ``(B, P, P, width)``."""
         side = round(self.means.shape[1] ** 0.5)
         # A sub-token's place is (row, i, column, j), its channels come last.
         tokens = features.reshape(-1, side, 2, side, 2, self.channels).permute(0, 1, 3, 2, 4, 5)
-        tokens = tokens.reshape(features.shape[0], side * side, 4 * self.channels)
+        return tokens.reshape(len(features), side, side, 4 * self.channels)
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """Flattened sub-tokens ``(B, width·L)`` → window means ``(B, windows·width)``."""
+        tokens = self._tokens(features).flatten(1, 2)
         return torch.einsum("sl,blf->bsf", self.means.to(tokens.dtype), tokens).flatten(1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.out(self.dropout(self.norm(self.pooled(features))))
+    def pooled_at(self, features: Tensor, wanted: Tensor) -> Tensor:
+        """Window means around other tokens than the target, ``(M, windows·width)``.
+
+        ``wanted`` (bool ``(B, P, P)``) has M true values. Windows are cut off at the patch's edge.
+        """
+        tokens = self._tokens(features).permute(0, 3, 1, 2)
+        found = []
+        for side in self.windows:
+            if side == 1:
+                means = tokens
+            elif side:
+                means = F.avg_pool2d(tokens, side, 1, side // 2, count_include_pad=False)
+            else:
+                means = tokens.mean(dim=(2, 3), keepdim=True).expand_as(tokens)
+            found.append(means.permute(0, 2, 3, 1)[wanted])
+        return torch.cat(found, dim=1)
+
+    def forward(self, features: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Logits of the target ``(B, C)``, or of the ``wanted`` tokens ``(M, C)``."""
+        means = self.pooled(features) if wanted is None else self.pooled_at(features, wanted)
+        logits: Tensor = self.out(self.dropout(self.norm(means)))
         return logits
 
     def folded(self) -> nn.Linear:

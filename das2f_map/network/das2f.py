@@ -90,6 +90,11 @@ class Das2fNet(nn.Module):
         logits: Tensor = self.classifier(features)
         return logits
 
+    def logits_at(self, ms: Tensor, pan: Tensor, wanted: Tensor) -> Tensor:
+        """Logits ``(M, C)`` of the M ``wanted`` tokens, bool ``(B, P, P)``, by a pooled classifier."""
+        logits: Tensor = self.classifier(self.features(ms, pan), wanted)
+        return logits
+
     def fold_classifier(self) -> None:
         """Replace the classifier by its single-layer equivalent, for inference. Logits stay the same.
 

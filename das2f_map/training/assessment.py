@@ -60,7 +60,8 @@ def held_out(folds: Folds, method: str, *, most: int, seed: int) -> tuple[HeldOu
     """
     rng = np.random.default_rng([seed, 5])
     if method == "holdout":
-        fold = _thinned(folds.fold(TEST_FOLD, CHOICE_FOLD), most, rng)
+        # Half of the checked pixels choose, half give the figures.
+        fold = _thinned(folds.fold(TEST_FOLD, CHOICE_FOLD), 2 * most, rng)
         of_held = folds.of_pixel[fold.held]
         return (HeldOut("holdout", fold, of_held == TEST_FOLD, of_held == CHOICE_FOLD),)
     found = []

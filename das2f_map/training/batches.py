@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from das2f_map.training.dataset import TURNS
 from das2f_map.training.jitter import Jitter
+from das2f_map.training.label_patches import LabelPatches
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Int64
 
@@ -38,7 +39,8 @@ class PatchBatch:
 class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Batches of labelled patches; the index is a whole :class:`PatchBatch`.
 
-    An item holds MS patches, PAN patches and int64 ``(n,)`` positions of the classes in the legend.
+    An item holds MS patches, PAN patches and positions of the classes in the legend: int64 ``(n,)`` of the
+    targets, or with ``neighbours`` int64 ``(n, P, P)`` of all labelled pixels near the targets, -1 elsewhere.
 
     Parameters
     ----------
@@ -46,11 +48,15 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         The labelled pixels.
     jitter:
         Random radiometry of batches that have a seed for it.
+    neighbours:
+        Distance in MS pixels from the target up to which labelled pixels of ``pixels`` count; 0: the target
+        alone.
     """
 
-    def __init__(self, pixels: TrainingPixels, jitter: Jitter | None = None) -> None:
+    def __init__(self, pixels: TrainingPixels, jitter: Jitter | None = None, neighbours: int = 0) -> None:
         self.pixels = pixels
         self._jitter = jitter
+        self._labels = LabelPatches(pixels, neighbours) if neighbours else None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -61,6 +67,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if self._jitter is not None and batch.jitter_seed is not None:
             rng = np.random.default_rng(batch.jitter_seed)
             ms, pan = map(torch.from_numpy, self._jitter(ms.numpy(), pan.numpy(), rng))
+        if self._labels is not None:
+            return ms, pan, torch.from_numpy(self._labels.patches(at, batch.turns))
         return ms, pan, torch.from_numpy(self.pixels.positions[at])
 
 

@@ -161,7 +161,7 @@ class PatchReader:
         return torch.from_numpy(ms_out), torch.from_numpy(pan_out)
 
 
-def turned(image: Float32, turn: int) -> Float32:
+def turned(image: NDArray[Any], turn: int) -> NDArray[Any]:
     """One of the eight flips and quarter turns of ``(bands, n, n)``, as a view."""
     result = np.rot90(image, turn % 4, axes=(1, 2))
     return result[:, :, ::-1] if turn >= 4 else result

@@ -18,6 +18,7 @@ from das2f_map.training.batches import PatchDataset
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
 from das2f_map.training.prepare import Prepared
+from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Int64
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def fit(
         jitter = Jitter(prepared.normalisation, settings.jitter, settings.haze)
     run = LoopRun(
         title=part.title,
-        train=PatchDataset(pixels.select(part.train), jitter),
+        train=PatchDataset(pixels.select(part.train), jitter, neighbours(settings)),
         held=None if part.held is None else PatchDataset(pixels.select(part.held)),
         settings=settings,
         hardware=prepared.hardware,
@@ -70,6 +71,14 @@ def fit(
         resume=resume,
     )
     return run_loop(new_network(prepared, start), run, progress)
+
+
+def neighbours(settings: TrainingSettings) -> int:
+    """Distance up to which labelled pixels around a target are learnt with it.
+
+    The published head has weights of its own for every place in a patch, and mixed patches have no places.
+    """
+    return settings.neighbours if settings.head == "pooled" and settings.mixup == 0 else 0
 
 
 def new_network(prepared: Prepared, start: ModelBundle | None = None) -> Das2fNet:

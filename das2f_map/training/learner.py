@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
+from das2f_map.network import Das2fNet
 from das2f_map.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -78,17 +79,32 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         ms, pan, target = batch
-        truth = F.one_hot(target, len(self.legend)).float()
-        if self.settings.mixup > 0:
-            ms, pan, truth = self._mixed(ms, pan, truth, index)
-        logits = self.network(ms, pan)
-        loss = F.cross_entropy(logits.float(), truth, label_smoothing=self.settings.label_smoothing)
+        loss = self._loss_around(ms, pan, target) if target.ndim == 3 else self._loss(ms, pan, target, index)
         self._loss_sum += loss.detach()
         self._loss_n += 1
         # Reading the loss makes the CPU wait for the GPU, so it is read every 20 steps only.
         if index % 20 == 0:
             self._require_finite(self._loss_sum)
         return loss
+
+    def _loss(self, ms: Tensor, pan: Tensor, target: Tensor, index: int) -> Tensor:
+        """Cross-entropy of the targets."""
+        truth = F.one_hot(target, len(self.legend)).float()
+        if self.settings.mixup > 0:
+            ms, pan, truth = self._mixed(ms, pan, truth, index)
+        logits = self.network(ms, pan).float()
+        return F.cross_entropy(logits, truth, label_smoothing=self.settings.label_smoothing)
+
+    def _loss_around(self, ms: Tensor, pan: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the targets and of the labelled pixels around them; every patch counts alike."""
+        wanted = labels >= 0
+        assert isinstance(self.network, Das2fNet)
+        logits = self.network.logits_at(ms, pan, wanted).float()
+        each = F.cross_entropy(
+            logits, labels[wanted], reduction="none", label_smoothing=self.settings.label_smoothing
+        )
+        of_patch = wanted.sum(dim=(1, 2), keepdim=True).expand_as(wanted)[wanted]
+        return (each / of_patch).sum() / len(labels)
 
     def _mixed(self, ms: Tensor, pan: Tensor, truth: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Each patch mixed with another one of the batch, and their classes too (Zhang et al. 2018)."""

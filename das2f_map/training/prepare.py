@@ -107,7 +107,7 @@ class Prepared:
         """MS pixels at which two targets' patches share no pixel of the files, in any of the scenes."""
         return max(reader.reach for reader in self.pixels.readers)
 
-    def note(self) -> dict[str, Any]:
+    def note(self, start: str | None = None) -> dict[str, Any]:
         """Network, settings, labels and legend; a resumed training must have the same."""
         reports = [scene.pair.report() for scene in self.scenes]
         return {
@@ -115,6 +115,7 @@ class Prepared:
             "settings": {
                 **self.settings.recorded(),
                 "bands": [[b.number for b in scene.pair.bands] for scene in self.scenes],
+                "started_from": start,
                 "nodata": [scene.request.pair.nodata for scene in self.scenes],
                 "mask": [r.mask and r.mask.model_dump(mode="json") for r in reports],
                 "shift_corrected": [

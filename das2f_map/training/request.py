@@ -83,7 +83,7 @@ class TrainRequest:
     card:
         Texts of the model card.
     start:
-        Bundle to start from; ``None`` for fresh weights.
+        Name or path of the model to start from; ``None`` for fresh weights.
     network:
         Fields of :class:`NetworkConfig` to change, for experiments.
     resume:
@@ -96,7 +96,7 @@ class TrainRequest:
     output: Path
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     card: CardTexts = field(default_factory=CardTexts)
-    start: Path | None = None
+    start: str | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     overwrite: bool = False

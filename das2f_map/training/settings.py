@@ -42,6 +42,9 @@ class TrainingSettings:
         f"folds up to {FOLDS_UP_TO:,} labelled pixels. The model is then trained on all labels.",
     )
     folds: int = setting(3, ge=2, le=20, help="Spatial folds of `folds`.")
+    fold_by: str = setting(
+        "ground", choices=("ground", "scene"), help="Cut the ground of each scene, or hold out whole scenes."
+    )
     steps: int | None = setting(
         None,
         kind=int,
@@ -58,6 +61,12 @@ class TrainingSettings:
     weight_decay: float = setting(5e-4, ge=0.0, help="Weight decay of the optimiser.")
     label_smoothing: float = setting(
         0.0, ge=0.0, le=0.5, help="Share of the target that is spread evenly over the classes."
+    )
+    neighbours: int = setting(
+        4,
+        ge=0,
+        le=7,
+        help="Labelled pixels up to so many MS pixels around a patch's centre are learnt with it; 0: none.",
     )
     dropout: float = setting(
         0.3, ge=0.0, lt=1.0, help="Share of the pooled head's features that a step leaves out."

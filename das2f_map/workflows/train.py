@@ -35,10 +35,11 @@ from das2f_map.bundle.card import (
     Verdict,
     domain_around,
 )
+from das2f_map.bundle.catalogue import load_model
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
-from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
+from das2f_map.errors import DeviceError, MissingDependencyError, ModelError, OutputError
 from das2f_map.network import NetworkConfig
 from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
@@ -131,6 +132,7 @@ def train(
     head: str = TrainingSettings.head,
     assess: str = TrainingSettings.assess,
     folds: int = TrainingSettings.folds,
+    fold_by: str = TrainingSettings.fold_by,
     steps: int | None = TrainingSettings.steps,
     fast: bool = TrainingSettings.fast,
     batch_size: int = TrainingSettings.batch_size,
@@ -183,10 +185,10 @@ def train(
     head:
         ``pooled``: the classifier sees means of windows around the target, and has few weights to learn.
         ``published``: it sees every token of the patch, as in the paper. ``auto`` decides.
-    assess, folds:
+    assess, folds, fold_by:
         Ground that is held out for the figures, the number of steps and the temperature: ``folds`` spatial
-        folds, a ``holdout``, ``none``, or ``auto`` by the number of labels. The model itself is always
-        trained on all labels.
+        folds, a ``holdout``, ``none``, or ``auto`` by the number of labels. ``fold_by="scene"`` holds out
+        whole scenes in turn. The model itself is always trained on all labels.
     steps:
         Most steps of a training; held-out ground chooses how many are taken. By default by the number of
         labels.
@@ -259,6 +261,7 @@ def train(
             head=head,
             assess=assess,
             folds=folds,
+            fold_by=fold_by,
             steps=steps,
             fast=fast,
             batch_size=batch_size,
@@ -274,7 +277,7 @@ def train(
             devices=devices,
         ),
         CardTexts(name, description, data, licence),
-        None if start is None else Path(start),
+        None if start is None else str(start),
         network or {},
         resume=resume,
         overwrite=overwrite,
@@ -290,7 +293,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     if helper:
         progress = silent
     folder = named(request.output)
-    start = None if request.start is None else load_bundle(request.start)
+    start = None if request.start is None else _start(request.start)
     hardware = find_hardware(request.settings)
     work = working_path(folder)
     with (
@@ -298,7 +301,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         prepare(request, hardware, progress) as prepared,
     ):
         if not helper:
-            begin(work, prepared.note(), resume=request.resume)
+            begin(work, prepared.note(request.start), resume=request.resume)
         run = _Run(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()
@@ -317,11 +320,20 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         write_bundle(output, card, net, _files(card, prepared, held, final))
         if not final.interrupted:
             discard(work)
-    if card.verdict is not None:
-        log.log(logging.INFO if card.verdict.usable else logging.WARNING, "%s", card.verdict.text)
     return TrainingResult(
         folder, load_bundle(folder), None if held is None else held.assessment, final.interrupted
     )
+
+
+def _start(name_or_path: str) -> ModelBundle:
+    """The model that a training starts from."""
+    bundle = load_model(name_or_path)
+    if not bundle.state_dict:
+        raise ModelError(
+            f"{name_or_path} holds no weights that a training can start from",
+            "name the bundle that it was made of",
+        )
+    return bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,7 +374,13 @@ class _Run:
         if settings.assess == "none":
             return None
         count = HOLDOUT_FOLDS if settings.assess == "holdout" else settings.folds
-        folds = spatial_folds(prepared.pixels, count, gap=prepared.reach, seed=settings.seed)
+        folds = spatial_folds(
+            prepared.pixels,
+            count,
+            gap=prepared.reach,
+            seed=settings.seed,
+            by_scene=settings.fold_by == "scene",
+        )
         most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
         parts = held_out(folds, settings.assess, most=most, seed=settings.seed)
         _say_leak(folds)
@@ -461,7 +479,7 @@ def _record(
             "device": prepared.hardware.accelerator,
             "devices": settings.devices,
             "coregistration": [s.coregistration.summary().model_dump(mode="json") for s in prepared.scenes],
-            **({} if request.start is None else {"started_from": request.start.name}),
+            **({} if request.start is None else {"started_from": Path(request.start).name}),
         },
         notes="stopped early on request" if final.interrupted else "",
     )
