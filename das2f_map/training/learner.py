@@ -72,6 +72,10 @@ class Learner(pl.LightningModule):
     # Lightning passes a batch index to each step.
 
     def on_train_epoch_start(self) -> None:
+        # Dropout draws from torch's own numbers. They follow from the check, so that a resumed training draws
+        # the same ones as an uninterrupted training.
+        place = [self.settings.seed, self.current_epoch, self.global_rank, 8]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         self._loss_sum = torch.zeros((), device=self.device)
         self._loss_n = 0
         self._started = time.monotonic()

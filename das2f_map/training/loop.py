@@ -135,7 +135,7 @@ class _Keeper(pl.Callback):
 
 
 def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcome:
-    """Train a network in place.
+    """Train a network in place. The caller's random state stays as it is.
 
     Raises
     ------
@@ -148,7 +148,8 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
     steps = run.settings.checks * run.steps_a_check
     learner = Learner(network, run.settings, run.train.pixels.legend, steps)
     state = run.state if run.resume and run.state.exists() else None
-    with _quiet(), _graceful(stop), progress(run.title, run.stop_after * run.steps_a_check) as advance:
+    total = run.stop_after * run.steps_a_check
+    with _quiet(), _graceful(stop), _own_random(run.hardware), progress(run.title, total) as advance:
         trainer = _trainer(run, _Keeper(run.state, advance, stop))
         try:
             # weights_only: a checkpoint is data, never code to run.
@@ -233,6 +234,13 @@ def _quiet() -> Iterator[None]:
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
+
+
+@contextmanager
+def _own_random(hardware: Hardware) -> Iterator[None]:
+    """The loop seeds torch's random numbers; the caller's stay as they are."""
+    with torch.random.fork_rng(devices=() if hardware.on_cpu else range(torch.cuda.device_count())):
+        yield
 
 
 @contextmanager

@@ -12,7 +12,10 @@ from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Int32, Int64
 
 SAMPLED = 2000
-"""Pixels of all scenes that are mapped. A share has a standard error of about one percentage point."""
+"""Pixels of all scenes that are mapped, in 80 clusters.
+
+A share has a standard error of one to five percentage points: neighbours have the same class.
+"""
 
 _CLUSTER = 5
 """Pixels a side of a sampled cluster: fewer blocks are read than for single pixels."""
