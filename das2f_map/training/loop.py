@@ -101,13 +101,16 @@ class LoopOutcome:
         Of the held-out pixels, float32 (checks, n, C).
     weights:
         State dict of the network that is kept.
+    complete:
+        Whether all checks were done.
     interrupted:
-        Whether the run ended early on request.
+        Whether the user asked to stop, be it during the last step.
     """
 
     history: list[dict[str, Any]]
     logits: Float32
     weights: dict[str, Tensor]
+    complete: bool
     interrupted: bool
 
 
@@ -116,12 +119,13 @@ class _Keeper(pl.Callback):
 
     def __init__(self, state: Path, advance: Callable[[int], None], stop: threading.Event) -> None:
         self._state, self._advance, self._stop = state, advance, stop
+        self.stopped = False
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         self._advance(1)
         # Several processes have to agree, or one would wait for the others for ever.
         if trainer.strategy.reduce_boolean_decision(self._stop.is_set(), all=False):
-            trainer.should_stop = True
+            self.stopped = trainer.should_stop = True
             # The steps since the last check must not pass for all up to the next one.
             module.cut_short = index + 1 < trainer.num_training_batches
 
@@ -150,7 +154,8 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
     state = run.state if run.resume and run.state.exists() else None
     total = run.stop_after * run.steps_a_check
     with _quiet(), _graceful(stop), _own_random(run.hardware), progress(run.title, total) as advance:
-        trainer = _trainer(run, _Keeper(run.state, advance, stop))
+        keeper = _Keeper(run.state, advance, stop)
+        trainer = _trainer(run, keeper)
         try:
             # weights_only: a checkpoint is data, never code to run.
             trainer.fit(learner, datamodule=_Loaders(run), ckpt_path=state, weights_only=True)
@@ -163,8 +168,8 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
         raise KeyboardInterrupt
     weights = {k: v.detach().cpu().contiguous().clone() for k, v in learner.kept.state_dict().items()}
     logits = torch.stack(learner.logits).numpy() if learner.logits else np.zeros((0, 0, 0), np.float32)
-    interrupted = stop.is_set() and len(learner.history) < run.stop_after
-    return LoopOutcome(learner.history, logits, weights, interrupted)
+    complete = len(learner.history) >= run.stop_after
+    return LoopOutcome(learner.history, logits, weights, complete, keeper.stopped or stop.is_set())
 
 
 def _trainer(run: LoopRun, keeper: _Keeper) -> pl.Trainer:

@@ -315,12 +315,12 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
             shares = mapped_shares(net, prepared.pixels, hardware.first, prepared.settings.seed)
         card = _card(request, folder, prepared, net.config, final, held, shares)
         write_bundle(output, card, net, _files(card, prepared, held, final))
-        if not final.interrupted:
+        if final.complete:
             discard(work)
     if card.verdict is not None:
         log.log(logging.INFO if card.verdict.usable else logging.WARNING, "%s", card.verdict.text)
     return TrainingResult(
-        folder, load_bundle(folder), None if held is None else held.assessment, final.interrupted
+        folder, load_bundle(folder), None if held is None else held.assessment, not final.complete
     )
 
 
@@ -384,10 +384,10 @@ class _Run:
         title = f"Training without the ground of {part.name}"
         checks = self.prepared.settings.checks
         outcome = self.fit(part.name, title, part.fold.train, part.fold.held, checks)
+        if outcome.complete and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            keep_record(self.work, part.name, outcome.history, outcome.logits)
         if outcome.interrupted:
             raise KeyboardInterrupt
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            keep_record(self.work, part.name, outcome.history, outcome.logits)
         return outcome.history, outcome.logits
 
     def fit(self, name: str, title: str, train: Int64, held: Int64 | None, checks: int) -> LoopOutcome:
@@ -463,7 +463,7 @@ def _record(
             "coregistration": [s.coregistration.summary().model_dump(mode="json") for s in prepared.scenes],
             **({} if request.start is None else {"started_from": request.start.name}),
         },
-        notes="stopped early on request" if final.interrupted else "",
+        notes="" if final.complete else "stopped early on request",
     )
 
 
