@@ -72,15 +72,15 @@ class Learner(pl.LightningModule):
     # Lightning passes a batch index to each step.
 
     def on_train_epoch_start(self) -> None:
-        # Dropout draws from torch's own numbers. They follow from the check, so that a resumed training draws
-        # the same ones as an uninterrupted training.
-        place = [self.settings.seed, self.current_epoch, self.global_rank, 8]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         self._loss_sum = torch.zeros((), device=self.device)
         self._loss_n = 0
         self._started = time.monotonic()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        # Dropout draws from torch's own numbers. They follow from the step, so that a resumed training draws
+        # the same ones as an uninterrupted training.
+        place = [self.settings.seed, self.current_epoch, index, self.global_rank, 8]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         ms, pan, target = batch
         truth = F.one_hot(target, len(self.legend)).float()
         if self.settings.mixup > 0:
