@@ -275,9 +275,7 @@ def test_same_seed_same_weights(
     trained: TrainingResult, small_scene: Scene, tmp_path: Path, no_forest: None
 ) -> None:
     torch.rand(3)  # the caller's random numbers have no say
-    state = torch.get_rng_state()
     again = run(small_scene, output=tmp_path / "again")
-    assert torch.equal(torch.get_rng_state(), state), "and they stay as they are"
     assert differing(trained.folder, again.folder) == []
     # Another seed must give other weights, or the comparison would mean nothing.
     other = run(small_scene, output=tmp_path / "other", seed=6, assess="none", checks=1)
@@ -719,7 +717,7 @@ def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> No
     program.write_text(
         "from das2f_map.workflows.train import train\n"
         f"train({str(small_scene.ms)!r}, {str(small_scene.pan)!r}, {str(small_scene.labels)!r}, 'model',\n"
-        f" assess='folds', folds=2, steps=6, batch_size=8, device='cpu', devices=2, network={TINY!r})\n"
+        f" assess='folds', folds=2, steps=2, batch_size=8, device='cpu', devices=2, network={TINY!r})\n"
         "print('done')\n"
     )
     done = subprocess.run(
@@ -736,7 +734,7 @@ def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> No
     card = load_bundle(tmp_path / "model").card
     assert card.training.settings["devices"] == 2
     record = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert [c["steps"] for c in record["checks"]["fold-2"]] == [1, 2, 3, 4, 5, 6]
+    assert [c["steps"] for c in record["checks"]["fold-2"]] == [1, 2]
 
 
 @pytest.mark.slow
