@@ -53,6 +53,7 @@ from das2f_map.training.assessment import (
     Assessment,
     HeldOut,
     assess,
+    can_assess,
     held_out,
 )
 from das2f_map.training.folds import Folds, spatial_folds
@@ -357,14 +358,24 @@ class _Run:
     progress: Progress
 
     def held_ground(self) -> _HeldGround | None:
-        """Train with ground held out, and measure there; ``None`` if the user wants no assessment."""
+        """Train with ground held out, and measure there; ``None`` without an assessment.
+
+        The user does not want one, or the labels do not allow it.
+        """
         prepared, settings = self.prepared, self.prepared.settings
         if settings.assess == "none":
             return None
         count = HOLDOUT_FOLDS if settings.assess == "holdout" else settings.folds
         folds = spatial_folds(prepared.pixels, count, gap=prepared.reach, seed=settings.seed)
         most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
-        parts = held_out(folds, settings.assess, most=most, seed=settings.seed)
+        every = held_out(folds, settings.assess, most=most, seed=settings.seed)
+        parts = [part for part in every if can_assess(prepared.pixels, part)]
+        if not parts:
+            log.warning(
+                "Not assessed: the labels lie in too few places to hold some of them out. "
+                "Label every class in several places"
+            )
+            return None
         _say_leak(folds)
         histories: dict[str, list[dict[str, Any]]] = {}
         logits = []

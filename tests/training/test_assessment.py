@@ -14,6 +14,7 @@ from das2f_map.training.assessment import (
     TEST_FOLD,
     HeldOut,
     assess,
+    can_assess,
     held_out,
     learnt,
     matrix_of,
@@ -121,6 +122,46 @@ def test_a_class_that_cannot_be_learnt_is_not_assessed(train: int, can: bool) ->
     assert found.matrix.overall_accuracy == pytest.approx(2 / 3 if can else 1.0)
     assert found.positions.size == len(found.logits) == found.matrix.total
     assert found.summary()["spread"] is None, "one training has no spread"
+
+
+def test_the_last_check_counts_where_no_pixel_chooses() -> None:
+    """The choosing pixels have a class that could not be learnt."""
+    pixels, part = rare(0)
+    rare_ones = np.arange(30) >= 20
+    single = HeldOut("holdout", part.fold, ~rare_ones, rare_ones)
+    found = assess(pixels, [single], [answers(pixels, single, [0.5, 1.0, 0.7])])
+    assert found.chosen == (3,)
+    assert found.checks == 3
+    assert found.matrix.overall_accuracy == pytest.approx(0.7)
+
+
+def part_of(train: Sequence[int], held: Sequence[int]) -> tuple[TrainingPixels, HeldOut]:
+    """Training and held-out pixels of classes c0, c1, …, as many as the numbers say."""
+    positions = np.concatenate([np.repeat(np.arange(3), train), np.repeat(np.arange(3), held)])
+    at, n = np.arange(positions.size), sum(train)
+    everything = np.ones(sum(held), bool)
+    fold = Fold(at[:n], at[n:])
+    return pixels_at(at, at, positions, classes=3), HeldOut("fold-1", fold, everything, everything)
+
+
+@pytest.mark.parametrize(
+    ("train", "held", "can"),
+    [
+        ((8, 8, 0), (1, 0, 0), True),
+        ((8, 7, 7), (5, 5, 5), False),  # one class alone to learn
+        ((8, 8, 0), (0, 0, 9), False),  # nothing to test of the two
+        ((0, 0, 0), (5, 5, 5), False),
+        ((20, 20, 20), (0, 0, 0), False),
+    ],
+)
+def test_parts_that_can_assess(train: Sequence[int], held: Sequence[int], can: bool) -> None:
+    assert can_assess(*part_of(train, held)) is can
+
+
+def test_a_part_needs_tested_pixels() -> None:
+    pixels, part = part_of((8, 8, 8), (5, 5, 5))
+    nothing = np.zeros(15, bool)
+    assert not can_assess(pixels, HeldOut("holdout", part.fold, nothing, part.chooses))
 
 
 def test_hold_out_chooses_and_tests_on_different_ground() -> None:

@@ -494,6 +494,23 @@ def test_a_model_of_labels_without_sense_is_not_to_be_used(
     assert (logging.WARNING, verdict.text) in [(r.levelno, r.getMessage()) for r in caplog.records]
 
 
+def test_labels_in_too_few_places_make_a_model_without_figures(
+    small_scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A polygon for each class: whoever holds one out has a single class to learn."""
+    labels = gpd.read_file(small_scene.labels)
+    water, forest = (labels[labels["class"] == name].index[0] for name in NAMES[:2])
+    labels.loc[[water, forest]].to_file(tmp_path / "two.gpkg")
+    two = Scene(small_scene.ms, small_scene.pan, tmp_path / "two.gpkg", small_scene.grid, small_scene.truth)
+    done = run(two, output=tmp_path / "model", folds=3, steps=2, checks=2)
+    assert "Not assessed: the labels lie in too few places" in caplog.text
+    assert done.test is None
+    assert done.card.verdict is not None
+    assert done.card.verdict.text.startswith("not assessed")
+    assert done.card.training is not None
+    assert done.card.training.settings["steps_done"] == 2
+
+
 def test_weights_of_another_model_are_carried_over(
     small_scene: Scene, tmp_path: Path, no_forest: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
