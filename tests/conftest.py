@@ -50,7 +50,7 @@ WHOLE_FILES = (
     "scene/test_registration.py",
     "scene/test_remote.py",
     "training/test_dataset.py",
-    "training/test_split.py",
+    "training/test_folds.py",
 )
 
 

@@ -31,9 +31,9 @@ class Scene:
     """Position in NAMES + 1, of every MS pixel."""
 
 
-def make_scene(folder: Path) -> Scene:
+def make_scene(folder: Path, seed: int = 1) -> Scene:
     """96 × 96 MS pixels of 10 m: cells of 12 pixels, each of one class, a polygon of 4 × 4 pixels in each."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     size, cell = 96, 12
     cells = rng.integers(0, 3, (size // cell, size // cell))
     truth = np.kron(cells, np.ones((cell, cell), int)).astype(np.uint8) + 1

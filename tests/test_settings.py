@@ -29,7 +29,7 @@ SETTINGS = {
     "train": settings_of(TrainingSettings),
     "classify": settings_of(EngineChoice) | settings_of(Certainty),
 }
-FIXED = {"warmup", "final_rate", "gradient_clip", "optimizer"}
+FIXED = {"checks", "mixup", "ema", "warmup", "final_rate", "gradient_clip", "optimizer"}
 """Settings of a training that no user gives."""
 PYTHON_ONLY = {"weight_decay"}
 RENAMED = {"coregister": "coregistration", "min_area": "min_area_m2"}
@@ -107,22 +107,34 @@ def test_options_have_the_defaults_of_python(command: str) -> None:
     [
         ("stages", 0),
         ("stages", 3),
-        ("epochs", 0),
-        ("epochs", 2.5),
-        ("epochs", "many"),
+        ("head", "convolutional"),
+        ("assess", "cross"),
+        ("folds", 1),
+        ("folds", 21),
+        ("steps", 0),
+        ("steps", 2.5),
+        ("steps", "many"),
+        ("checks", 0),
         ("batch_size", 0),
         ("batch_size", float("nan")),
-        ("samples_per_class", 0),
+        ("balance", -0.1),
+        ("balance", 1.1),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("weight_decay", -1e-9),
         ("label_smoothing", -0.1),
         ("label_smoothing", 0.51),
+        ("dropout", 1.0),
+        ("jitter", -1e-9),
+        ("haze", 1.1),
+        ("mixup", -0.1),
+        ("ema", 1.0),
         ("warmup", 1.0),
         ("final_rate", 1.1),
         ("gradient_clip", 0.0),
         ("optimizer", "SGD"),
         ("seed", None),
+        ("seed", -1),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
@@ -131,8 +143,9 @@ def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> No
 
 
 def test_limits_themselves_are_taken() -> None:
-    TrainingSettings(stages=2, epochs=1, batch_size=1, samples_per_class=1, weight_decay=0.0, seed=-1)
-    TrainingSettings(label_smoothing=0.5, warmup=0.0, final_rate=1.0)
+    TrainingSettings(stages=2, steps=1, checks=1, folds=2, batch_size=1, weight_decay=0.0, seed=0)
+    TrainingSettings(label_smoothing=0.5, warmup=0.0, final_rate=1.0, folds=20, balance=0.0, haze=1.0)
+    TrainingSettings(balance=1.0, dropout=0.0, jitter=0.0, haze=0.0, mixup=0.0, ema=0.0)
     assert EngineChoice(batch_size=1).batch_size == 1
 
 
@@ -146,7 +159,9 @@ def test_batch_of_an_engine_is_at_least_one_patch(tmp_path: Path) -> None:
         das2f_map.classify("no.tif", "no.tif", tmp_path / "map.tif", batch_size=0)
 
 
-@pytest.mark.parametrize("given", ["--stages=3", "--epochs=0", "--label-smoothing=0.6", "--seed=1.5"])
+@pytest.mark.parametrize(
+    "given", ["--stages=3", "--steps=0", "--folds=1", "--label-smoothing=0.6", "--seed=1.5"]
+)
 def test_command_line_refuses_them_too(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         app(["train", "ms.tif", "pan.tif", "--labels", "l.gpkg", "-o", "model", given], prog_name="das2f-map")
@@ -155,17 +170,17 @@ def test_command_line_refuses_them_too(given: str, capsys: pytest.CaptureFixture
 
 
 def test_numbers_become_the_settings_kind() -> None:
-    settings = TrainingSettings(epochs=3.0, learning_rate=1)
-    assert [(type(v), v) for v in (settings.epochs, settings.learning_rate)] == [(int, 3), (float, 1.0)]
+    settings = TrainingSettings(steps=3.0, learning_rate=1)
+    assert [(type(v), v) for v in (settings.steps, settings.learning_rate)] == [(int, 3), (float, 1.0)]
+    assert TrainingSettings().steps is None
 
 
-def test_card_lists_the_same_settings_as_ever() -> None:
-    """The bundled model's card was written before the settings had a class of their own."""
-    card = json.loads((ROOT / "models" / "landsat8-gulf" / "model.json").read_text(encoding="utf-8"))
-    recorded = TrainingSettings(samples_per_class=1).recorded()
-    before = card["training"]["settings"]
-    assert list(recorded) == list(before)[: len(recorded)]
-    assert [type(v) for v in recorded.values()] == [type(before[n]) for n in recorded]
+def test_card_records_every_setting_that_has_no_other_place_in_it() -> None:
+    """Stages are listed with the network, the devices that were used with the training."""
+    recorded = TrainingSettings(haze=0.5, stages=2).recorded()
+    assert recorded["haze"] == 0.5
+    assert settings_of(TrainingSettings).keys() - recorded.keys() == {"stages", "device", "devices", "fast"}
+    assert json.loads(json.dumps(recorded)) == recorded
 
 
 def test_stages_are_those_of_the_network() -> None:

@@ -29,9 +29,6 @@ from das2f_map.types import Bool, Int32, Int64, UInt8
 
 log = logging.getLogger(__name__)
 
-MIN_CLASS_PIXELS = 12
-"""Labelled pixels a class needs, so that each part of the split can hold a handful."""
-
 BLOCK = 1024  # MS pixels a side read at once
 _MAX_PIXELS_PER_CLASS = 4_000_000
 
@@ -179,26 +176,6 @@ def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> Label
         int(chosen.sum()),
     )
     return labels.select(chosen[of_pixel])
-
-
-def require_trainable(labels: LabelTable, name: str) -> None:
-    """Raise :class:`LabelError` unless there are two classes with enough pixels each."""
-    if len(labels.legend) < 2:
-        raise LabelError(
-            f"{name} labels only one class in the scene, {labels.legend.names[0]!r}; a classifier needs two"
-        )
-    few = {n: k for n, k in labels.counts().items() if k < MIN_CLASS_PIXELS}
-    if few:
-        listed = ", ".join(f"{n!r} ({k})" for n, k in few.items())
-        options = " ".join(f"--skip-class {_quoted(n)}" for n in few)
-        raise LabelError(
-            f"Too few labelled pixels in {name} for {listed}: a class needs at least {MIN_CLASS_PIXELS}",
-            f"label more, merge classes, or leave out with {options}",
-        )
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"' if " " in name else name
 
 
 class Thinning:

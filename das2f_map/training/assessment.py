@@ -134,7 +134,7 @@ def assess(pixels: TrainingPixels, parts: Sequence[HeldOut], logits: Sequence[Fl
     for own in counts:
         # With a single training its own choosing pixels decide; they are not the tested ones.
         others = together - own if len(parts) > 1 else own
-        chosen.append(_best(_quality(others if others.any() else together)))
+        chosen.append(_choice(others if others.any() else together))
     matrices, positions, kept = [], [], []
     for part, found, ok, check in zip(parts, logits, can, chosen, strict=True):
         use = part.tests & ok
@@ -144,17 +144,25 @@ def assess(pixels: TrainingPixels, parts: Sequence[HeldOut], logits: Sequence[Fl
         kept.append(found[check][use])
     matrix = sum(matrices[1:], matrices[0])
     without = matrix.counts.sum(axis=1) == 0
-    curve = _quality(together)
     return Assessment(
         matrix,
         tuple(matrices),
         np.concatenate(positions),
         np.concatenate(kept),
         tuple(int(k) + 1 for k in chosen),
-        _best(curve) + 1,
-        tuple(float(q) for q in curve),
+        _choice(together) + 1,
+        tuple(float(q) for q in _quality(together)),
         tuple(name for name, none in zip(pixels.legend.names, without, strict=True) if none),
     )
+
+
+def can_assess(pixels: TrainingPixels, part: HeldOut) -> bool:
+    """Whether a part's network can learn two classes, and some tested pixel has a class that it can learn.
+
+    Labels in one or two places leave a fold without: nothing lies outside its ground, or one class alone.
+    """
+    seen = np.bincount(pixels.positions[part.fold.train], minlength=len(pixels.legend))
+    return bool((seen >= LEAST_TO_LEARN).sum() >= 2 and (part.tests & learnt(pixels, part)).any())
 
 
 def learnt(pixels: TrainingPixels, part: HeldOut) -> Bool:
@@ -184,8 +192,11 @@ def _quality(counts: Int64) -> Float64:
     return np.asarray((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4)
 
 
-def _best(quality: Float64) -> int:
-    """The check of the best quality; of nearly equal ones the first."""
+def _choice(counts: Int64) -> int:
+    """The check of the best quality, of nearly equal ones the first; the last where no pixel chooses."""
+    if not counts.any():
+        return len(counts) - 1
+    quality = _quality(counts)
     return int(np.argmax(quality >= quality.max() - 1e-9))
 
 

@@ -78,6 +78,10 @@ class Learner(pl.LightningModule):
         self._started = time.monotonic()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        # Dropout draws from torch's own numbers. They follow from the step, so that a resumed training draws
+        # the same ones as an uninterrupted training.
+        place = [self.settings.seed, self.current_epoch, index, self.global_rank, 8]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         ms, pan, target = batch
         loss = self._loss_around(ms, pan, target) if target.ndim == 3 else self._loss(ms, pan, target, index)
         self._loss_sum += loss.detach()

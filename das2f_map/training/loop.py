@@ -101,13 +101,16 @@ class LoopOutcome:
         Of the held-out pixels, float32 (checks, n, C).
     weights:
         State dict of the network that is kept.
+    complete:
+        Whether all checks were done.
     interrupted:
-        Whether the run ended early on request.
+        Whether the user asked to stop, be it during the last step.
     """
 
     history: list[dict[str, Any]]
     logits: Float32
     weights: dict[str, Tensor]
+    complete: bool
     interrupted: bool
 
 
@@ -116,12 +119,13 @@ class _Keeper(pl.Callback):
 
     def __init__(self, state: Path, advance: Callable[[int], None], stop: threading.Event) -> None:
         self._state, self._advance, self._stop = state, advance, stop
+        self.stopped = False
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         self._advance(1)
         # Several processes have to agree, or one would wait for the others for ever.
         if trainer.strategy.reduce_boolean_decision(self._stop.is_set(), all=False):
-            trainer.should_stop = True
+            self.stopped = trainer.should_stop = True
             # The steps since the last check must not pass for all up to the next one.
             module.cut_short = index + 1 < trainer.num_training_batches
 
@@ -135,7 +139,7 @@ class _Keeper(pl.Callback):
 
 
 def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcome:
-    """Train a network in place.
+    """Train a network in place. The caller's random state stays as it is.
 
     Raises
     ------
@@ -148,8 +152,10 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
     steps = run.settings.checks * run.steps_a_check
     learner = Learner(network, run.settings, run.train.pixels.legend, steps)
     state = run.state if run.resume and run.state.exists() else None
-    with _quiet(), _graceful(stop), progress(run.title, run.stop_after * run.steps_a_check) as advance:
-        trainer = _trainer(run, _Keeper(run.state, advance, stop))
+    total = run.stop_after * run.steps_a_check
+    with _quiet(), _graceful(stop), _own_random(run.hardware), progress(run.title, total) as advance:
+        keeper = _Keeper(run.state, advance, stop)
+        trainer = _trainer(run, keeper)
         try:
             # weights_only: a checkpoint is data, never code to run.
             trainer.fit(learner, datamodule=_Loaders(run), ckpt_path=state, weights_only=True)
@@ -162,8 +168,8 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
         raise KeyboardInterrupt
     weights = {k: v.detach().cpu().contiguous().clone() for k, v in learner.kept.state_dict().items()}
     logits = torch.stack(learner.logits).numpy() if learner.logits else np.zeros((0, 0, 0), np.float32)
-    interrupted = stop.is_set() and len(learner.history) < run.stop_after
-    return LoopOutcome(learner.history, logits, weights, interrupted)
+    complete = len(learner.history) >= run.stop_after
+    return LoopOutcome(learner.history, logits, weights, complete, keeper.stopped or stop.is_set())
 
 
 def _trainer(run: LoopRun, keeper: _Keeper) -> pl.Trainer:
@@ -233,6 +239,13 @@ def _quiet() -> Iterator[None]:
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
+
+
+@contextmanager
+def _own_random(hardware: Hardware) -> Iterator[None]:
+    """The loop seeds torch's random numbers; the caller's stay as they are."""
+    with torch.random.fork_rng(devices=() if hardware.on_cpu else range(torch.cuda.device_count())):
+        yield
 
 
 @contextmanager

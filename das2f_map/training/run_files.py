@@ -76,7 +76,7 @@ def read_record(work: Path, part: str) -> tuple[list[dict[str, Any]], Float32] |
         return None
     try:
         return json.loads(text.read_text()), np.load(array, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise OutputError(
             f"the training in {work} cannot be resumed: {error}", "remove that folder and train anew"
         ) from error

@@ -7,12 +7,15 @@ import torch
 
 from das2f_map.network import Das2fNet
 from das2f_map.scene.spread import spread_blocks
-from das2f_map.training.dataset import PatchReader
+from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Int32, Int64
 
 SAMPLED = 2000
-"""Pixels of all scenes that are mapped. A share has a standard error of about one percentage point."""
+"""Pixels of all scenes that are mapped, in 80 clusters.
+
+A share has a standard error of one to five percentage points: neighbours have the same class.
+"""
 
 _CLUSTER = 5
 """Pixels a side of a sampled cluster: fewer blocks are read than for single pixels."""
@@ -26,8 +29,10 @@ def sampled_pixels(reader: PatchReader, most: int, seed: int) -> tuple[Int32, In
     cols: list[Int32] = []
     found = 0
     clusters = -(-most // _CLUSTER**2)
-    # One cluster in each of many blocks; some lie on nodata, so more are tried than are needed.
-    for number, block in enumerate(spread_blocks(grid.window, 64, strata=clusters, seed=seed)):
+    # One cluster in each of many blocks; some lie on nodata, so more are tried than are needed. A small scene
+    # has smaller blocks, so that it has enough of them.
+    size = min(BLOCK, max(_CLUSTER, int((grid.height * grid.width / clusters) ** 0.5)))
+    for number, block in enumerate(spread_blocks(grid.window, size, strata=clusters, seed=seed)):
         if found >= most or number >= 4 * clusters:
             break
         top = block.row + int(rng.integers(0, max(1, block.height - _CLUSTER + 1)))

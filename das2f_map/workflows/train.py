@@ -54,6 +54,7 @@ from das2f_map.training.assessment import (
     Assessment,
     HeldOut,
     assess,
+    can_assess,
     held_out,
 )
 from das2f_map.training.folds import Folds, spatial_folds
@@ -318,10 +319,10 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
             shares = mapped_shares(net, prepared.pixels, hardware.first, prepared.settings.seed)
         card = _card(request, folder, prepared, net.config, final, held, shares)
         write_bundle(output, card, net, _files(card, prepared, held, final))
-        if not final.interrupted:
+        if final.complete:
             discard(work)
     return TrainingResult(
-        folder, load_bundle(folder), None if held is None else held.assessment, final.interrupted
+        folder, load_bundle(folder), None if held is None else held.assessment, not final.complete
     )
 
 
@@ -369,7 +370,10 @@ class _Run:
     progress: Progress
 
     def held_ground(self) -> _HeldGround | None:
-        """Train with ground held out, and measure there; ``None`` if the user wants no assessment."""
+        """Train with ground held out, and measure there; ``None`` without an assessment.
+
+        The user does not want one, or the labels do not allow it.
+        """
         prepared, settings = self.prepared, self.prepared.settings
         if settings.assess == "none":
             return None
@@ -382,7 +386,14 @@ class _Run:
             by_scene=settings.fold_by == "scene",
         )
         most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
-        parts = held_out(folds, settings.assess, most=most, seed=settings.seed)
+        every = held_out(folds, settings.assess, most=most, seed=settings.seed)
+        parts = [part for part in every if can_assess(prepared.pixels, part)]
+        if not parts:
+            log.warning(
+                "Not assessed: the labels lie in too few places to hold some of them out. "
+                "Label every class in several places"
+            )
+            return None
         _say_leak(folds)
         histories: dict[str, list[dict[str, Any]]] = {}
         logits = []
@@ -402,10 +413,10 @@ class _Run:
         title = f"Training without the ground of {part.name}"
         checks = self.prepared.settings.checks
         outcome = self.fit(part.name, title, part.fold.train, part.fold.held, checks)
+        if outcome.complete and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            keep_record(self.work, part.name, outcome.history, outcome.logits)
         if outcome.interrupted:
             raise KeyboardInterrupt
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            keep_record(self.work, part.name, outcome.history, outcome.logits)
         return outcome.history, outcome.logits
 
     def fit(self, name: str, title: str, train: Int64, held: Int64 | None, checks: int) -> LoopOutcome:
@@ -481,7 +492,7 @@ def _record(
             "coregistration": [s.coregistration.summary().model_dump(mode="json") for s in prepared.scenes],
             **({} if request.start is None else {"started_from": Path(request.start).name}),
         },
-        notes="stopped early on request" if final.interrupted else "",
+        notes="" if final.complete else "stopped early on request",
     )
 
 

@@ -19,7 +19,7 @@ from rasterio.features import rasterize
 from das2f_map.errors import LabelError
 from das2f_map.labels import labelled_pixels as labels_module
 from das2f_map.labels.files import open_labels
-from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels, require_trainable
+from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid, Window
 
@@ -291,19 +291,6 @@ def test_unknown_field_lists_the_fields(tmp_path: Path) -> None:
         read_labels(tmp_path / "labels.gpkg", NORTH_UP, class_field="clas")
     assert "kind, owner" in str(caught.value)
     assert read_labels(tmp_path / "labels.gpkg", NORTH_UP, class_field="Kind").legend.names == ("a", "b")
-
-
-def test_too_few_pixels_or_classes_for_training(tmp_path: Path) -> None:
-    x, y = NORTH_UP.pixel_to_map(10, 10)
-    boxes = [shapely.box(x, y, x + 100, y + 100), shapely.box(x + 200, y, x + 230, y + 20)]
-    gpd.GeoDataFrame({"class": ["wood", "bare rock"]}, geometry=boxes, crs=UTM).to_file(tmp_path / "a.gpkg")
-    table = read_labels(tmp_path / "a.gpkg", NORTH_UP)
-    with pytest.raises(LabelError, match=r"'bare rock' \(6\)") as caught:
-        require_trainable(table, "a.gpkg")
-    assert '--skip-class "bare rock"' in str(caught.value)
-    single = read_labels(tmp_path / "a.gpkg", NORTH_UP, skip_classes=("bare rock",))
-    with pytest.raises(LabelError, match="only one class"):
-        require_trainable(single, "a.gpkg")
 
 
 def test_very_large_classes_are_thinned_evenly_and_rare_ones_kept(

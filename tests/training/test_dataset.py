@@ -1,4 +1,4 @@
-"""Patches against plain slicing; turns keep the target in its place; batches are balanced and repeatable."""
+"""Patches against plain slicing; turns keep the target in its place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from small_scene import Scene
 from synthetic import make_pair
 
-from das2f_map.labels.labelled_pixels import LabelTable
 from das2f_map.legend import Legend
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.scene.grid import Window
@@ -20,7 +19,7 @@ from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import BandStatistics, Normalisation
 from das2f_map.scene.source import RasterSource
-from das2f_map.training.dataset import TURNS, BalancedBatches, PatchReader, PlainBatches, turned
+from das2f_map.training.dataset import TURNS, PatchReader, turned
 
 RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
 
@@ -196,50 +195,3 @@ def test_patches_at_reach_share_no_pixel_of_the_files(
 def test_reach_without_resampling_is_the_turned_patch(small_scene: Scene) -> None:
     with open_pair(small_scene.ms, small_scene.pan) as pair:
         assert PatchReader(raw(pair)).reach == 17
-
-
-def table(counts: list[int]) -> LabelTable:
-    n = sum(counts)
-    classes = np.repeat(np.arange(1, len(counts) + 1), counts).astype(np.uint8)
-    at = np.arange(n, dtype=np.int32)
-    return LabelTable(at, at, classes, Legend.from_names([f"c{k}" for k in range(len(counts))]))
-
-
-def drawn(batches: BalancedBatches) -> NDArray[np.int64]:
-    return np.concatenate([b.positions for b in batches])
-
-
-def test_every_class_equally_often_however_rare() -> None:
-    labels = table([1000, 37, 4])
-    batches = BalancedBatches(labels, per_class=40, batch_size=8, seed=0)
-    positions = drawn(batches)
-    assert np.bincount(labels.classes[positions]).tolist() == [0, 40, 40, 40]
-    # No pixel more often than needed: 40 of 1000, 37 + 3 of 37, ten times 4.
-    assert np.unique(positions[labels.classes[positions] == 1]).size == 40
-    assert np.bincount(positions)[1000:1037].max() == 2
-    assert np.bincount(positions)[1037:].tolist() == [10] * 4
-    assert len(batches) == len(list(batches)) == 15
-
-
-def test_epochs_differ_and_repeat_with_the_seed() -> None:
-    labels = table([300, 300])
-    batches = BalancedBatches(labels, per_class=50, batch_size=10, seed=3)
-    first = drawn(batches)
-    batches.set_epoch(1)
-    second = drawn(batches)
-    assert not np.array_equal(first, second)
-    again = BalancedBatches(labels, per_class=50, batch_size=10, seed=3)
-    again.set_epoch(1)
-    assert np.array_equal(second, drawn(again))
-
-
-def test_processes_share_an_epoch_without_overlap() -> None:
-    labels = table([300, 300])
-    whole = drawn(BalancedBatches(labels, per_class=60, batch_size=20, seed=0))
-    shares = [
-        drawn(BalancedBatches(labels, per_class=60, batch_size=10, seed=0, rank=r, world_size=2))
-        for r in (0, 1)
-    ]
-    assert sorted(np.concatenate(shares)) == sorted(whole)
-    plain = [np.concatenate([b.positions for b in PlainBatches(95, 10, r, 3)]) for r in range(3)]
-    assert sorted(np.concatenate(plain)) == list(range(95))

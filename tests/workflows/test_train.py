@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -10,15 +11,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
 import torch
-from small_scene import NAMES, TINY, Scene
+from small_scene import NAMES, TINY, Scene, make_scene
+from tiny import tiny_bundle
 
+import das2f_map.training.scene_shares
+import das2f_map.workflows.train
+from das2f_map.assess.calibration import TEMPERATURES
 from das2f_map.bundle.files import BundleOutput, load_bundle
 from das2f_map.errors import (
     DeviceError,
@@ -28,38 +35,80 @@ from das2f_map.errors import (
     ModelError,
     OutputError,
 )
-from das2f_map.workflows.train import TrainingResult, train
+from das2f_map.progress import silent
+from das2f_map.scene.request import PairRequest
+from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.settings import TrainingSettings
+from das2f_map.workflows.train import TrainingResult, run_training, train
+
+ALL = "Training on all labels"
+HELD = 40
+"""Held-out pixels that a fold checks."""
 
 
-def run(small_scene: Scene, output: Path, **options: Any) -> TrainingResult:
+@pytest.fixture(autouse=True, scope="module")
+def _few_pixels() -> Iterator[None]:
+    """Checks and shares look at few pixels, which saves most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(das2f_map.workflows.train, "MOST_HELD_CPU", HELD)
+        patch.setattr(das2f_map.training.scene_shares, "SAMPLED", 50)
+        yield
+
+
+@pytest.fixture
+def no_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No random forest to compare with, which saves time where nobody looks at it."""
+    monkeypatch.setattr(das2f_map.workflows.train, "forest_matrix", lambda *given: None)
+
+
+def request_for(*scenes: Scene, output: Path, **options: Any) -> TrainRequest:
+    """A short training; options are fields of the settings or of the request."""
     settings: dict[str, Any] = {
-        "epochs": 3,
+        "assess": "folds",
+        "folds": 2,
+        "steps": 9,
+        "checks": 3,
         "batch_size": 12,
-        "samples_per_class": 16,
         "device": "cpu",
-        "learning_rate": 3e-3,
-        "network": TINY,
+        "learning_rate": 1e-2,
         "seed": 5,
     }
-    return train(small_scene.ms, small_scene.pan, small_scene.labels, output, **(settings | options))
+    names = {f.name for f in fields(TrainingSettings)}
+    settings |= {k: v for k, v in options.items() if k in names}
+    asked = tuple(
+        SceneRequest(PairRequest.of(s.ms, s.pan, coregistration="off"), LabelRequest(str(s.labels)))
+        for s in scenes
+    )
+    others = {k: v for k, v in options.items() if k not in names}
+    return TrainRequest(asked, output, TrainingSettings(**settings), **({"network": TINY} | others))
+
+
+def run(*scenes: Scene, output: Path, progress: Any = silent, **options: Any) -> TrainingResult:
+    return run_training(request_for(*scenes, output=output, **options), progress)
 
 
 @pytest.fixture(scope="module")
 def trained(small_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return run(small_scene, tmp_path_factory.mktemp("models") / "tiny")
+    return run(small_scene, output=tmp_path_factory.mktemp("models") / "tiny")
 
 
-def interrupting(after: int) -> Callable[[str, int | None], Any]:
-    """A progress that presses Ctrl-C after so many training steps."""
+def fold(number: int) -> str:
+    return f"Training without the ground of fold-{number}"
+
+
+def interrupting(title: str, after: int, seen: list[str] | None = None) -> Callable[[str, int | None], Any]:
+    """A progress that presses Ctrl-C after so many steps of a training; ``seen`` lists all trainings."""
 
     @contextmanager
     def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
         steps = 0
+        if seen is not None and description.startswith("Training"):
+            seen.append(description)
 
         def advance(n: int) -> None:
             nonlocal steps
             steps += n
-            if description == "Training" and steps == after:
+            if description == title and steps == after:
                 os.kill(os.getpid(), signal.SIGINT)
 
         yield advance
@@ -67,49 +116,42 @@ def interrupting(after: int) -> Callable[[str, int | None], Any]:
     return progress
 
 
+def watching(seen: list[str]) -> Callable[[str, int | None], Any]:
+    return interrupting("", 0, seen)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_bundle(folder).state_dict
 
 
-def assert_same_weights(one: Path, other: Path) -> None:
+def differing(one: Path, other: Path) -> list[str]:
+    """Names of the weights that are not equal to the last bit."""
     a, b = weights(one), weights(other)
     assert a.keys() == b.keys()
-    assert [k for k in a if not torch.equal(a[k], b[k])] == []
+    return [k for k in a if not torch.equal(a[k], b[k])]
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return record
+
+
+def of_class(scene: Scene, parts: np.ndarray, value: int) -> dict[str, int]:
+    """True classes of the pixels of a part of the split."""
+    names = np.array(NAMES)[scene.truth - 1]
+    return {n: int((names[parts == value] == n).sum()) for n in sorted(NAMES)}
+
+
+# --- the model and its records ---------------------------------------------------------------------------
 
 
 def test_learns_three_classes_of_different_brightness(trained: TrainingResult) -> None:
+    assert trained.test is not None
     assert trained.test.overall_accuracy is not None
     assert trained.test.overall_accuracy > 0.9
 
 
-def test_bundle_is_complete_and_consistent(trained: TrainingResult, small_scene: Scene) -> None:
-    files = {p.name for p in trained.folder.iterdir()}
-    assert files == {"model.json", "model.safetensors", "training.json", "training.png", "split.tif"}
-    card = load_bundle(trained.folder).card
-    assert card.legend.names == tuple(sorted(NAMES))
-    assert card.domain is not None
-    assert card.domain.ms_gsd_m[0] < 10 < card.domain.ms_gsd_m[1]
-    assert card.domain.ratio[0] < 4 < card.domain.ratio[1]
-    record = json.loads((trained.folder / "training.json").read_text())
-    assert [e["epoch"] for e in record["epochs"]] == [1, 2, 3]
-    assert record["test"] == card.metrics["test"]
-    assert card.metrics["test"]["overall_accuracy"] == trained.test.overall_accuracy
-    # Nothing else is left behind.
-    assert [p.name for p in trained.folder.parent.iterdir()] == [trained.folder.name]
-
-
-def test_split_raster_shows_the_counted_pixels_with_their_true_labels(
-    trained: TrainingResult, small_scene: Scene
-) -> None:
-    with rasterio.open(trained.folder / "split.tif") as file:
-        parts = file.read(1)
-    names = np.array(NAMES)[small_scene.truth - 1]
-    pixels = trained.card.training.split["pixels_per_class"]
-    for value, part in enumerate(("train", "validation", "test"), start=1):
-        assert pixels[part] == {n: int((names[parts == value] == n).sum()) for n in sorted(NAMES)}
-
-
-def test_test_matrix_is_what_the_saved_network_says(trained: TrainingResult, small_scene: Scene) -> None:
+def test_model_itself_maps_the_scene(trained: TrainingResult, small_scene: Scene) -> None:
     """The test cuts patches from the files by the documented convention, without the package's reader."""
     bundle = load_bundle(trained.folder)
     net = bundle.network()
@@ -118,77 +160,444 @@ def test_test_matrix_is_what_the_saved_network_says(trained: TrainingResult, sma
     for image, bands in ((ms, bundle.card.ms_bands), (pan, [bundle.card.pan_band])):
         for band, statistics in zip(image, bands, strict=True):
             band[:] = (band - statistics.mean) / statistics.std
-    ms = np.pad(ms, ((0, 0), (7, 8), (7, 8)), mode="reflect")
-    pan = np.pad(pan, ((0, 0), (28, 32), (28, 32)), mode="reflect")
-    with rasterio.open(trained.folder / "split.tif") as file:
-        targets = np.argwhere(file.read(1) == 3)
-    patches = np.stack([ms[:, r : r + 16, c : c + 16] for r, c in targets]).astype(np.float32)
-    pans = np.stack([pan[:, 4 * r : 4 * r + 64, 4 * c : 4 * c + 64] for r, c in targets]).astype(np.float32)
+    targets = [(r, c) for r in range(18, 84, 12) for c in range(18, 84, 12)]  # the middles of cells
+    patches = np.stack([ms[:, r - 7 : r + 9, c - 7 : c + 9] for r, c in targets]).astype(np.float32)
+    pans = np.stack([pan[:, 4 * r - 28 : 4 * r + 36, 4 * c - 28 : 4 * c + 36] for r, c in targets])
     with torch.inference_mode():
-        got = net(torch.from_numpy(patches), torch.from_numpy(pans)).argmax(1).numpy()
-    names = np.array(NAMES)[small_scene.truth[tuple(targets.T)] - 1]
-    truth = np.searchsorted(np.array(sorted(NAMES)), names)
-    expected = np.zeros((3, 3), int)
-    np.add.at(expected, (truth, got), 1)
-    assert trained.test.counts.tolist() == expected.tolist()
+        best = net(torch.from_numpy(patches), torch.from_numpy(pans.astype(np.float32))).argmax(1)
+    found = np.array(bundle.card.legend.names)[best.numpy()]
+    truth = np.array([NAMES[small_scene.truth[at] - 1] for at in targets])
+    assert (found == truth).mean() > 0.9
+
+
+def test_bundle_is_complete_and_consistent(trained: TrainingResult) -> None:
+    files = {p.name for p in trained.folder.iterdir()}
+    assert files == {
+        *("model.json", "model.safetensors", "training.json"),
+        *("training.png", "reliability.png", "split.tif"),
+    }
+    card = load_bundle(trained.folder).card
+    assert card.legend.names == tuple(sorted(NAMES))
+    assert card.domain is not None
+    assert card.domain.ms_gsd_m[0] < 10 < card.domain.ms_gsd_m[1]
+    assert card.domain.ratio[0] < 4 < card.domain.ratio[1]
+    assert card.network.classifier_hidden is None, "the pooled head is folded into one layer"
+    assert card.training is not None
+    assert not card.training.notes
+    # Nothing else is left behind.
+    assert [p.name for p in trained.folder.parent.iterdir()] == [trained.folder.name]
+
+
+def test_record_of_the_training(trained: TrainingResult) -> None:
+    record, card = record_of(trained.folder), trained.card
+    assert card.training is not None
+    assert list(record["checks"]) == ["fold-1", "fold-2", "final"]
+    for name in ("fold-1", "fold-2"):
+        assert [c["steps"] for c in record["checks"][name]] == [3, 6, 9]
+        assert all("held_out_loss" in c for c in record["checks"][name])
+    assert trained.assessment is not None
+    final = record["checks"]["final"]
+    assert [c["steps"] for c in final] == [3, 6, 9][: trained.assessment.checks]
+    assert not any("held_out_loss" in c for c in final), "the model has seen all ground"
+    assert record["settings"] == card.training.settings
+    assert record["settings"]["steps_done"] == final[-1]["steps"]
+    assert record["split"] == card.training.split
+    assert record["metrics"] == card.metrics
+
+
+def test_figures_are_those_of_held_out_pixels(trained: TrainingResult, small_scene: Scene) -> None:
+    assert trained.test is not None
+    test = trained.card.metrics["test"]
+    assert trained.test.total == 2 * HELD
+    assert test["overall_accuracy"] == trained.test.overall_accuracy
+    assert len(test["overall_accuracy_of_each"]) == 2
+    # A fold's matrix is that of the check that the other fold chose.
+    assert trained.assessment is not None
+    checks = record_of(trained.folder)["checks"]
+    for name, chosen, matrix in zip(
+        ("fold-1", "fold-2"), trained.assessment.chosen, trained.assessment.each, strict=True
+    ):
+        assert checks[name][chosen - 1]["held_out_overall_accuracy"] == matrix.overall_accuracy
+    # The forest is measured on the same pixels.
+    forest = trained.card.metrics["random_forest"]
+    reference = np.array(forest["confusion_matrix"]["counts"]).sum(axis=1).tolist()
+    assert reference == trained.test.counts.sum(axis=1).tolist()
+
+
+def test_calibration_is_of_the_held_out_logits(trained: TrainingResult) -> None:
+    """The card's temperature gives the least cross-entropy of all that may be chosen."""
+    calibration, found = trained.card.calibration, trained.assessment
+    assert calibration is not None
+    assert found is not None
+    own = found.logits[np.arange(len(found.logits)), found.positions].astype(float)
+
+    def loss(temperature: float) -> float:
+        others = np.log(np.exp(found.logits.astype(float) / temperature).sum(axis=1))
+        return float((others - own / temperature).mean())
+
+    allowed = np.geomspace(*TEMPERATURES, 500)
+    best = allowed[np.argmin([loss(t) for t in allowed])]
+    assert calibration.temperature == pytest.approx(best, rel=0.02)
+
+
+def test_verdict_and_shares_of_a_good_model(trained: TrainingResult, small_scene: Scene) -> None:
+    card = trained.card
+    assert card.verdict is not None
+    assert card.verdict.usable
+    assert card.shares is not None
+    cells = [int((small_scene.truth[::12, ::12] == k + 1).sum()) / 64 for k in range(3)]
+    assert card.shares.labels == pytest.approx(dict(zip(NAMES, cells, strict=True)), abs=1e-4)
+    assert card.shares.scenes.keys() == set(NAMES)
+    assert sum(card.shares.scenes.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_split_raster_shows_the_counted_pixels_with_their_true_labels(
+    trained: TrainingResult, small_scene: Scene
+) -> None:
+    with rasterio.open(trained.folder / "split.tif") as file:
+        parts = file.read(1)
+        assert file.crs == small_scene.grid.crs
+        assert file.transform == small_scene.grid.transform
+    assert trained.card.training is not None
+    split = trained.card.training.split
+    assert split["pixels"] == [int((parts == value).sum()) for value in (1, 2)]
+    assert (parts > 0).sum() == 64 * 16
+    by_class = [of_class(small_scene, parts, value) for value in (1, 2)]
+    assert split["pixels_per_class"] == {n: by_class[0][n] + by_class[1][n] for n in sorted(NAMES)}
+    assert min(min(k.values()) for k in by_class) > 0
+
+
+# --- what the weights depend on --------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_same_seed_same_weights(trained: TrainingResult, small_scene: Scene, tmp_path: Path) -> None:
-    again = run(small_scene, tmp_path / "again")
-    assert_same_weights(trained.folder, again.folder)
+def test_same_seed_same_weights(
+    trained: TrainingResult, small_scene: Scene, tmp_path: Path, no_forest: None
+) -> None:
+    torch.rand(3)  # the caller's random numbers have no say
+    again = run(small_scene, output=tmp_path / "again")
+    assert differing(trained.folder, again.folder) == []
     # Another seed must give other weights, or the comparison would mean nothing.
-    other = run(small_scene, tmp_path / "other", seed=6, epochs=1)
-    key = "classifier.weight"
-    assert not torch.equal(weights(trained.folder)[key], weights(other.folder)[key])
+    other = run(small_scene, output=tmp_path / "other", seed=6, assess="none", checks=1)
+    assert "classifier.weight" in differing(trained.folder, other.folder)
+
+
+def test_model_is_trained_on_all_labels(small_scene: Scene, tmp_path: Path, no_forest: None) -> None:
+    """Held-out ground has no say in the weights, if it cannot choose the steps."""
+    options = {"steps": 3, "checks": 1}
+    assessed = run(small_scene, output=tmp_path / "assessed", **options)
+    plain = run(small_scene, output=tmp_path / "plain", assess="none", **options)
+    assert differing(assessed.folder, plain.folder) == []
+    assert plain.assessment is plain.test is None
+    assert plain.card.metrics == {}
+    assert plain.card.calibration is None
+    assert plain.card.verdict is not None
+    assert plain.card.verdict.text == "not assessed: no ground was held out"
+    assert {p.name for p in plain.folder.iterdir()} == {
+        *("model.json", "model.safetensors", "training.json", "training.png")
+    }
+    assert list(record_of(plain.folder)["checks"]) == ["final"]
+
+
+def test_hold_out_trains_twice(small_scene: Scene, tmp_path: Path, no_forest: None) -> None:
+    seen: list[str] = []
+    done = run(
+        small_scene, output=tmp_path / "m", assess="holdout", steps=4, checks=2, progress=watching(seen)
+    )
+    assert seen == ["Training without the ground of holdout", ALL]
+    assert list(record_of(done.folder)["checks"]) == ["holdout", "final"]
+    assert done.test is not None
+    assert 0 < done.test.total < HELD, "some of the held-out pixels choose the check"
+    with rasterio.open(done.folder / "split.tif") as file:
+        assert set(np.unique(file.read(1))) == {0, 1, 2, 3, 4, 5}
+
+
+# --- Ctrl-C and resuming ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "after",
+    ("title", "after"),
     [
-        pytest.param(5, id="first step", marks=pytest.mark.slow),
-        pytest.param(7, id="inside"),
-        pytest.param(8, id="last step", marks=pytest.mark.slow),
+        pytest.param(fold(1), 4, id="first step of a check", marks=pytest.mark.slow),
+        pytest.param(fold(2), 5, id="inside a check"),
+        pytest.param(fold(1), 9, id="last step of a fold", marks=pytest.mark.slow),
+        pytest.param(ALL, 1, id="before the first check of the model", marks=pytest.mark.slow),
     ],
 )
-def test_ctrl_c_keeps_the_best_and_resuming_gives_the_same_model(
-    after: int, trained: TrainingResult, small_scene: Scene, tmp_path: Path
+def test_ctrl_c_before_there_is_a_model_keeps_the_state(
+    title: str, after: int, trained: TrainingResult, small_scene: Scene, tmp_path: Path, no_forest: None
 ) -> None:
-    # 48 samples make 4 batches of 12 an epoch: all these lie in epoch 2 of 3.
-    partial = run(small_scene, tmp_path / "model", progress=interrupting(after))
+    with pytest.raises(KeyboardInterrupt):
+        run(small_scene, output=tmp_path / "model", progress=interrupting(title, after))
+    assert [p.name for p in tmp_path.iterdir()] == ["model.training"]
+    seen: list[str] = []
+    resumed = run(small_scene, output=tmp_path / "model", resume=True, progress=watching(seen))
+    # Trainings that were complete are not repeated.
+    whole = [fold(1), fold(2), ALL]
+    done = whole.index(title) + (1 if after == 9 else 0)
+    assert seen == whole[done:]
+    assert differing(resumed.folder, trained.folder) == []
+    ours, theirs = (record_of(r.folder)["checks"] for r in (resumed, trained))
+    for name in theirs:
+        assert [{**c, "seconds": 0} for c in ours[name]] == [{**c, "seconds": 0} for c in theirs[name]]
+    assert resumed.card.metrics["test"] == trained.card.metrics["test"]
+    assert resumed.card.calibration == trained.card.calibration
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_ctrl_c_in_the_last_training_keeps_its_last_check(
+    small_scene: Scene, tmp_path: Path, no_forest: None
+) -> None:
+    options = {"assess": "none", "steps": 6}
+    whole = run(small_scene, output=tmp_path / "whole", **options)
+    partial = run(small_scene, output=tmp_path / "model", progress=interrupting(ALL, 3), **options)
     assert partial.interrupted
-    assert len(partial.history) == (2 if after == 8 else 1)
-    assert load_bundle(tmp_path / "model").card.training.notes
-    resumed = run(small_scene, tmp_path / "model", resume=True)
+    assert partial.card.training is not None
+    assert partial.card.training.notes == "stopped early on request"
+    assert partial.card.training.settings["steps_done"] == 2
+    assert (tmp_path / "model.training").is_dir()
+    assert "classifier.weight" in differing(partial.folder, whole.folder)
+    resumed = run(small_scene, output=tmp_path / "model", resume=True, **options)
     assert not resumed.interrupted
-    assert [h["epoch"] for h in resumed.history] == [1, 2, 3]
-    for ours, theirs in zip(resumed.history, trained.history, strict=True):
-        assert ours["loss"] == theirs["loss"]
-        assert ours["validation_loss"] == theirs["validation_loss"]
-    assert_same_weights(tmp_path / "model", trained.folder)
+    assert resumed.card.training is not None
+    assert not resumed.card.training.notes
+    assert [c["steps"] for c in record_of(resumed.folder)["checks"]["final"]] == [2, 4, 6]
+    assert differing(resumed.folder, whole.folder) == []
     assert not (tmp_path / "model.training").exists()
 
 
-@pytest.mark.slow
-def test_an_interrupted_training_is_not_started_over_by_accident(small_scene: Scene, tmp_path: Path) -> None:
-    run(small_scene, tmp_path / "model", progress=interrupting(5))
-    shutil.rmtree(tmp_path / "model")  # as after a crash: the state is there, the bundle is not
-    with pytest.raises(OutputError, match="unfinished training") as caught:
-        run(small_scene, tmp_path / "model")
-    assert "--resume" in str(caught.value)
+def test_a_bundle_that_could_not_be_written_is_written_by_resuming(
+    small_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_forest: None
+) -> None:
+    options = {"assess": "none", "steps": 4, "checks": 2}
+    with monkeypatch.context() as patch:
+
+        def fails(*given: Any) -> None:
+            raise OutputError("the disk is gone")
+
+        patch.setattr(das2f_map.workflows.train, "write_bundle", fails)
+        with pytest.raises(OutputError, match="the disk is gone"):
+            run(small_scene, output=tmp_path / "model", **options)
+    resumed = run(small_scene, output=tmp_path / "model", resume=True, **options)
+    assert not resumed.interrupted
+    whole = run(small_scene, output=tmp_path / "whole", **options)
+    assert differing(resumed.folder, whole.folder) == []
 
 
-def test_ctrl_c_before_the_first_epoch_leaves_no_bundle(small_scene: Scene, tmp_path: Path) -> None:
+def test_ctrl_c_before_the_first_check_leaves_nothing(small_scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(small_scene, tmp_path / "model", progress=interrupting(1))
+        run(small_scene, output=tmp_path / "model", progress=interrupting(fold(1), 1))
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def unfinished(small_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that was interrupted in its first fold, for copies."""
+    folder = tmp_path_factory.mktemp("unfinished")
+    with pytest.raises(KeyboardInterrupt):
+        run(small_scene, output=folder / "model", progress=interrupting(fold(1), 4))
+    return folder
+
+
+def test_an_interrupted_training_is_not_started_over_by_accident(
+    unfinished: Path, small_scene: Scene, tmp_path: Path
+) -> None:
+    shutil.copytree(unfinished, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(OutputError, match="unfinished training") as caught:
+        run(small_scene, output=tmp_path / "model")
+    assert "--resume" in str(caught.value)
+
+
+def test_resuming_with_other_settings_is_refused(
+    unfinished: Path, small_scene: Scene, tmp_path: Path
+) -> None:
+    shutil.copytree(unfinished, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(OutputError, match=r"batch_size \(12 before, 8 now\)"):
+        run(small_scene, output=tmp_path / "model", resume=True, batch_size=8)
+    assert (tmp_path / "model.training" / "fold-1.ckpt").exists()
+
+
 @pytest.mark.slow
-def test_resuming_with_other_settings_is_refused(small_scene: Scene, tmp_path: Path) -> None:
-    run(small_scene, tmp_path / "model", progress=interrupting(5))
-    with pytest.raises(OutputError, match="batch_size"):
-        run(small_scene, tmp_path / "model", resume=True, batch_size=8)
+def test_only_the_state_is_removed_from_the_working_folder(
+    unfinished: Path, small_scene: Scene, tmp_path: Path, no_forest: None
+) -> None:
+    shutil.copytree(unfinished, tmp_path, dirs_exist_ok=True)
+    work = tmp_path / "model.training"
+    (work / "notes.txt").write_text("mine")
+    run(small_scene, output=tmp_path / "model", resume=True)
+    assert [p.name for p in work.iterdir()] == ["notes.txt"]
+    with pytest.raises(OutputError, match="in the way"):
+        run(small_scene, output=tmp_path / "model", overwrite=True)
+    assert (work / "notes.txt").read_text() == "mine"
+
+
+def test_state_is_removed_while_the_place_is_still_held(
+    small_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_forest: None
+) -> None:
+    """Another training of the same bundle could begin in that folder as soon as the place is free."""
+    held: list[bool] = []
+    discard = das2f_map.workflows.train.discard
+
+    def watched(work: Path) -> None:
+        try:
+            with BundleOutput(tmp_path / "model", overwrite=True):
+                held.append(False)
+        except OutputError:
+            held.append(True)
+        discard(work)
+
+    monkeypatch.setattr(das2f_map.workflows.train, "discard", watched)
+    run(small_scene, output=tmp_path / "model", assess="none", steps=1)
+    assert held == [True]
+    assert not (tmp_path / "model.training").exists()
+
+
+# --- several scenes, other labels, other starts ----------------------------------------------------------
+
+
+def test_two_scenes_make_one_model(small_scene: Scene, tmp_path: Path, no_forest: None) -> None:
+    (tmp_path / "other").mkdir()
+    other = make_scene(tmp_path / "other", seed=3)
+    done = run(small_scene, other, output=tmp_path / "model", steps=4, checks=2)
+    assert done.card.training is not None
+    split = done.card.training.split
+    assert sum(split["pixels"]) == 2 * 64 * 16
+    both = []
+    for name, scene in (("split.tif", small_scene), ("split-2.tif", other)):
+        with rasterio.open(done.folder / name) as file:
+            parts = file.read(1)
+        assert (parts > 0).sum() == 64 * 16
+        both.append([of_class(scene, parts, value) for value in (1, 2)])
+    assert split["pixels"] == [sum(sum(scene[k].values()) for scene in both) for k in (0, 1)]
+    assert split["pixels_per_class"] == {
+        n: sum(part[n] for scene in both for part in scene) for n in sorted(NAMES)
+    }
+    assert "ms.tif + pan.tif, labels labels.gpkg; ms.tif" in done.card.training.data
+
+
+def shuffled(scene: Scene, folder: Path) -> Scene:
+    """The scene with the classes of its polygons drawn by lot."""
+    labels = gpd.read_file(scene.labels)
+    labels["class"] = np.random.default_rng(0).permutation(labels["class"].to_numpy())
+    labels.to_file(folder / "shuffled.gpkg")
+    return Scene(scene.ms, scene.pan, folder / "shuffled.gpkg", scene.grid, scene.truth)
+
+
+def test_a_model_of_labels_without_sense_is_not_to_be_used(
+    small_scene: Scene, tmp_path: Path, no_forest: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = run(shuffled(small_scene, tmp_path), output=tmp_path / "model", steps=4, checks=2)
+    verdict = done.card.verdict
+    assert verdict is not None
+    assert not verdict.usable
+    assert verdict.text.startswith("do not use this map")
+    assert (logging.WARNING, verdict.text) in [(r.levelno, r.getMessage()) for r in caplog.records]
+
+
+def test_labels_in_too_few_places_make_a_model_without_figures(
+    small_scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A polygon for each class: whoever holds one out has a single class to learn."""
+    labels = gpd.read_file(small_scene.labels)
+    water, forest = (labels[labels["class"] == name].index[0] for name in NAMES[:2])
+    labels.loc[[water, forest]].to_file(tmp_path / "two.gpkg")
+    two = Scene(small_scene.ms, small_scene.pan, tmp_path / "two.gpkg", small_scene.grid, small_scene.truth)
+    done = run(two, output=tmp_path / "model", folds=3, steps=2, checks=2)
+    assert "Not assessed: the labels lie in too few places" in caplog.text
+    assert done.test is None
+    assert done.card.verdict is not None
+    assert done.card.verdict.text.startswith("not assessed")
+    assert done.card.training is not None
+    assert done.card.training.settings["steps_done"] == 2
+
+
+def test_weights_of_another_model_are_carried_over(
+    small_scene: Scene, tmp_path: Path, no_forest: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a learning rate of nearly nothing, the model keeps the weights that it starts with."""
+    start = tiny_bundle(tmp_path, "start")
+    options = {"assess": "none", "steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    done = run(small_scene, output=tmp_path / "model", start=tmp_path / "start", **options)
+    theirs, ours = start.state_dict, weights(done.folder)
+    stem = "ms_stem.embedding.conv.weight"
+    shared = {k for k in ours if not k.startswith("classifier.")}
+    assert shared == {k for k in theirs if not k.startswith("classifier.")}
+    statistics = {
+        k for k in shared if k.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    for key in shared - statistics - {stem}:
+        assert torch.allclose(ours[key], theirs[key], atol=1e-9), key
+    # Bands of other names start anew.
+    assert [b.name for b in done.card.ms_bands] == ["band_1", "band_2", "band_3", "band_4"]
+    assert not torch.allclose(ours[stem], theirs[stem], atol=1e-3)
+    assert done.card.training is not None
+    assert done.card.training.settings["started_from"] == "start"
+
+
+def test_bands_are_carried_over_by_name(
+    small_scene: Scene, tmp_path: Path, no_forest: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = tiny_bundle(tmp_path, "start")
+    caplog.set_level(logging.INFO)
+    train(
+        small_scene.ms,
+        small_scene.pan,
+        small_scene.labels,
+        tmp_path / "model",
+        bands={"nir": 4, "ultraviolet": 1, "green": 2},
+        start=tmp_path / "start",
+        assess="none",
+        steps=1,
+        learning_rate=1e-12,
+        weight_decay=0.0,
+        device="cpu",
+        network=TINY,
+    )
+    stem = "ms_stem.embedding.conv.weight"
+    theirs, ours = start.state_dict[stem], weights(tmp_path / "model")[stem]
+    assert ours.shape[1] == 3
+    names = [b.name for b in start.card.ms_bands]
+    for k, name in ((0, "nir"), (2, "green")):
+        assert torch.allclose(ours[:, k], theirs[:, names.index(name)], atol=1e-9)
+    assert min((ours[:, 1] - theirs[:, k]).abs().max() for k in range(4)) > 1e-3
+    assert "carried over, but for the classifier and the band ultraviolet" in caplog.text
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+def test_every_setting_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function in Python takes them one by one; none may be lost or swapped on the way."""
+    values: dict[str, Any] = {
+        "stages": 2,
+        "head": "published",
+        "assess": "holdout",
+        "folds": 4,
+        "steps": 77,
+        "fast": True,
+        "batch_size": 9,
+        "balance": 0.25,
+        "learning_rate": 0.125,
+        "weight_decay": 0.0625,
+        "label_smoothing": 0.375,
+        "dropout": 0.75,
+        "jitter": 3.0,
+        "haze": 0.875,
+        "seed": 11,
+        "device": "cuda:7",
+        "devices": 3,
+    }
+    asked: list[TrainRequest] = []
+    monkeypatch.setattr(das2f_map.workflows.train, "run_training", lambda r, p: asked.append(r))
+    train("a", "b", "c", "o", **values, scenes=[("d", "e", "f")], start="s", skip_classes=["x"])
+    (found,) = asked
+    assert found.settings == TrainingSettings(**values)
+    assert [(s.pair.ms, s.pair.pan, s.labels.path) for s in found.scenes] == [
+        ("a", "b", "c"),
+        ("d", "e", "f"),
+    ]
+    assert {s.labels.skip_classes for s in found.scenes} == {("x",)}
+    assert (found.output, found.start) == (Path("o"), Path("s"))
 
 
 def test_existing_bundles_and_foreign_folders_are_safe(
@@ -196,24 +605,24 @@ def test_existing_bundles_and_foreign_folders_are_safe(
 ) -> None:
     before = (trained.folder / "model.safetensors").read_bytes()
     with pytest.raises(OutputError, match="exists already") as caught:
-        run(small_scene, trained.folder)
+        run(small_scene, output=trained.folder)
     assert "--overwrite" in str(caught.value)
     assert (trained.folder / "model.safetensors").read_bytes() == before
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
     with pytest.raises(OutputError, match="not a model bundle"):
-        run(small_scene, tmp_path / "photos", overwrite=True)
+        run(small_scene, output=tmp_path / "photos", overwrite=True)
     with pytest.raises(OutputError, match="nothing to resume"):
-        run(small_scene, trained.folder, resume=True)
+        run(small_scene, output=trained.folder, resume=True)
     with pytest.raises(OutputError, match="no interrupted training"):
-        run(small_scene, tmp_path / "fresh", resume=True)
+        run(small_scene, output=tmp_path / "fresh", resume=True)
     assert not (tmp_path / "fresh").exists()
 
 
 def test_a_second_training_of_a_bundle_is_refused(small_scene: Scene, tmp_path: Path) -> None:
     def second(**options: bool) -> None:
         with pytest.raises(OutputError, match="model is being written by another run"):
-            run(small_scene, tmp_path / "model", **options)
+            run(small_scene, output=tmp_path / "model", **options)
 
     with pytest.raises(KeyboardInterrupt), BundleOutput(tmp_path / "model", overwrite=False):  # noqa: PT012
         second()
@@ -227,29 +636,17 @@ def test_a_folder_in_the_way_of_the_state_is_left_alone(small_scene: Scene, tmp_
     work = tmp_path / "model.training"
     work.mkdir()
     # Names of other programs' files may well be the same.
-    for name in ("thesis.txt", "last.ckpt"):
+    for name in ("thesis.txt", "final.ckpt"):
         (work / name).write_text("precious")
         for options in ({}, {"overwrite": True}):
             with pytest.raises(OutputError, match="in the way"):
-                run(small_scene, tmp_path / "model", **options)
+                run(small_scene, output=tmp_path / "model", **options)
     assert {p.read_text() for p in work.iterdir()} == {"precious"}
     assert len(list(work.iterdir())) == 2
     (tmp_path / "other.training").write_text("a file")
     with pytest.raises(OutputError, match="in the way"):
-        run(small_scene, tmp_path / "other")
+        run(small_scene, output=tmp_path / "other")
     assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.slow
-def test_only_the_state_is_removed_from_the_working_folder(small_scene: Scene, tmp_path: Path) -> None:
-    run(small_scene, tmp_path / "model", progress=interrupting(5))
-    work = tmp_path / "model.training"
-    (work / "notes.txt").write_text("mine")
-    run(small_scene, tmp_path / "model", resume=True)
-    assert [p.name for p in work.iterdir()] == ["notes.txt"]
-    with pytest.raises(OutputError, match="in the way"):
-        run(small_scene, tmp_path / "model", overwrite=True)
-    assert (work / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("damage", [None, "", "{}", '{"network": 1}'])
@@ -258,12 +655,12 @@ def test_resuming_without_the_note_of_the_run_says_so(
 ) -> None:
     work = tmp_path / "model.training"
     work.mkdir()
-    for name in ("last.ckpt", "best.safetensors"):
+    for name in ("fold-1.json", "fold-1.npy", "final.ckpt"):
         (work / name).write_bytes(b"x")
     if damage is not None:
         (work / "run.json").write_text(damage)
     with pytest.raises(OutputError, match=r"run\.json is missing or damaged") as caught:
-        run(small_scene, tmp_path / "model", resume=True)
+        run(small_scene, output=tmp_path / "model", resume=True)
     assert "\n" not in caught.value.message
 
 
@@ -273,11 +670,11 @@ def test_output_folder_without_a_name_in_its_path(
 ) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path / "model")
-    done = run(small_scene, Path(), epochs=1)
+    done = run(small_scene, output=Path(), assess="none", steps=1)
     assert done.card.name == "model"
     assert (tmp_path / "model" / "model.json").is_file()
     with pytest.raises(OutputError, match="cannot be written"):
-        run(small_scene, Path("/"))
+        run(small_scene, output=Path("/"))
 
 
 def test_bad_labels_leave_nothing_behind(small_scene: Scene, tmp_path: Path) -> None:
@@ -289,20 +686,26 @@ def test_bad_labels_leave_nothing_behind(small_scene: Scene, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_diverged_training_says_so(small_scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="diverged") as caught:
-        run(small_scene, tmp_path / "model", learning_rate=1e30)
+        run(small_scene, output=tmp_path / "model", learning_rate=1e30)
     assert "lower learning rate" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"learning_rate": 0.0}, "learning_rate"), ({"epochs": 0}, "epochs"), ({"stages": 3}, "stages")],
+    [
+        ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"steps": 0}, "steps 0"),
+        ({"stages": 3}, "stages 3"),
+        ({"head": "deep"}, "head 'deep'.*auto, pooled or published"),
+        ({"assess": "cross"}, "assess 'cross'.*auto, holdout, folds or none"),
+    ],
 )
 def test_impossible_settings_are_named(
     options: dict[str, Any], says: str, small_scene: Scene, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=says):
-        run(small_scene, tmp_path / "model", **options)
+        run(small_scene, output=tmp_path / "model", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -310,7 +713,7 @@ def test_impossible_settings_are_named(
 def test_missing_gpu_and_unknown_device(small_scene: Scene, tmp_path: Path) -> None:
     for device in ("cuda", "tpu", "cuda:x"):
         with pytest.raises(DeviceError, match=device):
-            run(small_scene, tmp_path / "model", device=device)
+            run(small_scene, output=tmp_path / "model", device=device)
 
 
 def test_without_lightning_the_extra_is_named(
@@ -320,7 +723,7 @@ def test_without_lightning_the_extra_is_named(
     monkeypatch.delattr("das2f_map.training.loop", raising=False)
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(MissingDependencyError, match="lightning") as caught:
-        run(small_scene, tmp_path / "model")
+        run(small_scene, output=tmp_path / "model")
     assert "pip install '.[train]' in the checkout" in str(caught.value)
 
 
@@ -331,8 +734,7 @@ def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> No
     program.write_text(
         "from das2f_map.workflows.train import train\n"
         f"train({str(small_scene.ms)!r}, {str(small_scene.pan)!r}, {str(small_scene.labels)!r}, 'model',\n"
-        f" epochs=2,"
-        f"      batch_size=8, samples_per_class=16, device='cpu', devices=2, network={TINY!r})\n"
+        f" assess='folds', folds=2, steps=2, batch_size=8, device='cpu', devices=2, network={TINY!r})\n"
         "print('done')\n"
     )
     done = subprocess.run(
@@ -349,7 +751,7 @@ def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> No
     card = load_bundle(tmp_path / "model").card
     assert card.training.settings["devices"] == 2
     record = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert [e["epoch"] for e in record["epochs"]] == [1, 2]
+    assert [c["steps"] for c in record["checks"]["fold-2"]] == [1, 2]
 
 
 @pytest.mark.slow
@@ -358,8 +760,7 @@ def test_training_is_quiet(small_scene: Scene, tmp_path: Path) -> None:
     code = (
         "from das2f_map.workflows.train import train\n"
         f"train({str(small_scene.ms)!r}, {str(small_scene.pan)!r}, {str(small_scene.labels)!r}, 'model', "
-        f"epochs=1,"
-        f" batch_size=16, samples_per_class=16, device='cpu', network={TINY!r})\n"
+        f"steps=2, batch_size=16, device='cpu', network={TINY!r})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

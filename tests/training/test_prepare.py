@@ -1,0 +1,203 @@
+"""The inputs of a training: which classes are learnt, common statistics, scenes that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import shapely
+from small_scene import NAMES, TINY, Scene, make_scene
+
+from das2f_map.errors import InputError, LabelError
+from das2f_map.progress import silent
+from das2f_map.scene.bands import GivenBands
+from das2f_map.scene.request import PairRequest
+from das2f_map.training.hardware import find_hardware
+from das2f_map.training.prepare import LEAST_PIXELS, Prepared, decided, prepare
+from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.settings import FOLDS_UP_TO, TrainingSettings
+
+
+def asked(*scenes: Scene, bands: GivenBands | None = None, **settings: Any) -> TrainRequest:
+    return TrainRequest(
+        tuple(
+            SceneRequest(
+                PairRequest.of(s.ms, s.pan, bands=bands, coregistration="off"), LabelRequest(str(s.labels))
+            )
+            for s in scenes
+        ),
+        Path("model"),
+        TrainingSettings(device="cpu", **settings),
+        network=TINY,
+    )
+
+
+def prepared(request: TrainRequest) -> Prepared:
+    """What a training gets; the files are closed again."""
+    with prepare(request, find_hardware(request.settings), silent) as found:
+        return found
+
+
+def with_more(scene: Scene, folder: Path, extra: dict[str, int]) -> Scene:
+    """The scene with strips of so many pixels of further classes, along its first rows."""
+    labels = gpd.read_file(scene.labels)
+    boxes = []
+    for k, (name, n) in enumerate(extra.items()):
+        x, y = scene.grid.pixel_to_map(2 * k, 20)
+        boxes.append({"class": name, "geometry": shapely.box(x, y - 10, x + 10 * n, y)})
+    path = folder / "more.gpkg"
+    pd.concat([labels, gpd.GeoDataFrame(boxes, crs=labels.crs)]).to_file(path)
+    return Scene(scene.ms, scene.pan, path, scene.grid, scene.truth)
+
+
+def only(scene: Scene, folder: Path, names: list[str]) -> Scene:
+    labels = gpd.read_file(scene.labels)
+    path = folder / "only.gpkg"
+    labels[labels["class"].isin(names)].to_file(path)
+    return Scene(scene.ms, scene.pan, path, scene.grid, scene.truth)
+
+
+def test_classes_with_too_few_pixels_are_left_out(
+    small_scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = with_more(small_scene, tmp_path, {"snow": LEAST_PIXELS - 1, "rock": LEAST_PIXELS})
+    found = prepared(asked(scene))
+    assert found.left_out == {"snow": 4}
+    assert "Left out, with fewer than 5 labelled pixels: snow (4)" in caplog.text
+    assert found.pixels.legend.names == tuple(sorted([*NAMES, "rock"]))
+    assert found.config.classes == 4
+    assert found.pixels.counts()["rock"] == 5
+    # The other classes keep all their pixels: 16 of every cell.
+    cells = {n: int((small_scene.truth[::12, ::12] == k).sum()) for k, n in enumerate(NAMES, start=1)}
+    assert {n: k for n, k in found.pixels.counts().items() if n in NAMES} == {
+        n: 16 * k for n, k in cells.items()
+    }
+
+
+def test_pixels_of_all_scenes_count_for_a_class(small_scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = make_scene(tmp_path / "other", seed=3)
+    one, two = (
+        with_more(small_scene, tmp_path, {"snow": 3}),
+        with_more(other, tmp_path / "other", {"snow": 2}),
+    )
+    found = prepared(asked(one, two))
+    assert found.left_out == {}
+    assert found.pixels.counts()["snow"] == 5
+    assert found.note()["labels"]["scenes"] == [64 * 16 + 3, 64 * 16 + 2]
+
+
+def test_two_classes_are_needed(small_scene: Scene, tmp_path: Path) -> None:
+    single = only(small_scene, tmp_path, ["water"])
+    with pytest.raises(LabelError) as caught:
+        prepared(asked(single))
+    assert "only.gpkg: a classifier needs two classes of at least 5 labelled pixels" in caught.value.message
+    assert caught.value.message.endswith("there is 'water'")
+    assert caught.value.hint == "label more, or merge classes"
+    rare = with_more(single, tmp_path, {"snow": 3, "ice": 1})
+    with pytest.raises(LabelError, match="there is 'water', and 'ice' with 1, and 'snow' with 3"):
+        prepared(asked(rare))
+    rare = with_more(single, tmp_path, {"snow": 5})
+    assert prepared(asked(rare)).pixels.legend.names == ("snow", "water")
+
+
+def test_common_statistics_are_those_of_all_pixels(small_scene: Scene, tmp_path: Path) -> None:
+    other = make_scene(tmp_path, seed=3)
+    with rasterio.open(other.ms, "r+") as file:  # a brighter day
+        file.write((1.5 * file.read().astype(float)).astype(np.uint16))
+    with rasterio.open(other.pan, "r+") as file:
+        file.write((1.2 * file.read().astype(float)).astype(np.uint16))
+    found = prepared(asked(small_scene, other))
+    images = []
+    for scene in (small_scene, other):
+        with rasterio.open(scene.ms) as ms, rasterio.open(scene.pan) as pan:
+            images.append([*ms.read().astype(float), pan.read(1).astype(float)])
+    for k, band in enumerate((*found.normalisation.ms_bands, found.normalisation.pan_band)):
+        values = np.concatenate([image[k].ravel() for image in images])
+        assert band.mean == pytest.approx(values.mean(), rel=1e-4)
+        assert band.std == pytest.approx(values.std(), rel=1e-4)
+        assert (band.p01, band.p99) == pytest.approx(np.percentile(values, [1, 99]), rel=1e-3)
+    assert found.inputs[0].normalisation == found.inputs[1].normalisation
+
+
+def test_scenes_need_the_same_number_of_bands(small_scene: Scene, tmp_path: Path) -> None:
+    other = make_scene(tmp_path, seed=3)
+    with rasterio.open(other.ms) as file:
+        values, profile = file.read(), file.profile
+    profile["count"] = 3
+    with rasterio.open(tmp_path / "three.tif", "w", **profile) as file:
+        file.write(values[:3])
+    three = Scene(tmp_path / "three.tif", other.pan, other.labels, other.grid, other.truth)
+    with pytest.raises(InputError, match=r"three\.tif has 3 MS bands, .*ms\.tif has 4") as caught:
+        prepared(asked(small_scene, three))
+    assert caught.value.hint is not None
+    assert "--bands" in caught.value.hint
+    chosen = prepared(asked(small_scene, three, bands={"green": 2, "red": 3}))
+    assert [b.name for b in chosen.normalisation.ms_bands] == ["green", "red"]
+    assert chosen.config.ms_bands == 2
+
+
+def test_bands_in_another_order_are_refused(small_scene: Scene, tmp_path: Path) -> None:
+    scenes = []
+    for folder, names in (("one", ["blue", "green", "red", "nir"]), ("two", ["nir", "red", "green", "blue"])):
+        (tmp_path / folder).mkdir()
+        scene = make_scene(tmp_path / folder, seed=3)
+        with rasterio.open(scene.ms, "r+") as file:
+            for k, name in enumerate(names, start=1):
+                file.set_band_description(k, name)
+        scenes.append(scene)
+    with pytest.raises(InputError, match="the same ones in another order"):
+        prepared(asked(*scenes))
+    named: GivenBands = {n: n for n in ("blue", "green", "red", "nir")}
+    assert [b.name for b in prepared(asked(*scenes, bands=named)).normalisation.ms_bands] == list(named)
+
+
+def test_reach_is_the_largest_of_the_scenes(small_scene: Scene) -> None:
+    found = prepared(asked(small_scene))
+    assert found.reach == 17
+    assert found.patch.size == 16
+
+
+def test_network_fields_out_of_range_are_named(small_scene: Scene) -> None:
+    request = asked(small_scene)
+    broken = TrainRequest(request.scenes, request.output, request.settings, network={"width": -1})
+    with pytest.raises(InputError, match="Training cannot run with width -1"):
+        prepared(broken)
+
+
+@pytest.mark.parametrize(
+    ("given", "labelled", "expected"),
+    [
+        ({}, FOLDS_UP_TO, "folds"),
+        ({}, FOLDS_UP_TO + 1, "holdout"),
+        ({"fast": True}, 100, "holdout"),
+        ({"fast": True, "assess": "folds"}, 100, "folds"),
+        ({"assess": "none"}, 100, "none"),
+    ],
+)
+def test_how_a_training_is_assessed(given: dict[str, Any], labelled: int, expected: str) -> None:
+    assert decided(TrainingSettings(**given), labelled, on_cpu=True).assess == expected
+
+
+def test_steps_are_the_users_or_grow_with_the_labels() -> None:
+    assert decided(TrainingSettings(steps=7), 100, on_cpu=True).steps == 7
+    assert decided(TrainingSettings(steps=7, fast=True), 100, on_cpu=True).steps == 7
+    for on_cpu in (True, False):
+        steps = [decided(TrainingSettings(), n, on_cpu=on_cpu).steps for n in (1, 1500, 30_000, 10**7)]
+        assert None not in steps
+        assert steps == sorted(steps)  # type: ignore[type-var]
+        assert steps[0] < steps[-1]  # type: ignore[operator]
+        fast = decided(TrainingSettings(fast=True), 30_000, on_cpu=on_cpu).steps
+        assert fast is not None
+        assert fast < steps[2]  # type: ignore[operator]
+
+
+def test_there_are_no_more_checks_than_steps() -> None:
+    assert decided(TrainingSettings(steps=4, checks=6), 100, on_cpu=True).checks == 4
+    assert decided(TrainingSettings(steps=40, checks=6), 100, on_cpu=True).checks == 6
+    assert decided(TrainingSettings(), 100, on_cpu=True).head == "pooled"
