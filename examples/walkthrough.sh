@@ -29,9 +29,9 @@ step() {
 
 mkdir -p "$out"
 
-step "1/4  Train a small model on the labels of the example scene, 4 epochs"
+step "1/4  Train a model on the labels of the example scene, for a first look"
 "$das2f_map" train "$scene/ms.tif" "$scene/pan.tif" --labels "$scene/labels.gpkg" -o "$out/model" --name walkthrough \
-    --epochs 4 --samples-per-class 150 --device cpu \
+    --fast --device cpu \
     --data "examples/gulf: Landsat-8 (USGS, CC0), labels by the das2f-map authors" --overwrite
 
 step "2/4  Map the window of examples/gulf/window.geojson with it"
@@ -44,7 +44,7 @@ echo "The model was trained on many of these pixels, so these figures are too go
 
 step "4/4  Draw the map"
 "$das2f_map" preview "$out/landcover.tif" -o "$out/landcover.png" \
-    --title "Gulf coast, 4 epochs of training" --overwrite
+    --title "Gulf coast, a first look" --overwrite
 
 step "Done"
 echo "Look at $out/landcover.png and $out/model/training.png,"

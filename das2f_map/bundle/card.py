@@ -56,6 +56,26 @@ def domain_around(scenes: Sequence[tuple[float, float]]) -> Domain:
     )
 
 
+class Ground(BaseModel):
+    """A rectangle on the ground, in degrees of longitude and latitude (WGS 84)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    west: FiniteFloat
+    south: FiniteFloat
+    east: FiniteFloat = Field(description="less than west where the rectangle crosses 180 degrees")
+    north: FiniteFloat
+
+    def overlaps(self, other: Ground) -> bool:
+        """Whether two rectangles share ground."""
+        if self.north <= other.south or other.north <= self.south:
+            return False
+        # Longitudes are compared from this rectangle's western edge on.
+        own, theirs = (self.east - self.west) % 360 or 360, (other.east - other.west) % 360 or 360
+        offset = (other.west - self.west) % 360
+        return offset < own or offset + theirs > 360
+
+
 class TrainingRecord(BaseModel):
     """Origin of the weights, in enough detail to judge and to repeat the training."""
 
@@ -65,6 +85,7 @@ class TrainingRecord(BaseModel):
     split: dict[str, Any] = Field(default_factory=dict, description="folds or hold-out: gap, leak, counts")
     settings: dict[str, Any] = Field(default_factory=dict, description="steps, batch, seed, rate…")
     notes: str = ""
+    ground: tuple[Ground, ...] = Field(default=(), description="of each scene; empty where not noted")
 
 
 class ReliabilityBin(BaseModel):

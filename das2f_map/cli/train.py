@@ -72,9 +72,14 @@ def train_command(
         ),
     ] = None,
     start: Annotated[
-        str | None,
-        typer.Option("--from", metavar="MODEL", help="Start from the weights of this model."),
-    ] = None,
+        str,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Start from the weights of this model; auto: a bundled one with the same bands that was "
+            "trained elsewhere; none: fresh weights.",
+        ),
+    ] = "auto",
     class_field: ClassFieldOption = None,
     skip_classes: Annotated[
         list[str] | None,

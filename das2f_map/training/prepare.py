@@ -107,7 +107,7 @@ class Prepared:
         """MS pixels at which two targets' patches share no pixel of the files, in any of the scenes."""
         return max(reader.reach for reader in self.pixels.readers)
 
-    def note(self, start: str | None = None) -> dict[str, Any]:
+    def note(self, start: str = "auto") -> dict[str, Any]:
         """Network, settings, labels and legend; a resumed training must have the same."""
         reports = [scene.pair.report() for scene in self.scenes]
         return {

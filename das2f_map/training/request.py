@@ -83,7 +83,7 @@ class TrainRequest:
     card:
         Texts of the model card.
     start:
-        Name or path of the model to start from; ``None`` for fresh weights.
+        Name or path of the model to start from, ``auto`` or ``none``; see :func:`training.start.find_start`.
     network:
         Fields of :class:`NetworkConfig` to change, for experiments.
     resume:
@@ -96,7 +96,7 @@ class TrainRequest:
     output: Path
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     card: CardTexts = field(default_factory=CardTexts)
-    start: str | None = None
+    start: str = "auto"
     network: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     overwrite: bool = False

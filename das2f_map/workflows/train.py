@@ -35,11 +35,10 @@ from das2f_map.bundle.card import (
     Verdict,
     domain_around,
 )
-from das2f_map.bundle.catalogue import load_model
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
-from das2f_map.errors import DeviceError, MissingDependencyError, ModelError, OutputError
+from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
 from das2f_map.network import NetworkConfig
 from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
@@ -80,6 +79,7 @@ from das2f_map.training.run_files import (
 )
 from das2f_map.training.scene_shares import mapped_shares
 from das2f_map.training.settings import TrainingSettings
+from das2f_map.training.start import AUTO, find_start
 from das2f_map.types import Float32, Int64
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def train(
     jitter: float = TrainingSettings.jitter,
     haze: float = TrainingSettings.haze,
     scenes: Sequence[tuple[str | Path, str | Path, str | Path]] = (),
-    start: str | Path | None = None,
+    start: str | Path = AUTO,
     name: str | None = None,
     description: str = "",
     data: str | None = None,
@@ -204,8 +204,9 @@ def train(
         Further scenes: MS, PAN and labels of each. Classes are matched by name. All scenes are normalised
         with common statistics, in which each counts alike.
     start:
-        A model bundle to start from. Its weights are taken over where they fit, bands by name; the
-        classifier starts anew.
+        Name or path of a model to start from. Its weights are taken over where they fit, bands by name; the
+        classifier starts anew. ``auto`` takes a bundled model with the same bands that was trained elsewhere,
+        ``none`` fresh weights.
     device, devices:
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; number of GPUs that share the work.
     seed:
@@ -278,7 +279,7 @@ def train(
             devices=devices,
         ),
         CardTexts(name, description, data, licence),
-        None if start is None else str(start),
+        str(start),
         network or {},
         resume=resume,
         overwrite=overwrite,
@@ -294,7 +295,6 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     if helper:
         progress = silent
     folder = named(request.output)
-    start = None if request.start is None else _start(request.start)
     hardware = find_hardware(request.settings)
     work = working_path(folder)
     with (
@@ -303,6 +303,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     ):
         if not helper:
             begin(work, prepared.note(request.start), resume=request.resume)
+        start = find_start(request.start, prepared.config, [scene.pair for scene in prepared.scenes])
         run = _Run(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()
@@ -317,24 +318,13 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
 
             net = final_network(prepared, final.weights)
             shares = mapped_shares(net, prepared.pixels, hardware.first, prepared.settings.seed)
-        card = _card(request, folder, prepared, net.config, final, held, shares)
+        card = _card(request, folder, run, net.config, final, held, shares)
         write_bundle(output, card, net, _files(card, prepared, held, final))
         if final.complete:
             discard(work)
     return TrainingResult(
         folder, load_bundle(folder), None if held is None else held.assessment, not final.complete
     )
-
-
-def _start(name_or_path: str) -> ModelBundle:
-    """The model that a training starts from."""
-    bundle = load_model(name_or_path)
-    if not bundle.state_dict:
-        raise ModelError(
-            f"{name_or_path} holds no weights that a training can start from",
-            "name the bundle that it was made of",
-        )
-    return bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -443,12 +433,13 @@ def _say_leak(folds: Folds) -> None:
 def _card(
     request: TrainRequest,
     folder: Path,
-    prepared: Prepared,
+    run: _Run,
     network: NetworkConfig,
     final: LoopOutcome,
     held: _HeldGround | None,
     shares: dict[str, float],
 ) -> ModelCard:
+    prepared = run.prepared
     pixels = prepared.pixels
     counts = pixels.counts()
     return ModelCard(
@@ -460,7 +451,7 @@ def _card(
         pan_band=prepared.normalisation.pan_band,
         patch=prepared.patch,
         domain=domain_around([(s.pair.ms_gsd_m, s.pair.ratio) for s in prepared.scenes]),
-        training=_record(request, prepared, final, held),
+        training=_record(request, run, final, held),
         metrics={} if held is None else _metrics(held),
         calibration=None if held is None else _calibration(held.assessment),
         verdict=_verdict(held),
@@ -472,9 +463,8 @@ def _card(
     )
 
 
-def _record(
-    request: TrainRequest, prepared: Prepared, final: LoopOutcome, held: _HeldGround | None
-) -> TrainingRecord:
+def _record(request: TrainRequest, run: _Run, final: LoopOutcome, held: _HeldGround | None) -> TrainingRecord:
+    prepared = run.prepared
     settings = prepared.settings
     return TrainingRecord(
         data=request.data,
@@ -490,7 +480,7 @@ def _record(
             "device": prepared.hardware.accelerator,
             "devices": settings.devices,
             "coregistration": [s.coregistration.summary().model_dump(mode="json") for s in prepared.scenes],
-            **({} if request.start is None else {"started_from": Path(request.start).name}),
+            "started_from": None if run.start is None else run.start.card.name,
         },
         notes="" if final.complete else "stopped early on request",
     )

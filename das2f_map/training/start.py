@@ -1,0 +1,99 @@
+"""The model whose weights a training starts from.
+
+A trunk that has learnt bands and their textures elsewhere needs fewer labels here. So a bundled model is the
+default start of a scene that has its bands, unless the model was trained on the same ground: figures on
+held-out ground would be too good, because the trunk has seen that ground.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from rasterio.warp import transform_bounds
+
+from das2f_map.bundle.card import Ground, ModelCard
+from das2f_map.bundle.catalogue import bundled_models, load_model
+from das2f_map.bundle.files import read_card
+from das2f_map.bundle.model import ModelBundle
+from das2f_map.errors import ModelError
+from das2f_map.network import NetworkConfig
+from das2f_map.scene.pair import ScenePair
+
+log = logging.getLogger(__name__)
+
+AUTO, FRESH = "auto", "none"
+
+
+def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -> ModelBundle | None:
+    """The model to start from; ``None`` for fresh weights.
+
+    Parameters
+    ----------
+    choice:
+        ``auto`` for a bundled model that fits, ``none``, or a model's name or path.
+    config:
+        Sizes of the network.
+    pairs:
+        The scenes of the training.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, it has no weights to start from, or its network has other sizes.
+    """
+    ground = [ground_of(pair) for pair in pairs]
+    if choice == FRESH:
+        return None
+    if choice == AUTO:
+        for folder in bundled_models().values():
+            card = read_card(folder)
+            if _fits(card, config, pairs) and not _shared(card, ground):
+                log.info("The training starts from the weights of %s; --from none starts afresh", card.name)
+                return load_model(folder)
+        return None
+    bundle = load_model(choice)
+    if not bundle.state_dict:
+        raise ModelError(
+            f"{choice} holds no weights that a training can start from",
+            "name the bundle that it was made of",
+        )
+    if differing := _other_sizes(bundle.card.network, config):
+        raise ModelError(
+            f"the network of {choice} has other sizes than the one to train: {', '.join(differing)}",
+            "train without --from, or with the same --stages",
+        )
+    if _shared(bundle.card, ground):
+        log.warning(
+            "%s was trained on this ground: figures on held-out ground will be too good", bundle.card.name
+        )
+    return bundle
+
+
+def ground_of(pair: ScenePair) -> Ground:
+    """The ground of a scene: west, south, east and north in degrees."""
+    grid = pair.grids.ms
+    corners = [grid.pixel_to_map(r, c) for r in (0, grid.height) for c in (0, grid.width)]
+    x, y = zip(*corners, strict=True)
+    west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", min(x), min(y), max(x), max(y))
+    return Ground(west=west, south=south, east=east, north=north)
+
+
+def _fits(card: ModelCard, config: NetworkConfig, pairs: Sequence[ScenePair]) -> bool:
+    """Whether a model has the sizes of the network and all bands of the scenes."""
+    known = {b.name for b in card.ms_bands}
+    return not _other_sizes(card.network, config) and all(
+        {b.name for b in pair.bands} == known for pair in pairs
+    )
+
+
+def _other_sizes(theirs: NetworkConfig, ours: NetworkConfig) -> list[str]:
+    """Sizes of the trunk in which two networks differ."""
+    free = {"classes", "ms_bands", "classifier_hidden"}
+    one, other = theirs.model_dump(exclude=free), ours.model_dump(exclude=free)
+    return [f"{name} {one[name]} and {other[name]}" for name in one if one[name] != other[name]]
+
+
+def _shared(card: ModelCard, ground: Sequence[Ground]) -> bool:
+    """Whether a model was trained on some of the ground."""
+    return any(a.overlaps(b) for a in card.training.ground for b in ground)
