@@ -26,6 +26,7 @@ from das2f_map.training.batches import PatchDataset
 from das2f_map.training.fit import Part, final_network, fit
 from das2f_map.training.predict import predict
 from das2f_map.training.settings import TrainingSettings
+from das2f_map.training.start import AUTO, FRESH, find_start
 
 NAME: Final = "recipe"
 TURNS: Final = "8 turns"
@@ -33,8 +34,10 @@ TURNS: Final = "8 turns"
 
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
+    "fresh weights": {},
+    "targets alone": {"neighbours": 0},
+    "rate 5e-4": {"learning_rate": 5e-4},
     "rate 2e-3": {"learning_rate": 2e-3},
-    "rate 1e-3": {"learning_rate": 1e-3},
     "published head": {"head": "published"},
     "no jitter, haze or shade": {"jitter": 0.0, "haze": 0.0},
     "no haze or shade": {"haze": 0.0},
@@ -69,10 +72,12 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     fold = ground.fold(number, seed)
     settings = settings_of(variant, seed, device, fold.train.size, ground)
     prepared = ground.with_settings(settings, fold.train.size)
+    pairs = [scene.pair for scene in prepared.scenes]
+    start = find_start(FRESH if variant == "fresh weights" else AUTO, prepared.config, pairs)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         part = Part(variant, fold.train, fold.held, prepared.settings.checks, Path(folder) / "state.ckpt")
-        outcome = fit(prepared, part, silent)
+        outcome = fit(prepared, part, silent, start=start)
     seconds = time.monotonic() - started
     truth, n = prepared.pixels.positions[fold.held], len(prepared.pixels.legend)
     record: dict[str, Any] = {
