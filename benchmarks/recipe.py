@@ -19,7 +19,7 @@ from typing import Any, Final
 import common
 import numpy as np
 import torch
-from held_ground import FOLDS, GROUNDS, Ground, Records, counts_of, figures, open_ground
+from held_ground import FOLDS, GROUNDS, Ground, Records, counts_of, figures, key_of, open_ground
 
 from das2f_map.progress import silent
 from das2f_map.training.batches import PatchDataset
@@ -97,11 +97,6 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[int, str, str, int]]:
             for variant in options.variants or VARIANTS:
                 for ground in options.grounds:
                     yield seed, variant, ground, number
-
-
-def key_of(ground: str, variant: str, seed: int, number: int) -> str:
-    """Key of a run in the results."""
-    return f"{ground} | {variant} | seed {seed} | fold {number + 1}"
 
 
 def parse() -> argparse.Namespace:

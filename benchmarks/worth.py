@@ -1,0 +1,366 @@
+"""The DAS²F network on held-out ground, compared with parts of it, a small CNN and classical classifiers.
+
+    python benchmarks/worth.py --data SCENES --minutes 60
+
+All methods learn from the same labelled pixels of a fold and are tested on the same held-out pixels. Results
+go into worth.json run by run; a second call does the missing runs. The classical classifiers come first, as
+they take seconds. No run begins when the minutes are over.
+
+One-stage network, small CNN and random forest with windows are also tested on disturbed images, with seed 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import ablated
+import common
+import numpy as np
+import torch
+from disturbed import DISTURBANCES, LEVELS, NONE, DisturbedPatches
+from held_ground import (
+    FOLDS,
+    GROUNDS,
+    Figures,
+    Ground,
+    Records,
+    counts_of,
+    figures,
+    key_of,
+    open_ground,
+    quality,
+)
+from matplotlib.figure import Figure
+from runs import Run, at_chosen_checks, curves_of, difference, sorted_out, spread
+from small_cnn import SmallCnn
+from torch import nn
+
+from das2f_map.progress import silent
+from das2f_map.training.baselines import (
+    Baseline,
+    BoostingSettings,
+    FeatureFunction,
+    ForestSettings,
+    gradient_boosting,
+    pixel_features,
+    random_forest,
+    stack_features,
+    window_features,
+)
+from das2f_map.training.batches import PatchDataset, PlainBatches
+from das2f_map.training.fit import new_network
+from das2f_map.training.folds import Fold, spatial_folds
+from das2f_map.training.jitter import Jitter
+from das2f_map.training.loop import LoopRun, run_loop
+from das2f_map.training.pixels import TrainingPixels
+from das2f_map.training.predict import predict
+from das2f_map.training.prepare import Prepared
+from das2f_map.training.settings import TrainingSettings
+from das2f_map.types import Float32, Int64
+
+NAME: Final = "worth"
+SEEDS: Final = 3
+BATCH: Final = 64
+"""Patches that are tested at once."""
+
+
+# --- methods ---------------------------------------------------------------------------------------------
+
+
+def small_cnn(prepared: Prepared) -> nn.Module:
+    """The small CNN, with weights that depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(prepared.settings.seed)
+        return SmallCnn(prepared.config.classes, prepared.config.ms_bands)
+
+
+@dataclass(frozen=True)
+class NetworkMethod:
+    """A network, and the settings in which its training differs from the default recipe."""
+
+    make: Callable[[Prepared], nn.Module]
+    changes: Mapping[str, Any] | None = None
+
+
+DEFAULT: Final = "DAS²F, one stage"
+CNN: Final = "small CNN"
+
+NETWORKS: Final[dict[str, NetworkMethod]] = {
+    DEFAULT: NetworkMethod(new_network),
+    CNN: NetworkMethod(small_cnn),
+    "small CNN, rate 2e-3": NetworkMethod(small_cnn, {"learning_rate": 2e-3}),
+    "DAS²F, two stages": NetworkMethod(ablated.two_stages),
+    "DAS²F without CMDA": NetworkMethod(ablated.without_cmda),
+    "DAS²F without AALF": NetworkMethod(ablated.without_aalf),
+    "DAS²F, MS only": NetworkMethod(ablated.ms_only),
+    "DAS²F, PAN only": NetworkMethod(ablated.pan_only),
+}
+"""All take the default recipe's batches, turns, jitter and number of steps."""
+
+
+INNER_FOLDS: Final = 3
+"""Folds of the training pixels by which a classifier's settings are chosen."""
+
+TUNED_ON: Final = 1500
+"""Training pixels for that choice; more are thinned at random."""
+
+FEWER_TREES: Final = 100
+"""Trees of a forest for that choice."""
+
+FORESTS: Final = tuple(
+    ForestSettings(min_samples_leaf=leaf, class_weight=weight)
+    for weight in (None, "balanced_subsample")
+    for leaf in (1, 4, 12)
+)
+BOOSTINGS: Final = tuple(
+    BoostingSettings(
+        iterations=iterations, max_leaf_nodes=leaves, min_samples_leaf=5, l2=1.0, class_weight=weight
+    )
+    for weight in (None, "balanced")
+    for iterations, leaves in ((50, 8), (150, 8), (50, 31))
+)
+
+Settings = ForestSettings | BoostingSettings
+
+
+@dataclass(frozen=True)
+class ClassicalMethod:
+    """A classifier's features, and the settings that it is tuned over."""
+
+    features: FeatureFunction
+    grid: tuple[Settings, ...]
+
+
+FOREST: Final = "random forest, windows"
+
+CLASSICAL: Final[dict[str, ClassicalMethod]] = {
+    "random forest, pixel": ClassicalMethod(pixel_features, FORESTS),
+    FOREST: ClassicalMethod(window_features, FORESTS),
+    "gradient boosting, pixel": ClassicalMethod(pixel_features, BOOSTINGS),
+    "gradient boosting, windows": ClassicalMethod(window_features, BOOSTINGS),
+}
+
+METHODS: Final = (*NETWORKS, *CLASSICAL)
+DISTURBED: Final = (DEFAULT, CNN, FOREST)
+"""Methods that are also tested on disturbed images."""
+
+
+def classifier(settings: Settings, classes: int, seed: int) -> Baseline:
+    """A new classifier."""
+    if isinstance(settings, ForestSettings):
+        return random_forest(classes, seed, settings)
+    return gradient_boosting(classes, seed, settings)
+
+
+def tuned(
+    grid: tuple[Settings, ...], pixels: TrainingPixels, rows: Float32, gap: int, seed: int
+) -> tuple[Settings, list[float]]:
+    """The settings of a grid that do best on inner folds of the training pixels, and the quality of each.
+
+    The inner folds are blocks of ground with a gap, as the outer ones are. ``rows`` holds the features
+    ``(n, F)`` of the training ``pixels``. Of equally good settings the first are taken.
+    """
+    some = np.arange(len(pixels))
+    if some.size > TUNED_ON:
+        some = np.sort(np.random.default_rng([seed, 12]).choice(some, TUNED_ON, replace=False))
+    pixels, rows, n = pixels.select(some), rows[some], len(pixels.legend)
+    inner = [
+        fold
+        for fold in spatial_folds(pixels, INNER_FOLDS, gap=gap, seed=seed).each()
+        if fold.train.size and fold.held.size
+    ]
+    found = []
+    for settings in grid:
+        counts = np.zeros((n, n), np.int64)
+        if isinstance(settings, ForestSettings):
+            settings = replace(settings, trees=FEWER_TREES)
+        for fold in inner:
+            model = classifier(settings, n, seed)
+            model.fit(rows[fold.train], pixels.positions[fold.train])
+            named = model.probabilities(rows[fold.held]).argmax(axis=1)
+            counts += counts_of(pixels.positions[fold.held], named, n)
+        found.append(quality(counts, least=1))
+    return grid[int(np.argmax(found))], found
+
+
+# --- runs ------------------------------------------------------------------------------------------------
+
+Predictor = Callable[[PatchDataset], Int64]
+"""Patches → class positions ``(n,)``."""
+
+
+def run(ground: Ground, method: str, seed: int, number: int, device: str) -> dict[str, Any]:
+    """Counts at every check of a run, a single check for a classical classifier."""
+    fold = ground.fold(number, seed)
+    started = time.monotonic()
+    if method in CLASSICAL:
+        record, predictor = run_classical(ground, CLASSICAL[method], fold, seed)
+    else:
+        settings = TrainingSettings(seed=seed, device=device, **(NETWORKS[method].changes or {}))
+        record, predictor = run_network(ground, NETWORKS[method], fold, settings)
+    record |= {"labels": int(fold.train.size), "seconds": round(time.monotonic() - started, 1)}
+    if Job(ground.name, method, seed, number).disturbs:
+        record["disturbed"] = {NONE: record["counts"][-1], **disturbed(ground, fold, predictor)}
+    return record
+
+
+def disturbed(ground: Ground, fold: Fold, predictor: Predictor) -> dict[str, Any]:
+    """Counts on disturbed images, by the name of the disturbance."""
+    pixels = ground.folds.pixels.select(fold.held)
+    found = {}
+    for disturbance in DISTURBANCES:
+        named = predictor(DisturbedPatches(pixels, disturbance, ground.prepared.normalisation))
+        found[disturbance.name] = counts_of(pixels.positions, named, len(pixels.legend))
+    return found
+
+
+def run_classical(
+    ground: Ground, method: ClassicalMethod, fold: Fold, seed: int
+) -> tuple[dict[str, Any], Predictor]:
+    """A tuned classifier's counts, and the classifier."""
+
+    def rows_of(dataset: PatchDataset) -> Float32:
+        batches = (dataset[batch][:2] for batch in PlainBatches(len(dataset), BATCH))
+        return stack_features(batches, method.features)
+
+    pixels = ground.folds.pixels
+    train, held, n = pixels.select(fold.train), pixels.select(fold.held), len(pixels.legend)
+    rows = rows_of(PatchDataset(train))
+    settings, found = tuned(method.grid, train, rows, ground.prepared.reach, seed)
+    model = classifier(settings, n, seed)
+    model.fit(rows, train.positions)
+
+    def predictor(dataset: PatchDataset) -> Int64:
+        return model.probabilities(rows_of(dataset)).argmax(axis=1)
+
+    counts = counts_of(held.positions, predictor(PatchDataset(held)), n)
+    quality_of_grid = [round(value, 4) for value in found]
+    return {"counts": [counts], "settings": asdict(settings), "grid": quality_of_grid}, predictor
+
+
+def run_network(
+    ground: Ground, method: NetworkMethod, fold: Fold, settings: TrainingSettings
+) -> tuple[dict[str, Any], Predictor]:
+    """A network's counts at every check, and the network after its last step."""
+    prepared = ground.with_settings(settings, fold.train.size)
+    settings, pixels = prepared.settings, prepared.pixels
+    held = PatchDataset(pixels.select(fold.held))
+    jitter = Jitter(prepared.normalisation, settings.jitter, settings.haze)
+    network = method.make(prepared)
+    with tempfile.TemporaryDirectory() as folder:
+        loop = LoopRun(
+            title="",
+            train=PatchDataset(pixels.select(fold.train), jitter),
+            held=held,
+            settings=settings,
+            hardware=prepared.hardware,
+            state=Path(folder) / "state.ckpt",
+            stop_after=settings.checks,
+        )
+        outcome = run_loop(network, loop, silent)
+    network.load_state_dict(outcome.weights)
+
+    def predictor(dataset: PatchDataset) -> Int64:
+        return predict(network, dataset, BATCH, prepared.hardware.first).argmax(axis=1)
+
+    truth, n = held.pixels.positions, len(pixels.legend)
+    record = {
+        "steps": [check["steps"] for check in outcome.history],
+        "counts": [counts_of(truth, found.argmax(axis=1), n) for found in outcome.logits],
+    }
+    return record, predictor
+
+
+class Job(NamedTuple):
+    """A run to do."""
+
+    ground: str
+    method: str
+    seed: int
+    fold: int
+
+    @property
+    def key(self) -> str:
+        return key_of(self.ground, self.method, self.seed, self.fold)
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether it is tested on disturbed images too."""
+        return self.method in DISTURBED and self.seed == 0
+
+
+def jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """All runs: the classical classifiers scene by scene, then the networks, the most telling runs first."""
+    wanted = options.methods or METHODS
+    for seed, ground, fold in itertools.product(range(options.seeds), options.grounds, range(FOLDS)):
+        yield from (Job(ground, method, seed, fold) for method in CLASSICAL if method in wanted)
+    for seed, fold, method in itertools.product(range(options.seeds), range(FOLDS), NETWORKS):
+        if method in wanted:
+            yield from (Job(ground, method, seed, fold) for ground in options.grounds)
+
+
+def adopt(records: Records, found: Mapping[str, Any]) -> None:
+    """Take over the runs of the default recipe from the results of recipe.py: they are those of DAS²F here."""
+    for (ground, variant), runs in sorted_out(found).items():
+        for (seed, fold), record in runs.items():
+            key = key_of(ground, DEFAULT, seed, fold)
+            if variant == "default" and key not in records:
+                kept = {name: record[name] for name in ("steps", "counts", "labels", "seconds")}
+                records.add(key, kept)
+
+
+def parse() -> argparse.Namespace:
+    made = common.parser(__doc__, rounds=1)
+    made.add_argument("--data", type=Path, required=True, help="folder of the scenes")
+    made.add_argument("--minutes", type=float, default=600, help="begin no run after these [600]")
+    made.add_argument("--seeds", type=int, default=SEEDS)
+    made.add_argument("--grounds", nargs="+", choices=GROUNDS, default=list(GROUNDS))
+    made.add_argument("--methods", nargs="+", choices=METHODS)
+    made.add_argument(
+        "--recipe", type=Path, help="recipe.json, whose runs of the default recipe are taken over"
+    )
+    return made.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    device = str(common.start(options))
+    records = Records(options.output / f"{NAME}.json")
+    if options.recipe is not None:
+        adopt(records, Records(options.recipe).found)
+    end = time.monotonic() + 60 * options.minutes
+    missing = [job for job in jobs(options) if job.key not in records]
+    # Runs that were taken over were not tested on disturbed images.
+    missing += [
+        job
+        for job in jobs(options)
+        if job.key in records and job.disturbs and "disturbed" not in records.found[job.key]
+    ]
+    for name, here in itertools.groupby(missing, attrgetter("ground")):
+        if time.monotonic() > end:
+            break
+        with open_ground(name, options.data, device) as ground:
+            if name not in records:
+                records.add(name, ground.summary())
+            for job in here:
+                if time.monotonic() > end:
+                    break
+                record = run(ground, job.method, job.seed, job.fold, device)
+                records.add(job.key, record)
+                last = figures(record["counts"][-1])
+                common.say(
+                    f"{job.key}: OA {last.overall:.3f}, AA {last.average:.3f}, kappa {last.kappa:.3f}, "
+                    f"F1 {last.mean_f1:.3f}, {record['seconds']:.0f} s"
+                )
+
+
+if __name__ == "__main__":
+    main()
