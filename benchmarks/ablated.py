@@ -1,6 +1,7 @@
 """DAS²F networks with a part taken out or an image missing, and with a second stage.
 
-Each function takes a prepared training and gives a network with fresh weights, which depend on the seed alone.
+Each function takes a prepared training and gives a network with fresh weights. These depend on the seed
+alone.
 
 Other benchmarks import this module; it runs nothing.
 """
@@ -70,7 +71,7 @@ def without_cmda(prepared: Prepared) -> nn.Module:
 
 def without_aalf(prepared: Prepared) -> nn.Module:
     """The network with :class:`PlainSum` for AALF; all other weights start as the whole network's do."""
-    network: Das2fNet = new_network(prepared)
+    network = new_network(prepared)
     network.fusions = nn.ModuleList(PlainSum() for _ in network.fusions)
     return network
 

@@ -116,7 +116,7 @@ def open_ground(name: str, data: Path, device: str) -> Iterator[Ground]:
 
 
 def share_of(pixels: TrainingPixels, train: Int64, share: float, seed: int) -> Int64:
-    """Training pixels in random blocks: a share of each class's pixels, at least 8, or all if there are fewer.
+    """Training pixels in random blocks: a share of each class's pixels, at least 8, or all of fewer.
 
     ``train`` holds positions in ``pixels``; so does the result, in the same order.
     """
@@ -198,7 +198,7 @@ def quality(counts: Any, least: int = LEAST_TESTED) -> float:
 def chosen_checks(curves: Sequence[Any]) -> list[int]:
     """For every fold the check, from 0, that the other folds do best at.
 
-    ``curves`` holds for every fold its counts at every check, ``(checks, C, C)``. So no tested pixel has a say
+    ``curves`` holds for every fold its counts at every check, ``(checks, C, C)``. No tested pixel has a say
     in its own figures. Quality is smoothed over neighbouring checks, as ``das2f-map train`` does. A single
     fold is taken at its last check.
     """

@@ -1,7 +1,7 @@
 """Runs over scenes, seeds and folds: their figures, the spread of these, and paired differences.
 
-A run is one training of a method on a fold of a scene, with a seed. The figures of a seed come from the counts
-of its folds together. They spread over the seeds; where there is one seed, over its folds.
+A run is one training of a method on a fold of a scene, with a seed. The figures of a seed come from the
+counts of its folds together. They spread over the seeds; where there is one seed, over its folds.
 
 Other benchmarks import this module; it runs nothing.
 """
