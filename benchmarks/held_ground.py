@@ -33,6 +33,9 @@ from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Float64, Int64
 
 FOLDS: Final = 3
+SEEDS: Final = 3
+"""Seeds that a benchmark runs unless its options name others."""
+
 LEAST_TESTED: Final = 50
 """Tested pixels from which a class counts in the mean F1."""
 

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from held_ground import FOLDS, Figures, chosen_checks, figures
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from das2f_map.outputs.whole_files import written_whole
 
 Run = tuple[int, int]
 """Seed and fold, both from 0."""
@@ -123,3 +129,42 @@ def _spread(runs: list[Run], value: Callable[[list[Run]], float]) -> Spread | No
     scattered = by_seed if len(seeds) > 1 else [value([run]) for run in runs]
     deviation = float(np.nanstd(scattered, ddof=1)) if len(scattered) > 1 else None
     return Spread(float(np.mean(by_seed)), deviation, len(runs), len(seeds))
+
+
+# --- tables ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A figure as tables show it."""
+
+    title: str
+    value: Figure
+    factor: float
+    digits: int
+
+    def cell(self, spread: Spread | None, *, sign: bool = False) -> str:
+        """A cell of a table; a dash without runs."""
+        return "–" if spread is None else spread.text(factor=self.factor, digits=self.digits, sign=sign)
+
+
+OVERALL = FigureKind("OA, %", attrgetter("overall"), 100, 1)
+AVERAGE = FigureKind("AA, %", attrgetter("average"), 100, 1)
+KAPPA = FigureKind("kappa", attrgetter("kappa"), 1, 3)
+MEAN_F1 = FigureKind("macro-F1, %", attrgetter("mean_f1"), 100, 1)
+
+
+def progress_line(done: int, planned: int, command: str) -> str:
+    """A line under the tables: how many of the planned runs there are, and how to make the others."""
+    if done >= planned:
+        return f"All {planned:,} runs are there."
+    return f"{done:,} of {planned:,} runs are there; `{command}` makes the others."
+
+
+def draw(path: Path, plot: Callable[[MatplotlibFigure], None]) -> None:
+    """Write a plot to a PNG file that is complete or absent."""
+    picture = MatplotlibFigure(layout="constrained")
+    FigureCanvasAgg(picture)
+    plot(picture)
+    with written_whole(path) as partial:
+        picture.savefig(partial, dpi=120, format="png", metadata={"Software": None})

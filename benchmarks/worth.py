@@ -16,19 +16,18 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import ablated
 import common
 import numpy as np
-import torch
 from disturbed import DISTURBANCES, NONE, DisturbedPatches
 from held_ground import (
     FOLDS,
     GROUNDS,
+    SEEDS,
     Ground,
     Records,
     counts_of,
@@ -37,71 +36,33 @@ from held_ground import (
     open_ground,
     quality,
 )
+from methods import (
+    CLASSICAL,
+    DEFAULT,
+    DISTURBED,
+    METHODS,
+    NETWORKS,
+    ClassicalMethod,
+    NetworkMethod,
+    Settings,
+    classifier,
+)
 from runs import sorted_out
-from small_cnn import SmallCnn
-from torch import nn
 
 from das2f_map.progress import silent
-from das2f_map.training.baselines import (
-    Baseline,
-    BoostingSettings,
-    FeatureFunction,
-    ForestSettings,
-    gradient_boosting,
-    pixel_features,
-    random_forest,
-    stack_features,
-    window_features,
-)
+from das2f_map.training.baselines import ForestSettings, stack_features
 from das2f_map.training.batches import PatchDataset, PlainBatches
-from das2f_map.training.fit import new_network
 from das2f_map.training.folds import Fold, spatial_folds
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopRun, run_loop
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.predict import predict
-from das2f_map.training.prepare import Prepared
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Float32, Int64
 
 NAME: Final = "worth"
-SEEDS: Final = 3
 BATCH: Final = 64
 """Patches that are tested at once."""
-
-
-# --- methods ---------------------------------------------------------------------------------------------
-
-
-def small_cnn(prepared: Prepared) -> nn.Module:
-    """The small CNN, with weights that depend on the seed alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(prepared.settings.seed)
-        return SmallCnn(prepared.config.classes, prepared.config.ms_bands)
-
-
-@dataclass(frozen=True)
-class NetworkMethod:
-    """A network, and the settings in which its training differs from the default recipe."""
-
-    make: Callable[[Prepared], nn.Module]
-    changes: Mapping[str, Any] | None = None
-
-
-DEFAULT: Final = "DAS²F, one stage"
-CNN: Final = "small CNN"
-
-NETWORKS: Final[dict[str, NetworkMethod]] = {
-    DEFAULT: NetworkMethod(new_network),
-    CNN: NetworkMethod(small_cnn),
-    "small CNN, rate 2e-3": NetworkMethod(small_cnn, {"learning_rate": 2e-3}),
-    "DAS²F, two stages": NetworkMethod(ablated.two_stages),
-    "DAS²F without CMDA": NetworkMethod(ablated.without_cmda),
-    "DAS²F without AALF": NetworkMethod(ablated.without_aalf),
-    "DAS²F, MS only": NetworkMethod(ablated.ms_only),
-    "DAS²F, PAN only": NetworkMethod(ablated.pan_only),
-}
-"""All take the default recipe's batches, turns, jitter and number of steps."""
 
 
 INNER_FOLDS: Final = 3
@@ -112,47 +73,6 @@ TUNED_ON: Final = 1000
 
 FEWER_TREES: Final = 60
 """Trees of a forest for that choice."""
-
-FORESTS: Final = tuple(
-    ForestSettings(min_samples_leaf=leaf, class_weight=weight)
-    for weight in (None, "balanced_subsample")
-    for leaf in (1, 4, 12)
-)
-BOOSTINGS: Final = tuple(
-    BoostingSettings(iterations=iterations, max_leaf_nodes=leaves, min_samples_leaf=5, l2=1.0)
-    for iterations, leaves in ((40, 8), (120, 8), (40, 31))
-)
-
-Settings = ForestSettings | BoostingSettings
-
-
-@dataclass(frozen=True)
-class ClassicalMethod:
-    """A classifier's features, and the settings that it is tuned over."""
-
-    features: FeatureFunction
-    grid: tuple[Settings, ...]
-
-
-FOREST: Final = "random forest, windows"
-
-CLASSICAL: Final[dict[str, ClassicalMethod]] = {
-    "random forest, pixel": ClassicalMethod(pixel_features, FORESTS),
-    FOREST: ClassicalMethod(window_features, FORESTS),
-    "gradient boosting, pixel": ClassicalMethod(pixel_features, BOOSTINGS),
-    "gradient boosting, windows": ClassicalMethod(window_features, BOOSTINGS),
-}
-
-METHODS: Final = (*NETWORKS, *CLASSICAL)
-DISTURBED: Final = (DEFAULT, CNN, FOREST)
-"""Methods that are also tested on disturbed images."""
-
-
-def classifier(settings: Settings, classes: int, seed: int) -> Baseline:
-    """A new classifier."""
-    if isinstance(settings, ForestSettings):
-        return random_forest(classes, seed, settings)
-    return gradient_boosting(classes, seed, settings)
 
 
 def tuned(
