@@ -28,6 +28,7 @@ from runs import (
     Spread,
     at_chosen_checks,
     at_last_check,
+    cell,
     curves_of,
     difference,
     draw,
@@ -169,11 +170,11 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
         if not any(ours.values()):
             continue
         runs = sum(len(counts) for counts in ours.values())
-        cells = [_pair([k.cell(spread(ours[g], k.value)) for k in SHOWN]) for g in grounds]
+        cells = [cell(SHOWN, [spread(ours[g], k.value) for k in SHOWN]) for g in grounds]
         rows.append([name, *cells, f"{runs}"])
         if name != DEFAULT:
             less = [_difference(sorted_runs, g, name) for g in grounds]
-            cells = [_pair([k.cell(d, sign=True) for k, d in zip(SHOWN, each, strict=True)]) for each in less]
+            cells = [cell(SHOWN, each, sign=True) for each in less]
             pairs = sum(each[0].runs for each in less if each[0] is not None)
             differences.append([name, *cells, f"{pairs}"])
     return {
@@ -222,10 +223,6 @@ def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | No
     return [difference(ours, theirs, kind.value) for kind in SHOWN]
 
 
-def _pair(cells: list[str]) -> str:
-    return "–" if set(cells) == {"–"} else " / ".join(cells)
-
-
 def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
     """The difference of every variant to the default recipe, a mark for each scene, a bar for its spread."""
     names = [n for n in [*VARIANTS, TURNED] if n != DEFAULT]
@@ -250,7 +247,9 @@ def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
         axes.set_yticks(range(len(names)), names)
         common.tidy(axes)
     figure.axes[0].invert_yaxis()
-    figure.axes[0].legend(frameon=False)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False
+    )
 
 
 if __name__ == "__main__":

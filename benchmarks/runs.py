@@ -8,7 +8,7 @@ Other benchmarks import this module; it runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -68,11 +68,15 @@ class Spread:
         return self.runs == FOLDS * self.seeds
 
     def text(self, *, factor: float = 100, digits: int = 1, sign: bool = False) -> str:
-        """Mean ± deviation as a cell of a table; it says when folds are missing."""
+        """Mean ± deviation."""
         mean = f"{factor * self.mean:{'+' if sign else ''}.{digits}f}"
         spread = "" if self.deviation is None else f" ± {factor * self.deviation:.{digits}f}"
-        missing = "" if self.whole else f" ({self.runs} of {FOLDS * self.seeds} folds)"
-        return f"{mean}{spread}{missing}".replace("-", "−")
+        return f"{mean}{spread}".replace("-", "−")
+
+    @property
+    def missing(self) -> str:
+        """Text to go after it where folds are missing."""
+        return "" if self.whole else f" ({self.runs} of {FOLDS * self.seeds} folds)"
 
 
 def at_chosen_checks(curves: Mapping[Run, Any]) -> dict[Run, Any]:
@@ -143,15 +147,20 @@ class FigureKind:
     factor: float
     digits: int
 
-    def cell(self, spread: Spread | None, *, sign: bool = False) -> str:
-        """A cell of a table; a dash without runs."""
-        return "–" if spread is None else spread.text(factor=self.factor, digits=self.digits, sign=sign)
-
 
 OVERALL = FigureKind("OA, %", attrgetter("overall"), 100, 1)
 AVERAGE = FigureKind("AA, %", attrgetter("average"), 100, 1)
 KAPPA = FigureKind("kappa", attrgetter("kappa"), 1, 3)
 MEAN_F1 = FigureKind("macro-F1, %", attrgetter("mean_f1"), 100, 1)
+
+
+def cell(kinds: Sequence[FigureKind], spreads: Sequence[Spread | None], *, sign: bool = False) -> str:
+    """A cell of a table with figures of the same runs; it says when folds are missing."""
+    found = [(k, s) for k, s in zip(kinds, spreads, strict=True) if s is not None]
+    if not found:
+        return "–"
+    texts = [s.text(factor=k.factor, digits=k.digits, sign=sign) for k, s in found]
+    return " / ".join(texts) + found[0][1].missing
 
 
 def progress_line(done: int, planned: int, command: str) -> str:

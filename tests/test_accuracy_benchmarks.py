@@ -157,7 +157,7 @@ def test_spread_over_seeds_and_over_the_folds_of_one_seed(bench: Any) -> None:
     # A seed that lacks folds is of other ground.
     assert bench.runs.spread(one | {(1, 0): np.array(matrix(10))}, overall).mean == pytest.approx(0.7)
     found = bench.runs.spread({(0, 0): np.array(matrix(60))}, overall)
-    assert found.text() == "60.0 (1 of 3 folds)"
+    assert bench.runs.cell([bench.runs.OVERALL], [found]) == "60.0 (1 of 3 folds)"
     assert bench.runs.spread({}, overall) is None
 
 
@@ -168,7 +168,8 @@ def test_difference_is_of_runs_that_both_have(bench: Any) -> None:
     assert (found.runs, found.mean) == (2, pytest.approx(0.02))
     # Folds differ by 30 points, pairs by one and three.
     assert found.deviation == pytest.approx(np.std([0.01, 0.03], ddof=1))
-    assert found.text(sign=True) == "+2.0 ± 1.4 (2 of 3 folds)"
+    assert found.text(sign=True) == "+2.0 ± 1.4"
+    assert found.missing == " (2 of 3 folds)"
     assert bench.runs.difference(ours, {(2, 0): matrix(1)}, bench.runs.OVERALL.value) is None
 
 
@@ -186,11 +187,11 @@ def test_tables_of_the_recipe(bench: Any, tmp_path: Path) -> None:
     tables = bench.recipe.tables(found)
     rows = [line.split(" | ") for line in tables["recipe figures"].splitlines() if line.startswith("| d")]
     assert [row[0] for row in rows] == ["| default", "| dropout 0.5", "| default, 8 turns"]
-    assert rows[0][1].startswith("75.0 ± 7.1 (2 of 3 folds)")
+    assert rows[0][1] == "75.0 ± 7.1 / 75.0 ± 7.1 (2 of 3 folds)"
     assert rows[0][2] == "2 |"
     rows = [line.split(" | ") for line in tables["recipe differences"].splitlines() if line.startswith("| d")]
     # The second fold alone is in both.
-    assert rows[0] == ["| dropout 0.5", "−5.0 (1 of 3 folds) / −5.0 (1 of 3 folds)", "1 |"]
+    assert rows[0] == ["| dropout 0.5", "−5.0 / −5.0 (1 of 3 folds)", "1 |"]
     assert rows[1][1].startswith("+4.0 ± 1.4")
     bench.recipe.plots(found, tmp_path)
     assert (tmp_path / "recipe.png").read_bytes().startswith(b"\x89PNG")
@@ -211,7 +212,7 @@ def test_tables_of_the_methods(bench: Any) -> None:
     # A method that lacks folds is not the best.
     assert f"| {boosting} | 99.0 (1 of 3 folds) |" in tables["worth overall"]
     assert f"| {forest} | −2.0 ± 7.2 / −2.0 ± 7.2 | 3 |" in tables["worth differences"]
-    assert f"| {boosting} | −39.0 (1 of 3 folds)" in tables["worth differences"]
+    assert f"| {boosting} | −39.0 / −39.0 (1 of 3 folds)" in tables["worth differences"]
     assert tables["worth runs"].startswith("7 of ")
     assert tables["worth disturbed"] == "No runs yet."
 
