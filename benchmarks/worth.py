@@ -71,8 +71,18 @@ INNER_FOLDS: Final = 3
 TUNED_ON: Final = 1000
 """Training pixels for that choice; more are thinned at random."""
 
+MOST_LEARNT: Final = 20_000
+"""Training pixels that a classical classifier learns from; more are thinned at random, to save time."""
+
 FEWER_TREES: Final = 60
 """Trees of a forest for that choice."""
+
+
+def thinned(positions: Int64, most: int, seed: int) -> Int64:
+    """At most so many of some positions, drawn at random, in their order."""
+    if positions.size <= most:
+        return positions
+    return np.sort(np.random.default_rng([seed, 12]).choice(positions, most, replace=False))
 
 
 def tuned(
@@ -83,9 +93,7 @@ def tuned(
     The inner folds are blocks of ground with a gap, as the outer ones are. ``rows`` holds the features
     ``(n, F)`` of the training ``pixels``. Of equally good settings the first are taken.
     """
-    some = np.arange(len(pixels))
-    if some.size > TUNED_ON:
-        some = np.sort(np.random.default_rng([seed, 12]).choice(some, TUNED_ON, replace=False))
+    some = thinned(np.arange(len(pixels)), TUNED_ON, seed)
     pixels, rows, n = pixels.select(some), rows[some], len(pixels.legend)
     inner = [
         fold
@@ -147,7 +155,8 @@ def run_classical(
         return stack_features(batches, method.features)
 
     pixels = ground.folds.pixels
-    train, held, n = pixels.select(fold.train), pixels.select(fold.held), len(pixels.legend)
+    some = thinned(fold.train, MOST_LEARNT, seed)
+    train, held, n = pixels.select(some), pixels.select(fold.held), len(pixels.legend)
     rows = rows_of(PatchDataset(train))
     settings, found = tuned(method.grid, train, rows, ground.prepared.reach, seed)
     model = classifier(settings, n, seed)
