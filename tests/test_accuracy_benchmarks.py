@@ -217,6 +217,27 @@ def test_tables_of_the_methods(bench: Any) -> None:
     assert tables["worth disturbed"] == "No runs yet."
 
 
+def test_runs_of_the_default_recipe_are_taken_over(bench: Any, tmp_path: Path) -> None:
+    key, network = bench.held_ground.key_of, bench.methods.DEFAULT
+    records = bench.held_ground.Records(tmp_path / "worth.json")
+    records.add(key("gulf", network, 0, 0), {"counts": "own"})
+    recipe = {"steps": [2], "counts": [matrix(1)], "labels": 9, "seconds": 1.0, bench.recipe.TURNS: matrix(2)}
+    names = [("default", 0), ("default", 1), ("dropout 0.5", 2)]
+    bench.worth.adopt(records, {key("gulf", name, 0, fold): recipe for name, fold in names})
+    assert records.found.keys() == {key("gulf", network, 0, fold) for fold in (0, 1)}
+    assert records.found[key("gulf", network, 0, 0)] == {"counts": "own"}
+    assert records.found[key("gulf", network, 0, 1)]["counts"] == [matrix(1)]
+
+
+def test_classical_classifiers_come_first(bench: Any) -> None:
+    """Nothing of a network is run before all scenes have their forests; no run is there twice."""
+    options = SimpleNamespace(methods=None, seeds=2, grounds=["berlin", "gulf"])
+    found = [job.method in bench.methods.CLASSICAL for job in bench.worth.jobs(options)]
+    assert found == sorted(found, reverse=True)
+    keys = {job.key for job in bench.worth.jobs(options)}
+    assert len(keys) == len(found) == len(bench.methods.METHODS) * 2 * 2 * bench.held_ground.FOLDS
+
+
 # --- networks and classifiers ----------------------------------------------------------------------------
 
 
