@@ -30,9 +30,12 @@ from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.prepare import Prepared, decided, prepare
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.settings import TrainingSettings
-from das2f_map.types import Int64
+from das2f_map.types import Float64, Int64
 
 FOLDS: Final = 3
+SEEDS: Final = 3
+"""Seeds that a benchmark runs unless its options name others."""
+
 LEAST_TESTED: Final = 50
 """Tested pixels from which a class counts in the mean F1."""
 
@@ -76,12 +79,26 @@ class Ground:
         if held.size > MOST_TESTED:
             # The same pixels for every seed and method.
             held = np.sort(np.random.default_rng(number).choice(held, MOST_TESTED, replace=False))
-        return Fold(_share_of(self.folds.pixels, whole.train, self.share, seed), held)
+        return Fold(share_of(self.folds.pixels, whole.train, self.share, seed), held)
 
     def with_settings(self, settings: TrainingSettings, labelled: int) -> Prepared:
         """The scene prepared for a training with other settings on so many labelled pixels."""
         chosen = decided(settings, labelled, on_cpu=self.prepared.hardware.on_cpu)
         return replace(self.prepared, settings=chosen)
+
+    def summary(self) -> dict[str, Any]:
+        """Labels, folds and the image content that they share, for the pages."""
+        folds = [self.fold(number, seed=0) for number in range(FOLDS)]
+        leaks = [self.folds.leak(fold) for fold in folds]
+        return {
+            "classes": self.folds.pixels.counts(),
+            "train": [int(fold.train.size) for fold in folds],
+            "tested": [int(fold.held.size) for fold in folds],
+            "gap": self.folds.gap,
+            "apart": self.folds.reach,
+            "overlapping": [round(leak.share, 4) for leak in leaks],
+            "overlap": [round(leak.overlap, 4) for leak in leaks],
+        }
 
 
 @contextmanager
@@ -101,8 +118,11 @@ def open_ground(name: str, data: Path, device: str) -> Iterator[Ground]:
         yield Ground(name, prepared, folds, float(per_cent or 100) / 100)
 
 
-def _share_of(pixels: TrainingPixels, train: Int64, share: float, seed: int) -> Int64:
-    """Pixels in random blocks that hold about a share of each class's labels, and at least 8 of them."""
+def share_of(pixels: TrainingPixels, train: Int64, share: float, seed: int) -> Int64:
+    """Training pixels in random blocks: a share of each class's pixels, at least 8, or all of fewer.
+
+    ``train`` holds positions in ``pixels``; so does the result, in the same order.
+    """
     if share >= 1:
         return train
     rng = np.random.default_rng([seed, 11])
@@ -123,6 +143,11 @@ def _share_of(pixels: TrainingPixels, train: Int64, share: float, seed: int) -> 
 # --- results ---------------------------------------------------------------------------------------------
 
 
+def key_of(ground: str, name: str, seed: int, number: int) -> str:
+    """Key of a run in the results; ``number`` is that of its fold, from 0."""
+    return f"{ground} | {name} | seed {seed} | fold {number + 1}"
+
+
 def counts_of(truth: Int64, found: Int64, classes: int) -> list[list[int]]:
     """Confusion counts, reference down."""
     flat = np.bincount(truth * classes + found, minlength=classes * classes)
@@ -131,7 +156,10 @@ def counts_of(truth: Int64, found: Int64, classes: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Figures:
-    """Accuracy of one run over all folds of a scene, each 0..1."""
+    """Overall accuracy, average accuracy (mean over the classes), kappa and mean F1; each at most 1.
+
+    A figure that the counts leave undefined is NaN.
+    """
 
     overall: float
     average: float
@@ -139,39 +167,54 @@ class Figures:
     mean_f1: float
 
 
-def figures(counts: Any) -> Figures:
-    """Figures of confusion counts ``(C, C)``; classes with few tested pixels are left out of the means."""
+def figures(counts: Any, least: int = LEAST_TESTED) -> Figures:
+    """Figures of confusion counts ``(C, C)``, reference down.
+
+    Classes with fewer than ``least`` tested pixels count in overall accuracy and kappa, but not in the means.
+    """
     matrix = np.asarray(counts, float)
     total, right = matrix.sum(), np.diag(matrix)
     reference, mapped = matrix.sum(axis=1), matrix.sum(axis=0)
-    known = reference >= LEAST_TESTED
+    known = reference >= max(1, least)
+    if not total:
+        return Figures(*[float("nan")] * 4)
     chance = float((reference * mapped).sum() / total**2)
     overall = float(right.sum() / total)
     return Figures(
         overall,
-        float((right / np.maximum(1, reference))[known].mean()),
-        (overall - chance) / (1 - chance),
-        float((2 * right / np.maximum(1, reference + mapped))[known].mean()),
+        _mean(right[known] / reference[known]),
+        (overall - chance) / (1 - chance) if chance < 1 else float("nan"),
+        _mean(2 * right[known] / (reference + mapped)[known]),
     )
 
 
-def chosen_counts(curves: Sequence[Any]) -> Any:
-    """Counts over all folds, each at the check that the other folds do best at.
+def _mean(values: Float64) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
-    ``curves`` holds for every fold its counts at every check, ``(checks, C, C)``. The rule is that of
-    ``das2f_map.training.assessment``.
+
+def quality(counts: Any, least: int = LEAST_TESTED) -> float:
+    """The mean of overall accuracy and mean F1, by which checks and settings are chosen; 0 if undefined."""
+    found = figures(counts, least)
+    return float(np.nan_to_num((found.overall + found.mean_f1) / 2))
+
+
+def chosen_checks(curves: Sequence[Any]) -> list[int]:
+    """For every fold the check, from 0, that the other folds do best at.
+
+    ``curves`` holds for every fold its counts at every check, ``(checks, C, C)``. No tested pixel has a say
+    in its own figures. Quality is smoothed over neighbouring checks, as ``das2f-map train`` does. A single
+    fold is taken at its last check.
     """
-    stacked = [np.asarray(c) for c in curves]
-    checks = min(len(c) for c in stacked)
-    stacked = [c[:checks] for c in stacked]
+    checks = min(len(curve) for curve in curves)
+    stacked = [np.asarray(curve)[:checks] for curve in curves]
+    if len(stacked) == 1:
+        return [len(curves[0]) - 1]
     together = np.sum(stacked, axis=0)
-    total = np.zeros_like(together[0])
+    chosen = []
     for own in stacked:
-        others = together - own if len(stacked) > 1 else together
-        quality = [(figures(c).overall + figures(c).mean_f1) / 2 for c in others]
-        padded = np.pad(quality, 1, mode="edge")
-        total = total + own[int(np.argmax((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4))]
-    return total
+        padded = np.pad([quality(c) for c in together - own], 1, mode="edge")
+        chosen.append(int(np.argmax((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4)))
+    return chosen
 
 
 class Records:

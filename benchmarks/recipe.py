@@ -19,7 +19,23 @@ from typing import Any, Final
 import common
 import numpy as np
 import torch
-from held_ground import FOLDS, GROUNDS, Ground, Records, counts_of, figures, open_ground
+from held_ground import FOLDS, GROUNDS, SEEDS, Ground, Records, counts_of, figures, key_of, open_ground
+from matplotlib.figure import Figure
+from runs import (
+    MEAN_F1,
+    OVERALL,
+    Run,
+    Spread,
+    at_chosen_checks,
+    at_last_check,
+    cell,
+    curves_of,
+    difference,
+    draw,
+    progress_line,
+    sorted_out,
+    spread,
+)
 
 from das2f_map.progress import silent
 from das2f_map.training.batches import PatchDataset
@@ -29,6 +45,7 @@ from das2f_map.training.settings import TrainingSettings
 from das2f_map.training.start import AUTO, FRESH, find_start
 
 NAME: Final = "recipe"
+PLANNED_GROUNDS: Final = ("berlin", "rotterdam1", "gulf-5")
 TURNS: Final = "8 turns"
 """Key of the accuracy with the mean over the eight turns of a patch."""
 
@@ -104,17 +121,12 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[int, str, str, int]]:
                     yield seed, variant, ground, number
 
 
-def key_of(ground: str, variant: str, seed: int, number: int) -> str:
-    """Key of a run in the results."""
-    return f"{ground} | {variant} | seed {seed} | fold {number + 1}"
-
-
 def parse() -> argparse.Namespace:
     made = common.parser(__doc__, rounds=1)
     made.add_argument("--data", type=Path, required=True, help="folder of the scenes")
     made.add_argument("--minutes", type=float, default=600, help="begin no run after these [600]")
-    made.add_argument("--seeds", type=int, default=3)
-    made.add_argument("--grounds", nargs="+", choices=GROUNDS, default=["berlin", "rotterdam1", "gulf-5"])
+    made.add_argument("--seeds", type=int, default=SEEDS)
+    made.add_argument("--grounds", nargs="+", choices=GROUNDS, default=list(PLANNED_GROUNDS))
     made.add_argument("--variants", nargs="+", choices=list(VARIANTS))
     return made.parse_args()
 
@@ -139,6 +151,110 @@ def main() -> None:
             f"{key}: OA {last.overall:.3f} (best check {best.overall:.3f}), F1 {last.mean_f1:.3f}, "
             f"kappa {last.kappa:.3f}, {record['seconds']:.0f} s"
         )
+
+
+# --- the page --------------------------------------------------------------------------------------------
+
+COMMAND: Final = "python benchmarks/recipe.py --data SCENES"
+DEFAULT: Final = "default"
+TURNED: Final = f"{DEFAULT}, {TURNS}"
+
+
+def tables(found: dict[str, Any]) -> dict[str, str]:
+    """The tables, by the names of their places in the page."""
+    sorted_runs = sorted_out(found)
+    grounds = [g for g in GROUNDS if (g, DEFAULT) in sorted_runs]
+    planned = len(VARIANTS) * len(PLANNED_GROUNDS) * FOLDS * SEEDS
+    progress = progress_line(len(found), planned, COMMAND)
+    if not grounds:
+        return {"recipe figures": progress, "recipe differences": "No runs yet."}
+    heads = ["variant", *(f"{g}: OA / macro-F1, %" for g in grounds), "runs"]
+    rows, differences = [], []
+    for name in [*VARIANTS, TURNED]:
+        ours = {g: _counts(sorted_runs, g, name) for g in grounds}
+        if not any(ours.values()):
+            continue
+        runs = sum(len(counts) for counts in ours.values())
+        cells = [cell(SHOWN, [spread(ours[g], k.value) for k in SHOWN]) for g in grounds]
+        rows.append([name, *cells, f"{runs}"])
+        if name != DEFAULT:
+            less = [_difference(sorted_runs, g, name) for g in grounds]
+            cells = [cell(SHOWN, each, sign=True) for each in less]
+            pairs = sum(each[0].runs for each in less if each[0] is not None)
+            differences.append([name, *cells, f"{pairs}"])
+    return {
+        "recipe figures": f"{common.markdown(heads, rows)}\n\n{progress}",
+        "recipe differences": common.markdown([*heads[:-1], "pairs"], differences)
+        + f"\n\n![Differences to the default recipe](benchmarks/{NAME}.png)",
+    }
+
+
+def plots(found: dict[str, Any], folder: Path) -> None:
+    """Draw the plot of the page into a folder."""
+    sorted_runs = sorted_out(found)
+    grounds = [g for g in GROUNDS if (g, DEFAULT) in sorted_runs]
+    if grounds:
+        draw(folder / f"{NAME}.png", lambda figure: _plot(figure, sorted_runs, grounds))
+
+
+SHOWN: Final = (OVERALL, MEAN_F1)
+
+Sorted = dict[tuple[str, str], dict[Run, Any]]
+
+
+def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
+    """Counts of a row's runs: at the chosen checks, or of the turned patches."""
+    if name == TURNED:
+        return _turned(sorted_runs, ground)
+    return at_chosen_checks(curves_of(sorted_runs.get((ground, name), {})))
+
+
+def _turned(sorted_runs: Sorted, ground: str) -> dict[Run, Any]:
+    runs = sorted_runs.get((ground, DEFAULT), {})
+    return {run: np.asarray(record[TURNS]) for run, record in runs.items() if TURNS in record}
+
+
+def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | None]:
+    """Differences to the default recipe on the runs that both have."""
+    base = curves_of(sorted_runs[ground, DEFAULT])
+    if name == TURNED:
+        # The turned patches are of the last check.
+        ours, theirs = _turned(sorted_runs, ground), at_last_check(base)
+    else:
+        own = curves_of(sorted_runs.get((ground, name), {}))
+        both = own.keys() & base.keys()
+        # The checks too are chosen on the folds that both have.
+        ours, theirs = (at_chosen_checks({run: curves[run] for run in both}) for curves in (own, base))
+    return [difference(ours, theirs, kind.value) for kind in SHOWN]
+
+
+def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
+    """The difference of every variant to the default recipe, a mark for each scene, a bar for its spread."""
+    names = [n for n in [*VARIANTS, TURNED] if n != DEFAULT]
+    found = {n: [_difference(sorted_runs, g, n) for g in grounds] for n in names}
+    names = [n for n in names if any(each[0] for each in found[n])]
+    figure.set_size_inches(10, 1.4 + 0.3 * len(names))
+    for axes, (k, kind) in zip(figure.subplots(1, 2, sharey=True), enumerate(SHOWN), strict=True):
+        axes.axvline(0, color=common.BASELINE, linewidth=1)
+        for i, ground in enumerate(grounds):
+            own = [(y, found[n][i][k]) for y, n in enumerate(names)]
+            here = [(y, d) for y, d in own if d is not None]
+            axes.errorbar(
+                [100 * d.mean for _, d in here],
+                [y + 0.2 * (i - (len(grounds) - 1) / 2) for y, _ in here],
+                xerr=[100 * (d.deviation or 0) for _, d in here],
+                fmt="o",
+                markersize=4,
+                linewidth=1,
+                label=ground,
+            )
+        axes.set_xlabel(f"{kind.title.split(',')[0]}, percentage points to the default recipe")
+        axes.set_yticks(range(len(names)), names)
+        common.tidy(axes)
+    figure.axes[0].invert_yaxis()
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False
+    )
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ import common
 import engines
 import growth
 import real_scenes
+import recipe
 import registration
 import scenes
 import training
+import worth_page
 
 PAGE = common.ROOT / "docs" / "benchmarks.md"
 BENCHMARKS = {module.NAME: module for module in (engines, growth, breakdown, training, scenes)}
@@ -37,8 +39,15 @@ HEADINGS = {
 }
 """Sections of a machine's page."""
 ACCURACY = "accuracy.md"
-EVIDENCE = {"registration-evidence.md": registration, "real-scenes.md": real_scenes}
+EVIDENCE = {
+    "registration-evidence.md": registration,
+    "real-scenes.md": real_scenes,
+    "recipe-evidence.md": recipe,
+    "worth-evidence.md": worth_page,
+}
 """Pages other than docs/benchmarks.md that take all their tables from one result."""
+GROWING = (recipe, worth_page)
+"""Those whose result grows run by run: their pages say what is missing. They have plots of their own, too."""
 
 
 def refresh_pages(page: Path = PAGE, folder: Path = common.DOCS) -> None:
@@ -52,10 +61,13 @@ def refresh_pages(page: Path = PAGE, folder: Path = common.DOCS) -> None:
         refresh_page(folder / ACCURACY, folder, needed=["accuracy"])
     refresh_page(page, folder, needed=["summary"])
     for name, module in EVIDENCE.items():
-        result = folder / f"{module.NAME}.json"
-        if result.exists() and (page.parent / name).exists():
-            found = module.tables(json.loads(result.read_text(encoding="utf-8")))
-            common.fill(page.parent / name, found)
+        result, own = folder / f"{module.NAME}.json", page.parent / name
+        if not own.exists() or not (result.exists() or module in GROWING):
+            continue
+        record = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+        common.fill(own, module.tables(record))
+        if module in GROWING:
+            module.plots(record, folder)
 
 
 def refresh_page(page: Path, folder: Path = common.DOCS, needed: list[str] | None = None) -> None:

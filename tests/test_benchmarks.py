@@ -155,7 +155,8 @@ def test_pages_of_the_documentation_are_up_to_date(scripts: Any, tmp_path: Path)
     """Figures in the pages are those of the JSON files beside them."""
     docs = scripts.PAGE.parent
     pages = [p.relative_to(docs) for p in (scripts.PAGE, *scripts.common.DOCS.glob("*.md"))]
-    pages += [Path("registration-evidence.md"), Path("real-scenes.md")]
+    evidence = ("registration-evidence", "real-scenes", "recipe-evidence", "worth-evidence")
+    pages += [Path(f"{name}.md") for name in evidence]
     assert {"benchmarks.md", "avx512.md", "avx2.md", "amx.md", "accuracy.md"} <= {p.name for p in pages}
     (tmp_path / "benchmarks").mkdir()
     for path in (*pages, *(p.relative_to(docs) for p in scripts.common.DOCS.glob("*.json"))):
