@@ -57,7 +57,7 @@ class TrainingSettings:
     balance: float = setting(
         0.5, ge=0.0, le=1.0, help="Draws of the classes: 0 as often as labelled, 1 equally often."
     )
-    learning_rate: float = setting(5e-4, gt=0.0, help="Highest learning rate.")
+    learning_rate: float = setting(1e-3, gt=0.0, help="Highest learning rate.")
     weight_decay: float = setting(5e-4, ge=0.0, help="Weight decay of the optimiser.")
     label_smoothing: float = setting(
         0.0, ge=0.0, le=0.5, help="Share of the target that is spread evenly over the classes."
