@@ -404,7 +404,9 @@ def test_train_takes_scenes_in_three_ways(
         ("ms.tif pan.tif", "--labels is missing"),
         ("--labels l.gpkg", "MS is missing"),
         ("ms.tif --labels l.gpkg --scene a b c", "PAN is missing"),
-        ("--scene a b", "3 arguments"),
+        ("--scene a b", "--scene takes three values: MS PAN LABELS"),
+        ("--scene a --fast c", "--scene takes three values"),
+        ("--scene=a b c", "--scene takes three values"),
     ],
 )
 def test_train_says_what_a_scene_lacks(given: str, says: str, run: Run, tmp_path: Path) -> None:
