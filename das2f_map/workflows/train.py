@@ -299,7 +299,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         prepare(request, hardware, progress) as prepared,
     ):
         if not helper:
-            begin(work, prepared.note(), resume=request.resume)
+            begin(work, _note(request, prepared), resume=request.resume)
         run = _Run(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()
@@ -323,6 +323,13 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     return TrainingResult(
         folder, load_bundle(folder), None if held is None else held.assessment, not final.complete
     )
+
+
+def _note(request: TrainRequest, prepared: Prepared) -> dict[str, Any]:
+    """What is trained, and from which model on; a resumed training must have the same."""
+    note = prepared.note()
+    start = None if request.start is None else str(request.start.resolve())
+    return note | {"settings": note["settings"] | {"started_from": start}}
 
 
 @dataclass(frozen=True, eq=False)
