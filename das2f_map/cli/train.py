@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,13 +41,30 @@ _option = partial(setting_option, TrainingSettings)
 
 
 class TrainCommand(TyperCommand):
-    """The command with an option of three values that may be repeated, which Typer cannot declare."""
+    """The command with an option of three values that may be repeated, which Typer cannot declare.
 
-    def __init__(self, *args: Any, params: list[Any] | None = None, **options: Any) -> None:
-        for parameter in params or []:
-            if parameter.name == "scene":
-                parameter.nargs = 3
-        super().__init__(*args, params=params, **options)
+    Each three values become a single one, a JSON list, before Typer reads them.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _grouped(args))
+
+
+def _grouped(args: Sequence[str]) -> list[str]:
+    """Arguments of the command line with one value for each ``--scene``."""
+    found: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        found.append(arg)
+        if arg == "--":
+            return found + list(rest)
+        if arg.partition("=")[0] != "--scene":
+            continue
+        values = list(islice(rest, 3))
+        if "=" in arg or len(values) < 3 or any(v.startswith("-") for v in values):
+            raise typer.BadParameter("--scene takes three values: MS PAN LABELS")
+        found.append(json.dumps(values))
+    return found
 
 
 def train_command(
@@ -188,7 +207,7 @@ def _all_scenes(
     ms: str | None,
     pan: str | None,
     labels: str | None,
-    more: Sequence[Sequence[str]],
+    more: Sequence[str],
     listed: Path | None,
 ) -> list[tuple[str, str, str]]:
     """MS, PAN and labels of every scene that the command names."""
@@ -200,7 +219,9 @@ def _all_scenes(
             name for name, value in (("MS", ms), ("PAN", pan), ("--labels", labels)) if value is None
         )
         raise typer.BadParameter(f"a scene needs MS, PAN and --labels; {missing} is missing")
-    found += [(one, other, labelled) for one, other, labelled in more]
+    for values in more:
+        one, other, labelled = json.loads(values)
+        found.append((one, other, labelled))
     if listed is not None:
         from das2f_map.training.scene_list import read_scene_list
 

@@ -23,6 +23,8 @@ from synthetic import make_pair, pair_grids, write_raster
 from tiny import NAMES
 
 import das2f_map
+from das2f_map.errors import InputError
+from das2f_map.training.request import TrainRequest
 
 COMMANDS = (
     (),
@@ -345,21 +347,72 @@ def test_train(run: Run, tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     outcome = run(
         *("train", scene.ms, scene.pan, "--labels", scene.labels, "-o", tmp_path / "model"),
-        *("--epochs", "1", "--samples-per-class", "16", "--seed", "3", "--licence", "CC0", "--json"),
+        *("--steps", "2", "--batch-size", "4", "--assess", "holdout", "--seed", "3", "--licence", "CC0"),
+        "--json",
     )
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
     assert result["model"] == str(tmp_path / "model")
-    assert result["best_epoch"] == 1
+    assert result["steps"] in (1, 2)
+    assert result["verdict"]["text"]
+    assert result["shares"]["labels"].keys() == result["shares"]["scenes"].keys()
     assert not result["interrupted"]
     assert "train: " in outcome.err
     card = json.loads(run("models", "show", tmp_path / "model", "--json").out)
     assert card["licence"] == "CC0"
     assert card["metrics"]["test"] == result["test"]
+    assert card["training"]["settings"]["batch_size"] == 4
     assert {"model.json", "model.safetensors", "training.json", "training.png"} <= {
         p.name for p in (tmp_path / "model").iterdir()
     }
     assert not list(tmp_path.glob("*.training"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("ms.tif pan.tif --labels l.gpkg", ["ms.tif pan.tif l.gpkg"]),
+        ("--scene a b c --scene d e f", ["a b c", "d e f"]),
+        ("ms.tif pan.tif --labels l.gpkg --scene a b c", ["ms.tif pan.tif l.gpkg", "a b c"]),
+        ("--scene a b c --scenes {list}", ["a b c", "x y z"]),
+        ("--scenes {list}", ["x y z"]),
+    ],
+)
+def test_train_takes_scenes_in_three_ways(
+    given: str, expected: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[TrainRequest] = []
+
+    def note(request: TrainRequest, progress: object) -> None:
+        asked.append(request)
+        raise InputError("enough")
+
+    monkeypatch.setattr("das2f_map.workflows.train.run_training", note)
+    (tmp_path / "list.csv").write_text("ms,pan,labels\nx,y,z\n")
+    words = given.format(list=tmp_path / "list.csv").split()
+    outcome = run("train", *words, "-o", tmp_path / "model", "--fast", "--haze", "0.5")
+    assert outcome.code == 3
+    (request,) = asked
+    assert [f"{s.pair.ms} {s.pair.pan} {s.labels.path}" for s in request.scenes] == expected
+    assert (request.settings.fast, request.settings.haze) == (True, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("", "name a scene"),
+        ("ms.tif pan.tif", "--labels is missing"),
+        ("--labels l.gpkg", "MS is missing"),
+        ("ms.tif --labels l.gpkg --scene a b c", "PAN is missing"),
+        ("--scene a b", "--scene takes three values: MS PAN LABELS"),
+        ("--scene a --fast c", "--scene takes three values"),
+        ("--scene=a b c", "--scene takes three values"),
+    ],
+)
+def test_train_says_what_a_scene_lacks(given: str, says: str, run: Run, tmp_path: Path) -> None:
+    outcome = run("train", "-o", tmp_path / "model", *given.split())
+    assert outcome.code == 2
+    assert says in " ".join(outcome.err.replace("│", " ").split())
 
 
 @pytest.mark.slow

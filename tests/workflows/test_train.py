@@ -414,6 +414,9 @@ def test_resuming_with_other_settings_is_refused(
     shutil.copytree(unfinished, tmp_path, dirs_exist_ok=True)
     with pytest.raises(OutputError, match=r"batch_size \(12 before, 8 now\)"):
         run(small_scene, output=tmp_path / "model", resume=True, batch_size=8)
+    tiny_bundle(tmp_path, "start")
+    with pytest.raises(OutputError, match=r"started_from \(None before, .*start now\)"):
+        run(small_scene, output=tmp_path / "model", resume=True, start=tmp_path / "start")
     assert (tmp_path / "model.training" / "fold-1.ckpt").exists()
 
 
