@@ -29,7 +29,7 @@ SETTINGS = {
     "train": settings_of(TrainingSettings),
     "classify": settings_of(EngineChoice) | settings_of(Certainty),
 }
-FIXED = {"checks", "mixup", "ema", "warmup", "final_rate", "gradient_clip", "optimizer"}
+FIXED = {"checks", "neighbours", "mixup", "ema", "warmup", "final_rate", "gradient_clip", "optimizer"}
 """Settings of a training that no user gives."""
 PYTHON_ONLY = {"weight_decay"}
 RENAMED = {"coregister": "coregistration", "min_area": "min_area_m2"}

@@ -77,7 +77,8 @@ class PooledClassifier(nn.Module):
         features = len(windows) * config.width
         self.windows = windows
         self.channels = config.fusion_channels
-        self.norm = nn.BatchNorm1d(features, affine=False)
+        # Trainings on few labels are short, so the running statistics have to follow soon.
+        self.norm = nn.BatchNorm1d(features, affine=False, momentum=0.2)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(features, config.classes)
 

@@ -25,7 +25,7 @@ from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
-from das2f_map.training.settings import FOLDS_UP_TO, TrainingSettings, default_steps
+from das2f_map.training.settings import FAST_CHECKS, FOLDS_UP_TO, TrainingSettings, default_steps
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Prepared:
             "settings": {
                 **self.settings.recorded(),
                 "bands": [[b.number for b in scene.pair.bands] for scene in self.scenes],
-                "started_from": start,
+                "started_from": str(start),
                 "nodata": [scene.request.pair.nodata for scene in self.scenes],
                 "mask": [r.mask and r.mask.model_dump(mode="json") for r in reports],
                 "shift_corrected": [
@@ -177,7 +177,7 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     head = "pooled" if settings.head == "auto" else settings.head
     steps = settings.steps or default_steps(labelled, on_cpu=on_cpu, fast=settings.fast)
     # A check needs a step at least.
-    checks = min(settings.checks, steps)
+    checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
     return replace(settings, assess=assess, head=head, steps=steps, checks=checks)
 
 

@@ -15,6 +15,9 @@ ASSESSMENTS = ("auto", "holdout", "folds", "none")
 FOLDS_UP_TO = 20_000
 """Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
 
+FAST_STEPS, FAST_CHECKS = 100, 3
+"""Most steps on the CPU, and checks, of a first look."""
+
 _NOT_RECORDED = ("stages", "device", "devices", "fast")
 """The card lists the stages with the network, the device that was used, and what ``fast`` decided."""
 
@@ -115,6 +118,6 @@ def default_steps(labelled: int, *, on_cpu: bool, fast: bool = False) -> int:
     training on two CPU cores, folds and final fit included, within the times that the guide names.
     """
     if fast:
-        return 80 if on_cpu else 240
+        return FAST_STEPS if on_cpu else 3 * FAST_STEPS
     steps: int = round(200 * (max(1, labelled) / 1500) ** 0.45)
     return min(max(steps, 150), 1500) if on_cpu else min(max(2 * steps, 400), 12_000)

@@ -303,7 +303,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     ):
         if not helper:
             begin(work, prepared.note(request.start), resume=request.resume)
-        start = find_start(request.start, prepared.config, [scene.pair for scene in prepared.scenes])
+        start = find_start(str(request.start), prepared.config, [scene.pair for scene in prepared.scenes])
         run = _Run(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()
@@ -322,6 +322,8 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         write_bundle(output, card, net, _files(card, prepared, held, final))
         if final.complete:
             discard(work)
+    if card.verdict is not None and not card.verdict.usable:
+        log.warning("%s", card.verdict.text)
     return TrainingResult(
         folder, load_bundle(folder), None if held is None else held.assessment, not final.complete
     )

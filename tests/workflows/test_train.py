@@ -415,7 +415,7 @@ def test_resuming_with_other_settings_is_refused(
     with pytest.raises(OutputError, match=r"batch_size \(12 before, 8 now\)"):
         run(small_scene, output=tmp_path / "model", resume=True, batch_size=8)
     tiny_bundle(tmp_path, "start")
-    with pytest.raises(OutputError, match=r"started_from \(None before, .*start now\)"):
+    with pytest.raises(OutputError, match=r"started_from \(auto before, .*start now\)"):
         run(small_scene, output=tmp_path / "model", resume=True, start=tmp_path / "start")
     assert (tmp_path / "model.training" / "fold-1.ckpt").exists()
 
@@ -600,7 +600,7 @@ def test_every_setting_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> 
         ("d", "e", "f"),
     ]
     assert {s.labels.skip_classes for s in found.scenes} == {("x",)}
-    assert (found.output, found.start) == (Path("o"), Path("s"))
+    assert (found.output, found.start) == (Path("o"), "s")
 
 
 def test_existing_bundles_and_foreign_folders_are_safe(
