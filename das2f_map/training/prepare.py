@@ -140,6 +140,7 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
         Images, labels or settings cannot be used.
     """
     patch = PatchGeometry()
+    _require_scenes_to_hold_out(request)
     with ExitStack() as stack:
         scenes = tuple(_opened(scene, stack) for scene in request.scenes)
         _require_same_bands(scenes)
@@ -172,6 +173,8 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
 def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> TrainingSettings:
     """The settings with every ``auto`` and the number of steps decided, for so many labelled pixels."""
     assess = settings.assess
+    if assess == "auto" and settings.fold_by == "scene":
+        assess = "folds"
     if assess == "auto":
         assess = "folds" if labelled <= FOLDS_UP_TO and not settings.fast else "holdout"
     head = "pooled" if settings.head == "auto" else settings.head
@@ -179,6 +182,20 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     # A check needs a step at least.
     checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
     return replace(settings, assess=assess, head=head, steps=steps, checks=checks)
+
+
+def _require_scenes_to_hold_out(request: TrainRequest) -> None:
+    """Raise :class:`InputError` where scenes shall be held out and that is not possible."""
+    settings = request.settings
+    if settings.fold_by != "scene":
+        return
+    if len(request.scenes) < 2:
+        raise InputError(
+            "Whole scenes can be held out of a training on several scenes; this one has one",
+            "leave out --fold-by, or name more scenes with --scene",
+        )
+    if settings.assess == "holdout":
+        raise InputError("A hold-out is cut from the ground of each scene", "--assess folds holds out scenes")
 
 
 def _opened(scene: SceneRequest, stack: ExitStack) -> OpenScene:

@@ -201,3 +201,12 @@ def test_there_are_no_more_checks_than_steps() -> None:
     assert decided(TrainingSettings(steps=4, checks=6), 100, on_cpu=True).checks == 4
     assert decided(TrainingSettings(steps=40, checks=6), 100, on_cpu=True).checks == 6
     assert decided(TrainingSettings(), 100, on_cpu=True).head == "pooled"
+
+
+def test_whole_scenes_are_held_out_only_of_several(small_scene: Scene) -> None:
+    with pytest.raises(InputError, match="this one has one"):
+        prepared(asked(small_scene, fold_by="scene"))
+    with pytest.raises(InputError, match="A hold-out is cut"):
+        prepared(asked(small_scene, small_scene, fold_by="scene", assess="holdout"))
+    found = decided(TrainingSettings(fold_by="scene"), 10 * FOLDS_UP_TO, on_cpu=True)
+    assert found.assess == "folds"
