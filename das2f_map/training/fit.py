@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Int64
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,19 +107,12 @@ def carry_over(start: ModelBundle, network: Das2fNet, bands: Iterable[str]) -> N
             fitting[key] = old
     key = "ms_stem.embedding.conv.weight"
     names = [b.name for b in start.card.ms_bands]
-    weights, carried = ours[key].clone(), []
+    weights = ours[key].clone()
     for k, name in enumerate(bands):
-        if name in names and theirs[key].shape[0] == weights.shape[0]:
+        if name in names:
             weights[:, k] = theirs[key][:, names.index(name)]
-            carried.append(name)
     fitting[key] = weights
     network.load_state_dict({**ours, **fitting})
-    fresh = [name for name in bands if name not in carried]
-    log.info(
-        "Weights of %s carried over, but for the classifier%s",
-        start.card.name,
-        f" and the band{'s' if len(fresh) > 1 else ''} {', '.join(fresh)}" if fresh else "",
-    )
 
 
 def final_network(prepared: Prepared, weights: dict[str, Tensor]) -> Das2fNet:

@@ -49,7 +49,11 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
         for folder in bundled_models().values():
             card = read_card(folder)
             if _fits(card, config, pairs) and not _shared(card, ground):
-                log.info("The training starts from the weights of %s; --from none starts afresh", card.name)
+                log.info(
+                    "The trainings start from the weights of %s, but for the classifier; "
+                    "--from none starts afresh",
+                    card.name,
+                )
                 return load_model(folder)
         return None
     bundle = load_model(choice)
@@ -63,6 +67,13 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
             f"the network of {choice} has other sizes than the one to train: {', '.join(differing)}",
             "train without --from, or with the same --stages",
         )
+    known = {b.name for b in bundle.card.ms_bands}
+    fresh = [b.name for b in pairs[0].bands if b.name not in known]
+    log.info(
+        "The trainings start from the weights of %s, but for the classifier%s",
+        bundle.card.name,
+        f" and the bands it does not have: {', '.join(fresh)}" if fresh else "",
+    )
     if _shared(bundle.card, ground):
         log.warning(
             "%s was trained on this ground: figures on held-out ground will be too good", bundle.card.name

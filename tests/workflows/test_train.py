@@ -563,7 +563,7 @@ def test_bands_are_carried_over_by_name(
     for k, name in ((0, "nir"), (2, "green")):
         assert torch.allclose(ours[:, k], theirs[:, names.index(name)], atol=1e-9)
     assert min((ours[:, 1] - theirs[:, k]).abs().max() for k in range(4)) > 1e-3
-    assert "carried over, but for the classifier and the band ultraviolet" in caplog.text
+    assert "but for the classifier and the bands it does not have: ultraviolet" in caplog.text
 
 
 # --- refusals --------------------------------------------------------------------------------------------
