@@ -68,7 +68,7 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
             "train without --from, or with the same --stages",
         )
     known = {b.name for b in bundle.card.ms_bands}
-    fresh = [b.name for b in pairs[0].bands if b.name not in known]
+    fresh = [name for name in pairs[0].ms_band_names if name not in known]
     log.info(
         "The trainings start from the weights of %s, but for the classifier%s",
         bundle.card.name,
@@ -93,9 +93,7 @@ def ground_of(pair: ScenePair) -> Ground:
 def _fits(card: ModelCard, config: NetworkConfig, pairs: Sequence[ScenePair]) -> bool:
     """Whether a model has the sizes of the network and all bands of the scenes."""
     known = {b.name for b in card.ms_bands}
-    return not _other_sizes(card.network, config) and all(
-        {b.name for b in pair.bands} == known for pair in pairs
-    )
+    return not _other_sizes(card.network, config) and all(set(pair.ms_band_names) == known for pair in pairs)
 
 
 def _other_sizes(theirs: NetworkConfig, ours: NetworkConfig) -> list[str]:

@@ -35,6 +35,7 @@ from das2f_map.bundle.card import (
     Verdict,
     domain_around,
 )
+from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
@@ -79,7 +80,7 @@ from das2f_map.training.run_files import (
 )
 from das2f_map.training.scene_shares import mapped_shares
 from das2f_map.training.settings import TrainingSettings
-from das2f_map.training.start import AUTO, find_start
+from das2f_map.training.start import AUTO, FRESH, find_start
 from das2f_map.types import Float32, Int64
 
 if TYPE_CHECKING:
@@ -295,15 +296,17 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     if helper:
         progress = silent
     folder = named(request.output)
+    if request.start not in (AUTO, FRESH):
+        find_model(request.start)  # before the scenes are read
     hardware = find_hardware(request.settings)
     work = working_path(folder)
     with (
         training_output(folder, resume=request.resume, overwrite=request.overwrite, helper=helper) as output,
         prepare(request, hardware, progress) as prepared,
     ):
+        start = find_start(str(request.start), prepared.config, [scene.pair for scene in prepared.scenes])
         if not helper:
             begin(work, prepared.note(request.start), resume=request.resume)
-        start = find_start(str(request.start), prepared.config, [scene.pair for scene in prepared.scenes])
         run = _Run(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()

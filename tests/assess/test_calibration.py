@@ -151,6 +151,7 @@ def test_logits_are_no_probabilities() -> None:
         reliability_bins(np.array([[4.0, -2.0]]), np.array([0]))
 
 
+@pytest.mark.slow
 def test_picture_shows_both_curves(tmp_path: Path) -> None:
     logits, labels = drawn_with(3.0, 500)
     calibration = calibrate(logits, labels)

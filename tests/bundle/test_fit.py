@@ -239,7 +239,7 @@ RADIOMETRY = {
     "kind",
     [
         pytest.param("uint8", marks=pytest.mark.slow),
-        "uint16",
+        pytest.param("uint16", marks=pytest.mark.slow),
         pytest.param("int16", marks=pytest.mark.slow),
         "float32 reflectance",
     ],
@@ -301,6 +301,7 @@ def values_mean(path: Path) -> float:
         return float(src.read(1).astype(float).mean())
 
 
+@pytest.mark.slow
 def test_scale_and_offset_of_the_file_are_applied(tmp_path: Path) -> None:
     """Digital numbers with metadata, and the same reflectance written out: the same map."""
     bundle = tiny_bundle(tmp_path / "m", patch=8)

@@ -151,6 +151,7 @@ def test_a_shift_that_changes_over_the_scene_is_told(tmp_path: Path) -> None:
     assert report.variation.upper_left == pytest.approx((0.0, 0.0), abs=0.3)
 
 
+@pytest.mark.slow
 def test_what_moves_is_left_out(tmp_path: Path) -> None:
     """As over clouds, every band and PAN are shifted differently in half of the scene: the ground decides."""
     ms, pan = pair_grids(ms_shape=(120, 120))
@@ -190,7 +191,7 @@ def test_nodata_mask_and_saturation(tmp_path: Path) -> None:
     assert (report.rows, report.cols) == pytest.approx((0.8, 0.6), abs=0.03)
 
 
-@pytest.mark.parametrize("kind", ["flat", "unrelated", "tiny"])
+@pytest.mark.parametrize("kind", ["flat", pytest.param("unrelated", marks=pytest.mark.slow), "tiny"])
 def test_what_cannot_be_measured_is_said(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     ms, pan = pair_grids(ms_shape=(12, 12) if kind == "tiny" else (64, 64))
     rng = np.random.default_rng(0)
@@ -242,6 +243,7 @@ def test_modes(tmp_path: Path, put: float, mode: str, corrected: bool) -> None:
         assert again == measure_shift(pair)  # the files are measured, with the same result every time
 
 
+@pytest.mark.slow
 def test_a_change_that_cannot_be_looked_for_is_told(tmp_path: Path) -> None:
     """A warning says if a shift is corrected though too few windows could show that it changes."""
     folders = [tmp_path / name for name in ("apart", "together", "large")]

@@ -251,6 +251,7 @@ def test_whole_pixels_are_not_called_a_resampling(tmp_path: Path) -> None:
         assert "by whole pixels" in moved.notices[0]
 
 
+@pytest.mark.slow
 def test_an_aligned_pair_is_not_resampled_again(pair: tuple[Path, Path], tmp_path: Path) -> None:
     """It is, if the files are not both of the written pair, or something moved them afterwards."""
     align(*pair, tmp_path / "out")

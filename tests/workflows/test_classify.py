@@ -281,6 +281,7 @@ def test_area_of_interest_cuts_the_map(bundle, pair, tmp_path: Path) -> None:
     assert report.aoi == str(tmp_path / "aoi.gpkg")
 
 
+@pytest.mark.slow
 def test_two_stage_networks_work_too(pair, tmp_path: Path) -> None:
     model = tiny_bundle(tmp_path, "two", stages=2)
     report = das2f_map.classify(*pair, tmp_path / "map.tif", model=model, vectors=False)

@@ -282,6 +282,7 @@ def test_same_seed_same_weights(
     assert "classifier.weight" in differing(trained.folder, other.folder)
 
 
+@pytest.mark.slow
 def test_model_is_trained_on_all_labels(small_scene: Scene, tmp_path: Path, no_forest: None) -> None:
     """Held-out ground has no say in the weights, if it cannot choose the steps."""
     options = {"steps": 3, "checks": 1}
@@ -345,6 +346,7 @@ def test_ctrl_c_before_there_is_a_model_keeps_the_state(
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_last_training_keeps_its_last_check(
     small_scene: Scene, tmp_path: Path, no_forest: None
 ) -> None:
@@ -366,6 +368,7 @@ def test_ctrl_c_in_the_last_training_keeps_its_last_check(
     assert not (tmp_path / "model.training").exists()
 
 
+@pytest.mark.slow
 def test_a_bundle_that_could_not_be_written_is_written_by_resuming(
     small_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_forest: None
 ) -> None:
@@ -458,6 +461,7 @@ def test_state_is_removed_while_the_place_is_still_held(
 # --- several scenes, other labels, other starts ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_scenes_make_one_model(small_scene: Scene, tmp_path: Path, no_forest: None) -> None:
     (tmp_path / "other").mkdir()
     other = make_scene(tmp_path / "other", seed=3)
@@ -486,6 +490,7 @@ def shuffled(scene: Scene, folder: Path) -> Scene:
     return Scene(scene.ms, scene.pan, folder / "shuffled.gpkg", scene.grid, scene.truth)
 
 
+@pytest.mark.slow
 def test_a_model_of_labels_without_sense_is_not_to_be_used(
     small_scene: Scene, tmp_path: Path, no_forest: None, caplog: pytest.LogCaptureFixture
 ) -> None:
