@@ -387,6 +387,7 @@ def test_a_checkpoint_never_runs_code(pair, tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
+@pytest.mark.slow
 def test_only_bundles_are_replaced(pair, tmp_path: Path) -> None:
     torch.save(published_state_dict(1), tmp_path / "net.pth")
     (tmp_path / "mine").mkdir()

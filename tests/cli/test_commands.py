@@ -230,6 +230,7 @@ def test_area_of_interest(run: Run, scene, model: Path, tmp_path: Path) -> None:
         assert src.transform * (0, 0) == pytest.approx((x, y))
 
 
+@pytest.mark.slow
 def test_small_polygons_are_merged(run: Run, scene, model: Path, tmp_path: Path) -> None:
     def smallest(report: dict) -> tuple[int, float]:
         layers = [geopandas.read_file(tmp_path / "map.gpkg", layer=c["name"]) for c in report["classes"]]
@@ -497,6 +498,7 @@ def test_a_shift(run: Run, model: Path, tmp_path: Path) -> None:
     assert run(*always, "--max-shift", "2").code == 0
 
 
+@pytest.mark.slow
 def test_mask_and_nodata(run: Run, model: Path, tmp_path: Path) -> None:
     """The uppermost four rows hold an undeclared 7, the lowest two are masked."""
     files = make_pair(tmp_path, ms_shape=(24, 28))

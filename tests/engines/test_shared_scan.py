@@ -225,6 +225,7 @@ def test_kernels_agree_where_activations_are_large(level: int, monkeypatch: pyte
 
 @needs_kernels
 @each_level
+@pytest.mark.slow
 def test_kernels_give_the_first_stage_of_two(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
     choose_level(level, monkeypatch)
     scene = block(3, 5)

@@ -207,6 +207,7 @@ def test_work_files_of_the_killed_run_can_be_resumed_from(in_the_moves: list[Pat
         assert not any(p.name.startswith(".") for p in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_what_puts_things_right_may_be_killed_too(tmp_path: Path) -> None:
     for n in range(1, killed("twice", tmp_path, 0, 12) + 1):
         check_after_everything(tmp_path / str(n))

@@ -131,6 +131,7 @@ def test_confidence_is_the_mean_over_the_polygon(made: Any) -> None:
             assert total.mean_confidence == pytest.approx(CONFIDENCE[mine].mean(dtype=float), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_result_does_not_depend_on_the_strips(tmp_path: Path) -> None:
     raster = write_map(tmp_path / "m.tif", CLASSES, confidence_path=tmp_path / "c.tif", confidence=CONFIDENCE)
     results = []

@@ -61,6 +61,7 @@ def test_large_scene_is_a_repeatable_spread_sample(tmp_path: Path, monkeypatch: 
     assert first.pan_band.std == pytest.approx(whole.pan_band.std, rel=0.2)
 
 
+@pytest.mark.slow
 def test_sample_goes_on_where_there_is_nodata(tmp_path: Path) -> None:
     """If only one corner is valid, all of a small sample comes from there, whatever the order of blocks."""
     outside = [(slice(0, 260), slice(None)), (slice(None), slice(0, 260))]

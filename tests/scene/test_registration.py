@@ -102,6 +102,7 @@ def test_directions_on_the_map(tmp_path: Path) -> None:
     assert "1.50 down, 0.50 left" in report.sentence()
 
 
+@pytest.mark.slow
 def test_files_in_different_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shift is found, and PROJ searches for the conversion a few times, not once for every window."""
     ms, _ = pair_grids(ms_shape=(64, 72))
@@ -141,6 +142,7 @@ def test_a_large_shift_is_found_and_refused(tmp_path: Path) -> None:
         assert coregister(pair, max_shift=40).corrected
 
 
+@pytest.mark.slow
 def test_a_shift_that_changes_over_the_scene_is_told(tmp_path: Path) -> None:
     report = measured(shifted_pair(tmp_path, 0.0, 0.0, shape=(120, 120), stretch=2.0 / 480))
     assert report.varies is True

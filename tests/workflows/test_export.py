@@ -61,6 +61,7 @@ def test_card_survives(bundle: ModelBundle, exported: Path) -> None:
     assert read_card(exported) == bundle.card
 
 
+@pytest.mark.slow
 def test_map_with_the_file_is_that_of_the_bundle(bundle: ModelBundle, exported: Path, tmp_path: Path) -> None:
     pair = make_pair(tmp_path, ms_shape=(12, 14))
     reports, maps = [], []

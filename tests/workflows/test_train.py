@@ -300,6 +300,7 @@ def test_model_is_trained_on_all_labels(small_scene: Scene, tmp_path: Path, no_f
     assert list(record_of(plain.folder)["checks"]) == ["final"]
 
 
+@pytest.mark.slow
 def test_hold_out_trains_twice(small_scene: Scene, tmp_path: Path, no_forest: None) -> None:
     seen: list[str] = []
     done = run(
