@@ -15,7 +15,7 @@ ASSESSMENTS = ("auto", "holdout", "folds", "none")
 FOLDS_UP_TO = 20_000
 """Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
 
-FAST_STEPS, FAST_CHECKS = 100, 3
+FAST_STEPS, FAST_CHECKS = 90, 3
 """Most steps on the CPU, and checks, of a first look."""
 
 _NOT_RECORDED = ("stages", "device", "devices", "fast")
