@@ -358,7 +358,7 @@ def test_train(run: Run, tmp_path: Path) -> None:
     assert result["verdict"]["text"]
     assert result["shares"]["labels"].keys() == result["shares"]["scenes"].keys()
     assert not result["interrupted"]
-    assert "train: " in outcome.err
+    assert "Labelled pixels: " in outcome.err
     card = json.loads(run("models", "show", tmp_path / "model", "--json").out)
     assert card["licence"] == "CC0"
     assert card["metrics"]["test"] == result["test"]

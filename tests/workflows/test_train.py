@@ -767,6 +767,9 @@ def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> No
 def test_training_is_quiet(small_scene: Scene, tmp_path: Path) -> None:
     """No banner, warning or stray folder from the libraries: only what the caller logs."""
     code = (
+        # A few steps make no good model, and the caller would be warned.
+        "import logging\n"
+        "logging.getLogger('das2f_map').setLevel(logging.ERROR)\n"
         "from das2f_map.workflows.train import train\n"
         f"train({str(small_scene.ms)!r}, {str(small_scene.pan)!r}, {str(small_scene.labels)!r}, 'model', "
         f"steps=2, batch_size=16, device='cpu', network={TINY!r})\n"
