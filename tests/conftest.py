@@ -38,6 +38,15 @@ WHOLE = ("cli", "engines", "qgis", "running", "workflows")
 """Folders of tests that run whole workflows, engines or processes: too much for `make quick`."""
 
 WHOLE_FILES = (
+    "test_accuracy_benchmarks.py",
+    "test_benchmarks.py",
+    "scene/common_grid/test_geometry.py",
+    "scene/test_consensus.py",
+    "training/test_baselines.py",
+    "training/test_folds.py",
+    "training/test_prepare.py",
+    "training/test_scene_shares.py",
+    "training/test_start.py",
     "bundle/test_fit.py",
     "network/test_parity.py",
     "outputs/test_locks.py",
