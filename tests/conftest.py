@@ -38,6 +38,7 @@ WHOLE = ("cli", "engines", "qgis", "running", "workflows")
 """Folders of tests that run whole workflows, engines or processes: too much for `make quick`."""
 
 WHOLE_FILES = (
+    "bundle/test_files.py",
     "test_accuracy_benchmarks.py",
     "test_benchmarks.py",
     "scene/common_grid/test_geometry.py",
