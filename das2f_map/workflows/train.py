@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +22,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors
 
-from das2f_map._version import __version__
-from das2f_map.assess.calibration import calibrate, reliability_bins, softmax
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
-from das2f_map.assess.reliability_figure import draw_reliability
-from das2f_map.assess.verdict import judge
 from das2f_map.bundle.card import (
-    Calibration,
-    ClassShares,
     ModelCard,
-    TrainingRecord,
-    Verdict,
-    domain_around,
 )
 from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
-from das2f_map.network import NetworkConfig
 from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
@@ -48,32 +38,18 @@ from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode
 from das2f_map.scene.request import PairRequest
 from das2f_map.training.assessment import (
-    HOLDOUT_FOLDS,
-    MOST_HELD_CPU,
-    MOST_HELD_GPU,
     Assessment,
-    HeldOut,
-    assess,
-    can_assess,
-    held_out,
 )
-from das2f_map.training.folds import Folds, spatial_folds
-from das2f_map.training.forest import forest_matrix
 from das2f_map.training.hardware import find_hardware
-from das2f_map.training.prepare import Prepared, prepare
-from das2f_map.training.report import draw_training
+from das2f_map.training.prepare import prepare
+from das2f_map.training.record import make_card, training_files
 from das2f_map.training.request import CardTexts, LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.run import TrainingRun
 from das2f_map.training.run_files import (
-    CURVES_NAME,
-    RELIABILITY_NAME,
-    TrainingFiles,
     begin,
     discard,
     discard_empty,
-    keep_record,
     named,
-    read_record,
-    state_path,
     training_output,
     working_path,
     write_bundle,
@@ -81,10 +57,9 @@ from das2f_map.training.run_files import (
 from das2f_map.training.scene_shares import mapped_shares
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.training.start import AUTO, FRESH, find_start
-from das2f_map.types import Float32, Int64
 
 if TYPE_CHECKING:
-    from das2f_map.training.loop import LoopOutcome
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +282,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         start = find_start(str(request.start), prepared.config, [scene.pair for scene in prepared.scenes])
         if not helper:
             begin(work, prepared.note(request.start), resume=request.resume)
-        run = _Run(prepared, work, start, request.resume, progress)
+        run = TrainingRun(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()
             checks = prepared.settings.checks if held is None else held.assessment.checks
@@ -321,8 +296,8 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
 
             net = final_network(prepared, final.weights)
             shares = mapped_shares(net, prepared.pixels, hardware.first, prepared.settings.seed)
-        card = _card(request, folder, run, net.config, final, held, shares)
-        write_bundle(output, card, net, _files(card, prepared, held, final))
+        card = make_card(request, folder, run, net.config, final, held, shares)
+        write_bundle(output, card, net, training_files(card, prepared, held, final))
         if final.complete:
             discard(work)
     if card.verdict is not None and not card.verdict.usable:
@@ -330,215 +305,6 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     return TrainingResult(
         folder, load_bundle(folder), None if held is None else held.assessment, not final.complete
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _HeldGround:
-    """The trainings with held-out ground, and what they say.
-
-    Attributes
-    ----------
-    folds:
-        The cut of the ground.
-    histories:
-        Checks of each training by its name.
-    assessment:
-        Figures on the held-out ground.
-    forest:
-        Figures of a random forest there; ``None`` without scikit-learn.
-    """
-
-    folds: Folds
-    histories: dict[str, list[dict[str, Any]]]
-    assessment: Assessment
-    forest: ConfusionMatrix | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """The trainings of a run, all in one working folder."""
-
-    prepared: Prepared
-    work: Path
-    start: ModelBundle | None
-    resume: bool
-    progress: Progress
-
-    def held_ground(self) -> _HeldGround | None:
-        """Train with ground held out, and measure there; ``None`` without an assessment.
-
-        The user does not want one, or the labels do not allow it.
-        """
-        prepared, settings = self.prepared, self.prepared.settings
-        if settings.assess == "none":
-            return None
-        count = HOLDOUT_FOLDS if settings.assess == "holdout" else settings.folds
-        folds = spatial_folds(
-            prepared.pixels,
-            count,
-            gap=prepared.reach,
-            seed=settings.seed,
-            by_scene=settings.fold_by == "scene",
-        )
-        most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
-        every = held_out(folds, settings.assess, most=most, seed=settings.seed)
-        parts = [part for part in every if can_assess(prepared.pixels, part)]
-        if not parts:
-            log.warning(
-                "Not assessed: the labels lie in too few places to hold some of them out. "
-                "Label every class in several places"
-            )
-            return None
-        _say_leak(folds)
-        histories: dict[str, list[dict[str, Any]]] = {}
-        logits = []
-        for part in parts:
-            history, found = self._checked(part)
-            histories[part.name] = history
-            logits.append(found)
-        assessment = assess(prepared.pixels, parts, logits)
-        if assessment.not_assessed:
-            log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
-        return _HeldGround(folds, histories, assessment, forest_matrix(prepared.pixels, parts, settings.seed))
-
-    def _checked(self, part: HeldOut) -> tuple[list[dict[str, Any]], Float32]:
-        """Train with a part's ground held out; its checks, from an earlier run if it has them."""
-        if self.resume and (record := read_record(self.work, part.name)) is not None:
-            return record
-        title = f"Training without the ground of {part.name}"
-        checks = self.prepared.settings.checks
-        outcome = self.fit(part.name, title, part.fold.train, part.fold.held, checks)
-        if outcome.complete and int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            keep_record(self.work, part.name, outcome.history, outcome.logits)
-        if outcome.interrupted:
-            raise KeyboardInterrupt
-        return outcome.history, outcome.logits
-
-    def fit(self, name: str, title: str, train: Int64, held: Int64 | None, checks: int) -> LoopOutcome:
-        """One training."""
-        from das2f_map.training.fit import Part, fit
-
-        part = Part(title, train, held, checks, state_path(self.work, name))
-        return fit(self.prepared, part, self.progress, start=self.start, resume=self.resume)
-
-
-def _say_leak(folds: Folds) -> None:
-    summary = folds.summary()
-    if summary["held_out_overlapping_training"]:
-        log.warning(
-            "The labels lie too close for folds a whole patch apart: held-out pixels lie at least %d MS "
-            "pixels from training pixels, and %.0f %% of their patches overlap a training patch, "
-            "by %.1f %% of a patch on the average of all",
-            folds.gap,
-            100 * summary["held_out_overlapping_training"],
-            100 * summary["mean_overlap"],
-        )
-
-
-def _card(
-    request: TrainRequest,
-    folder: Path,
-    run: _Run,
-    network: NetworkConfig,
-    final: LoopOutcome,
-    held: _HeldGround | None,
-    shares: dict[str, float],
-) -> ModelCard:
-    prepared = run.prepared
-    pixels = prepared.pixels
-    counts = pixels.counts()
-    return ModelCard(
-        name=request.card.name or folder.name,
-        description=request.card.description,
-        network=network,
-        legend=pixels.legend,
-        ms_bands=prepared.normalisation.ms_bands,
-        pan_band=prepared.normalisation.pan_band,
-        patch=prepared.patch,
-        domain=domain_around([(s.pair.ms_gsd_m, s.pair.ratio) for s in prepared.scenes]),
-        training=_record(request, run, final, held),
-        metrics={} if held is None else _metrics(held),
-        calibration=None if held is None else _calibration(held.assessment),
-        verdict=_verdict(held),
-        shares=ClassShares(
-            labels={name: round(k / len(pixels), 4) for name, k in counts.items()}, scenes=shares
-        ),
-        software_version=__version__,
-        licence=request.card.licence,
-    )
-
-
-def _record(request: TrainRequest, run: _Run, final: LoopOutcome, held: _HeldGround | None) -> TrainingRecord:
-    prepared = run.prepared
-    settings = prepared.settings
-    return TrainingRecord(
-        data=request.data,
-        split={
-            **({"method": "none: all labels, no assessment"} if held is None else held.folds.summary()),
-            "left_out": prepared.left_out,
-        },
-        settings={
-            **settings.recorded(),
-            "steps_done": final.history[-1]["steps"],
-            "trained_on": "all labelled pixels",
-            "precision": prepared.hardware.precision,
-            "device": prepared.hardware.accelerator,
-            "devices": settings.devices,
-            "coregistration": [s.coregistration.summary().model_dump(mode="json") for s in prepared.scenes],
-            "started_from": None if run.start is None else run.start.card.name,
-        },
-        notes="" if final.complete else "stopped early on request",
-    )
-
-
-def _metrics(held: _HeldGround) -> dict[str, Any]:
-    """Figures of networks that did not see the ground; the model itself is trained on all labels."""
-    found = {"test": held.assessment.matrix.to_dict() | held.assessment.summary()}
-    if held.forest is not None:
-        found["random_forest"] = held.forest.to_dict()
-    return found
-
-
-def _calibration(assessment: Assessment) -> Calibration | None:
-    if not assessment.positions.size:
-        return None
-    return calibrate(assessment.logits, assessment.positions)
-
-
-def _verdict(held: _HeldGround | None) -> Verdict:
-    if held is None:
-        return Verdict(usable=True, text="not assessed: no ground was held out")
-    forest = None if held.forest is None else held.forest.overall_accuracy
-    return judge(held.assessment.matrix, forest)
-
-
-def _files(
-    card: ModelCard, prepared: Prepared, held: _HeldGround | None, final: LoopOutcome
-) -> TrainingFiles:
-    """The records of the training that go into the bundle."""
-    histories = {} if held is None else held.histories
-    record = {
-        "checks": {**histories, "final": final.history},
-        "settings": card.training.settings,
-        "split": card.training.split,
-        "metrics": card.metrics,
-    }
-    folds = None if held is None else held.folds
-    assessment = None if held is None else held.assessment
-
-    def training_picture(path: Path) -> None:
-        draw_training(path, histories, final.history, assessment, folds, title=card.name)
-
-    pictures: dict[str, Callable[[Path], None]] = {CURVES_NAME: training_picture}
-    if card.calibration is not None and assessment is not None:
-        before = reliability_bins(softmax(assessment.logits), assessment.positions)
-        after = card.calibration.bins
-
-        def reliability_picture(path: Path) -> None:
-            draw_reliability(path, after, before=before, title=card.name)
-
-        pictures[RELIABILITY_NAME] = reliability_picture
-    return TrainingFiles(record, pictures, folds, prepared.pixels)
 
 
 def _require_lightning() -> None:
@@ -555,7 +321,7 @@ def _require_lightning() -> None:
 
 @contextmanager
 def _explained(work: Path, settings: TrainingSettings) -> Iterator[None]:
-    """Turn a lack of memory or disk space into a clear error; remove a state without a whole epoch."""
+    """Turn a lack of memory or disk space into a clear error; remove a state without a complete check."""
     try:
         yield
     except (MemoryError, OSError, RuntimeError, safetensors.SafetensorError) as error:

@@ -1,0 +1,153 @@
+"""The card of a trained model, and the records of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from das2f_map._version import __version__
+from das2f_map.assess.calibration import calibrate, reliability_bins, softmax
+from das2f_map.assess.reliability_figure import draw_reliability
+from das2f_map.assess.verdict import judge
+from das2f_map.bundle.card import (
+    Calibration,
+    ClassShares,
+    ModelCard,
+    TrainingRecord,
+    Verdict,
+    domain_around,
+)
+from das2f_map.network import NetworkConfig
+from das2f_map.training.assessment import Assessment
+from das2f_map.training.prepare import Prepared
+from das2f_map.training.report import draw_training
+from das2f_map.training.request import TrainRequest
+from das2f_map.training.run import HeldGround, TrainingRun
+from das2f_map.training.run_files import CURVES_NAME, RELIABILITY_NAME, TrainingFiles
+
+if TYPE_CHECKING:
+    from das2f_map.training.loop import LoopOutcome
+
+
+def make_card(
+    request: TrainRequest,
+    folder: Path,
+    run: TrainingRun,
+    network: NetworkConfig,
+    final: LoopOutcome,
+    held: HeldGround | None,
+    shares: dict[str, float],
+) -> ModelCard:
+    """The card of a model.
+
+    Parameters
+    ----------
+    folder:
+        Of the bundle; its name is the model's, if the user gives none.
+    network:
+        Sizes of the network with its classifier folded.
+    final:
+        The training on all labels.
+    held:
+        Figures on held-out ground; ``None`` without an assessment.
+    shares:
+        Share of each class in the scenes, as the model maps them.
+    """
+    prepared = run.prepared
+    pixels = prepared.pixels
+    counts = pixels.counts()
+    return ModelCard(
+        name=request.card.name or folder.name,
+        description=request.card.description,
+        network=network,
+        legend=pixels.legend,
+        ms_bands=prepared.normalisation.ms_bands,
+        pan_band=prepared.normalisation.pan_band,
+        patch=prepared.patch,
+        domain=domain_around([(s.pair.ms_gsd_m, s.pair.ratio) for s in prepared.scenes]),
+        training=_record(request, run, final, held),
+        metrics={} if held is None else _metrics(held),
+        calibration=None if held is None else _calibration(held.assessment),
+        verdict=_verdict(held),
+        shares=ClassShares(
+            labels={name: round(k / len(pixels), 4) for name, k in counts.items()}, scenes=shares
+        ),
+        software_version=__version__,
+        licence=request.card.licence,
+    )
+
+
+def _record(
+    request: TrainRequest, run: TrainingRun, final: LoopOutcome, held: HeldGround | None
+) -> TrainingRecord:
+    prepared = run.prepared
+    settings = prepared.settings
+    return TrainingRecord(
+        data=request.data,
+        split={
+            **({"method": "none: all labels, no assessment"} if held is None else held.folds.summary()),
+            "left_out": prepared.left_out,
+        },
+        settings={
+            **settings.recorded(),
+            "steps_done": final.history[-1]["steps"],
+            "trained_on": "all labelled pixels",
+            "precision": prepared.hardware.precision,
+            "device": prepared.hardware.accelerator,
+            "devices": settings.devices,
+            "coregistration": [s.coregistration.summary().model_dump(mode="json") for s in prepared.scenes],
+            "started_from": None if run.start is None else run.start.card.name,
+        },
+        notes="" if final.complete else "stopped early on request",
+    )
+
+
+def _metrics(held: HeldGround) -> dict[str, Any]:
+    """Figures of networks that did not see the ground; the model itself is trained on all labels."""
+    found = {"test": held.assessment.matrix.to_dict() | held.assessment.summary()}
+    if held.forest is not None:
+        found["random_forest"] = held.forest.to_dict()
+    return found
+
+
+def _calibration(assessment: Assessment) -> Calibration | None:
+    if not assessment.positions.size:
+        return None
+    return calibrate(assessment.logits, assessment.positions)
+
+
+def _verdict(held: HeldGround | None) -> Verdict:
+    if held is None:
+        return Verdict(usable=True, text="not assessed: no ground was held out")
+    forest = None if held.forest is None else held.forest.overall_accuracy
+    return judge(held.assessment.matrix, forest)
+
+
+def training_files(
+    card: ModelCard, prepared: Prepared, held: HeldGround | None, final: LoopOutcome
+) -> TrainingFiles:
+    """The records of the training that go into the bundle."""
+    histories = {} if held is None else held.histories
+    record = {
+        "checks": {**histories, "final": final.history},
+        "settings": card.training.settings,
+        "split": card.training.split,
+        "metrics": card.metrics,
+    }
+    folds = None if held is None else held.folds
+    assessment = None if held is None else held.assessment
+
+    def training_picture(path: Path) -> None:
+        draw_training(path, histories, final.history, assessment, folds, title=card.name)
+
+    pictures: dict[str, Callable[[Path], None]] = {CURVES_NAME: training_picture}
+    if card.calibration is not None and assessment is not None:
+        before = reliability_bins(softmax(assessment.logits), assessment.positions)
+        after = card.calibration.bins
+
+        def reliability_picture(path: Path) -> None:
+            draw_reliability(path, after, before=before, title=card.name)
+
+        pictures[RELIABILITY_NAME] = reliability_picture
+    return TrainingFiles(record, pictures, folds, prepared.pixels)
