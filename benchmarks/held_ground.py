@@ -11,6 +11,7 @@ their names: ms.tif, pan.tif and a label file.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import common
 import numpy as np
 from common import EXAMPLE
 
@@ -49,6 +51,16 @@ GROUNDS: Final = ("berlin", "rotterdam1", "zion", "gulf", "gulf-25", "gulf-5", "
 
 BLOCK: Final = 8
 """MS pixels a side of the blocks of labels that a share keeps or leaves out."""
+
+
+def parser(description: str | None, grounds: Sequence[str]) -> argparse.ArgumentParser:
+    """Options of the benchmarks of accuracy; ``grounds`` are the default ones."""
+    made = common.parser(description, rounds=1)
+    made.add_argument("--data", type=Path, required=True, help="folder of the scenes")
+    made.add_argument("--minutes", type=float, default=600, help="begin no run after these [600]")
+    made.add_argument("--seeds", type=int, default=SEEDS)
+    made.add_argument("--grounds", nargs="+", choices=GROUNDS, default=list(grounds))
+    return made
 
 
 @dataclass(frozen=True, eq=False)

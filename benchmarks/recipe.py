@@ -19,7 +19,18 @@ from typing import Any, Final
 import common
 import numpy as np
 import torch
-from held_ground import FOLDS, GROUNDS, SEEDS, Ground, Records, counts_of, figures, key_of, open_ground
+from held_ground import (
+    FOLDS,
+    GROUNDS,
+    SEEDS,
+    Ground,
+    Records,
+    counts_of,
+    figures,
+    key_of,
+    open_ground,
+    parser,
+)
 from matplotlib.figure import Figure
 from runs import (
     MEAN_F1,
@@ -122,11 +133,7 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[int, str, str, int]]:
 
 
 def parse() -> argparse.Namespace:
-    made = common.parser(__doc__, rounds=1)
-    made.add_argument("--data", type=Path, required=True, help="folder of the scenes")
-    made.add_argument("--minutes", type=float, default=600, help="begin no run after these [600]")
-    made.add_argument("--seeds", type=int, default=SEEDS)
-    made.add_argument("--grounds", nargs="+", choices=GROUNDS, default=list(PLANNED_GROUNDS))
+    made = parser(__doc__, PLANNED_GROUNDS)
     made.add_argument("--variants", nargs="+", choices=list(VARIANTS))
     return made.parse_args()
 

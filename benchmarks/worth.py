@@ -27,7 +27,6 @@ from disturbed import DISTURBANCES, NONE, DisturbedPatches
 from held_ground import (
     FOLDS,
     GROUNDS,
-    SEEDS,
     Ground,
     Records,
     counts_of,
@@ -242,11 +241,7 @@ def adopt(records: Records, found: Mapping[str, Any]) -> None:
 
 
 def parse() -> argparse.Namespace:
-    made = common.parser(__doc__, rounds=1)
-    made.add_argument("--data", type=Path, required=True, help="folder of the scenes")
-    made.add_argument("--minutes", type=float, default=600, help="begin no run after these [600]")
-    made.add_argument("--seeds", type=int, default=SEEDS)
-    made.add_argument("--grounds", nargs="+", choices=GROUNDS, default=list(GROUNDS))
+    made = parser(__doc__, GROUNDS)
     made.add_argument("--methods", nargs="+", choices=METHODS)
     made.add_argument(
         "--recipe", type=Path, help="recipe.json, whose runs of the default recipe are taken over"

@@ -23,6 +23,7 @@ import torch
 from small_scene import NAMES, TINY, Scene, make_scene
 from tiny import tiny_bundle
 
+import das2f_map.training.run
 import das2f_map.training.scene_shares
 import das2f_map.workflows.train
 from das2f_map.assess.calibration import TEMPERATURES
@@ -50,7 +51,7 @@ HELD = 40
 def _few_pixels() -> Iterator[None]:
     """Checks and shares look at few pixels, which saves most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(das2f_map.workflows.train, "MOST_HELD_CPU", HELD)
+        patch.setattr(das2f_map.training.run, "MOST_HELD_CPU", HELD)
         patch.setattr(das2f_map.training.scene_shares, "SAMPLED", 50)
         yield
 
@@ -58,7 +59,7 @@ def _few_pixels() -> Iterator[None]:
 @pytest.fixture
 def no_forest(monkeypatch: pytest.MonkeyPatch) -> None:
     """No random forest to compare with, which saves time where nobody looks at it."""
-    monkeypatch.setattr(das2f_map.workflows.train, "forest_matrix", lambda *given: None)
+    monkeypatch.setattr(das2f_map.training.run, "forest_matrix", lambda *given: None)
 
 
 def request_for(*scenes: Scene, output: Path, **options: Any) -> TrainRequest:
