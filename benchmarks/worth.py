@@ -33,6 +33,7 @@ from held_ground import (
     figures,
     key_of,
     open_ground,
+    parser,
     quality,
 )
 from methods import (
@@ -48,15 +49,18 @@ from methods import (
 )
 from runs import sorted_out
 
+from das2f_map.network import Das2fNet
 from das2f_map.progress import silent
 from das2f_map.training.baselines import ForestSettings, stack_features
 from das2f_map.training.batches import PatchDataset, PlainBatches
+from das2f_map.training.fit import carry_over, neighbours
 from das2f_map.training.folds import Fold, spatial_folds
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopRun, run_loop
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.predict import predict
 from das2f_map.training.settings import TrainingSettings
+from das2f_map.training.start import AUTO, find_start
 from das2f_map.types import Float32, Int64
 
 NAME: Final = "worth"
@@ -177,11 +181,18 @@ def run_network(
     settings, pixels = prepared.settings, prepared.pixels
     held = PatchDataset(pixels.select(fold.held))
     jitter = Jitter(prepared.normalisation, settings.jitter, settings.haze)
-    network = method.make(prepared)
+    network, around = method.make(prepared), 0
+    if method.name == DEFAULT:
+        # The whole default recipe; the variants lack the parts that do not fit them.
+        around = neighbours(settings)
+        start = find_start(AUTO, prepared.config, [scene.pair for scene in prepared.scenes])
+        if start is not None:
+            assert isinstance(network, Das2fNet)
+            carry_over(start, network, [b.name for b in prepared.normalisation.ms_bands])
     with tempfile.TemporaryDirectory() as folder:
         loop = LoopRun(
             title="",
-            train=PatchDataset(pixels.select(fold.train), jitter),
+            train=PatchDataset(pixels.select(fold.train), jitter, around),
             held=held,
             settings=settings,
             hardware=prepared.hardware,
