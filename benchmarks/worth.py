@@ -182,7 +182,7 @@ def run_network(
     held = PatchDataset(pixels.select(fold.held))
     jitter = Jitter(prepared.normalisation, settings.jitter, settings.haze)
     network, around = method.make(prepared), 0
-    if method.name == DEFAULT:
+    if method is NETWORKS[DEFAULT]:
         # The whole default recipe; the variants lack the parts that do not fit them.
         around = neighbours(settings)
         start = find_start(AUTO, prepared.config, [scene.pair for scene in prepared.scenes])
