@@ -333,7 +333,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_pair(tmp_path_factory.mktemp("scene"), ms_shape=(24, 24))
 
 
-@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("stages", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_import_of_a_published_checkpoint(stages: int, pair, tmp_path: Path) -> None:
     single = {k: v.float() if v.is_floating_point() else v for k, v in published_state_dict(stages).items()}
     torch.save({"state_dict": {f"module.{k}": v for k, v in single.items()}}, tmp_path / "net.pth")

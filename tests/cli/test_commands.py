@@ -315,7 +315,7 @@ def test_models_list_and_show(run: Run, model: Path) -> None:
     assert card == json.loads((model / "model.json").read_text())
 
 
-@pytest.mark.parametrize("bundle", ["net", "net.zip"])
+@pytest.mark.parametrize("bundle", ["net", pytest.param("net.zip", marks=pytest.mark.slow)])
 def test_models_import(bundle: str, run: Run, scene, tmp_path: Path) -> None:
     torch.save(published_state_dict(1), tmp_path / "net.pth")
     names = [f"kind {i}" for i in range(11)]

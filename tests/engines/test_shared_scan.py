@@ -94,7 +94,7 @@ def in_float64(network: Das2fNet, scene: SimpleNamespace) -> np.ndarray:
         ((3, 4), SMALL | {"ms_bands": 6}),
         ((3, 4), SMALL | {"stages": 2}),
         ((3, 2), SMALL | {"patch_size": 8}),
-        ((2, 3), {}),  # the published sizes
+        pytest.param((2, 3), {}, id="published sizes", marks=pytest.mark.slow),
     ],
 )
 def test_torch_path_is_exact_in_float64(shape: tuple[int, int], sizes: dict[str, int]) -> None:
@@ -278,7 +278,9 @@ def test_torch_path_stays_on_its_device() -> None:
     assert logits.shape == (30, network.config.classes)
 
 
-@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=needs_kernels)])
+@pytest.mark.parametrize(
+    "kernels", [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=needs_kernels)]
+)
 def test_block_size_and_targets_make_no_difference(kernels: bool) -> None:
     network = trained_looking(torch.float32, **({} if kernels else SMALL))
     scene = block(9, 11)

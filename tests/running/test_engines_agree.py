@@ -111,7 +111,7 @@ def test_nodata_is_where_it_should_be(truth: np.ndarray, bundle: ModelBundle) ->
 @pytest.mark.parametrize("block_size", [pytest.param(24, marks=pytest.mark.slow), 10])
 @pytest.mark.parametrize(
     "name",
-    ["shared", "shared in torch", *(pytest.param(n, marks=pytest.mark.slow) for n in ("onnx", "patch"))],
+    ["shared", *(pytest.param(n, marks=pytest.mark.slow) for n in ("shared in torch", "onnx", "patch"))],
 )
 def test_engines_agree(
     name: str, block_size: int, files: tuple[Path, Path, Path], bundle: ModelBundle, truth: np.ndarray

@@ -53,7 +53,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
             process.kill()
 
 
-@pytest.mark.parametrize("kind", ["/vsicurl/", "plain"])
+@pytest.mark.parametrize("kind", ["/vsicurl/", pytest.param("plain", marks=pytest.mark.slow)])
 def test_only_windows_are_fetched(server: Server, tmp_path: Path, kind: str) -> None:
     ms, pan = make_pair(tmp_path, ms_shape=(512, 512), ratio=2, offset=(0.5, -0.5))
     options = {"driver": "COG", "blocksize": 128, "compress": "none", "overviews": "none"}

@@ -144,7 +144,7 @@ RESAMPLED = {
 }
 
 
-@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+@pytest.mark.parametrize("axis", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["rows", "columns"])
 @pytest.mark.parametrize("kind", RESAMPLED)
 def test_patches_at_reach_share_no_pixel_of_the_files(
     kind: str, axis: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -204,6 +204,7 @@ def test_undeclared_nodata(bundle, tmp_path: Path) -> None:
         assert src.read(1)[10, 14] == 0
 
 
+@pytest.mark.slow
 def test_masked_pixels_are_nodata_and_change_nothing_else(bundle, pair, tmp_path: Path) -> None:
     das2f_map.classify(*pair, tmp_path / "all.tif", model=bundle, vectors=False)
     with rasterio.open(tmp_path / "all.tif") as src:

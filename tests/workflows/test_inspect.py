@@ -133,7 +133,7 @@ def test_values_in_another_unit(bundled: dict[str, Path], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("rows", "cols", "action", "says"),
     [
-        (0, 0, "leave", "not over 0.3 PAN pixel"),
+        pytest.param(0, 0, "leave", "not over 0.3 PAN pixel", marks=pytest.mark.slow),
         (2, 1, "correct", "corrected"),
         pytest.param(18, -8, "refuse", "over 8 PAN pixels", marks=pytest.mark.slow),
         pytest.param(None, None, "leave", "the pair is left as it is", marks=pytest.mark.slow),
