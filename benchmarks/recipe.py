@@ -52,8 +52,8 @@ from das2f_map.progress import silent
 from das2f_map.training.batches import PatchDataset
 from das2f_map.training.fit import Part, final_network, fit
 from das2f_map.training.predict import predict
-from das2f_map.training.settings import TrainingSettings
-from das2f_map.training.start import AUTO, FRESH, find_start
+from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
+from das2f_map.training.start import find_start
 
 NAME: Final = "recipe"
 PLANNED_GROUNDS: Final = ("berlin", "rotterdam1", "gulf-5")

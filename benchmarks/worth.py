@@ -59,8 +59,8 @@ from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopRun, run_loop
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.predict import predict
-from das2f_map.training.settings import TrainingSettings
-from das2f_map.training.start import AUTO, find_start
+from das2f_map.training.settings import AUTO, TrainingSettings
+from das2f_map.training.start import find_start
 from das2f_map.types import Float32, Int64
 
 NAME: Final = "worth"

@@ -15,6 +15,9 @@ from das2f_map.types import Int64, UInt8
 NODATA_CLASS = 0
 """Value of a pixel without a class, in class rasters and label rasters alike."""
 
+MOST_CLASSES = 255
+"""Classes that a map can hold: a byte's values but for :data:`NODATA_CLASS`."""
+
 UNSURE_NAME = "unsure"
 """Name of the class of pixels whose class is too improbable, see :meth:`Legend.with_unsure`."""
 
@@ -59,7 +62,7 @@ class LegendClass(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: int = Field(ge=1, le=255)
+    id: int = Field(ge=1, le=MOST_CLASSES)
     name: str = Field(min_length=1)
     color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
 
@@ -122,7 +125,7 @@ class Legend(BaseModel):
         InputError
             The legend has 255 classes.
         """
-        free = {*range(1, 256)} - {*self.ids}
+        free = {*range(1, MOST_CLASSES + 1)} - {*self.ids}
         if not free:
             raise InputError(
                 f"All 255 class ids are taken: none is left for the class {UNSURE_NAME!r}",

@@ -32,7 +32,8 @@ from das2f_map.cli.options import (
     mask_of,
     setting_option,
 )
-from das2f_map.training.settings import TrainingSettings
+from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE
+from das2f_map.training.settings import AUTO, TrainingSettings
 
 if TYPE_CHECKING:
     from das2f_map.workflows.train import TrainingResult
@@ -98,7 +99,7 @@ def train_command(
             help="Start from the weights of this model; auto: a bundled one with the same bands that was "
             "trained elsewhere; none: fresh weights.",
         ),
-    ] = "auto",
+    ] = AUTO,
     class_field: ClassFieldOption = None,
     skip_classes: Annotated[
         list[str] | None,
@@ -137,8 +138,8 @@ def train_command(
         str, typer.Option("--licence", help="Licence of the weights, for the model card.")
     ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
-    coregister: CoregisterOption = "auto",
-    max_shift: MaxShiftOption = 8.0,
+    coregister: CoregisterOption = DEFAULT_MODE,
+    max_shift: MaxShiftOption = DEFAULT_MAX_SHIFT,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,

@@ -47,6 +47,8 @@ class LabelTable:
         Names and colours of the ids.
     contested:
         Pixels left out because different classes claim them.
+    absent:
+        Names of classes that were to be skipped and that the file does not have.
     """
 
     rows: Int32
@@ -54,6 +56,7 @@ class LabelTable:
     classes: UInt8
     legend: Legend
     contested: int = 0
+    absent: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.rows.size)
@@ -86,7 +89,7 @@ def read_labels(
     class_field:
         Attribute with the class, integer or text; by default the only plausible one.
     skip_classes:
-        Names of classes to leave out.
+        Names of classes to leave out; those that the file lacks are noted in the table.
 
     Raises
     ------
@@ -107,12 +110,6 @@ def gather(
     progress: Progress = silent,
 ) -> LabelTable:
     """All labelled pixels of an open source; see :func:`read_labels`."""
-    unknown = sorted(set(skip_classes) - set(source.legend.names))
-    if unknown:
-        raise LabelError(
-            f"{name} has no class {', '.join(map(repr, unknown))} to skip",
-            f"its classes are {', '.join(source.legend.names)}",
-        )
     thinning = Thinning()
     contested = 0
     windows = list(source.windows(blocks_of(grid.window, BLOCK)))
@@ -134,7 +131,8 @@ def gather(
     keep = np.isin(classes, kept_ids)
     if contested:
         log.warning("%d pixels left out: %s gives them more than one class", contested, name)
-    return LabelTable(rows[keep], cols[keep], classes[keep], legend, contested)
+    absent = tuple(n for n in skip_classes if n not in source.legend.names)
+    return LabelTable(rows[keep], cols[keep], classes[keep], legend, contested, absent)
 
 
 def by_block(rows: NDArray[Any], cols: NDArray[Any], block: int) -> list[tuple[int, int, Int64]]:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from das2f_map.errors import LabelError
 from das2f_map.labels.labelled_pixels import LabelTable
-from das2f_map.legend import Legend, LegendClass
+from das2f_map.legend import MOST_CLASSES, Legend, LegendClass
 from das2f_map.training.dataset import PatchReader
 from das2f_map.types import Int32, Int64
 
@@ -107,13 +108,24 @@ def merged_legend(legends: Sequence[Legend]) -> Legend:
     """The classes of some legends by name; ids and colours are those of the first legend that has the class.
 
     An id that is taken already gives way to the smallest free one.
+
+    Raises
+    ------
+    LabelError
+        There are more classes than ids.
     """
+    names = {c.name for legend in legends for c in legend.each()}
+    if len(names) > MOST_CLASSES:
+        raise LabelError(
+            f"the scenes' labels have {len(names)} classes in all, a map holds {MOST_CLASSES}",
+            "merge classes, or leave some out with --skip-class",
+        )
     classes: dict[str, LegendClass] = {}
     for legend in legends:
         for c in legend.each():
             if c.name in classes:
                 continue
             taken = {found.id for found in classes.values()}
-            free = c.id if c.id not in taken else next(i for i in range(1, 256) if i not in taken)
-            classes[c.name] = c.model_copy(update={"id": free})
+            wanted = (c.id, *range(1, MOST_CLASSES + 1))
+            classes[c.name] = c.model_copy(update={"id": next(i for i in wanted if i not in taken)})
     return Legend(classes=tuple(sorted(classes.values(), key=lambda c: c.id)))

@@ -25,7 +25,13 @@ from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
-from das2f_map.training.settings import FAST_CHECKS, FOLDS_UP_TO, TrainingSettings, default_steps
+from das2f_map.training.settings import (
+    AUTO,
+    FAST_CHECKS,
+    FOLDS_UP_TO,
+    TrainingSettings,
+    default_steps,
+)
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +113,7 @@ class Prepared:
         """MS pixels at which two targets' patches share no pixel of the files, in any of the scenes."""
         return max(reader.reach for reader in self.pixels.readers)
 
-    def note(self, start: str = "auto") -> dict[str, Any]:
+    def note(self, start: str = AUTO) -> dict[str, Any]:
         """Network, settings, labels and legend; a resumed training must have the same."""
         reports = [scene.pair.report() for scene in self.scenes]
         return {
@@ -153,6 +159,7 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
             _usable_labels(scene.request.labels, reader, seed, MAX_BLOCKS // len(scenes), progress)
             for scene, reader in zip(scenes, readers, strict=True)
         ]
+        _require_skipped_classes(tables, scenes)
         pixels, left_out = _learnable(
             TrainingPixels.of(readers, tables), [s.request.labels.path for s in scenes]
         )
@@ -234,6 +241,18 @@ def _common_statistics(pairs: Sequence[ScenePair]) -> Normalisation:
     ms = np.concatenate([s.ms for s in samples], axis=1)
     pan = np.concatenate([s.pan for s in samples])
     return SceneSample(samples[0].names, ms, pan).statistics()
+
+
+def _require_skipped_classes(tables: Sequence[LabelTable], scenes: Sequence[OpenScene]) -> None:
+    """Raise :class:`LabelError` where a class that is to be skipped is in none of the label files."""
+    unknown = set.intersection(*(set(table.absent) for table in tables))
+    if unknown:
+        files = ", ".join(scene.request.labels.path for scene in scenes)
+        names = dict.fromkeys(name for table in tables for name in table.legend.names)
+        raise LabelError(
+            f"{files}: no class {', '.join(map(repr, sorted(unknown)))} to skip",
+            f"the classes are {', '.join(names)}",
+        )
 
 
 def _usable_labels(

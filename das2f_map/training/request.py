@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from das2f_map.scene.request import PairRequest
-from das2f_map.training.settings import TrainingSettings
+from das2f_map.training.settings import AUTO, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class TrainRequest:
     output: Path
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     card: CardTexts = field(default_factory=CardTexts)
-    start: str = "auto"
+    start: str = AUTO
     network: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     overwrite: bool = False

@@ -9,6 +9,9 @@ from das2f_map.engines.choice import DEVICES, EngineChoice
 from das2f_map.errors import DeviceError
 from das2f_map.settings import check_settings, setting
 
+AUTO, FRESH = "auto", "none"
+"""Start from a bundled model that fits; from fresh weights."""
+
 HEADS = ("auto", "pooled", "published")
 ASSESSMENTS = ("auto", "holdout", "folds", "none")
 

@@ -19,10 +19,9 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import ModelError
 from das2f_map.network import NetworkConfig
 from das2f_map.scene.pair import ScenePair
+from das2f_map.training.settings import AUTO, FRESH
 
 log = logging.getLogger(__name__)
-
-AUTO, FRESH = "auto", "none"
 
 
 def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -> ModelBundle | None:

@@ -22,7 +22,7 @@ from das2f_map.network.selective_scan import BACKENDS, default_backend
 from das2f_map.network.selective_scan import compiled as scan_kernels
 
 EXTRAS: Final = {
-    "train": ("lightning",),
+    "train": ("lightning", "scikit-learn"),
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
     "cuda": ("mamba-ssm", "onnxruntime-gpu"),

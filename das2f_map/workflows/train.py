@@ -55,8 +55,8 @@ from das2f_map.training.run_files import (
     write_bundle,
 )
 from das2f_map.training.scene_shares import mapped_shares
-from das2f_map.training.settings import TrainingSettings
-from das2f_map.training.start import AUTO, FRESH, find_start
+from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
+from das2f_map.training.start import find_start
 
 if TYPE_CHECKING:
     pass
@@ -131,7 +131,7 @@ def train(
     data: str | None = None,
     licence: str = "",
     overwrite: bool = False,
-    coregistration: CoregisterMode = "auto",
+    coregistration: CoregisterMode = PairRequest.coregistration,
     max_shift: float = DEFAULT_MAX_SHIFT,
     force: bool = False,
     network: dict[str, Any] | None = None,

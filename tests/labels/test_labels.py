@@ -199,14 +199,15 @@ def test_default_class_field_and_values(
     assert read_labels(tmp_path / "labels.gpkg", NORTH_UP).legend.names == chosen
 
 
-def test_skipped_classes_are_gone_and_unknown_ones_refused(tmp_path: Path) -> None:
+def test_skipped_classes_are_gone_and_unknown_ones_noted(tmp_path: Path) -> None:
     blobs(NORTH_UP).to_file(tmp_path / "labels.gpkg")
     table = read_labels(tmp_path / "labels.gpkg", NORTH_UP, skip_classes=("soil",))
     assert table.legend.names == ("Forest", "water")
     assert set(table.classes.tolist()) == set(table.legend.ids)
-    with pytest.raises(LabelError, match="'sand'") as caught:
-        read_labels(tmp_path / "labels.gpkg", NORTH_UP, skip_classes=("sand",))
-    assert "soil" in str(caught.value)
+    assert table.absent == ()
+    table = read_labels(tmp_path / "labels.gpkg", NORTH_UP, skip_classes=("sand", "soil"))
+    assert table.legend.names == ("Forest", "water")
+    assert table.absent == ("sand",)
 
 
 def _frame(**columns: Any) -> gpd.GeoDataFrame:

@@ -11,8 +11,9 @@ import rasterio
 import torch
 from small_scene import Scene, make_scene
 
+from das2f_map.errors import LabelError
 from das2f_map.labels.labelled_pixels import LabelTable
-from das2f_map.legend import Legend, LegendClass
+from das2f_map.legend import MOST_CLASSES, Legend, LegendClass
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.patch import PatchGeometry
@@ -74,6 +75,19 @@ def test_legend_is_merged_by_name_and_ids_give_way() -> None:
             if c.name != "water":
                 assert colours[c.name] == c.color
     assert colours["water"] == FIRST[1].color
+
+
+def test_more_classes_than_a_map_holds_are_refused() -> None:
+    def legend(first: int) -> Legend:
+        return Legend(
+            classes=tuple(
+                LegendClass(id=k, name=f"{first + k}", color="#102030") for k in range(1, MOST_CLASSES + 1)
+            )
+        )
+
+    assert len(merged_legend([legend(0), legend(0)])) == 255
+    with pytest.raises(LabelError, match="256 classes in all, a map holds 255"):
+        merged_legend([legend(0), legend(1)])
 
 
 def test_one_legend_stays_as_it_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,22 @@ def test_pixels_of_all_scenes_count_for_a_class(small_scene: Scene, tmp_path: Pa
     assert found.left_out == {}
     assert found.pixels.counts()["snow"] == 5
     assert found.note()["labels"]["scenes"] == [64 * 16 + 3, 64 * 16 + 2]
+
+
+def test_a_class_to_skip_has_to_be_in_some_scene(small_scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = make_scene(tmp_path / "other", seed=3)
+    one = with_more(small_scene, tmp_path, {"snow": 8})
+
+    def skipping(name: str) -> TrainRequest:
+        request = asked(one, other)
+        scenes = [replace(s, labels=replace(s.labels, skip_classes=(name,))) for s in request.scenes]
+        return replace(request, scenes=tuple(scenes))
+
+    assert prepared(skipping("snow")).pixels.legend.names == tuple(sorted(NAMES))
+    with pytest.raises(LabelError, match=r"more\.gpkg, .*: no class 'sonw' to skip") as caught:
+        prepared(skipping("sonw"))
+    assert "snow" in str(caught.value.hint)
 
 
 def test_two_classes_are_needed(small_scene: Scene, tmp_path: Path) -> None:

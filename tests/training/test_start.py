@@ -16,7 +16,8 @@ from das2f_map.bundle.files import load_bundle, save_bundle
 from das2f_map.errors import ModelError
 from das2f_map.network import NetworkConfig
 from das2f_map.scene.pair import ScenePair, open_pair
-from das2f_map.training.start import AUTO, FRESH, find_start, ground_of
+from das2f_map.training.settings import AUTO, FRESH
+from das2f_map.training.start import find_start, ground_of
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "gulf"
 
