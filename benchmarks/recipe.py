@@ -13,12 +13,14 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import common
 import numpy as np
 import torch
+import tried
 from held_ground import (
     FOLDS,
     GROUNDS,
@@ -47,10 +49,12 @@ from runs import (
     sorted_out,
     spread,
 )
+from tried import Variant
 
 from das2f_map.progress import silent
 from das2f_map.training.batches import PatchDataset
-from das2f_map.training.fit import Part, final_network, fit
+from das2f_map.training.fit import Part, final_network, loop_run, new_network
+from das2f_map.training.loop import run_loop
 from das2f_map.training.predict import predict
 from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
 from das2f_map.training.start import find_start
@@ -60,52 +64,64 @@ PLANNED_GROUNDS: Final = ("berlin", "rotterdam1", "gulf-5")
 TURNS: Final = "8 turns"
 """Key of the accuracy with the mean over the eight turns of a patch."""
 
-VARIANTS: Final[dict[str, dict[str, Any]]] = {
-    "default": {},
-    "fresh weights": {},
-    "targets alone": {"neighbours": 0},
-    "rate 5e-4": {"learning_rate": 5e-4},
-    "rate 2e-3": {"learning_rate": 2e-3},
-    "published head": {"head": "published"},
-    "no jitter, haze or shade": {"jitter": 0.0, "haze": 0.0},
-    "no haze or shade": {"haze": 0.0},
-    "no running mean of weights": {"ema": 0.0},
-    "no dropout": {"dropout": 0.0},
-    "dropout 0.5": {"dropout": 0.5},
-    "classes as often as labelled": {"balance": 0.0},
-    "classes equally often": {"balance": 1.0},
-    "label smoothing 0.1": {"label_smoothing": 0.1},
-    "mixup 0.2": {"mixup": 0.2},
-    "constant rate": {"final_rate": 1.0},
-    "weight decay 0.05": {"weight_decay": 0.05},
-    "batches of 16": {"batch_size": 16},
-    "half the steps": {"steps": -2},
-    "twice the steps": {"steps": 2},
+VARIANTS: Final[dict[str, Variant]] = {
+    "default": Variant(),
+    "fresh weights": Variant(fresh=True),
+    "targets alone": Variant({"neighbours": 0}),
+    "published head": Variant({"head": "published"}),
+    "no jitter, haze or shade": Variant({"jitter": 0.0, "haze": 0.0}),
+    "no haze or shade": Variant({"haze": 0.0}),
+    "no running mean of weights": Variant({"ema": 0.0}),
+    "no dropout": Variant({"dropout": 0.0}),
+    "dropout 0.5": Variant({"dropout": 0.5}),
+    "classes as often as labelled": Variant({"balance": 0.0}),
+    "classes equally often": Variant({"balance": 1.0}),
+    "label smoothing 0.1": Variant({"label_smoothing": 0.1}),
+    "mixup 0.2": Variant({"mixup": 0.2}),
+    "half the steps": Variant({"steps": 0.5}),
+    "twice the steps": Variant({"steps": 2.0}),
+    "rate 5e-4": Variant({"learning_rate": 5e-4}),
+    "rate 2e-3": Variant({"learning_rate": 2e-3}),
+    "constant rate": Variant({"final_rate": 1.0}),
+    "weight decay 0.05": Variant({"weight_decay": 0.05}),
+    "batches of 16": Variant({"batch_size": 16}),
+    "SGD, rate 0.05": Variant({"learning_rate": 0.05}, learner=tried.momentum),
+    "trunk's rate 3e-4, head's 3e-3": Variant({"learning_rate": 3e-4}, learner=tried.quick_head),
+    "MS and PAN shifted": Variant(shifts=True),
+    "consistency without labels": Variant(learner=tried.consistent),
+    "self-supervised start": Variant(fresh=True, start=tried.self_supervised),
 }
-"""Settings that differ from the default recipe. ``steps``: a factor, or a divisor if negative."""
+"""Variants of the default recipe, by name."""
 
 
 def settings_of(variant: str, seed: int, device: str, labelled: int, ground: Ground) -> TrainingSettings:
     """The settings of a variant."""
-    changes = dict(VARIANTS[variant])
-    factor = changes.pop("steps", 1)
+    changes = dict(VARIANTS[variant].changes)
+    factor = changes.pop("steps", 1.0)
     base = ground.with_settings(TrainingSettings(seed=seed, device=device), labelled).settings
     assert base.steps is not None
-    steps = base.steps * factor if factor > 0 else base.steps // -factor
-    return TrainingSettings(seed=seed, device=device, steps=steps, **changes)
+    return TrainingSettings(seed=seed, device=device, steps=round(factor * base.steps), **changes)
 
 
 def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> dict[str, Any]:
     """Counts at every check of one training."""
-    fold = ground.fold(number, seed)
+    fold, how = ground.fold(number, seed), VARIANTS[variant]
     settings = settings_of(variant, seed, device, fold.train.size, ground)
     prepared = ground.with_settings(settings, fold.train.size)
     pairs = [scene.pair for scene in prepared.scenes]
-    start = find_start(FRESH if variant == "fresh weights" else AUTO, prepared.config, pairs)
+    start = find_start(FRESH if how.fresh else AUTO, prepared.config, pairs)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         part = Part(variant, fold.train, fold.held, prepared.settings.checks, Path(folder) / "state.ckpt")
-        outcome = fit(prepared, part, silent, start=start)
+        loop = loop_run(prepared, part)
+        if how.shifts:
+            loop = replace(loop, train=tried.ShiftedPatches.like(loop.train))
+        if how.learner is not None:
+            loop = replace(loop, learner=how.learner(prepared))
+        network = new_network(prepared, start)
+        if how.start is not None:
+            how.start(network, prepared)
+        outcome = run_loop(network, loop, silent)
     seconds = time.monotonic() - started
     truth, n = prepared.pixels.positions[fold.held], len(prepared.pixels.legend)
     record: dict[str, Any] = {

@@ -25,7 +25,7 @@ from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.settings import TrainingSettings
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("ablated", "disturbed", "held_ground", "methods", "recipe", "runs", "worth", "worth_page")
+MODULES = ("ablated", "disturbed", "held_ground", "methods", "recipe", "runs", "tried", "worth", "worth_page")
 
 
 @pytest.fixture
@@ -363,3 +363,50 @@ def test_haze_and_noise(bench: Any, prepared: Prepared) -> None:
     assert float((noisy[0] - ms).std()) == pytest.approx(0.4, rel=0.05)
     assert float((noisy[1] - pan).std()) == pytest.approx(0.4, rel=0.05)
     assert all(torch.equal(a, b) for a, b in zip(noisy, images("noise", 0.4), strict=True))
+
+
+# --- what the ablation tries -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SGD, rate 0.05",
+        "trunk's rate 3e-4, head's 3e-3",
+        "MS and PAN shifted",
+        "consistency without labels",
+        "self-supervised start",
+    ],
+)
+def test_a_tried_recipe_learns_otherwise_than_the_default(
+    bench: Any, prepared: Prepared, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from das2f_map.training.folds import spatial_folds
+
+    monkeypatch.setattr(bench.tried, "PRETEXT_STEPS", 2)
+    monkeypatch.setattr(bench.recipe, "settings_of", lambda *given: prepared.settings)
+    monkeypatch.setattr(bench.held_ground, "decided", lambda settings, labelled, on_cpu: settings)
+    ground = bench.held_ground.Ground("gulf", prepared, spatial_folds(prepared.pixels, 3, gap=4, seed=0), 1.0)
+    kept = []
+    run_loop = bench.recipe.run_loop
+    monkeypatch.setattr(bench.recipe, "run_loop", lambda *given: kept.append(run_loop(*given)) or kept[-1])
+    for variant in (name, "default", name):
+        record = bench.recipe.run(ground, variant, 0, 1, "cpu")
+        assert np.sum(record["counts"]) == ground.fold(1, 0).held.size
+        json.dumps(record, allow_nan=False)
+    tried, default, again = (outcome.logits for outcome in kept)
+    np.testing.assert_array_equal(tried, again)
+    assert np.abs(tried - default).max() > 1e-4
+
+
+def test_patches_shifted_by_parts_of_a_pixel(bench: Any) -> None:
+    image = torch.arange(20.0).reshape(1, 1, 4, 5) + torch.tensor([0.0, 100.0])[:, None, None, None]
+    moved = bench.tried.shifted(image, [[1.0, 0.0], [0.0, -1.0]])
+    assert torch.equal(moved[0, 0, 1:], image[0, 0, :-1])
+    assert torch.equal(moved[0, 0, 0], image[0, 0, 0])
+    assert torch.equal(moved[1, 0, :, :-1], image[1, 0, :, 1:])
+    half = bench.tried.shifted(image, [[0.5, 0.25], [0.0, 0.0]])
+    # Rows are 5 apart, columns 1: half a row down and a quarter of a column right.
+    assert torch.equal(half[0, 0, 1:, 1:], image[0, 0, 1:, 1:] - 2.5 - 0.25)
+    assert torch.equal(half[1], image[1])

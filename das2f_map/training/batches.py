@@ -55,7 +55,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __init__(self, pixels: TrainingPixels, jitter: Jitter | None = None, neighbours: int = 0) -> None:
         self.pixels = pixels
-        self._jitter = jitter
+        self.jitter, self.neighbours = jitter, neighbours
         self._labels = LabelPatches(pixels, neighbours) if neighbours else None
 
     def __len__(self) -> int:
@@ -64,9 +64,9 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, batch: PatchBatch) -> tuple[Tensor, Tensor, Tensor]:
         at = batch.positions
         ms, pan = self.pixels.patches(at, batch.turns)
-        if self._jitter is not None and batch.jitter_seed is not None:
+        if self.jitter is not None and batch.jitter_seed is not None:
             rng = np.random.default_rng(batch.jitter_seed)
-            ms, pan = map(torch.from_numpy, self._jitter(ms.numpy(), pan.numpy(), rng))
+            ms, pan = map(torch.from_numpy, self.jitter(ms.numpy(), pan.numpy(), rng))
         if self._labels is not None:
             return ms, pan, torch.from_numpy(self._labels.patches(at, batch.turns))
         return ms, pan, torch.from_numpy(self.pixels.positions[at])

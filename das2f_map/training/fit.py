@@ -53,11 +53,16 @@ def fit(
     resume: bool = False,
 ) -> LoopOutcome:
     """Train a new network on some of the labelled pixels; errors as in :func:`run_loop`."""
+    return run_loop(new_network(prepared, start), loop_run(prepared, part, resume=resume), progress)
+
+
+def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun:
+    """The run of the loop that a training is."""
     settings, pixels = prepared.settings, prepared.pixels
     jitter = None
     if settings.jitter > 0 or settings.haze > 0:
         jitter = Jitter(prepared.normalisation, settings.jitter, settings.haze)
-    run = LoopRun(
+    return LoopRun(
         title=part.title,
         train=PatchDataset(pixels.select(part.train), jitter, neighbours(settings)),
         held=None if part.held is None else PatchDataset(pixels.select(part.held)),
@@ -67,7 +72,6 @@ def fit(
         stop_after=part.stop_after,
         resume=resume,
     )
-    return run_loop(new_network(prepared, start), run, progress)
 
 
 def neighbours(settings: TrainingSettings) -> int:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from das2f_map.legend import Legend
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.progress import Progress
 from das2f_map.training.batches import DrawnBatches, PatchDataset, PlainBatches
@@ -59,6 +60,8 @@ class LoopRun:
         Checks after which the run ends, though the learning rate's schedule would go on.
     resume:
         Go on from the state, if it is there.
+    learner:
+        Makes the learner from network, settings, legend and steps.
     """
 
     title: str
@@ -69,6 +72,7 @@ class LoopRun:
     state: Path
     stop_after: int
     resume: bool = False
+    learner: Callable[[nn.Module, TrainingSettings, Legend, int], Learner] = Learner
 
     @property
     def steps_a_check(self) -> int:
@@ -150,7 +154,7 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
     """
     stop = threading.Event()
     steps = run.settings.checks * run.steps_a_check
-    learner = Learner(network, run.settings, run.train.pixels.legend, steps)
+    learner = run.learner(network, run.settings, run.train.pixels.legend, steps)
     state = run.state if run.resume and run.state.exists() else None
     total = run.stop_after * run.steps_a_check
     with _quiet(), _graceful(stop), _own_random(run.hardware), progress(run.title, total) as advance:
