@@ -150,6 +150,9 @@ class ModelCard(BaseModel):
     pan_band: BandStatistics
     patch: PatchGeometry = PatchGeometry()
     domain: Domain | None = None
+    turns: Literal[1, 2, 4, 8] = Field(
+        default=1, description="flips and quarter turns of a patch whose logits a map averages"
+    )
     training: TrainingRecord = TrainingRecord()
     metrics: dict[str, Any] = Field(default_factory=dict, description="accuracy on held-out ground")
     calibration: Calibration | None = Field(default=None, description="null: probabilities are raw")

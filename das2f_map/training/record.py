@@ -25,6 +25,7 @@ from das2f_map.training.report import draw_training
 from das2f_map.training.request import TrainRequest
 from das2f_map.training.run import HeldGround, TrainingRun
 from das2f_map.training.run_files import CURVES_NAME, RELIABILITY_NAME, TrainingFiles
+from das2f_map.training.settings import FEW_LABELS_TURNS, FOLDS_UP_TO
 
 if TYPE_CHECKING:
     from das2f_map.training.loop import LoopOutcome
@@ -65,6 +66,7 @@ def make_card(
         ms_bands=prepared.normalisation.ms_bands,
         pan_band=prepared.normalisation.pan_band,
         patch=prepared.patch,
+        turns=FEW_LABELS_TURNS if len(pixels) <= FOLDS_UP_TO else 1,
         domain=domain_around([(s.pair.ms_gsd_m, s.pair.ratio) for s in prepared.scenes]),
         training=_record(request, run, final, held),
         metrics={} if held is None else _metrics(held),

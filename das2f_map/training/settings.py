@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from das2f_map.engines.choice import DEVICES, EngineChoice
 from das2f_map.errors import DeviceError
@@ -17,6 +17,9 @@ ASSESSMENTS = ("auto", "holdout", "folds", "none")
 
 FOLDS_UP_TO = 20_000
 """Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
+
+FEW_LABELS_TURNS: Literal[4] = 4
+"""Turns that a map averages with a model of at most :data:`FOLDS_UP_TO` labelled pixels."""
 
 FAST_STEPS, FAST_CHECKS = 90, 3
 """Most steps on the CPU, and checks, of a first look."""

@@ -151,6 +151,7 @@ def classify(
     device: str = DEFAULT_DEVICE,
     precision: str = EngineChoice.precision,
     batch_size: int | None = EngineChoice.batch_size,
+    turns: int | None = EngineChoice.turns,
     force: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -205,6 +206,9 @@ def classify(
         ``fp32``, ``bf16`` or ``fp16``. The report names the engine, device and precision that were used.
     batch_size:
         Patches at a time; by default as many as suit the engine.
+    turns:
+        Flips and quarter turns of the images whose logits are averaged, 1, 2, 4 or 8; by default those of the
+        model's card. The work grows as much.
     force:
         Accept MS : PAN ratios under 1.5 or over 8.
     overwrite:
@@ -243,7 +247,7 @@ def classify(
         ),
         model=model,
         radiometry=radiometry,
-        engine=EngineChoice(engine, device, precision, batch_size),
+        engine=EngineChoice(engine, device, precision, batch_size, turns),
         aoi=None if aoi is None else str(aoi),
         min_area_m2=min_area_m2,
         reject=reject,
@@ -328,7 +332,13 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             view=PairView.of(request.pair, fitted.input.pair),
             bundle=bundle,
             normalisation=fitted.input.normalisation,
-            engine=EngineChoice(engine.name, engine.device, engine.precision, request.engine.batch_size),
+            engine=EngineChoice(
+                engine.name,
+                engine.device,
+                engine.precision,
+                request.engine.batch_size,
+                bundle.card.turns if request.engine.turns is None else request.engine.turns,
+            ),
             files=tuple(FileIdentity.of(p) for p in request.scene_files),
             aoi=request.aoi,
             grid=pair.grids.ms,
@@ -358,6 +368,11 @@ def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
         engine.precision,
         engine.scan,
     )
+    if (plan.engine.turns or 1) > 1:
+        log.info(
+            "Logits are averaged over %d turns of the images; --turns 1 is as many times faster",
+            plan.engine.turns,
+        )
 
 
 def _write_map(planned: PlannedMap, progress: Progress, timings: Timings) -> MapContents:
@@ -421,11 +436,13 @@ def _finish(
         device=engine.device,
         precision=engine.precision,
         scan=engine.scan,
+        turns=plan.engine.turns or 1,
         settings=ClassifySettings(
             engine=request.engine.engine,
             device=str(request.engine.device),
             precision=request.engine.precision,
             batch_size=request.engine.batch_size,
+            turns=request.engine.turns,
             min_area_m2=request.min_area_m2,
             reject=request.reject,
             max_shift=request.pair.max_shift,
