@@ -109,6 +109,9 @@ def classify_command(
     coregister: CoregisterOption = DEFAULT_MODE,
     max_shift: MaxShiftOption = DEFAULT_MAX_SHIFT,
     force: ForceOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was ended, with the same options.")
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -147,6 +150,7 @@ def classify_command(
         max_shift=max_shift,
         force=force,
         overwrite=overwrite,
+        resume=resume,
         progress=progress_for(bool(context.obj)),
     )
     if as_json:
