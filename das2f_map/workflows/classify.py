@@ -305,6 +305,8 @@ def _kept_if_ended(outputs: StagedOutputs, store: BlockStore) -> Iterator[None]:
     except BaseException:
         if len(store):
             log.warning("%d finished blocks are kept; --resume goes on with them", len(store))
+        else:
+            outputs.keep_work(False)
         raise
     outputs.keep_work(False)
 
