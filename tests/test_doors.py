@@ -1,7 +1,7 @@
 """Every function of the package that opens a raster or a vector file is a door, or reads a file of its own.
 
-The test reads the syntax tree. A new call of one of the openers below has to go through a door, or needs a line
-in OTHERS with the reason.
+The test reads the syntax tree. A new call of one of the openers below has to go through a door, or needs a
+line in OTHERS with the reason.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -207,8 +208,9 @@ class VectorFile:
         if is_parquet(where.file):
             return cls(where, label, [parquet_layer(where.file, label, error)], error, option)
         try:
-            listed = [(str(n), k) for n, k in pyogrio.list_layers(where.file)]
-            layers = [_layer_of(where.file, name, str(kind)) for name, kind in listed if kind is not None]
+            with _noting_locks(label):
+                listed = [(str(n), k) for n, k in pyogrio.list_layers(where.file)]
+                layers = [_layer_of(where.file, name, str(kind)) for name, kind in listed if kind is not None]
         except _ERRORS as reason:
             if isinstance(reason, (UnicodeDecodeError, LookupError)):
                 raise _wrong_encoding(where.file, label, reason, error) from reason
@@ -409,6 +411,16 @@ def _layer_of(file: str, name: str, kind: str) -> Layer:
         frozenset(f for f, s in zip(fields, subtypes, strict=True) if s == "OFSTBoolean"),
         int(info["features"]),
     )
+
+
+@contextmanager
+def _noting_locks(label: str) -> Iterator[None]:
+    """Log if GDAL reads a GeoPackage past another program's lock: it misses what is not yet saved."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    if any("locked" in str(w.message) for w in caught):
+        log.warning("%s is open in another program; changes that it has not yet saved are missing", label)
 
 
 def _hint_for(reason: str) -> str:
