@@ -346,5 +346,6 @@ def _classes_of(file: ClassFile) -> tuple[Legend, dict[int, int]]:
     file.refuse_image(len(present), MOST_CLASSES)
     named = {*file.names.names} - no_class
     # A class without any pixel of the map may be in the reference.
+    file.tell_zero(present)
     values = present | named if len(present | named) <= MOST_CLASSES else present
     return Legend.of_codes(values, file.names.names)

@@ -11,7 +11,8 @@ from das2f_map.labels.vector import VectorLabels
 from das2f_map.products.class_file import ClassFile, NoRasterError
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.paths import missing_local_file
-from das2f_map.scene.vector_file import UnreadableVectorError, VectorFile, VectorPath
+from das2f_map.scene.vector_file import UnreadableVectorError, VectorFile
+from das2f_map.scene.vector_path import VectorPath
 
 
 def open_labels(

@@ -67,6 +67,7 @@ class RasterLabels(LabelSource):
             raise LabelError(
                 f"{file.label} has no labelled pixel in the scene", "0 and nodata count as unlabelled"
             )
+        file.tell_zero(values)
         self.legend, self.codes = Legend.of_codes(values, file.names.names)
         if len(self.legend) < len(values):
             log.info("%s: values of one name are one class", file.label)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,9 @@ NO_CLASS_NAMES = frozenset(
 """Names of the value 0 that mean no class, in small letters without signs."""
 
 _BLOCK = 1024
+
+_EXTREME = (3.402e38, 3.4029e38, 1.79e308)
+"""Sizes that stand for nodata: around the largest number of float32, and from near that of float64 on."""
 
 
 class NoRasterError(InputError):
@@ -111,6 +115,7 @@ class ClassFile:
         self._has_mask = not {MaskFlags.all_valid} & set(flags)
         self.declares = self._nodata is not None or self._has_mask or bool(self._alpha)
         self.grid = Grid.from_rasterio(dataset)
+        self._told = False
 
     @classmethod
     def open(
@@ -230,6 +235,12 @@ class ClassFile:
 
     def as_codes(self, values: npt.NDArray[Any], valid: Bool) -> tuple[npt.NDArray[np.int64], Bool]:
         """Values of :meth:`read` as class numbers, int64, 0 where they are not valid."""
+        if self.dtype.kind == "f":
+            size = np.abs(values, where=valid, out=np.zeros(values.shape, values.dtype)).astype(np.float64)
+            extreme = (size >= _EXTREME[0]) & (size <= _EXTREME[1]) | (size >= _EXTREME[2])
+            if extreme.any():
+                self._tell_extreme(float(values[extreme][0]))
+                valid = valid & ~extreme
         known = np.where(valid, values, 0)
         if self.dtype.kind == "f":
             if (np.abs(known) > 2.0**53).any():
@@ -241,6 +252,11 @@ class ClassFile:
             if not np.array_equal(known, np.round(known)):
                 raise self._error(f"{self.label} holds fractions, not class numbers")
         return known.astype(np.int64), valid
+
+    def _tell_extreme(self, value: float) -> None:
+        if not self._told:
+            self._told = True
+            log.warning("%s: pixels of %g count as nodata, though it does not declare it", self.label, value)
 
     def distinct(self, most: int) -> set[int]:
         """All numbers that are valid in the whole file.
@@ -286,6 +302,11 @@ class ClassFile:
             found.names.pop(value, None)
             found.colours.pop(value, None)
         return found
+
+    def tell_zero(self, values: Collection[int]) -> None:
+        """Log if 0 is among the values that have a class, and the file does not name it."""
+        if 0 in values and 0 not in self.names.names:
+            log.info("%s: 0 is a class, since the file declares its nodata by something else", self.label)
 
     def tell_names(self) -> None:
         """Log where the class names are from, or that there are none."""

@@ -26,7 +26,7 @@ from rasterio.io import MemoryFile
 
 from das2f_map.errors import Das2fMapError
 from das2f_map.legend import UNSURE_NAME, Legend
-from das2f_map.products.attribute_table import AttributeTable, Column, UnclearColumnError
+from das2f_map.products.attribute_table import AttributeTable, Column, UnclearColumnError, side_file
 from das2f_map.scene.paths import is_local
 
 log = logging.getLogger(__name__)
@@ -158,19 +158,12 @@ def _from_tables(
     """Names and colours of the attribute tables and category names that belong to the file itself."""
     categories: dict[int, str] = {}
     tables: list[tuple[str, AttributeTable]] = []
-    try:
-        root = ET.fromstring(described) if described else None
-    except ET.ParseError:
-        root = None
-    for element in [] if root is None else root.iter("VRTRasterBand"):
-        if element.get("band", "1") != str(band):
-            continue
+    for element in (*_bands(described, "VRTRasterBand", band), *_side_bands(dataset.name, band)):
         texts = [c.text or "" for c in element.iterfind("CategoryNames/Category")]
-        categories = {value: text for value, text in enumerate(texts) if text.strip()}
+        categories = categories or {value: text for value, text in enumerate(texts) if text.strip()}
         inside = element.find("GDALRasterAttributeTable")
         if inside is not None:
             tables.append(("its attribute table", AttributeTable.parse(inside)))
-        break
     beside = _vat_dbf(dataset, label, error)
     if beside is not None:
         tables.append(beside)
@@ -195,6 +188,25 @@ def _from_tables(
         found.origin = found.origin or "its category names"
         found.names = {**categories, **found.names}
     return found
+
+
+def _bands(text: str, name: str, band: int) -> list[ET.Element]:
+    """The elements that describe a band in GDAL's XML; none if it is no XML."""
+    try:
+        root = ET.fromstring(text)
+    except ET.ParseError:
+        return []
+    return [e for e in root.iter(name) if e.get("band", "1") == str(band)]
+
+
+def _side_bands(raster: str, band: int) -> list[ET.Element]:
+    """The same of a side file ``.aux.xml``, for formats such as VRT of which GDAL does not read it."""
+    if not is_local(raster):
+        return []
+    try:
+        return _bands(side_file(Path(raster)).read_text("utf-8", "replace"), "PAMRasterBand", band)
+    except OSError:
+        return []
 
 
 def _vat_dbf(dataset: Any, label: str, error: type[Das2fMapError]) -> tuple[str, AttributeTable] | None:

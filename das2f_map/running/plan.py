@@ -26,7 +26,7 @@ from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import Normalisation
 from das2f_map.scene.request import PairView
-from das2f_map.scene.vector_file import local_file
+from das2f_map.scene.vector_path import local_file
 
 
 @dataclass(frozen=True)

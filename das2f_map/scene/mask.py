@@ -34,7 +34,8 @@ from das2f_map.scene.reduced import reduced_windows
 from das2f_map.scene.report import MaskReport
 from das2f_map.scene.source import RasterSource
 from das2f_map.scene.spread import spread_blocks
-from das2f_map.scene.vector_file import UnreadableVectorError, local_file
+from das2f_map.scene.vector_file import UnreadableVectorError
+from das2f_map.scene.vector_path import local_file
 from das2f_map.types import Bool
 
 _HALF = PAN_PER_MS * PAN_PER_MS // 2

@@ -14,7 +14,7 @@ from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.registration import Coregistration, coregister
 from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE, MODES, CoregisterMode
-from das2f_map.scene.vector_file import local_file
+from das2f_map.scene.vector_path import local_file
 from das2f_map.settings import one_of
 
 

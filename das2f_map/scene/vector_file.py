@@ -8,7 +8,6 @@ choice and each omission. It gives the reader's own reason where a file cannot b
 from __future__ import annotations
 
 import logging
-import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -37,12 +36,13 @@ from das2f_map.scene.conversion import tell_accuracy
 from das2f_map.scene.geoparquet import is_parquet, parquet_layer, read_parquet
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.paths import is_local, missing_local_file
+from das2f_map.scene.text_encoding import tell_assumed_encoding, wrong_encoding
 from das2f_map.scene.vector_layer import Layer
+from das2f_map.scene.vector_path import VectorPath
 from das2f_map.types import Bool, Geometries
 
 log = logging.getLogger(__name__)
 
-_OPTION = re.compile(r"\s*(layername|layerid|subset|geometrytype|option:\w+|uniqueGeometryType)\s*=", re.I)
 _ERRORS = (
     pyogrio.errors.DataSourceError,
     pyogrio.errors.DataLayerError,
@@ -63,58 +63,6 @@ _HINTS = (
 )
 OWN_FIELDS = frozenset({"class_id", "class_name", "area_m2", "confidence"})
 """Fields of the polygons that this package writes, in a GeoPackage with a layer for each class."""
-
-
-@dataclass(frozen=True)
-class VectorPath:
-    """A vector file and a layer of it.
-
-    Attributes
-    ----------
-    file:
-        Local path, or anything else that GDAL opens.
-    layer:
-        Name of a layer; ``None`` if the user names none.
-    """
-
-    file: str
-    layer: str | None = None
-
-    @classmethod
-    def parse(cls, text: str | Path, layer: str | None = None) -> VectorPath:
-        """A path such as ``labels.gpkg`` or ``labels.gpkg|layername=roads``, as QGIS writes it.
-
-        A file that has this very name is taken as it is. A ``layer`` takes precedence.
-
-        Raises
-        ------
-        InputError
-            After the path comes something else than a layer's name.
-        """
-        text = str(text)
-        file, option = _split(text)
-        if option is None:
-            return cls(text, layer)
-        key, _, value = option.partition("=")
-        if key.strip().lower() != "layername" or _split(file)[1] is not None or not value:
-            raise InputError(
-                f"{text}: {option!r} after the file name cannot be used",
-                "name a layer and nothing else: file.gpkg|layername=roads",
-            )
-        return cls(file, layer or value)
-
-
-def _split(text: str) -> tuple[str, str | None]:
-    """The file and the option after it, as QGIS writes them; no option if a file has this very name."""
-    file, _, option = text.rpartition("|")
-    if not file or _OPTION.match(option) is None or (is_local(text) and Path(text).exists()):
-        return text, None
-    return file, option
-
-
-def local_file(path: str | Path) -> str:
-    """The path of the file itself, without the name of a layer after it."""
-    return _split(str(path))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +161,7 @@ class VectorFile:
                 layers = [_layer_of(where.file, name, str(kind)) for name, kind in listed if kind is not None]
         except _ERRORS as reason:
             if isinstance(reason, (UnicodeDecodeError, LookupError)):
-                raise _wrong_encoding(where.file, label, reason, error) from reason
+                raise wrong_encoding(where.file, label, reason, error) from reason
             said = " ".join(str(reason).split())
             raise UnreadableVectorError(
                 f"{label} cannot be read as a vector file: {said}",
@@ -303,6 +251,8 @@ class VectorFile:
                     bbox=bbox,
                 )
             raw = pd.Series(fields[0]) if column is not None else None
+            if raw is not None:
+                tell_assumed_encoding(self.path.file, self.label, raw)
         shapes, usable = self._usable(np.asarray(wkb, dtype=object), layer)
         series = geopandas.GeoSeries(shapes[usable], index=np.flatnonzero(usable), crs=crs)
         return Features(series, None if raw is None else raw[usable])
@@ -392,7 +342,7 @@ class VectorFile:
         try:
             yield
         except (UnicodeDecodeError, LookupError) as reason:
-            raise _wrong_encoding(self.path.file, self.label, reason, self._error) from reason
+            raise wrong_encoding(self.path.file, self.label, reason, self._error) from reason
         except _ERRORS as reason:
             said = " ".join(str(reason).split())
             raise self._error(f"{self.label} cannot be read: {said}", _hint_for(said)) from reason
@@ -426,19 +376,6 @@ def _noting_locks(label: str) -> Iterator[None]:
 def _hint_for(reason: str) -> str:
     lower = reason.lower()
     return next((hint for word, hint in _HINTS if word in lower), "ogrinfo shows what GDAL sees in it")
-
-
-def _wrong_encoding(file: str, label: str, reason: Exception, error: type[Das2fMapError]) -> Das2fMapError:
-    """The error for texts that do not have the encoding that the file claims."""
-    side = Path(file).with_suffix(".cpg")
-    claimed, hint = "UTF-8", f"bring it to UTF-8, e.g. iconv -f CP1252 -t UTF-8 {Path(file).name}"
-    if is_local(file) and Path(file).suffix.lower() in (".shp", ".dbf") and side.exists():
-        claimed = side.read_text(encoding="ascii", errors="replace").strip()[:40]
-        hint = f"write the encoding that it has into {side.name}, such as ISO-8859-1"
-        return error(f"{label} holds text that is not {claimed}, the encoding that {side.name} claims", hint)
-    if isinstance(reason, UnicodeDecodeError):
-        claimed = reason.encoding.upper()
-    return error(f"{label} holds text that is not {claimed}, the encoding that it should have", hint)
 
 
 def _refuse_cut_shapefile(file: str, label: str, error: type[Das2fMapError]) -> None:

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from das2f_map.errors import InputError
-from das2f_map.scene.vector_file import local_file
+from das2f_map.scene.vector_path import local_file
 
 COLUMNS = ("ms", "pan", "labels")
 _LARGEST = 10_000_000

@@ -50,7 +50,7 @@ from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
-from das2f_map.scene.vector_file import local_file
+from das2f_map.scene.vector_path import local_file
 
 log = logging.getLogger(__name__)
 

@@ -230,6 +230,21 @@ def test_numbers_that_mean_no_data(null: int, tmp_path: Path, caplog: pytest.Log
     assert any("800 pixels left out" in m and str(null) in m for m in caplog.messages)
 
 
+@pytest.mark.parametrize(("dtype", "null"), [("float32", -3.4028235e38), ("float64", -1.79769313e308)])
+def test_extremes_mean_no_data_and_other_large_numbers_nothing(
+    dtype: str, null: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = stripes(1, 0, 2, dtype=dtype)
+    values[values == 0] = null
+    path = write(tmp_path / "r.tif", values)
+    with caplog.at_level(logging.WARNING, "das2f_map"):
+        assert read_labels(path, GRID).counts() == {"class 1": 800, "class 2": 400}
+    assert sum("count as nodata" in m for m in caplog.messages) == 1
+    values[values == values.min()] = 1e30
+    with pytest.raises(LabelError, match=r"holds 1e\+30, which is no class number"):
+        read_labels(write(tmp_path / "other.tif", values), GRID)
+
+
 # --- names ------------------------------------------------------------------------------------------------
 
 RAT = """<GDALRasterAttributeTable tableType="thematic">{fields}{rows}</GDALRasterAttributeTable>"""
@@ -325,7 +340,9 @@ def reference_with_names(place: str, folder: Path) -> str:
         if place == "VAT.DBF":
             made.rename(folder / "R.TIF.VAT.DBF")
     elif place.startswith("vrt"):
-        write_attribute_table(tif, legend)
+        side = write_attribute_table(tif, legend)
+        if place == "vrt.aux.xml":
+            side.rename(folder / "one.vrt.aux.xml")
         # As gdalbuildvrt writes it: the table stays with the parts.
         text = (
             '<VRTDataset rasterXSize="50" rasterYSize="40"><SRS>EPSG:32631</SRS>'
@@ -336,7 +353,7 @@ def reference_with_names(place: str, folder: Path) -> str:
         )
         (folder / "one.vrt").write_text(text.format("r.tif"))
         (folder / "two.vrt").write_text(text.format("one.vrt"))
-        return str(folder / ("one.vrt" if place == "vrt" else "two.vrt"))
+        return str(folder / ("two.vrt" if place == "vrt of vrt" else "one.vrt"))
     elif place.startswith("zip"):
         side = write_attribute_table(tif, legend)
         if place == "zip vat.dbf":
@@ -363,6 +380,7 @@ PLACES = (
         "VAT.DBF",
         "vrt",
         "vrt of vrt",
+        "vrt.aux.xml",
         "zip aux.xml",
         "zip vat.dbf",
         "tag",

@@ -26,7 +26,7 @@ from das2f_map.labels.labelled_pixels import read_labels
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, GridPair
 from das2f_map.scene.mask import MaskFile, open_mask
-from das2f_map.scene.vector_file import VectorPath, local_file
+from das2f_map.scene.vector_path import VectorPath, local_file
 from das2f_map.workflows.classify import classify
 from das2f_map.workflows.evaluate import evaluate_map
 from das2f_map.workflows.train import train
@@ -308,6 +308,25 @@ def test_a_wrong_encoding_is_named(suffix: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     # Areas need no attributes.
     assert area(path).sum() == 400
+
+
+@pytest.mark.parametrize(
+    ("claimed", "says"),
+    [("KLINGON-8", "l.cpg claims the encoding 'KLINGON-8'"), (None, "without a .cpg file")],
+)
+def test_an_encoding_that_is_assumed_is_told(
+    claimed: str | None, says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame(["Wälder", "See", "Moor"]).to_file(tmp_path / "l.shp", encoding="ISO-8859-1")
+    side = tmp_path / "l.cpg"
+    with caplog.at_level(logging.WARNING, "das2f_map"):
+        for known in ("ISO-8859-1", "1252", "ANSI 1252", "88591"):
+            side.write_text(known)
+            read_labels(tmp_path / "l.shp", GRID)
+        assert not caplog.messages
+        side.unlink() if claimed is None else side.write_text(claimed)
+        read_labels(tmp_path / "l.shp", GRID)
+    assert any(says in m for m in caplog.messages)
 
 
 def test_names_in_another_encoding_are_suspected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
