@@ -127,6 +127,9 @@ def _read_features(file: VectorFile, grid: Grid, class_field: str | None) -> gpd
     for layer in layers:
         crs = file.crs_of(layer)
         field = _choose_field(file, layer, class_field)
+        # Layers that are taken together have the same fields: one line is enough.
+        if class_field is None and len(layer.fields) > 1 and layer == layers[0]:
+            log.info("%s: the class is in the field %s", label, field)
         file.check_conversion(layer, grid)
         frame = _read_near(file, layer, field, grid)
         if field in layer.booleans and pd.api.types.is_numeric_dtype(frame["value"]):
@@ -202,8 +205,6 @@ def _choose_field(file: VectorFile, layer: Layer, wanted: str | None) -> str:
     if wanted is None and not found and len(layer.fields) == 1:
         found = list(layer.fields)
     if len(found) == 1:
-        if wanted is None and len(layer.fields) > 1:
-            log.info("%s: the class is in the field %s", file.label, found[0])
         return found[0]
     if wanted is not None:
         raise LabelError(f"{file.label} have no field {wanted!r}", f"the fields are: {listed}")
