@@ -19,7 +19,7 @@ from rasterio.warp import transform_bounds
 
 from das2f_map.errors import LabelError
 from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
-from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.legend import NODATA_CLASS, Legend, require_printable
 from das2f_map.scene.antimeridian import box_turns, moved_onto
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.vector import (
@@ -237,6 +237,7 @@ def _legend_of(path: str, values: pd.Series[Any], named: bool) -> tuple[UInt8, L
             f"the class field of {path} has {len(distinct)} values; a map has at most {MAX_CLASSES} classes",
             "is it the right field? Choose with --class-field",
         )
+    require_printable((str(v) for v in distinct), f"label file {path}", LabelError)
     ids_are_codes = not named and distinct[0] >= 1 and distinct[-1] <= MAX_CLASSES
     ids = distinct if ids_are_codes else list(range(1, len(distinct) + 1))
     # Codes that do not fit into a map's byte get other ids; their names keep the code.

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from rasterio.enums import ColorInterp
 
 from das2f_map.errors import InputError, OutputError
-from das2f_map.legend import NODATA_CLASS, UNSURE_NAME, Legend
+from das2f_map.legend import NODATA_CLASS, UNSURE_NAME, Legend, require_printable
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.attribute_table import legend_from, read_attribute_table, write_attribute_table
@@ -194,7 +194,7 @@ def read_legend(path: str | Path) -> Legend | None:
     Raises
     ------
     InputError
-        The file cannot be read as a raster.
+        The file cannot be read as a raster, or has class names with control characters.
     """
     path = Path(path)
     try:
@@ -229,6 +229,7 @@ def read_legend(path: str | Path) -> Legend | None:
     for value in [v for v in {*names, *colours} if v == nodata]:
         names.pop(value, None)
         colours.pop(value, None)
+    require_printable((name.strip() for name in names.values()), str(path))
     return legend_from(names, colours)
 
 
