@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from das2f_map.errors import InputError
+from das2f_map.errors import Das2fMapError, InputError
 from das2f_map.types import Int64, UInt8
 
 NODATA_CLASS = 0
@@ -57,14 +58,49 @@ _SPARE_COLOURS = (
 )
 
 
+def odd_characters(text: str) -> str:
+    """The characters of a text that XML and terminals do not take as text, escaped; empty if there are none.
+
+    They are control characters, separators of lines and paragraphs, halves of surrogate pairs, and U+FFFE and
+    U+FFFF.
+    """
+    odd = {
+        c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or ord(c) & 0xFFFE == 0xFFFE
+    }
+    return ", ".join(ascii(c)[1:-1] for c in sorted(odd))
+
+
+def require_printable(names: Iterable[str], label: str, kind: type[Das2fMapError] = InputError) -> None:
+    """Refuse class names with control characters; ``label`` is the file that they are from.
+
+    Raises ``kind``, an error class of the package, that names the first such class.
+    """
+    for name in names:
+        if odd := odd_characters(name):
+            raise kind(
+                f"{label} has the class name {name[:80]!a}, with control characters ({odd})",
+                "names go into tables and styles: rename the class",
+            )
+
+
 class LegendClass(BaseModel):
-    """One land-cover class: its raster value, name and ``#rrggbb`` colour."""
+    """One land-cover class: its raster value, name and ``#rrggbb`` colour.
+
+    The name goes into style files and tables: it has no control characters, see :func:`odd_characters`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: int = Field(ge=1, le=MOST_CLASSES)
     name: str = Field(min_length=1)
     color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if odd := odd_characters(name):
+            raise ValueError(f"class name {name[:80]!a} has control characters ({odd})")
+        return name
 
     @property
     def rgb(self) -> tuple[int, int, int]:

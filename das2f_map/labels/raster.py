@@ -10,8 +10,8 @@ import numpy as np
 
 from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.class_values import is_null
-from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
-from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.labels.source import LabelBlock, LabelSource, outside_scene
+from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend
 from das2f_map.products.class_file import ClassFile
 from das2f_map.scene.antimeridian import lookups, turns_within
 from das2f_map.scene.common_grid.relation import map_between
@@ -62,7 +62,7 @@ class RasterLabels(LabelSource):
         nulls = {code for code in found if is_null(code)}
         self.unlabelled = tuple(sorted(nulls | (set() if file.zero_is_a_class() else {0})))
         values = sorted(found - {*self.unlabelled})
-        file.refuse_image(len(values), MAX_CLASSES)
+        file.refuse_image(len(values), MOST_CLASSES)
         if not values:
             raise LabelError(
                 f"{file.label} has no labelled pixel in the scene", "0 and nodata count as unlabelled"
@@ -80,7 +80,7 @@ class RasterLabels(LabelSource):
             for _, codes, valid in self._looked_up(window):
                 found.update(np.unique(codes[valid]).tolist())
             # Some may yet count as unlabelled.
-            self._file.refuse_image(len(found), MAX_CLASSES + 8)
+            self._file.refuse_image(len(found), MOST_CLASSES + 8)
         return found
 
     def _looked_up(self, window: Window) -> Iterator[tuple[Slot, Int64, Bool]]:

@@ -12,8 +12,6 @@ from das2f_map.legend import Legend
 from das2f_map.scene.grid import Window
 from das2f_map.types import UInt8
 
-MAX_CLASSES = 255
-
 
 @dataclass(frozen=True)
 class LabelBlock:

@@ -19,8 +19,8 @@ from rasterio.warp import transform_bounds
 
 from das2f_map.errors import LabelError
 from das2f_map.labels.class_values import ClassValues
-from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
-from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.labels.source import LabelBlock, LabelSource, outside_scene
+from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend, require_printable
 from das2f_map.scene.antimeridian import box_turns, moved_onto
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.vector import in_pixels, near_grid, reprojected, valid_parts
@@ -223,11 +223,12 @@ def _legend_of(
     distinct = sorted(v for v in values.unique().tolist() if v != 0)
     if not distinct:
         raise LabelError(f"No feature of {label} that lies in the scene has a class")
-    if len(distinct) > MAX_CLASSES:
+    if len(distinct) > MOST_CLASSES:
         raise LabelError(
-            f"the class field of {label} has {len(distinct)} values; a map has at most {MAX_CLASSES} classes",
+            f"the class field of {label} has {len(distinct)} values, a map at most {MOST_CLASSES} classes",
             "is it the right field? Choose with --class-field",
         )
+    require_printable((str(v) for v in distinct), label, LabelError)
     codes: dict[int, int] | None = None
     if named:
         legend = Legend.from_names(distinct)

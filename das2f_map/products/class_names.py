@@ -25,7 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from das2f_map.errors import Das2fMapError
-from das2f_map.legend import UNSURE_NAME, Legend
+from das2f_map.legend import UNSURE_NAME, Legend, require_printable
 from das2f_map.products.attribute_table import AttributeTable, Column, UnclearColumnError, side_file
 from das2f_map.scene.paths import is_local
 
@@ -118,6 +118,7 @@ def names_of(
         if below.names:
             return below
         found.unclear = found.unclear or below.unclear
+    require_printable(found.names.values(), label, error)
     palette = _palette(dataset, band)
     if not found.names and not found.colours:
         # A palette has an entry for every value; unused ones are black or transparent.

@@ -16,6 +16,7 @@ from das2f_map.bundle.card import (
     ModelCard,
     TrainingRecord,
     Verdict,
+    card_text,
     domain_around,
 )
 from das2f_map.network import NetworkConfig
@@ -60,7 +61,7 @@ def make_card(
     pixels = prepared.pixels
     counts = pixels.counts()
     return ModelCard(
-        name=request.card.name or folder.name,
+        name=request.card.name or card_text(folder.name),
         description=request.card.description,
         network=network,
         legend=pixels.legend,
