@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -110,6 +110,36 @@ class Legend(BaseModel):
                 LegendClass(id=i, name=n, color=c) for i, n, c in zip(numbers, names, chosen, strict=True)
             )
         )
+
+    @classmethod
+    def of_codes(cls, codes: Iterable[int], names: Mapping[int, str]) -> tuple[Legend, dict[int, int]]:
+        """A legend of a file's own codes, and the id of each code.
+
+        Codes from 1 to 255 are their own ids. A code 0 among them gets the lowest id that is free. If there
+        are others, such as 311 or -1, all get the ids 1, 2, 3… in ascending order. A code without a name is
+        called by its number, ``class 311``. Codes of one name are one class, with the id of the lowest.
+
+        Parameters
+        ----------
+        codes:
+            At least one; not more names than a map has classes.
+        names:
+            Name by code; may lack codes, and have others.
+        """
+        ordered = sorted({*codes})
+        given = {code: names[code].strip() for code in ordered if names.get(code, "").strip()}
+        called: dict[str, int] = {}
+        ids: dict[int, int] = {}
+        small = all(0 <= code <= MOST_CLASSES for code in ordered)
+        free = iter(sorted({*range(1, MOST_CLASSES + 1)} - ({*ordered} if small else set())))
+        for code in ordered:
+            name = given.get(code) or f"class {code}"
+            if code not in given and name in given.values():
+                name += " (unnamed)"
+            if name not in called:
+                called[name] = code if small and code else next(free)
+            ids[code] = called[name]
+        return cls.from_names([*called], [*called.values()]), ids
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -26,6 +26,7 @@ from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import Normalisation
 from das2f_map.scene.request import PairView
+from das2f_map.scene.vector_path import local_file
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class FileIdentity:
     Attributes
     ----------
     path:
-        As given; a URL stays as it is, without size and time.
+        As given, with the layer after it; a URL stays as it is, without size and time.
     size, changed:
         Bytes; nanoseconds since the epoch. ``None`` where they are not known.
     """
@@ -48,7 +49,7 @@ class FileIdentity:
     def of(cls, path: str) -> FileIdentity:
         """The file as it is now."""
         try:
-            found = Path(path).stat()
+            found = Path(local_file(path)).stat()
         except OSError:
             return cls(path)
         return cls(path, found.st_size, found.st_mtime_ns)

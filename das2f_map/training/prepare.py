@@ -263,6 +263,7 @@ def _usable_labels(
         labels.path,
         reader.source.pair.grids.ms,
         class_field=labels.class_field,
+        layer=labels.layer,
         skip_classes=labels.skip_classes,
         progress=progress,
     )

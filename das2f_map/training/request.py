@@ -23,11 +23,14 @@ class LabelRequest:
         Attribute with the class; ``None`` for the only plausible one.
     skip_classes:
         Names of classes to leave out.
+    layer:
+        Layer of a vector file; ``None`` for the only one that fits.
     """
 
     path: str
     class_field: str | None = None
     skip_classes: tuple[str, ...] = ()
+    layer: str | None = None
 
 
 @dataclass(frozen=True)

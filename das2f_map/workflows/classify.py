@@ -47,8 +47,10 @@ from das2f_map.running.timings import Timings
 from das2f_map.scene.area import Area
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
+from das2f_map.scene.vector_path import local_file
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ class ClassifyRequest:
     engine:
         How to compute.
     aoi:
-        Vector file that limits the map; ``None`` for the whole scene.
+        Vector file that limits the map, with its layer as in ``a.gpkg|layername=b``; ``None`` for the whole
+        scene.
     min_area_m2:
         Polygons smaller than this are merged into their neighbours; ``None`` for none.
     reject:
@@ -122,7 +125,7 @@ class ClassifyRequest:
     @property
     def inputs(self) -> list[str]:
         """Paths of all files that are read."""
-        paths = list(self.scene_files)
+        paths = [local_file(path) for path in self.scene_files]
         if isinstance(self.model, (str, Path)):
             paths += [str(p) for p in bundle_files(find_model(self.model))]
         return paths
@@ -140,6 +143,7 @@ def classify(
     entropy: str | Path | None = None,
     reject: float | None = None,
     aoi: str | Path | None = None,
+    aoi_layer: str | None = None,
     min_area_m2: float | None = None,
     bands: GivenBands | None = None,
     nodata: float | None = None,
@@ -185,6 +189,8 @@ def classify(
     aoi:
         Vector file with polygons: only pixels whose centre lies inside are classified, and the map is cut
         to their bounding box.
+    aoi_layer:
+        Layer of this file; by default the only one that has polygons.
     min_area_m2:
         Polygons smaller than this, in m², are merged into their neighbours; the raster stays as it is.
     bands:
@@ -248,12 +254,16 @@ def classify(
         model=model,
         radiometry=radiometry,
         engine=EngineChoice(engine, device, precision, batch_size, turns),
-        aoi=None if aoi is None else str(aoi),
+        aoi=None if aoi is None else _with_layer(given_path(aoi, "aoi"), aoi_layer),
         min_area_m2=min_area_m2,
         reject=reject,
         overwrite=overwrite,
     )
     return run_classification(request, progress)
+
+
+def _with_layer(path: str, layer: str | None) -> str:
+    return path if layer is None else f"{local_file(path)}|layername={layer}"
 
 
 def run_classification(request: ClassifyRequest, progress: Progress = silent) -> RunReport:
