@@ -309,10 +309,10 @@ def estimate(
 
     Returns
     -------
-    The figures. Of a cluster sample, kappa and F1 have intervals from a bootstrap of the clusters.
+    The figures. Of a cluster sample, the errors of kappa and F1 come from a bootstrap of the clusters.
     """
     n = len(labelled.names)
-    ratios, possible = accuracy_ratios(labelled), None
+    ratios = accuracy_ratios(labelled)
     values = ratios.values(units.weights)
     errors = np.sqrt(units.variance(ratios.linearised(units.weights)))
     resampled: BootstrapFigures | None = None
@@ -320,18 +320,18 @@ def estimate(
         possible = _possible(labelled, units)
         lower, upper = stratified_interval(units, ratios, possible, confidence)
     else:
+        each = cell_totals(labelled, units.weights, units.cluster, units.count)
+        resampled = bootstrap_clusters(each, confidence=confidence, seed=seed)
+        f1_errors = np.array(resampled.f1_errors())
+        # A class in few clusters may be missing in too many replicates.
+        errors[3 * n + 1 :] = np.where(np.isfinite(f1_errors), f1_errors, errors[3 * n + 1 :])
         lower, upper = clustered_interval(units, ratios, errors, confidence)
-        resampled = bootstrap_clusters(
-            cell_totals(labelled, units.weights, units.cluster, units.count), confidence=confidence, seed=seed
-        )
     found = [
         Estimate() if math.isnan(v) else Estimate(float(v), float(e), float(low), float(high))
         for v, e, low, high in zip(values, errors, lower, upper, strict=True)
     ]
     overall, shares, users = found[0], found[1 : n + 1], found[n + 1 : 2 * n + 1]
     producers, f1 = found[2 * n + 1 : 3 * n + 1], found[3 * n + 1 :]
-    if resampled is not None:
-        f1 = [_resampled(e, *ends) for e, ends in zip(f1, resampled.f1_intervals(), strict=True)]
     counts = labelled.counts()
     cells = cell_totals(labelled, units.weights, np.zeros(labelled.count, np.int64), 1)[0] / units.total
     classes = tuple(

@@ -60,9 +60,9 @@ class BootstrapFigures:
         """Standard error, lower and upper end of kappa; nan without replicates."""
         return spread_of(self.kappa, self.confidence)
 
-    def f1_intervals(self) -> list[tuple[float, float, float]]:
-        """Standard error, lower and upper end of F1 of every class."""
-        return [spread_of(column, self.confidence) for column in self.f1.T]
+    def f1_errors(self) -> list[float]:
+        """Standard error of F1 of every class; nan where most replicates lack the class."""
+        return [spread_of(column, self.confidence)[0] for column in self.f1.T]
 
     def to_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Standard errors and intervals of all figures, for JSON."""
