@@ -35,6 +35,10 @@ class InputError(Das2fMapError):
     exit_code = 3
 
 
+class ReadError(InputError):
+    """A part of an input file cannot be read; another try may succeed."""
+
+
 class LabelError(Das2fMapError):
     """Training labels or reference data cannot be used."""
 
@@ -63,3 +67,9 @@ class DeviceError(Das2fMapError):
     """The requested compute device is not there or ran out of memory."""
 
     exit_code = 8
+
+
+class ClusterError(Das2fMapError):
+    """The workers or the scheduler that should compute a map are gone, or fail."""
+
+    exit_code = 9

@@ -20,6 +20,7 @@ from das2f_map.engines.choose import KINDS, check_choice
 from das2f_map.errors import DeviceError, InputError
 from das2f_map.network import NetworkConfig
 from das2f_map.running.certainty import Certainty
+from das2f_map.running.resources import Resources
 from das2f_map.settings import Setting, settings_of
 from das2f_map.training.settings import TrainingSettings
 
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = {"train": das2f_map.train, "classify": das2f_map.classify}
 SETTINGS = {
     "train": settings_of(TrainingSettings),
-    "classify": settings_of(EngineChoice) | settings_of(Certainty),
+    "classify": settings_of(EngineChoice) | settings_of(Certainty) | settings_of(Resources),
 }
 FIXED = {"checks", "neighbours", "mixup", "ema", "warmup", "final_rate", "gradient_clip", "optimizer"}
 """Settings of a training that no user gives."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,10 +31,12 @@ from das2f_map.cli.options import (
 )
 from das2f_map.engines.choice import DEFAULT_DEVICE, EngineChoice
 from das2f_map.running.certainty import Certainty
+from das2f_map.running.resources import Resources, in_words
 from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE
 
 if TYPE_CHECKING:
     from das2f_map.products.report import RunReport
+    from das2f_map.running.forecast import RunForecast
 
 
 def classify_command(
@@ -115,6 +117,27 @@ def classify_command(
         bool, typer.Option("--resume", help="Go on with a run that was ended, with the same options.")
     ] = False,
     overwrite: OverwriteOption = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the plan: blocks, memory, time, files and disk. Write nothing."
+        ),
+    ] = False,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--max-memory",
+            metavar="SIZE",
+            help="Memory that the run may take, such as 2G; by default what is free, at most 4G.",
+        ),
+    ] = None,
+    workers: Annotated[int | None, setting_option(Resources, "workers", metavar="N")] = Resources.workers,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster", metavar="ADDRESS", help="Dask scheduler whose workers compute: tcp://host:8786."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify every MS pixel of a scene: a styled class raster and polygons per class.
@@ -127,41 +150,82 @@ def classify_command(
         raise typer.BadParameter("it needs --aoi FILE, too", param_hint="--aoi-layer")
     if no_vectors and min_area is not None:
         raise typer.BadParameter("--min-area is about polygons, which --no-vectors leaves out")
-    from das2f_map.workflows.classify import classify
+    from das2f_map.workflows.classify import classify, forecast_map
 
-    report = classify(
-        ms,
-        pan,
-        output,
-        model=model,
-        vectors=False if no_vectors else vectors,
-        confidence=confidence,
-        probabilities=probabilities,
-        entropy=entropy,
-        reject=reject,
-        aoi=aoi,
-        aoi_layer=aoi_layer,
-        min_area_m2=min_area,
-        bands=bands_of(bands),
-        nodata=nodata,
-        mask=mask_of(mask, mask_values, mask_bits),
-        radiometry=radiometry,
-        engine=engine,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        turns=turns,
-        coregistration=coregister,
-        max_shift=max_shift,
-        force=force,
-        overwrite=overwrite,
-        resume=resume,
-        progress=progress_for(bool(context.obj)),
-    )
+    options: dict[str, Any] = {
+        "model": model,
+        "vectors": False if no_vectors else vectors,
+        "confidence": confidence,
+        "probabilities": probabilities,
+        "entropy": entropy,
+        "reject": reject,
+        "aoi": aoi,
+        "aoi_layer": aoi_layer,
+        "min_area_m2": min_area,
+        "bands": bands_of(bands),
+        "nodata": nodata,
+        "mask": mask_of(mask, mask_values, mask_bits),
+        "radiometry": radiometry,
+        "engine": engine,
+        "device": device,
+        "precision": precision,
+        "batch_size": batch_size,
+        "turns": turns,
+        "coregistration": coregister,
+        "max_shift": max_shift,
+        "force": force,
+        "overwrite": overwrite,
+        "resume": resume,
+        "max_memory": max_memory,
+        "workers": workers,
+        "cluster": cluster,
+    }
+    if dry_run:
+        plan = forecast_map(ms, pan, output, **options)
+        if as_json:
+            print_json(plan.model_dump(mode="json"))
+        else:
+            _print_plan(plan)
+        return
+    report = classify(ms, pan, output, **options, progress=progress_for(bool(context.obj)))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
         _print(report, output)
+
+
+def _print_plan(plan: RunForecast) -> None:
+    """The plan as a table of facts, and one of files."""
+    where = f"{plan.workers} processes" if plan.workers else plan.cluster or "this process"
+    time = "not known: no pixel of the sample can be classified" if plan.seconds is None else _time(plan)
+    facts = {
+        "Model": plan.model,
+        "Engine": f"{plan.engine} on {plan.device} in {plan.precision} (scan: {plan.scan})"
+        + (f", {plan.turns} turns" if plan.turns > 1 else ""),
+        "Map": f"{plan.rows * plan.columns:,} pixels ({plan.columns} × {plan.rows}), "
+        f"{100 * plan.valid_share:.0f} % can be classified",
+        "Blocks": f"{plan.blocks:,} of {plan.block_size} × {plan.block_size} pixels, computed by {where}",
+        "Time": time,
+        "Memory": f"{in_words(plan.memory_bytes)} of at most {in_words(plan.memory_limit_bytes)}",
+        "Disk": f"{in_words(plan.disk_bytes)}, {in_words(plan.work_bytes)} of it until the run is over"
+        + ("" if plan.disk_free_bytes is None else f"; {in_words(plan.disk_free_bytes)} are free"),
+    }
+    print_table("Plan; nothing is written", {"": "left", " ": "left"}, list(facts.items()))
+    print_table(
+        "Files",
+        {"File": "left", "About": "right", "": "left"},
+        [(o.path, in_words(o.bytes), "exists: needs --overwrite" if o.exists else "") for o in plan.outputs],
+    )
+    for warning in plan.warnings:
+        print(f"warning: {warning}")
+
+
+def _time(plan: RunForecast) -> str:
+    seconds = plan.seconds or 0.0
+    text = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    if seconds > 7200:
+        text = f"{seconds / 3600:.1f} h"
+    return f"about {text} on this machine ({plan.pixels_per_second:,.0f} pixels a second)"
 
 
 def _print(report: RunReport, output: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.commit import Note, Part, roll_back
-from das2f_map.outputs.names import private_path
+from das2f_map.outputs.names import final_path, has_private_name, private_path
 from das2f_map.outputs.private import PrivateFolder, existing_private
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,40 @@ def claim(final: Path, *, keep_work: bool = False) -> PrivateFolder:
         folder.unlock()
         raise
     return folder
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """Outputs in a folder whose runs have left files behind, or are still writing; by name.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be read.
+    """
+    return sorted(final_path(path) for path in folder.iterdir() if has_private_name(path) and path.is_dir())
+
+
+def discard(final: Path) -> bool:
+    """Remove the files that ended runs on an output have left; moves of a killed run are put right first.
+
+    Returns
+    -------
+    bool
+        Whether there were files of this package.
+
+    Raises
+    ------
+    OutputError
+        Another run writes the output, or its old files cannot be put back.
+    OSError
+        The files cannot be removed.
+    """
+    found = existing_private(private_path(final))
+    if found is None:
+        return False
+    found.unlock()
+    claim(final).release()
+    return True
 
 
 def look_at_work(final: Path, look: Callable[[Path], T]) -> T | None:

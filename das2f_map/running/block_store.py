@@ -1,8 +1,10 @@
 """The finished blocks of a map that is being made, on disk, so that a run that was ended can go on.
 
 Two files in a folder of the run's own: the blocks' values one after the other, and a journal with a line for
-each block. A block's line is written when its values are safe on the disk. So whenever a run is killed, the
-journal names complete blocks only, apart from a torn last line, which is ignored.
+each block, which has the checksum of the values. Both are on their way to the disk at once, and safe on it
+after a second. So a killed run has lost no block that was finished. A power cut may lose those of the last
+second: their lines are torn, which ends the journal, or their checksum is wrong. Such blocks are computed
+again.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import zlib
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 
 from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS
-from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.running.blocks import ClassifiedBlock
 from das2f_map.running.plan import ClassifyPlan
 from das2f_map.scene.grid import Window
 
@@ -33,6 +36,9 @@ JOURNAL_NAME: Final = "blocks.journal"
 VALUES_NAME: Final = "blocks.values"
 _FORMAT: Final = 1
 _LONGEST_LINE: Final = 10_000
+
+_SAFE_S: Final = 1.0
+"""Seconds after which finished blocks are made safe on the disk."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,8 @@ class BlockStore:
         self._journal.truncate(kept)
         self._journal.seek(kept)
         if not kept:
-            self._note({"das2f-map": _FORMAT, "plan": plan.parts})
+            self._note({"das2f-map": _FORMAT, "block_size": plan.block_size, "plan": plan.parts})
+        self._sync()
 
     def __enter__(self) -> BlockStore:
         return self
@@ -87,8 +94,14 @@ class BlockStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._values.close()
-        self._journal.close()
+        try:
+            # Also after an error: another run may go on with these blocks. The error itself is to be seen.
+            with suppress(OSError):
+                self._sync()
+        finally:
+            for file in (self._values, self._journal):
+                with suppress(OSError):
+                    file.close()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -102,7 +115,7 @@ class BlockStore:
         return frozenset(self._entries)
 
     def add(self, index: int, block: ClassifiedBlock) -> None:
-        """Keep the block with a number; it is safe on the disk afterwards."""
+        """Keep the block with a number; a kill does not lose it, and after a second no power cut does."""
         parts = [
             np.ascontiguousarray(layer, dtype).tobytes()
             for layer, (_, dtype) in zip(_values_of(block), self._shapes, strict=True)
@@ -112,11 +125,13 @@ class BlockStore:
         if values:
             self._values.seek(self._end)
             self._values.write(values)
-            _to_disk(self._values)
+            self._values.flush()
         entry = _Entry(self._end, len(values), zlib.crc32(values))
         self._note({"block": index, "start": entry.start, "length": entry.length, "crc32": entry.checksum})
         self._end += len(values)
         self._entries[index] = entry
+        if time.monotonic() - self._safe_at >= _SAFE_S:
+            self._sync()
 
     def read(self, index: int, window: Window) -> ClassifiedBlock | None:
         """A block that was kept; ``None`` where its values are damaged."""
@@ -148,7 +163,14 @@ class BlockStore:
 
     def _note(self, line: Mapping[str, Any]) -> None:
         self._journal.write(json.dumps(line).encode() + b"\n")
-        _to_disk(self._journal)
+        self._journal.flush()
+
+    def _sync(self) -> None:
+        """Make everything safe on the disk, the values before the lines that name them."""
+        for file in (self._values, self._journal):
+            file.flush()
+            os.fsync(file.fileno())
+        self._safe_at = time.monotonic()
 
     def _read_journal(self, journal: Path) -> int:
         """Take the entries of a journal; the bytes of it that are sound, 0 if it is to be begun anew."""
@@ -181,26 +203,67 @@ class BlockStore:
             )
 
 
+Compute = Callable[[Iterator[tuple[int, Window]]], Generator[tuple[int, ClassifiedBlock], None, None]]
+"""Computes the blocks with some numbers and windows, in any order, and gives each with its number."""
+
+
 def stored_or_computed(
-    classifier: BlockClassifier, plan: ClassifyPlan, store: BlockStore
+    plan: ClassifyPlan,
+    store: BlockStore,
+    compute: Compute,
+    compute_one: Callable[[Window], ClassifiedBlock],
 ) -> Generator[ClassifiedBlock, None, None]:
     """All blocks of a plan in their order. Those that are not stored are computed, and stored.
+
+    Blocks that are computed ahead of their turn wait in the store, not in memory.
+
+    Parameters
+    ----------
+    plan, store:
+        The map, and its finished blocks.
+    compute:
+        Computes the blocks that are missing.
+    compute_one:
+        Computes a block whose stored values turn out to be damaged.
 
     Close the generator explicitly, and before the scene.
     """
     if len(store):
         log.info("%d blocks are there already", len(store))
-    # A stored block may turn out to be damaged, which must not change what the generator below computes.
+    # A stored block may turn out to be damaged, which must not change what is computed.
     stored = store.finished
-    missing = (window for k, window in enumerate(plan.blocks()) if k not in stored)
-    with closing(classifier.classify_all(missing)) as computed:
+    missing = ((k, window) for k, window in enumerate(plan.blocks()) if k not in stored)
+    with closing(compute(missing)) as computed:
         for k, window in enumerate(plan.blocks()):
-            block = store.read(k, window) if k in stored else next(computed)
+            block: ClassifiedBlock | None = None
+            while k not in store:
+                number, found = next(computed)
+                store.add(number, found)
+                if number == k:
+                    block = found
             if block is None:
-                block = classifier.classify(window)
-            if k not in store:
+                block = store.read(k, window)
+            if block is None:
+                block = compute_one(window)
                 store.add(k, block)
             yield block
+
+
+def block_size_of(folder: Path) -> int | None:
+    """MS pixels a side of the blocks that an unfinished run has left in a folder; ``None`` if there are none.
+
+    Raises
+    ------
+    OSError
+        The journal cannot be read.
+    """
+    try:
+        with (folder / JOURNAL_NAME).open("rb") as file:
+            found = json.loads(next(_whole_lines(file), b"{}"))
+            size = found.get("block_size")
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def finished_blocks(folder: Path) -> int:
@@ -239,8 +302,3 @@ def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
     """Lines that end, up to the first that does not or that is longer than any of ours."""
     while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
         yield line
-
-
-def _to_disk(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ from das2f_map.legend import Legend
 from das2f_map.products.map_files import MapPaths
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
 from das2f_map.running.certainty import Certainty
+from das2f_map.running.gdal_cache import gdal_cache
+from das2f_map.running.resources import Resources
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.paths import is_local
 from das2f_map.scene.radiometry import Normalisation
 from das2f_map.scene.request import PairView
 from das2f_map.scene.vector_path import local_file
@@ -88,6 +91,10 @@ class ClassifyPlan:
         Polygons smaller than this are merged into their neighbours; ``None`` for none.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
+    resources:
+        Limit of memory, and the processes that compute the blocks. They change no block.
+    cache_bytes:
+        GDAL's cache in each process that computes blocks.
     """
 
     view: PairView
@@ -103,6 +110,8 @@ class ClassifyPlan:
     outputs: MapPaths
     min_area_m2: float | None = None
     reject: float | None = None
+    resources: Resources = field(default_factory=Resources)
+    cache_bytes: int = 64 << 20
 
     @property
     def legend(self) -> Legend:
@@ -174,9 +183,26 @@ class ClassifyPlan:
         for file in self.files:
             if FileIdentity.of(file.path) != file:
                 raise InputError(f"{file.path} has changed since the map was planned", "plan the map anew")
-        with self.view.open() as pair:
+        with gdal_cache(self.cache_bytes), self.view.open() as pair:
             area = None if self.aoi is None else Area.from_file(self.aoi, pair.grids.ms)
             yield self.classifier(pair, make_engine(self.bundle, self.engine), area)
+
+    def elsewhere(self) -> ClassifyPlan:
+        """The same plan with whole paths, for processes with another working folder."""
+        request = self.view.request
+        mask = request.mask
+        whole = replace(
+            request,
+            ms=_whole(request.ms),
+            pan=_whole(request.pan),
+            mask=None if mask is None else replace(mask, path=_whole(str(mask.path))),
+        )
+        return replace(
+            self,
+            view=replace(self.view, request=whole),
+            files=tuple(replace(f, path=_whole(f.path)) for f in self.files),
+            aoi=None if self.aoi is None else _whole(self.aoi),
+        )
 
     def classifier(self, pair: ScenePair, engine: Engine, area: Area | None) -> BlockClassifier:
         """A classifier of the view's pair, an engine and an area of interest that are open already."""
@@ -204,29 +230,38 @@ def close_plan() -> None:
 
 
 class _KeptOpen:
-    """The one plan that this process has open, for one thread at a time."""
+    """The one plan that this process has open. One thread reads a block while another one computes."""
 
     def __init__(self) -> None:
         self._key: str | None = None
         self._opened: BlockClassifier | None = None
         self._stack = ExitStack()
-        self._alone = threading.RLock()
+        # Always taken in this order.
+        self._reading, self._computing = threading.RLock(), threading.RLock()
 
     def classify(self, plan: ClassifyPlan, window: Window) -> ClassifiedBlock:
-        with self._alone:
+        with self._reading:
             if self._opened is None or self._key != plan.key:
                 self.close()
                 self._opened = self._stack.enter_context(plan.open())
                 self._key = plan.key
-            return self._opened.classify(window)
+            opened = self._opened
+            block = opened.read(window)
+        with self._computing:
+            return opened.compute(window, block)
 
     def close(self) -> None:
-        with self._alone:
+        with self._reading, self._computing:
             self._opened = self._key = None
             self._stack.close()
 
 
 _kept = _KeptOpen()
+
+
+def _whole(path: str) -> str:
+    """A local path from the root on; an address stays as it is."""
+    return str(Path(path).absolute()) if is_local(path) else path
 
 
 def _hash(value: Any) -> str:

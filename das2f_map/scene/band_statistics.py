@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from das2f_map.scene.finite import all_finite
 from das2f_map.types import Float32
 
 if TYPE_CHECKING:
@@ -89,9 +90,22 @@ class Normalisation:
         return _normalised(block.ms, self.ms_bands), _normalised(block.pan, [self.pan_band])
 
 
+_CHUNK: Final = 1 << 15
+"""Values that are normalised at once: in float64 they fit into a core's cache."""
+
+
 def _normalised(values: Float32, bands: Sequence[BandStatistics]) -> Float32:
     out = np.empty(values.shape, dtype=np.float32)
+    exact = np.empty(_CHUNK, dtype=np.float64)
     for source, target, band in zip(values, out, bands, strict=True):
-        # Subtracted in float64: float32 would lose digits where the mean is far larger than the spread.
-        target[:] = (source.astype(np.float64) - band.mean) / band.std
-    return np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        given, made = np.ascontiguousarray(source).ravel(), target.reshape(-1)
+        for start in range(0, given.size, _CHUNK):
+            part = given[start : start + _CHUNK]
+            room, done = exact[: part.size], made[start : start + _CHUNK]
+            # Subtracted in float64: float32 would lose digits where the mean is far larger than the spread.
+            np.subtract(part, band.mean, out=room, dtype=np.float64)
+            np.divide(room, band.std, out=room)
+            done[:] = room
+            if not all_finite(done):
+                np.nan_to_num(done, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return out

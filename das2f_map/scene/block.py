@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from das2f_map.scene.fill import fill_invalid
+from das2f_map.scene.finite import all_finite
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Bool, Float32, Int64
 
@@ -67,7 +68,10 @@ def read_reflected(
     row, col = int(rows.min()), int(cols.min())
     inside = Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col)
     values = read(inside)
-    invalid = np.asarray(~np.isfinite(values).all(axis=0))
+    whole = all_finite(values)
+    invalid = (
+        np.zeros(values.shape[1:], dtype=np.bool_) if whole else np.asarray(~np.isfinite(values).all(axis=0))
+    )
     if fill and invalid.any():
         # The value that fills a pixel depends on pixels up to this distance around it.
         wide = inside.padded(fill, fill).intersection(grid.window)
@@ -76,7 +80,33 @@ def read_reflected(
     if window.intersection(grid.window) == window:
         return values, invalid
     rows, cols = rows - row, cols - col
-    return np.take(np.take(values, rows, axis=1), cols, axis=2), invalid[np.ix_(rows, cols)]
+    if whole:
+        invalid = np.zeros((window.height, window.width), dtype=np.bool_)
+    else:
+        invalid = invalid[np.ix_(rows, cols)]
+    return _taken(_taken(values, rows, axis=1), cols, axis=2), invalid
+
+
+def _taken(values: Float32, places: Int64, axis: int) -> Float32:
+    """``np.take`` of places most of which follow on each other, as in a window at the grid's border."""
+    steps = np.diff(places) == 1
+    if steps.all():
+        return values[(slice(None),) * axis + (slice(int(places[0]), int(places[-1]) + 1),)]
+    # The longest run of places is copied as a whole; taking them one by one is several times slower.
+    breaks = np.concatenate([[0], np.flatnonzero(~steps) + 1, [len(places)]])
+    longest = int(np.diff(breaks).argmax())
+    first, last = int(breaks[longest]), int(breaks[longest + 1])
+    shape = list(values.shape)
+    shape[axis] = len(places)
+    out = np.empty(shape, dtype=values.dtype)
+    for start, stop in ((0, first), (last, len(places))):
+        part = (slice(None),) * axis + (slice(start, stop),)
+        out[part] = np.take(values, places[start:stop], axis=axis)
+    begin = int(places[first])
+    out[(slice(None),) * axis + (slice(first, last),)] = values[
+        (slice(None),) * axis + (slice(begin, begin + last - first),)
+    ]
+    return out
 
 
 def _reflected(start: int, stop: int, size: int) -> Int64:

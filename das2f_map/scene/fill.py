@@ -78,6 +78,8 @@ def invalid_shares(invalid: Bool, size: int) -> Float64:
     -------
     float64 (h, w), by the square's first pixel.
     """
+    if not invalid.any():
+        return np.zeros((invalid.shape[0] - size + 1, invalid.shape[1] - size + 1))
     total = np.zeros((invalid.shape[0] + 1, invalid.shape[1] + 1), dtype=np.int64)
     total[1:, 1:] = invalid.cumsum(axis=0).cumsum(axis=1)
     inside = total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]

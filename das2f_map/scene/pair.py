@@ -210,7 +210,9 @@ class ScenePair:
         f = PAN_PER_MS
         ms, ms_invalid = read_reflected(self._read_ms, grid, halo, fill)
         pan, pan_invalid = read_reflected(self._read_pan, self.grids.pan, halo.refined(f), f * fill)
-        invalid = ms_invalid | pan_invalid.reshape(halo.height, f, halo.width, f).any(axis=(1, 3))
+        invalid = ms_invalid
+        if pan_invalid.any():
+            invalid = invalid | pan_invalid.reshape(halo.height, f, halo.width, f).any(axis=(1, 3))
         valid = ~invalid[before : before + window.height, before : before + window.width]
         if self._mask is not None:
             valid &= ~self._mask.excluded(window)

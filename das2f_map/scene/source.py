@@ -19,8 +19,9 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from das2f_map.errors import InputError
+from das2f_map.errors import InputError, ReadError
 from das2f_map.scene.bands import FileBand, roles_of
+from das2f_map.scene.finite import all_finite
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.raster_file import check_georeferencing, open_raster, upright
 from das2f_map.types import Bool, Float32
@@ -276,12 +277,14 @@ class RasterSource:
             raw = raw * self._scales[:, None, None] + self._offsets[:, None, None]
         with np.errstate(over="ignore", invalid="ignore"):
             values = raw.astype(np.float32)
-        values[~(valid & np.isfinite(values))] = np.nan
+        # Whole numbers of up to 64 bits are finite in float32.
+        if not valid.all() or not (raw.dtype.kind in "iu" or all_finite(values)):
+            values[~(valid & np.isfinite(values))] = np.nan
         return values
 
-    def _damaged(self, error: RasterioError, on_file: Window) -> InputError:
+    def _damaged(self, error: RasterioError, on_file: Window) -> ReadError:
         cause, place = error.__cause__ or error, f"row {on_file.row}, column {on_file.col}"
-        return InputError(
+        return ReadError(
             f"{self.role} file {self.path} cannot be read at {place}: {cause}",
             "the file seems to be damaged or cut short",
         )

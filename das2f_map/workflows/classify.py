@@ -7,13 +7,14 @@ report.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 import torch
 
@@ -23,6 +24,7 @@ from das2f_map.bundle.files import bundle_files
 from das2f_map.bundle.fit import Radiometry, SceneViews, choose_bundle, fit_model
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.reliance import model_cautions, share_warnings
+from das2f_map.engines import Engine
 from das2f_map.engines.choice import DEFAULT_DEVICE
 from das2f_map.engines.choose import EngineChoice, check_choice, make_engine
 from das2f_map.engines.device import resolve_device
@@ -41,14 +43,27 @@ from das2f_map.products.report import (
     class_reports,
 )
 from das2f_map.progress import Progress, silent
-from das2f_map.running.block_store import BlockStore, finished_blocks, stored_or_computed
-from das2f_map.running.blocks import BlockClassifier
+from das2f_map.running.block_store import (
+    BlockStore,
+    Compute,
+    block_size_of,
+    finished_blocks,
+    stored_or_computed,
+)
+from das2f_map.running.blocks import BlockClassifier, computed_here
 from das2f_map.running.certainty import Certainty
+from das2f_map.running.cluster import computed_by, dask_client, require_dask
+from das2f_map.running.forecast import RunForecast, forecast
+from das2f_map.running.gdal_cache import gdal_cache
+from das2f_map.running.memory import Demand, MemoryPlan, plan_memory
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
+from das2f_map.running.resources import Resources, bytes_of
 from das2f_map.running.timings import Timings
 from das2f_map.scene.area import Area
 from das2f_map.scene.bands import GivenBands
+from das2f_map.scene.grid import Window
 from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
@@ -86,6 +101,8 @@ class ClassifyRequest:
         Replace existing outputs.
     resume:
         Go on with a run on the same outputs that was ended.
+    resources:
+        Limit of memory, and the processes that compute the blocks.
     """
 
     pair: PairRequest
@@ -98,6 +115,7 @@ class ClassifyRequest:
     reject: float | None = None
     overwrite: bool = False
     resume: bool = False
+    resources: Resources = field(default_factory=Resources)
 
     def check(self) -> None:
         """Check everything that can be checked without opening a file.
@@ -118,6 +136,8 @@ class ClassifyRequest:
                 f"a smallest area of {self.min_area_m2:g} m² cannot be used", "give a number from 0 on"
             )
         Certainty(reject=self.reject)
+        if self.resources.spread:
+            require_dask()
         check_choice(self.engine.engine, self.engine.precision)
         if isinstance(self.engine.device, str):
             resolve_device(self.engine.device)
@@ -164,6 +184,9 @@ def classify(
     force: bool = False,
     overwrite: bool = False,
     resume: bool = False,
+    max_memory: str | int | None = None,
+    workers: int | None = Resources.workers,
+    cluster: str | None = None,
     progress: Progress = silent,
 ) -> RunReport:
     """Classify every valid MS pixel of a scene and write the map.
@@ -227,6 +250,13 @@ def classify(
         Replace existing outputs, and drop what a run that was ended has left.
     resume:
         Go on with the finished blocks of a run that was ended. It must have had the same inputs and options.
+    max_memory:
+        Memory that the run may take on this machine: bytes, or a text such as ``"2G"``. By default what is
+        free, at most 4 GiB.
+    workers:
+        Processes on this machine that compute blocks. By default this process does.
+    cluster:
+        Address of a Dask scheduler, such as ``tcp://host:8786``, whose workers compute the blocks.
     progress:
         Receives the progress of the work.
 
@@ -236,13 +266,63 @@ def classify(
 
     Raises
     ------
-    InputError, ModelError, OutputError, DeviceError
-        The images, the model, an output or the device cannot be used; the message says why. No new file is
-        left then.
+    InputError, ModelError, OutputError, DeviceError, ClusterError
+        The images, the model, an output, the device or the workers cannot be used; the message says why. No
+        new file is left then.
     """
+    options = {name: value for name, value in locals().items() if name in _OPTIONS}
+    return run_classification(_request(ms, pan, output, **options), progress)
+
+
+def forecast_map(ms: str | Path, pan: str | Path, output: str | Path, **options: Any) -> RunForecast:
+    """The plan of a map and what it will take; nothing is written.
+
+    Takes the arguments of :func:`classify` but for ``progress``, and raises its errors, but for those of
+    outputs that exist already: the forecast names these.
+    """
+    if unknown := sorted(options.keys() - _OPTIONS):
+        raise TypeError(f"classify has no option {', '.join(unknown)}")
+    parameters = inspect.signature(classify).parameters
+    given = {name: options.get(name, parameters[name].default) for name in _OPTIONS}
+    return run_forecast(_request(ms, pan, output, **given))
+
+
+def _request(
+    ms: str | Path,
+    pan: str | Path,
+    output: str | Path,
+    *,
+    model: str | Path | ModelBundle | None,
+    vectors: str | Path | Literal[False] | None,
+    confidence: str | Path | None,
+    probabilities: str | Path | None,
+    entropy: str | Path | None,
+    reject: float | None,
+    aoi: str | Path | None,
+    aoi_layer: str | None,
+    min_area_m2: float | None,
+    bands: GivenBands | None,
+    nodata: float | None,
+    mask: str | Path | MaskFile | None,
+    radiometry: Radiometry,
+    coregistration: CoregisterMode,
+    max_shift: float,
+    engine: str,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    turns: int | None,
+    force: bool,
+    overwrite: bool,
+    resume: bool,
+    max_memory: str | int | None,
+    workers: int | None,
+    cluster: str | None,
+) -> ClassifyRequest:
+    """The request of the arguments of :func:`classify`."""
     output = Path(output)
     vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
-    request = ClassifyRequest(
+    return ClassifyRequest(
         PairRequest.of(
             ms,
             pan,
@@ -267,8 +347,12 @@ def classify(
         reject=reject,
         overwrite=overwrite,
         resume=resume,
+        resources=Resources(bytes_of(max_memory), workers, cluster),
     )
-    return run_classification(request, progress)
+
+
+_OPTIONS: Final = frozenset(inspect.signature(_request).parameters) - {"ms", "pan", "output"}
+"""The options of :func:`classify`."""
 
 
 def _with_layer(path: str, layer: str | None) -> str:
@@ -281,19 +365,29 @@ def run_classification(request: ClassifyRequest, progress: Progress = silent) ->
     request.check()
     if not (request.resume or request.overwrite):
         _refuse_to_drop(request.outputs.raster)
-    with (
-        StagedOutputs(inputs=request.inputs, overwrite=request.overwrite, resume=request.resume) as outputs,
-        plan_map(request, outputs, timings) as planned,
-        BlockStore(outputs.work_folder(request.outputs.raster), planned.plan, resume=request.resume) as store,
-    ):
-        with _kept_if_ended(outputs, store):
-            contents = _write_map(planned, store, progress, timings)
-        if contents.is_empty:
-            card = planned.plan.bundle.card
-            raise planned.classifier.input.pair.nothing_valid(
-                request.aoi, classified=card.patch.max_invalid_share < 1
-            )
-        return _finish(request, planned, contents, timings)
+    with StagedOutputs(inputs=request.inputs, overwrite=request.overwrite, resume=request.resume) as outputs:
+        staged = request.outputs.staged(outputs)
+        work = outputs.work_folder(request.outputs.raster)
+        fixed = block_size_of(work) if request.resume else None
+        with (
+            plan_map(request, timings, block_size=fixed) as planned,
+            BlockStore(work, planned.plan, resume=request.resume) as store,
+        ):
+            with _kept_if_ended(outputs, store):
+                contents = _write_map(planned, staged, store, progress, timings)
+            if contents.is_empty:
+                card = planned.plan.bundle.card
+                raise planned.classifier.input.pair.nothing_valid(
+                    request.aoi, classified=card.patch.max_invalid_share < 1
+                )
+            return _finish(request, planned, staged, contents, timings)
+
+
+def run_forecast(request: ClassifyRequest) -> RunForecast:
+    """Plan a map and forecast what it will take; returns and raises as :func:`forecast_map` does."""
+    request.check()
+    with plan_map(request, Timings()) as planned:
+        return forecast(planned.plan, planned.classifier, planned.memory, planned.warnings)
 
 
 def _refuse_to_drop(raster: Path) -> None:
@@ -331,8 +425,8 @@ class PlannedMap:
         The plan.
     classifier:
         Computes its blocks in this process.
-    staged:
-        Temporary paths of the outputs until the run is over.
+    memory:
+        How the run keeps its limit of memory.
     coregistration:
         The shift that was found, and its treatment.
     warnings:
@@ -341,21 +435,32 @@ class PlannedMap:
 
     plan: ClassifyPlan
     classifier: BlockClassifier
-    staged: MapPaths
+    memory: MemoryPlan
     coregistration: Coregistration
     warnings: tuple[str, ...]
 
 
 @contextmanager
-def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings) -> Iterator[PlannedMap]:
+def plan_map(
+    request: ClassifyRequest, timings: Timings, *, block_size: int | None = None
+) -> Iterator[PlannedMap]:
     """Decide everything about a map; its files stay open inside the ``with`` block.
+
+    Parameters
+    ----------
+    request:
+        The map as a user asks for it.
+    timings:
+        Gets the time of each phase.
+    block_size:
+        MS pixels a side of the blocks of a run that goes on; ``None`` chooses them.
 
     Raises
     ------
-    InputError, ModelError, OutputError, DeviceError
-        The pair, the area of interest, the model, an output or the device cannot be used.
+    InputError, ModelError, DeviceError
+        The pair, the area of interest, the model or the device cannot be used, or the limit of memory is too
+        small.
     """
-    staged = request.outputs.staged(outputs)
     with request.pair.open() as opened:
         with timings.phase("model"):
             views = SceneViews(opened, request.pair.given_bands)
@@ -374,8 +479,11 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
                 views = SceneViews(pair, request.pair.given_bands)
             fitted = fit_model(views, bundle, request.radiometry)
             engine = make_engine(bundle, request.engine)
+        window = pair.grids.ms.window if area is None else area.window
+        demand = _demand(request, len(bundle.card.legend), fitted.input, engine, window)
         # An engine with room for larger blocks gets them: less of them is halo.
-        block_size = max(BLOCK_SIZE, engine.block_size)
+        preferred = max(BLOCK_SIZE, engine.block_size)
+        memory = plan_memory(demand, request.resources, preferred, fixed=block_size)
         plan = ClassifyPlan(
             view=PairView.of(request.pair, fitted.input.pair),
             bundle=bundle,
@@ -390,17 +498,38 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             files=tuple(FileIdentity.of(p) for p in request.scene_files),
             aoi=request.aoi,
             grid=pair.grids.ms,
-            window=pair.grids.ms.window if area is None else area.window,
-            block_size=block_size,
-            memory_bytes=engine.memory_bytes(block_size),
+            window=window,
+            block_size=memory.block_size,
+            memory_bytes=engine.memory_bytes(memory.block_size),
             outputs=request.outputs,
             min_area_m2=request.min_area_m2,
             reject=request.reject,
+            resources=request.resources,
+            cache_bytes=memory.cache_bytes,
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
         _log(plan, classifier)
         warnings = (*cautions, *pair.notices, *coregistration.warnings, *fitted.warnings)
-        yield PlannedMap(plan, classifier, staged, coregistration, warnings)
+        with gdal_cache(memory.cache_bytes):
+            yield PlannedMap(plan, classifier, memory, coregistration, warnings)
+
+
+def _demand(
+    request: ClassifyRequest, classes: int, source: ModelInput, engine: Engine, window: Window
+) -> Demand:
+    """The memory that a map takes, by the size of its blocks."""
+    on_cpu = str(engine.device).startswith("cpu")
+    results = 2 + (request.outputs.entropy is not None)
+    if request.outputs.probabilities is not None:
+        results += classes
+    return Demand(
+        width=window.width,
+        pixels=window.height * window.width,
+        bands=source.pair.ms_band_count,
+        halo=2 * source.radius if engine.all_turns else source.patch.size - 1,
+        results=results,
+        engine_bytes=engine.memory_bytes if on_cpu else lambda size: 0,
+    )
 
 
 def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
@@ -423,11 +552,13 @@ def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
         )
 
 
-def _write_map(planned: PlannedMap, store: BlockStore, progress: Progress, timings: Timings) -> MapContents:
+def _write_map(
+    planned: PlannedMap, staged: MapPaths, store: BlockStore, progress: Progress, timings: Timings
+) -> MapContents:
     """Compute the blocks of a plan, but for those that are stored, and write them in their order."""
     plan, window = planned.plan, planned.plan.window
     writer = MapWriter(
-        planned.staged,
+        staged,
         plan.map_grid,
         plan.legend,
         unsure=plan.unsure,
@@ -439,7 +570,8 @@ def _write_map(planned: PlannedMap, store: BlockStore, progress: Progress, timin
         with (
             timings.phase("classify"),
             progress("Classifying", window.height * window.width) as advance,
-            closing(stored_or_computed(planned.classifier, plan, store)) as blocks,
+            _computing(planned) as compute,
+            closing(stored_or_computed(plan, store, compute, planned.classifier.classify)) as blocks,
         ):
             for block in blocks:
                 writer.write(
@@ -454,8 +586,22 @@ def _write_map(planned: PlannedMap, store: BlockStore, progress: Progress, timin
             return writer.finish()
 
 
+@contextmanager
+def _computing(planned: PlannedMap) -> Iterator[Compute]:
+    """Computes blocks in this process, or on the workers that the plan asks for."""
+    if not planned.plan.resources.spread:
+        yield computed_here(planned.classifier, read_ahead=planned.memory.read_ahead)
+        return
+    with dask_client(planned.plan) as client:
+        yield computed_by(client, planned.plan)
+
+
 def _finish(
-    request: ClassifyRequest, planned: PlannedMap, contents: MapContents, timings: Timings
+    request: ClassifyRequest,
+    planned: PlannedMap,
+    staged: MapPaths,
+    contents: MapContents,
+    timings: Timings,
 ) -> RunReport:
     """Warn of classes whose share of the map is strange, and write the run report."""
     plan, classifier = planned.plan, planned.classifier
@@ -504,5 +650,5 @@ def _finish(
         seconds=timings.seconds,
         outputs={kind: str(path) for kind, path in plan.outputs.by_kind().items()},
     )
-    planned.staged.report.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    staged.report.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return report

@@ -6,7 +6,6 @@ import math
 import resource
 import shlex
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +28,8 @@ from das2f_map.products.inspection import (
 )
 from das2f_map.products.quicklook import draw_quicklook, true_colour
 from das2f_map.running.blocks import BlockClassifier
+from das2f_map.running.trial import TRIAL_BLOCK, trial_run
 from das2f_map.scene.bands import GivenBands
-from das2f_map.scene.grid import Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
@@ -42,12 +41,6 @@ from das2f_map.scene.survey import Survey, survey_scene, thumbnail
 
 _SAMPLE = 150_000
 """MS pixels of the sample in a large scene."""
-
-_BLOCK = 64
-"""MS pixels a side of the largest block of the trial."""
-
-_TRIAL_S = 1.5
-"""Approximate limit of the engine's trial, in seconds."""
 
 
 def inspect_pair(
@@ -171,7 +164,7 @@ def _estimate(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str)
     part = next(
         (
             w
-            for w, _ in zip(spread_blocks(window, _BLOCK, strata=9, seed=0), range(40), strict=False)
+            for w, _ in zip(spread_blocks(window, TRIAL_BLOCK, strata=9, seed=0), range(40), strict=False)
             if pair.read_block(w, 0, 0).valid.mean() > 0.5
         ),
         None,
@@ -180,19 +173,8 @@ def _estimate(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str)
         return None
     card = bundle.card
     classifier = BlockClassifier(ModelInput(pair, card.normalisation, card.patch), engine, card.legend)
-    rate, done, seconds = 0.0, 0, 0.0
-    # Small parts come first to limit the time. An engine that shares work between pixels reaches its full
-    # speed on a whole block only.
-    for side in (8, 24, _BLOCK):
-        small = Window(part.row, part.col, min(side, part.height), min(side, part.width))
-        if done and seconds / done * small.height * small.width > _TRIAL_S:
-            break
-        start = time.perf_counter()
-        done = int((classifier.classify(small).classes > 0).sum())
-        seconds = time.perf_counter() - start
-        if done:
-            rate = done / seconds
-    if not rate:
+    trial = trial_run(classifier, part)
+    if trial is None:
         return None
     pixels = round(window.height * window.width * (1 - survey.invalid - survey.masked))
     return Estimate(
@@ -201,9 +183,9 @@ def _estimate(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str)
         device=engine.device,
         precision=engine.precision,
         pixels=pixels,
-        trial_pixels=done,
-        pixels_per_second=round(rate, 1),
-        seconds=round(pixels / rate, 1),
+        trial_pixels=trial.pixels,
+        pixels_per_second=round(trial.rate, 1),
+        seconds=round(pixels / trial.rate, 1),
         memory_mb=_peak_memory_mb(),
     )
 

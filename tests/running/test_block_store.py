@@ -23,7 +23,7 @@ from das2f_map.running.block_store import (
     finished_blocks,
     stored_or_computed,
 )
-from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock, computed_here
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.scene.grid import Window
 from das2f_map.scene.request import PairRequest, PairView
@@ -143,10 +143,15 @@ class Counting:
         self.computed.append(window)
         return self._classifier.classify(window)
 
-    def classify_all(self, windows: Iterator[Window]) -> Iterator[ClassifiedBlock]:
+    def classify_all(self, windows: Iterator[Window], read_ahead: bool) -> Iterator[ClassifiedBlock]:
         # The windows are asked for one ahead, as the real one does.
         ahead = list(windows)
         yield from (self.classify(window) for window in ahead)
+
+
+def every(counting: Counting, plan: ClassifyPlan, store: BlockStore) -> Iterator[ClassifiedBlock]:
+    compute = computed_here(counting)  # type: ignore[arg-type]
+    yield from stored_or_computed(plan, store, compute, counting.classify)
 
 
 def test_damaged_values_are_computed_again(
@@ -158,7 +163,7 @@ def test_damaged_values_are_computed_again(
     (tmp_path / VALUES_NAME).write_bytes(values[:-1])  # and block 4 lacks its last byte
     with plan.open() as classifier, BlockStore(tmp_path, plan, resume=True) as store:
         counting = Counting(classifier)
-        found = list(stored_or_computed(counting, plan, store))  # type: ignore[arg-type]
+        found = list(every(counting, plan, store))
         for one, other in zip(found, blocks, strict=True):
             same(one, other)
         assert {(w.row, w.col) for w in counting.computed} == {
@@ -167,7 +172,7 @@ def test_damaged_values_are_computed_again(
         assert len(counting.computed) == len(blocks) - 1
     with plan.open() as classifier, BlockStore(tmp_path, plan, resume=True) as store:
         counting = Counting(classifier)
-        for one, other in zip(stored_or_computed(counting, plan, store), blocks, strict=True):  # type: ignore[arg-type]
+        for one, other in zip(every(counting, plan, store), blocks, strict=True):
             same(one, other)
         assert counting.computed == []
 

@@ -1,0 +1,146 @@
+"""The size of the blocks and of GDAL's cache, so that a run keeps its limit of memory for any scene."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from das2f_map.errors import InputError
+from das2f_map.products.strips import STRIP_PIXELS
+from das2f_map.running.resources import MOST_MEMORY, Resources, available_memory, in_words, resident_memory
+from das2f_map.scene.grid import PAN_PER_MS
+
+log = logging.getLogger(__name__)
+
+SMALLEST_BLOCK: Final = 16
+"""MS pixels a side of the smallest block that a limit of memory may lead to."""
+
+_CACHE: Final = 256 << 20
+_CACHE_SHARE: Final = 8
+"""GDAL's cache of tiles takes this many bytes, and at most one part in so many of the limit."""
+
+_READING: Final = 3
+"""Blocks of input that one in the making takes: as read, reflected at the border, normalised."""
+
+_STRIP_BYTES: Final = 260
+"""Bytes for each pixel of the strip that is summed and outlined. Measured."""
+
+_WORKER_BYTES: Final = 400 << 20
+"""Bytes of a worker before its first block: Python, PyTorch and GDAL."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The things that decide how much memory a run takes.
+
+    Attributes
+    ----------
+    width, pixels:
+        Columns and pixels of the map.
+    bands:
+        MS bands.
+    halo:
+        MS pixels that a block has more than its targets, along each side.
+    results:
+        Layers of float32 values that a block ends with.
+    engine_bytes:
+        Gives the engine's memory for a block of so many MS pixels a side; 0 where it is not this machine's.
+    """
+
+    width: int
+    pixels: int
+    bands: int
+    halo: int
+    results: int
+    engine_bytes: Callable[[int], int]
+
+    def input_bytes(self, size: int) -> int:
+        """Bytes of a block of input, normalised."""
+        return 4 * (size + self.halo) ** 2 * (self.bands + PAN_PER_MS**2)
+
+    def block_bytes(self, size: int, ahead: bool) -> int:
+        """Bytes that a process takes to read and compute blocks of ``size`` MS pixels a side."""
+        blocks = 1 + _READING + (1 if ahead else 0)
+        return self.engine_bytes(size) + blocks * self.input_bytes(size) + 12 * self.results * size**2
+
+    def writer_bytes(self, size: int) -> int:
+        """Bytes that the rows of blocks and the strip take until they are written."""
+        return 10 * self.width * size + _STRIP_BYTES * min(self.pixels, max(STRIP_PIXELS, self.width))
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a run keeps its limit of memory.
+
+    Attributes
+    ----------
+    block_size:
+        MS pixels a side of a block.
+    read_ahead:
+        Whether a block is read while another one is computed.
+    cache_bytes:
+        GDAL's cache of tiles, in each process.
+    expected_bytes, limit_bytes:
+        Memory that the run is expected to take on this machine, all processes together, and its limit.
+    """
+
+    block_size: int
+    read_ahead: bool
+    cache_bytes: int
+    expected_bytes: int
+    limit_bytes: int
+
+
+def plan_memory(
+    demand: Demand, resources: Resources, preferred: int, *, fixed: int | None = None
+) -> MemoryPlan:
+    """The largest blocks up to the preferred size with which a run keeps its limit.
+
+    Parameters
+    ----------
+    demand:
+        The run's memory by the size of its blocks.
+    resources:
+        The limit, and the number of processes.
+    preferred:
+        MS pixels a side of the blocks that suit the engine.
+    fixed:
+        Size of the blocks of a run that goes on, which cannot change.
+
+    Raises
+    ------
+    InputError
+        A limit that the user gives is too small for this scene.
+    """
+    now = resident_memory()
+    given = resources.max_memory
+    limit = min(MOST_MEMORY, now + available_memory()) if given is None else given
+    cache = max(16 << 20, min(_CACHE, limit // _CACHE_SHARE))
+    processes = resources.workers or 0
+
+    def expected(size: int, ahead: bool) -> int:
+        here = now + cache + demand.writer_bytes(size)
+        if resources.cluster is not None:
+            return here
+        if processes:
+            return here + processes * (_WORKER_BYTES + cache + demand.block_bytes(size, False))
+        return here + demand.block_bytes(size, ahead)
+
+    sizes = [preferred] if fixed is None else [fixed]
+    while fixed is None and sizes[-1] // 2 >= SMALLEST_BLOCK:
+        sizes.append(sizes[-1] // 2)
+    tries = [(size, True) for size in sizes] + [(sizes[-1], False)]
+    size, ahead = next((t for t in tries if expected(*t) <= limit), tries[-1])
+    need = expected(size, ahead)
+    if need > limit:
+        if given is not None:
+            raise InputError(
+                f"a limit of {in_words(limit)} of memory is too small: this run needs {in_words(need)}",
+                f"--max-memory {-(-need // (100 << 20)) * 100}M",
+            )
+        log.warning("about %s of memory are needed, %s are free", in_words(need), in_words(limit))
+    elif size < sizes[0]:
+        log.info("Blocks of %d pixels keep the run under %s of memory", size, in_words(limit))
+    return MemoryPlan(size, ahead, cache, need, limit)

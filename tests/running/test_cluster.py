@@ -1,0 +1,169 @@
+"""Workers compute the map that one process computes, whatever becomes of them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dask_processes import dask_processes
+from synthetic import make_pair
+from tiny import tiny_bundle
+
+import das2f_map.running.cluster as cluster_module
+import das2f_map.workflows.classify as classify_module
+from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.errors import ClusterError, InputError, MissingDependencyError
+from das2f_map.running.cluster import Patience
+from das2f_map.workflows.classify import classify
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "gulf"
+TIME = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Files of a map by name, but for the report, which has times, and the GeoPackage's times of change."""
+    return {p.name: TIME.sub(b"", p.read_bytes()) for p in folder.iterdir() if p.suffix != ".json"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    tiny_bundle(folder, patch=8)
+    return folder / "tiny"
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classify_module, "BLOCK_SIZE", 16)
+    monkeypatch.setattr(PerPatchEngine, "block_size", 16)
+
+
+def run(scene: tuple[Path, Path], model: Path, folder: Path, **options: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    settings = {"coregistration": "off", "engine": "patch", "device": "cpu"}
+    classify(
+        *scene,
+        folder / "m.tif",
+        model=model,
+        confidence=folder / "confidence.tif",
+        **(settings | options),  # type: ignore[arg-type]
+    )
+    return folder
+
+
+def after(blocks: int, act: Callable[[], object]) -> Any:
+    """A progress that does something once so many blocks are written."""
+
+    @contextmanager
+    def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        written = 0
+
+        def advance(pixels: int) -> None:
+            nonlocal written
+            written += 1
+            if description == "Classifying" and written == blocks:
+                act()
+
+        yield advance
+
+    return progress
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+def test_a_killed_worker_costs_its_blocks_only(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    scene = EXAMPLE / "ms.tif", EXAMPLE / "pan.tif"
+    area = EXAMPLE / "window.geojson"
+    whole = run(scene, model, tmp_path / "whole", aoi=area)
+    with dask_processes(tmp_path, 2) as dask:
+
+        def kill() -> None:
+            dask.workers[0].send_signal(signal.SIGKILL)
+            dask.add_worker()
+
+        spread = run(
+            scene, model, tmp_path / "spread", aoi=area, cluster=dask.address, progress=after(5, kill)
+        )
+        assert dask.workers[0].wait(60) == -signal.SIGKILL
+    assert contents(spread) == contents(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+def test_a_worker_that_hangs_loses_its_blocks_to_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("distributed")
+    scene = make_pair(tmp_path, ms_shape=(40, 60))
+    whole = run(scene, model, tmp_path / "whole")
+    monkeypatch.setattr(cluster_module, "Patience", lambda: Patience(least_s=3.0, factor=0.0))
+    with dask_processes(tmp_path, 2) as dask:
+
+        def stop() -> None:
+            dask.workers[0].send_signal(signal.SIGSTOP)
+
+        with caplog.at_level("WARNING"):
+            spread = run(scene, model, tmp_path / "spread", cluster=dask.address, progress=after(2, stop))
+        dask.workers[0].send_signal(signal.SIGCONT)
+    assert contents(spread) == contents(whole)
+    assert "another worker gets it too" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+def test_a_scheduler_that_is_gone_leaves_the_finished_blocks(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    scene = make_pair(tmp_path, ms_shape=(40, 60))
+    whole = run(scene, model, tmp_path / "whole")
+    with dask_processes(tmp_path, 1) as dask, pytest.raises(ClusterError, match="scheduler is gone"):
+        run(scene, model, tmp_path / "spread", cluster=dask.address, progress=after(3, dask.scheduler.kill))
+    resumed = run(scene, model, tmp_path / "spread", resume=True)
+    assert contents(resumed) == contents(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+def test_processes_of_this_machine_and_an_error_of_the_scene(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    scene = make_pair(tmp_path, ms_shape=(40, 60))
+    whole = run(scene, model, tmp_path / "whole")
+    assert contents(run(scene, model, tmp_path / "spread", workers=2)) == contents(whole)
+    pan = scene[1].read_bytes()
+    scene[1].write_bytes(pan[: len(pan) // 2])
+    with pytest.raises(InputError, match="cannot be read at row"):
+        run(scene, model, tmp_path / "cut", workers=1)
+
+
+def test_without_dask_the_error_says_what_to_install(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    scene = make_pair(tmp_path, ms_shape=(10, 12))
+    with pytest.raises(MissingDependencyError, match="need dask and distributed") as caught:
+        run(scene, model, tmp_path / "out", workers=2)
+    assert "pip install dask distributed" in str(caught.value.hint)
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_workers_and_a_cluster_contradict_each_other(model: Path, tmp_path: Path) -> None:
+    scene = make_pair(tmp_path, ms_shape=(10, 12))
+    with pytest.raises(InputError, match="contradict each other"):
+        run(scene, model, tmp_path / "out", workers=2, cluster="tcp://127.0.0.1:1")
+
+
+def test_an_address_without_a_scheduler_is_an_error(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster_module, "CONNECT_S", 0.5)
+    scene = make_pair(tmp_path, ms_shape=(10, 12))
+    with pytest.raises(ClusterError, match=r"tcp://127.0.0.1:1 cannot be reached"):
+        run(scene, model, tmp_path / "out", cluster="tcp://127.0.0.1:1")
+    assert not any((tmp_path / "out").iterdir())
