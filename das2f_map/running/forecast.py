@@ -15,6 +15,7 @@ from das2f_map.running.memory import MemoryPlan
 from das2f_map.running.plan import ClassifyPlan
 from das2f_map.running.resources import in_words
 from das2f_map.running.trial import TRIAL_BLOCK, trial_run
+from das2f_map.scene.grid import Window
 from das2f_map.scene.spread import spread_blocks
 
 _LOOKS: Final = 12
@@ -126,17 +127,19 @@ def work_bytes(plan: ClassifyPlan) -> int:
 
 def _trial(plan: ClassifyPlan, classifier: BlockClassifier) -> tuple[float, float | None]:
     """Share of pixels that can be classified, and pixels a second, from some parts of the map."""
-    shares, fullest = [], None
+    usable = looked = 0
+    fullest: tuple[int, Window] | None = None
     places = spread_blocks(plan.window, TRIAL_BLOCK, strata=_LOOKS, seed=0)
     for place, _ in zip(places, range(_LOOKS), strict=False):
         block = classifier.read(place)
-        shares.append(0.0 if block is None else float(np.mean(block.usable)))
-        if fullest is None or shares[-1] > fullest[0]:
-            fullest = shares[-1], place
+        found = 0 if block is None else int(np.count_nonzero(block.usable))
+        usable, looked = usable + found, looked + place.height * place.width
+        if fullest is None or found > fullest[0]:
+            fullest = found, place
     if fullest is None or fullest[0] == 0:
         return 0.0, None
     trial = trial_run(classifier, fullest[1])
-    return float(np.mean(shares)), None if trial is None else trial.rate
+    return usable / looked, None if trial is None else trial.rate
 
 
 def _bands(plan: ClassifyPlan, paths: MapPaths) -> dict[str, int]:

@@ -136,9 +136,11 @@ def plan_memory(
     need = expected(size, ahead)
     if need > limit:
         if given is not None:
+            # A larger limit has larger caches, up to their most.
+            enough = need + (1 + processes) * (_CACHE - cache)
             raise InputError(
                 f"a limit of {in_words(limit)} of memory is too small: this run needs {in_words(need)}",
-                f"--max-memory {-(-need // (100 << 20)) * 100}M",
+                f"--max-memory {(enough // (100 << 20) + 1) * 100}M",
             )
         log.warning("about %s of memory are needed, %s are free", in_words(need), in_words(limit))
     elif size < sizes[0]:

@@ -21,7 +21,6 @@ from das2f_map.legend import Legend
 from das2f_map.products.map_files import MapPaths
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
 from das2f_map.running.certainty import Certainty
-from das2f_map.running.gdal_cache import gdal_cache
 from das2f_map.running.resources import Resources
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, Window, blocks_of
@@ -94,7 +93,7 @@ class ClassifyPlan:
     resources:
         Limit of memory, and the processes that compute the blocks. They change no block.
     cache_bytes:
-        GDAL's cache in each process that computes blocks.
+        GDAL's cache of tiles in each process that computes blocks.
     """
 
     view: PairView
@@ -183,7 +182,7 @@ class ClassifyPlan:
         for file in self.files:
             if FileIdentity.of(file.path) != file:
                 raise InputError(f"{file.path} has changed since the map was planned", "plan the map anew")
-        with gdal_cache(self.cache_bytes), self.view.open() as pair:
+        with self.view.open() as pair:
             area = None if self.aoi is None else Area.from_file(self.aoi, pair.grids.ms)
             yield self.classifier(pair, make_engine(self.bundle, self.engine), area)
 

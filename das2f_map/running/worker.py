@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 
@@ -28,5 +29,7 @@ def block_here(key: str, window: Window) -> ClassifiedBlock:
             close_plan()
         if key not in _plans:
             _plans[key] = pickle.loads(pickled_plan(key))
+            # GDAL looks at it when it first reads a tile.
+            os.environ.setdefault("GDAL_CACHEMAX", str(_plans[key].cache_bytes))
         plan = _plans[key]
     return classify_block(plan, window)
