@@ -20,9 +20,20 @@ if TYPE_CHECKING:
     from das2f_map.workflows.inspect import inspect_pair as inspect
     from das2f_map.workflows.models import load_model
     from das2f_map.workflows.preview import preview
+    from das2f_map.workflows.sample import sample_map as sample
     from das2f_map.workflows.train import train
 
-__all__ = ["__version__", "align", "classify", "evaluate", "inspect", "load_model", "preview", "train"]
+__all__ = [
+    "__version__",
+    "align",
+    "classify",
+    "evaluate",
+    "inspect",
+    "load_model",
+    "preview",
+    "sample",
+    "train",
+]
 
 _HOMES = {
     "align": ("das2f_map.workflows.align", "align"),
@@ -31,6 +42,7 @@ _HOMES = {
     "inspect": ("das2f_map.workflows.inspect", "inspect_pair"),
     "load_model": ("das2f_map.workflows.models", "load_model"),
     "preview": ("das2f_map.workflows.preview", "preview"),
+    "sample": ("das2f_map.workflows.sample", "sample_map"),
     "train": ("das2f_map.workflows.train", "train"),
 }
 

@@ -60,46 +60,47 @@ class CountedMap:
     Parameters
     ----------
     mapped:
-        An open map; class numbers 1 to 255, 0 and nodata are no class.
+        An open map. Its rejected pixels are a class of their own.
     rows:
         Height of a strip; by default about 1.5 million pixels.
 
     Raises
     ------
     InputError
-        The map is damaged, has no pixel with a class, or values beyond 255.
+        The map is damaged or has no pixel with a class.
     """
 
     def __init__(self, mapped: OpenMap, *, rows: int | None = None, progress: Progress = silent) -> None:
         self.map = mapped
         grid = mapped.grid
-        height = rows or strip_rows(grid, mapped.dataset.block_shapes[0][0])
-        self._windows = [
+        height = rows or strip_rows(grid, mapped.file.block_rows)
+        self.windows = [
             Window(row, 0, min(height, grid.height - row), grid.width)
             for row in range(0, grid.height, height)
         ]
-        counts = np.zeros((len(self._windows), MOST_CLASSES + 1), np.int64)
+        counts = np.zeros((len(self.windows), MOST_CLASSES + 1), np.int64)
         areas = np.zeros(MOST_CLASSES + 1)
         pixel_areas = PixelAreas(grid)
+        least, most = np.inf, 0.0
         with progress("Counting", grid.height) as advance:
-            for number, window in enumerate(self._windows):
-                values = mapped.read(window)
-                if values.size and (values.min() < 0 or values.max() > MOST_CLASSES):
-                    raise InputError(
-                        f"map {mapped.path} holds values {values.min()} to {values.max()}, "
-                        f"not class numbers 1 to {MOST_CLASSES}"
-                    )
+            for number, window in enumerate(self.windows):
+                values = mapped.strata(window)
                 flat = values.ravel()
                 counts[number] = np.bincount(flat, minlength=MOST_CLASSES + 1)
-                areas += np.bincount(flat, pixel_areas.of(window).ravel(), minlength=MOST_CLASSES + 1)
+                own = pixel_areas.of(window)
+                areas += np.bincount(flat, own.ravel(), minlength=MOST_CLASSES + 1)
+                least, most = min(least, float(own.min())), max(most, float(own.max()))
                 advance(window.height)
         counts[:, NODATA_CLASS] = 0
         if not counts.any():
-            raise InputError(f"map {mapped.path} has no pixel with a class")
+            raise InputError(f"map {mapped.file.path} has no pixel with a class")
         self._counts = counts
         self.pixels: Int64 = counts.sum(axis=0)
         """Pixels of each class, int64 (256,)."""
         self.areas_m2: Float64 = areas
+        """Their ground area, float64 (256,); that of class 0 is of pixels without a class."""
+        self.even = bool(most <= 1.01 * least)
+        """Whether areas of pixels differ by at most 1 %."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -116,8 +117,8 @@ class CountedMap:
         starts = np.cumsum(self._counts, axis=0) - self._counts
         wanted = {i: np.sort(r) for i, r in ranks.items() if len(r)}
         parts: dict[int, list[Pixels]] = {i: [] for i in wanted}
-        with progress("Drawing", len(self._windows)) as advance:
-            for number, window in enumerate(self._windows):
+        with progress("Drawing", len(self.windows)) as advance:
+            for number, window in enumerate(self.windows):
                 inside = {}
                 for i, sought in wanted.items():
                     begin = starts[number, i]
@@ -125,7 +126,7 @@ class CountedMap:
                     if high > low:
                         inside[i] = sought[low:high] - begin
                 if inside:
-                    flat = self.map.read(window).ravel()
+                    flat = self.map.strata(window).ravel()
                     for i, local in inside.items():
                         places = np.flatnonzero(flat == i)[local]
                         rows, cols = np.divmod(places, window.width)
@@ -139,11 +140,11 @@ class CountedMap:
         starts = np.cumsum(counts) - counts
         sought = np.sort(ranks)
         parts = []
-        with progress("Drawing", len(self._windows)) as advance:
-            for number, window in enumerate(self._windows):
+        with progress("Drawing", len(self.windows)) as advance:
+            for number, window in enumerate(self.windows):
                 low, high = np.searchsorted(sought, (starts[number], starts[number] + counts[number]))
                 if high > low:
-                    flat = self.map.read(window).ravel()
+                    flat = self.map.strata(window).ravel()
                     places = np.flatnonzero(flat != NODATA_CLASS)[sought[low:high] - starts[number]]
                     rows, cols = np.divmod(places, window.width)
                     parts.append(Pixels(rows + window.row, cols, flat[places].astype(np.int64)))
@@ -164,9 +165,9 @@ class CountedMap:
             )
         found = np.zeros((down, across), np.int64)
         edges = np.arange(0, grid.width, size)
-        with progress("Counting blocks", len(self._windows)) as advance:
-            for window in self._windows:
-                valid = self.map.read(window) != NODATA_CLASS
+        with progress("Counting blocks", len(self.windows)) as advance:
+            for window in self.windows:
+                valid = self.map.strata(window) != NODATA_CLASS
                 sums = np.add.reduceat(valid, edges, axis=1, dtype=np.int64)
                 np.add.at(found, (window.row + np.arange(window.height)) // size, sums)
                 advance(1)
@@ -237,8 +238,8 @@ def apart(
         if not lacking:
             return Pixels.joined([p for i in sorted(kept) for p in kept[i]])
     raise InputError(
-        f"only {sum(map(len, kept.values())):,} of {sum(points.values()):,} points of map {counted.map.path} "
-        f"were found {distance:g} m apart",
+        f"only {sum(map(len, kept.values())):,} of {sum(points.values()):,} points of map "
+        f"{counted.map.file.path} were found {distance:g} m apart",
         "give a smaller --min-distance or fewer points",
     )
 
@@ -372,7 +373,7 @@ def _in_block(mapped: OpenMap, block: int, across: int, rule: ClusterRule, seed:
     """Pixels drawn at random in one block."""
     row, col = block // across * rule.size, block % across * rule.size
     window = Window(row, col, rule.size, rule.size).intersection(mapped.grid.window)
-    flat = mapped.read(window).ravel()
+    flat = mapped.strata(window).ravel()
     valid = np.flatnonzero(flat != NODATA_CLASS)
     number = min(rule.per_block, len(valid))
     places = valid[ranks_without_repeat(_stream(seed, 2000 + block), len(valid), number)]

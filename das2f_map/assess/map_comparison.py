@@ -24,7 +24,7 @@ from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.class_values import is_null
 from das2f_map.labels.source import LabelSource
-from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend, LegendClass
+from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, UNSURE_NAME, Legend, LegendClass
 from das2f_map.products.class_file import ClassFile
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid, Window, blocks_of
@@ -118,12 +118,15 @@ class OpenMap:
         Class id of each value in the file that has a class.
     unsure:
         Value of rejected pixels; ``None`` for none.
+    unsure_id:
+        Class id that they have as a stratum of a sample; ``None`` for none.
     """
 
     file: ClassFile
     legend: Legend
     codes: dict[int, int]
     unsure: int | None
+    unsure_id: int | None = None
 
     @property
     def grid(self) -> Grid:
@@ -142,6 +145,20 @@ class OpenMap:
         found = np.where(valid & (codes[place] == values), ids[place], np.uint8(NODATA_CLASS))
         rejected = np.zeros(found.shape, bool) if self.unsure is None else valid & (values == self.unsure)
         return found, rejected
+
+    def strata(self, window: Window) -> UInt8:
+        """Class ids (h, w) of a window, 0 where the map has no data; rejected pixels have an id of their own.
+
+        Raises :class:`InputError` if the file is damaged.
+        """
+        found, rejected = self.read(window)
+        if self.unsure_id is not None:
+            found[rejected] = self.unsure_id
+        return found
+
+    def stratum_name(self, class_id: int) -> str:
+        """Name of a class of :meth:`strata`."""
+        return UNSURE_NAME if class_id == self.unsure_id else self.legend[class_id].name
 
 
 @dataclass(frozen=True)
@@ -324,9 +341,10 @@ def open_map(path: str | Path, legend: Legend | None = None) -> Iterator[OpenMap
             legend, codes = _classes_of(file)
         else:
             codes = {i: i for i in legend.ids}
+        unsure_id = codes.get(unsure, unsure) if unsure is not None else None
         if unsure in codes and len(legend) > 1:
             legend = legend.without(codes.pop(unsure))
-        yield OpenMap(file, legend, codes, unsure)
+        yield OpenMap(file, legend, codes, unsure, unsure_id)
 
 
 def _classes_of(file: ClassFile) -> tuple[Legend, dict[int, int]]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from das2f_map._version import __version__
-from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, train
+from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, sample, train
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError
 from das2f_map.outputs.libtiff_messages import keep_libtiff_quiet
@@ -64,6 +64,7 @@ app.command("classify")(classify.classify_command)
 app.command("train", cls=train.TrainCommand)(train.train_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("align")(align.align_command)
+app.command("sample")(sample.sample_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("export")(export.export_command)
