@@ -93,9 +93,13 @@ class DrawnSample:
             "notices": list(self.notices),
         }
 
-    def _repr_html_(self) -> str:
+    def to_html(self) -> str:
+        """The table and the sentences as HTML; a notebook shows it."""
         title = f"{len(self.points):,} points, {self.design.in_words}"
         return html_page(title, [html_table(self.table())], (*self.steps, *self.notices))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
 
 def sample_map(

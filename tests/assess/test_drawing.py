@@ -79,7 +79,7 @@ def test_counts_are_the_maps(counted: CountedMap) -> None:
 
 
 def test_each_pixel_is_drawn_as_often_as_the_design_says(counted: CountedMap) -> None:
-    values, runs = classes(), 1500
+    values, runs = classes(), 400
     points = {1: 12, 2: 20, 7: 3}
     for draw, share in (
         (lambda s: stratified(counted, points, s), {i: n / counted.pixels[i] for i, n in points.items()}),
@@ -98,7 +98,7 @@ def test_each_pixel_is_drawn_as_often_as_the_design_says(counted: CountedMap) ->
 @pytest.mark.parametrize("selection", ["equal", "proportional"])
 def test_clusters_draw_pixels_with_their_inclusion(counted: CountedMap, selection: str) -> None:
     """Each block's inclusion times the share of its pixels that is drawn."""
-    values, runs = classes(), 1500
+    values, runs = classes(), 400
     rule = ClusterRule(size=6, per_block=5, selection=selection)
     counts = counted.block_counts(6)
     assert counts[0, 0] == 0

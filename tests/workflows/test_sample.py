@@ -69,7 +69,7 @@ def test_seed_repeats_and_json_and_notebook(class_map: Path, tmp_path: Path) -> 
     assert one.path is None
     record = json.loads(json.dumps(one.to_dict(), allow_nan=False))
     assert (record["points"], record["design"], record["is_probability_sample"]) == (50, "stratified", True)
-    assert "Straße / Weg" in one._repr_html_()
+    assert "Straße / Weg" in one.to_html()
     assert [row[3] for row in one.table()][-1] == "50"
 
 
@@ -160,7 +160,7 @@ def test_candidates_are_unsure_and_spread(class_map: Path, tmp_path: Path, kind:
     assert chosen.min() > 0.9
     # Not only a corner: every quarter of the map has some.
     assert len({(r // 49, c // 65) for r, c in zip(rows, cols, strict=True)}) == 4
-    assert "no probability sample" in found._repr_html_()
+    assert "no probability sample" in found.to_html()
 
 
 def test_what_cannot_be_drawn_is_refused(class_map: Path, tmp_path: Path) -> None:
