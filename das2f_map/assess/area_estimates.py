@@ -498,5 +498,6 @@ def _hectares(value: float | None) -> str:
     if value is None:
         return "–"
     size = abs(value)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 or size == 0 else 4
+    # Rounding leaves 1e-14 where the error is 0.
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 or size < 5e-5 else 4
     return f"{value:,.{digits}f}"
