@@ -63,6 +63,7 @@ class ClassifySettings(BaseModel):
     device: str
     precision: str
     batch_size: int | None
+    turns: int | None = Field(default=None, description="null: those of the model's card")
     min_area_m2: float | None
     reject: float | None = Field(description="lowest probability that a pixel's class needs; null: any")
     max_shift: float = Field(description="PAN pixels")
@@ -111,6 +112,7 @@ class RunReport(BaseModel):
     device: str
     precision: str = Field(description="fp32, bf16 or fp16")
     scan: str = Field(description="selective-scan backend")
+    turns: int = Field(default=1, description="flips and quarter turns that the logits are averaged over")
     settings: ClassifySettings
     warnings: list[str] = Field(description="notices for users of the map, a sentence each")
     grid: GridReport

@@ -19,6 +19,7 @@ from das2f_map.scene.products.delivered import DeliveredScene
 from das2f_map.scene.products.recognise import recognise
 from das2f_map.scene.registration import Coregistration, coregister
 from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE, MODES, CoregisterMode
+from das2f_map.scene.vector_path import local_file
 from das2f_map.scene.virtual_image import VirtualImage
 from das2f_map.settings import one_of
 
@@ -186,7 +187,7 @@ class PairRequest:
         """Paths of all files that are read. Raises as :attr:`product` and :attr:`mask_file` do."""
         mask = self.mask_file
         images = self.arguments if self.product is None else self.product.files
-        return (*images, *(() if mask is None else (str(mask.path),)))
+        return (*images, *(() if mask is None else (local_file(mask.path),)))
 
     def open(self, shift: PanShift | None = None) -> ScenePair:
         """The open pair with all bands. Use it as a context manager.
