@@ -97,7 +97,7 @@ class TrainingResult:
 
 def train(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None,
     labels: str | Path,
     output: str | Path,
     *,
@@ -107,6 +107,7 @@ def train(
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = PairRequest.reflectance,
     stages: int = TrainingSettings.stages,
     head: str = TrainingSettings.head,
     assess: str = TrainingSettings.assess,
@@ -126,7 +127,7 @@ def train(
     dropout: float = TrainingSettings.dropout,
     jitter: float = TrainingSettings.jitter,
     haze: float = TrainingSettings.haze,
-    scenes: Sequence[tuple[str | Path, str | Path, str | Path]] = (),
+    scenes: Sequence[tuple[str | Path, str | Path | None, str | Path]] = (),
     start: str | Path = AUTO,
     name: str | None = None,
     description: str = "",
@@ -144,7 +145,7 @@ def train(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; or a product as delivered and ``None``, see :mod:`das2f_map.scene.products`.
     labels:
         Polygons, points or a raster of classes; see :func:`das2f_map.labels.labelled_pixels.read_labels`.
     output:
@@ -158,7 +159,10 @@ def train(
         Nodata value that the files do not declare, for both. An MS pixel is invalid if all bands in use have
         it.
     mask:
-        Pixels to leave out: a vector or raster file, or a :class:`MaskFile`.
+        Pixels to leave out: a vector or raster file, a :class:`MaskFile`, or ``"clouds"`` for the quality
+        band of a product.
+    reflectance:
+        Read reflectance, by the scale and offset that a product states.
     stages:
         Fusion stages, 1 or 2.
     head:
@@ -179,8 +183,8 @@ def train(
     jitter, haze:
         Strength of random gain, offset and noise; share of the patches with random haze, and with shade.
     scenes:
-        Further scenes: MS, PAN and labels of each. Classes are matched by name. All scenes are normalised
-        with common statistics, in which each counts alike.
+        Further scenes: MS, PAN (``None`` where MS is a product) and labels of each. Classes are matched by
+        name. All scenes are normalised with common statistics, in which each counts alike.
     start:
         Name or path of a model to start from. Its weights are taken over where they fit, bands by name; the
         classifier starts anew. ``auto`` takes a bundled model with the same bands that was trained elsewhere,
@@ -230,6 +234,7 @@ def train(
                     coregistration=coregistration,
                     max_shift=max_shift,
                     force=force,
+                    reflectance=reflectance,
                 ),
                 LabelRequest(given_path(labelled, "labels"), class_field, tuple(skip_classes), layer),
             )

@@ -56,7 +56,8 @@ def test_lists_of_spreadsheets(encoding: str, end: str, tmp_path: Path) -> None:
         ("ms;pan;labels\na;b;c\n", "has no column ms, pan, labels"),
         ("ms,pan,label\na,b,c\n", "has no column labels"),
         ("ms,pan,labels\n", "lists no scene"),
-        ("ms,pan,labels\na,b,c\nd,,f\n", "line 3: ms, pan and labels are needed"),
+        ("ms,pan,labels\na,b,c\nd,e,\n", "line 3: ms, pan and labels are needed"),
+        ("ms,pan,labels\na,b,c\n,,f\n", "line 3: ms, pan and labels are needed"),
         ("ms,pan,labels\na,b\n", "line 2: ms, pan and labels are needed"),
     ],
 )
@@ -79,3 +80,12 @@ def test_other_files(tmp_path: Path) -> None:
         file.truncate(11_000_000)
     with pytest.raises(InputError, match=r"big\.csv is too large for a list of scenes"):
         read_scene_list(tmp_path / "big.csv")
+
+
+def test_without_pan_ms_is_a_product(tmp_path: Path) -> None:
+    (tmp_path / "LC08").mkdir()
+    text = "ms,pan,labels\nLC08,,a.gpkg\nm.tif,p.tif,b.gpkg\n"
+    assert read_scene_list(written(tmp_path, text)) == [
+        (str(tmp_path / "LC08"), None, "a.gpkg"),
+        ("m.tif", "p.tif", "b.gpkg"),
+    ]
