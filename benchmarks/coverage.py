@@ -73,9 +73,7 @@ def classes_of(fields: list[Array]) -> Array:
 
 def draw_in(strata: Array, sizes: list[int], rng: np.random.Generator) -> Array:
     """Positions of pixels drawn in strata, without replacement."""
-    parts = [
-        rng.choice(np.flatnonzero(strata == h), n, replace=False) for h, n in enumerate(sizes) if n
-    ]
+    parts = [rng.choice(np.flatnonzero(strata == h), n, replace=False) for h, n in enumerate(sizes) if n]
     return np.concatenate(parts)
 
 
@@ -175,7 +173,9 @@ def true_figures(world: World) -> dict[str, float]:
     return result
 
 
-def coverage(draw: Callable[[np.random.Generator], AreaEstimates], truth: dict[str, float], samples: int) -> Any:
+def coverage(
+    draw: Callable[[np.random.Generator], AreaEstimates], truth: dict[str, float], samples: int
+) -> Any:
     """For every figure: share of the samples whose interval holds the truth, also of ± 1.96 errors; bias."""
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in truth}
     for number in range(samples):

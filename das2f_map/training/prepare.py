@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
@@ -26,9 +28,9 @@ from das2f_map.training.hardware import Hardware
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.settings import (
-    AUTO,
     FAST_CHECKS,
     FOLDS_UP_TO,
+    FRESH,
     TrainingSettings,
     default_steps,
 )
@@ -104,6 +106,12 @@ class Prepared:
         return self.inputs[0].normalisation
 
     @property
+    def _bands(self) -> list[tuple[float, float]]:
+        """Mean and standard deviation of every band: other images have others."""
+        bands = (*self.normalisation.ms_bands, self.normalisation.pan_band)
+        return [(b.mean, b.std) for b in bands]
+
+    @property
     def patch(self) -> PatchGeometry:
         """Geometry of the patches."""
         return self.inputs[0].patch
@@ -113,20 +121,29 @@ class Prepared:
         """MS pixels at which two targets' patches share no pixel of the files, in any of the scenes."""
         return max(reader.reach for reader in self.pixels.readers)
 
-    def note(self, start: str = AUTO) -> dict[str, Any]:
-        """Network, settings, labels and legend; a resumed training must have the same."""
+    def note(self, start: ModelBundle | None = None) -> dict[str, Any]:
+        """Network, settings, start, labels and legend; a resumed training must have the same."""
         reports = [scene.pair.report() for scene in self.scenes]
         return {
             "network": self.config.model_dump(),
             "settings": {
                 **self.settings.recorded(),
                 "bands": [[b.number for b in scene.pair.bands] for scene in self.scenes],
-                "started_from": str(start),
+                "started_from": FRESH if start is None else start.card.name,
                 "nodata": [scene.request.pair.nodata for scene in self.scenes],
                 "mask": [r.mask and r.mask.model_dump(mode="json") for r in reports],
                 "shift_corrected": [
                     r.shift_corrected and r.shift_corrected.model_dump(mode="json") for r in reports
                 ],
+            },
+            "contents": {
+                "the labelled pixels": _digest(
+                    self.pixels.scene, self.pixels.rows, self.pixels.cols, self.pixels.positions
+                ),
+                "the images": _digest(*(statistic for b in self._bands for statistic in b)),
+                "the weights to start from": (
+                    "" if start is None else _digest(*(t.numpy() for t in start.state_dict.values()))
+                ),
             },
             "labels": {
                 "pixels": self.pixels.counts(),
@@ -134,6 +151,14 @@ class Prepared:
             },
             "legend": self.pixels.legend.model_dump(mode="json"),
         }
+
+
+def _digest(*values: Any) -> str:
+    """A short checksum of some arrays or numbers."""
+    sha = hashlib.sha256()
+    for value in values:
+        sha.update(np.ascontiguousarray(value).tobytes())
+    return sha.hexdigest()[:16]
 
 
 @contextmanager
