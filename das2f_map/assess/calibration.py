@@ -170,7 +170,7 @@ def calibrate(
 def _cross_validated(
     logits: NDArray[Any], positions: NDArray[Any], groups: NDArray[Any] | None, temperature: float
 ) -> Float64:
-    """Probabilities of each group with the temperature of the others; of a single group with the given one."""
+    """Probabilities of each group at the temperature of the others, of a single group at the given one."""
     each = np.unique(groups) if groups is not None else np.zeros(1)
     if groups is None or each.size < 2:
         return softmax(logits, temperature)

@@ -163,7 +163,7 @@ class ClassShares(BaseModel):
     )
     forest: dict[str, float] = Field(
         default_factory=dict,
-        description="of the same pixels, as a random forest of the same labels maps them",
+        description="of the same pixels, as a random forest maps them",
     )
 
 

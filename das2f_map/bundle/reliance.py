@@ -101,8 +101,8 @@ def share_warnings(
 def share_doubts(seen: ClassShares) -> tuple[str, ...]:
     """A clause for each class whose share of the training scenes is far from the share in a forest's map.
 
-    The network and the forest have learnt from the same labels and map the same pixels; at most one of them is
-    right. Without a forest there is nothing to compare.
+    The network and the forest have learnt from the same labels and map the same pixels; at most one of them
+    is right. Without a forest there is nothing to compare.
     """
     if not seen.forest:
         return ()

@@ -53,8 +53,8 @@ class Places:
 def common_places(pixels: TrainingPixels) -> Places:
     """Places of labelled pixels, with overlapping scenes in a common frame.
 
-    Scenes overlap if their rectangles of longitude and latitude do. A scene whose CRS does not lead to degrees
-    is taken to overlap none.
+    Scenes overlap if their rectangles of longitude and latitude do. A scene whose CRS does not lead to
+    degrees is taken to overlap none.
     """
     places = Places.apart(pixels)
     pairs = [reader.source.pair for reader in pixels.readers] if len(pixels.readers) > 1 else []

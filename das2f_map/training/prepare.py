@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError, LabelError
-from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels
+from das2f_map.labels.labelled_pixels import LabelTable, blocks_of_labels, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
 from das2f_map.progress import Progress
 from das2f_map.scene.bands import given_bands
@@ -26,7 +26,7 @@ from das2f_map.scene.registration import Coregistration
 from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.pixels import TrainingPixels
-from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.request import SceneRequest, TrainRequest
 from das2f_map.training.settings import (
     FAST_CHECKS,
     FOLDS_UP_TO,
@@ -172,6 +172,7 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
     """
     patch = PatchGeometry()
     _require_scenes_to_hold_out(request)
+    _say_idle(request.settings)
     with ExitStack() as stack:
         scenes = tuple(_opened(scene, stack) for scene in request.scenes)
         _require_same_bands(scenes)
@@ -180,9 +181,11 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
             stack.enter_context(PatchReader(ModelInput(scene.pair, normalisation, patch))) for scene in scenes
         ]
         seed = request.settings.seed
+        read = [_labels_of(scene, progress) for scene in scenes]
+        quotas = shared_out([blocks_of_labels(table, BLOCK) for table in read], MAX_BLOCKS)
         tables = [
-            _usable_labels(scene.request.labels, reader, seed, MAX_BLOCKS // len(scenes), progress)
-            for scene, reader in zip(scenes, readers, strict=True)
+            _usable_labels(limit_blocks(table, BLOCK, quota, seed), reader, progress)
+            for table, quota, reader in zip(read, quotas, readers, strict=True)
         ]
         _require_skipped_classes(tables, scenes)
         pixels, left_out = _learnable(
@@ -228,6 +231,23 @@ def _require_scenes_to_hold_out(request: TrainRequest) -> None:
         )
     if settings.assess == "holdout":
         raise InputError("A hold-out is cut from the ground of each scene", "--assess folds holds out scenes")
+
+
+def _say_idle(settings: TrainingSettings) -> None:
+    """Warn of settings that have no effect with the others."""
+    default = TrainingSettings()
+    if settings.folds != default.folds and (settings.assess in ("holdout", "none") or settings.fast):
+        log.warning("--folds has no effect: no folds are made with --assess %s", _assessment_of(settings))
+    if settings.folds != default.folds and settings.fold_by == "scene":
+        log.warning("--folds has no effect: each scene is a fold with --fold-by scene")
+    if settings.fold_by == "scene" and settings.assess == "none":
+        log.warning("--fold-by has no effect: no ground is held out with --assess none")
+    if settings.head == "published" and settings.dropout != default.dropout:
+        log.warning("--dropout has no effect: the published head has none")
+
+
+def _assessment_of(settings: TrainingSettings) -> str:
+    return "holdout, which --fast implies" if settings.assess == "auto" else settings.assess
 
 
 def _opened(scene: SceneRequest, stack: ExitStack) -> OpenScene:
@@ -281,19 +301,29 @@ def _require_skipped_classes(tables: Sequence[LabelTable], scenes: Sequence[Open
         )
 
 
-def _usable_labels(
-    labels: LabelRequest, reader: PatchReader, seed: int, most_blocks: int, progress: Progress
-) -> LabelTable:
-    """Labels on pixels that both sensors see; their blocks are loaded."""
-    table = read_labels(
+def shared_out(wanted: Sequence[int], most: int) -> list[int]:
+    """Numbers up to the wanted ones with a sum of at most ``most``; who wants little leaves more to others."""
+    left, given = most, [0] * len(wanted)
+    for place, k in enumerate(sorted(range(len(wanted)), key=lambda k: wanted[k])):
+        given[k] = min(wanted[k], left // (len(wanted) - place))
+        left -= given[k]
+    return given
+
+
+def _labels_of(scene: OpenScene, progress: Progress) -> LabelTable:
+    labels = scene.request.labels
+    return read_labels(
         labels.path,
-        reader.source.pair.grids.ms,
+        scene.pair.grids.ms,
         class_field=labels.class_field,
         layer=labels.layer,
         skip_classes=labels.skip_classes,
         progress=progress,
     )
-    table = limit_blocks(table, BLOCK, most_blocks, seed)
+
+
+def _usable_labels(table: LabelTable, reader: PatchReader, progress: Progress) -> LabelTable:
+    """Labels on pixels that both sensors see; their blocks are loaded."""
     valid = reader.load(table.rows, table.cols, progress)
     if not valid.all():
         log.warning("%d labelled pixels left out: no valid data there", int((~valid).sum()))

@@ -123,14 +123,8 @@ class TrainingRun:
         if assessment.not_assessed:
             log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
         histories = {name: record.history for name, record in records.items()}
-        return HeldGround(
-            folds,
-            parts,
-            histories,
-            assessment,
-            forest_figures(prepared.pixels, parts, settings.seed),
-            self._turns,
-        )
+        forest = forest_figures(prepared.pixels, parts, settings.seed)
+        return HeldGround(folds, parts, histories, assessment, forest, self._turns)
 
     @property
     def _turns(self) -> int:

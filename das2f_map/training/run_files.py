@@ -59,9 +59,8 @@ def _state(work: Path) -> StateFolder:
 
 def _begun(work: Path) -> bool:
     """Whether a training has come far enough to be resumed."""
-    return any(
-        (work / name).exists() for part in _PARTS for name in (f"{part}.ckpt", _record_names(part)[-1])
-    )
+    ends = ((f"{part}.ckpt", _record_names(part)[-1]) for part in _PARTS)
+    return any((work / name).exists() for names in ends for name in names)
 
 
 @dataclass(frozen=True, eq=False)
