@@ -4,7 +4,8 @@
 
 A made-up landscape of five classes (from 45 % to 3 % of the ground) has a map with errors along the borders
 of classes and in patches. Each design draws its sample many times; every time the figures are estimated with
-their intervals, as `das2f-map evaluate` does. Written are coverage.md, a table, and coverage.json with each figure.
+their intervals, as `das2f-map evaluate` does. Written are coverage.md, a table, and coverage.json with each
+figure.
 """
 
 from __future__ import annotations

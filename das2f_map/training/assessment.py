@@ -79,14 +79,15 @@ def held_out(folds: Folds, method: str, *, most: int, seed: int) -> tuple[HeldOu
 
 
 def _thinned(pixels: TrainingPixels, fold: Fold, most: int, rng: np.random.Generator) -> Fold:
-    """A fold with about ``most`` held-out pixels: the same share of each class, of a rare one more."""
+    """A fold with ``most`` held-out pixels drawn at random, and some more of rare classes."""
     if fold.held.size <= most:
         return fold
-    of_held, kept = pixels.positions[fold.held], []
-    for k in np.unique(of_held):
-        mine = fold.held[of_held == k]
-        wanted = max(round(most * mine.size / fold.held.size), min(LEAST_KEPT, mine.size))
-        kept.append(rng.choice(mine, wanted, replace=False))
+    drawn = rng.choice(fold.held, most, replace=False)
+    rest = rng.permutation(np.setdiff1d(fold.held, drawn))
+    kept = [drawn]
+    for k in np.unique(pixels.positions[rest]):
+        lacking = max(0, LEAST_KEPT - int((pixels.positions[drawn] == k).sum()))
+        kept.append(rest[pixels.positions[rest] == k][:lacking])
     return Fold(fold.train, np.sort(np.concatenate(kept)))
 
 

@@ -302,7 +302,7 @@ def _require_skipped_classes(tables: Sequence[LabelTable], scenes: Sequence[Open
 
 
 def shared_out(wanted: Sequence[int], most: int) -> list[int]:
-    """Numbers up to the wanted ones with a sum of at most ``most``; who wants little leaves more to others."""
+    """Numbers up to the wanted ones, ``most`` in all at most; who wants little leaves more to others."""
     left, given = most, [0] * len(wanted)
     for place, k in enumerate(sorted(range(len(wanted)), key=lambda k: wanted[k])):
         given[k] = min(wanted[k], left // (len(wanted) - place))
