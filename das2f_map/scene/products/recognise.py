@@ -12,10 +12,10 @@ from das2f_map.scene.products import dimap, gaofen, landsat, maxar, pairs, stac
 from das2f_map.scene.products.delivered import DeliveredScene
 from das2f_map.scene.products.delivery import ARCHIVES, Delivery, is_archive
 
-_READERS = (landsat.find, dimap.find, maxar.find, gaofen.find, pairs.find)
+_READERS = (landsat.find, dimap.find, maxar.find, gaofen.find, stac.find, pairs.find)
 """Tried in this order. The last takes any two images, so it comes after those that know names."""
 
-_METADATA = (".txt", ".xml", ".json", ".imd", ".til")
+_METADATA = (".txt", ".xml", ".json", ".geojson", ".imd", ".til")
 """Extensions of metadata files that may be named in place of their folder, small letters."""
 
 _WITHOUT_PAN = (
@@ -48,6 +48,11 @@ def recognise(scene: str) -> DeliveredScene:
         or has no PAN band.
     """
     if not is_local(scene):
+        if is_archive(scene.partition("?")[0]):
+            raise InputError(
+                f"{scene} is an archive at an address, which is not read there",
+                "download it, and give the file",
+            )
         if re.match(r"https?://", scene) and not _is_image_address(scene):
             return stac.read_address(scene)
         raise _one_image(scene)
@@ -59,7 +64,7 @@ def recognise(scene: str) -> DeliveredScene:
     if is_archive(scene):
         return _found(Delivery.of_archive(scene), scene)
     if path.suffix.lower() in _METADATA:
-        if path.suffix.lower() == ".json" and stac.is_item_file(scene):
+        if path.suffix.lower() in (".json", ".geojson") and stac.is_item_file(scene):
             return stac.read_file(scene)
         folder = str(path.parent)
         return _found(Delivery.of_folder(folder), scene, path.name)
