@@ -131,8 +131,10 @@ def _metadata_file(delivery: Delivery) -> str | None:
     if len(found) > 1:
         raise InputError(
             f"{delivery.place} has {len(found)} Landsat products: "
-            f"{', '.join(PurePosixPath(f).name for f in sorted(found)[:5])}",
-            "name the MTL file of one of them",
+            f"{', '.join(sorted(min(same) for same in found.values())[:5])}",
+            "unpack the archive, and name one of these"
+            if delivery.archive
+            else "name one of these MTL files",
         )
     (same,) = found.values()
     return min(same, key=lambda n: _PREFERRED.index(n.rpartition(".")[2].lower()))

@@ -383,7 +383,16 @@ def unusable(scene: Path | str, *says: str) -> str:
 def test_products_that_cannot_be_used(pair: Pair, tmp_path: Path) -> None:
     product = delivered.landsat(tmp_path, pair)
     unusable(next(product.glob("*_B4.TIF")), "is one band of a Landsat product", str(product))
-    unusable(pair.ms, "PAN is missing", "give two files, MS and PAN, or a product")
+    unusable(pair.ms, "PAN is missing", f"give MS and PAN, {pair.ms} and {pair.pan}, or their folder")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(pair.ms, alone)
+    unusable(alone / "ms.tif", "PAN is missing", "give two files, MS and PAN, or a product")
+    shutil.copy(pair.pan, alone)
+    shutil.copy(pair.pan, alone / "third.tif")
+    unusable(alone / "third.tif", "is a single band", "gdalbuildvrt -separate")
+    gaofen = delivered.gaofen(tmp_path, pair)
+    unusable(next(gaofen.glob("*-MSS1.tiff")), "one image of a product, Gaofen", f"folder, {gaofen}")
     unusable(tmp_path / "none", "does not exist")
     unusable(
         delivered.landsat(tmp_path / "l2", pair, level="L2SP"), "Level-2 product", "no PAN band", "Level-1"
@@ -399,7 +408,7 @@ def test_products_that_cannot_be_used(pair: Pair, tmp_path: Path) -> None:
         shutil.copytree(
             delivered.landsat(tmp_path / "each", pair, satellite=satellite), twice, dirs_exist_ok=True
         )
-    unusable(twice, "has 2 Landsat products", "name the MTL file")
+    unusable(twice, "has 2 Landsat products", f"{delivered.PRODUCTS['2']}_MTL.txt", "name one")
     assert recognise(str(twice / f"{delivered.PRODUCTS['2']}_MTL.txt")).sensor.startswith("Landsat 8")
 
 
