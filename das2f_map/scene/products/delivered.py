@@ -84,11 +84,12 @@ class DeliveredScene:
         if self.as_files:
             return self.ms[0].files[0], self.pan.files[0]
         labels = ", ".join(b.label for b in self.ms)
-        ms = stacked(f"{self.place} ({labels})", self.ms, "MS", reflectance=reflectance)
+        place = self.place.rstrip("/") or self.place
+        ms = stacked(f"{place} ({labels})", self.ms, "MS", reflectance=reflectance)
         alone = None if reflectance else single_file(self.pan)
         if alone is not None:
             return ms, alone
-        return ms, stacked(f"{self.place} ({self.pan.label})", (self.pan,), "PAN", reflectance=reflectance)
+        return ms, stacked(f"{place} ({self.pan.label})", (self.pan,), "PAN", reflectance=reflectance)
 
     def sentence(self) -> str:
         """What was recognised, in a sentence."""

@@ -24,7 +24,7 @@ _MOST_FILES = 20_000
 _DEEPEST = 4
 """Folders below each other that are searched."""
 
-_TEXTS = (".txt", ".xml", ".json", ".imd")
+_TEXTS = (".txt", ".xml", ".json", ".geojson", ".imd")
 """Extensions of metadata files, small letters."""
 
 _TAR = (".tar", ".tar.gz", ".tgz")

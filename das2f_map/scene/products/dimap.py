@@ -1,8 +1,9 @@
 """DIMAP V2 deliveries of Pléiades, Pléiades Neo and SPOT 6/7: recognised by their DIM_*.XML files.
 
 A delivery holds an MS and a P (PAN) product, each with a DIM_*.XML and its images, often cut into tiles. The
-bands of a file are in the order of ``Raster_Index_List``. Where the metadata have none, they are in the order
-in which the bands are displayed: red, green, blue, near infrared.
+bands of a file are in the order of ``Raster_Index_List``. Where the metadata have none, the descriptions of
+the image's bands count, and without those the order in which the bands are displayed: red, green, blue, near
+infrared.
 
 | band | role |
 |---|---|
@@ -28,12 +29,18 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 from das2f_map.errors import InputError
+from das2f_map.scene.bands import roles_of
 from das2f_map.scene.products.delivered import DeliveredScene
 from das2f_map.scene.products.delivery import Delivery
 from das2f_map.scene.products.metadata import first_text, number, parse_xml, sun_distance
 from das2f_map.scene.products.stack import BandSource
+from das2f_map.scene.raster_file import open_raster
 
 _DIM = re.compile(r"(?i)DIM_.*\.XML")
+_OLD = re.compile(r"(?i)METADATA\.DIM")
+_SPECTRAL = re.compile(r"_(P|PAN|MS|MS-N|MS-X|MS-FS|PMS|PMS-N|PMS-X|PMS-FS)_")
+"""Bands of a product in its file name."""
+
 _MOST = 40
 """DIM files of a delivery; more are several orders."""
 
@@ -92,6 +99,7 @@ def find(delivery: Delivery, chosen: str | None = None) -> DeliveredScene | None
     """
     names = [n for n in delivery.names if _DIM.fullmatch(PurePosixPath(n).name)]
     if not names:
+        _refuse_old(delivery)
         return None
     if chosen is not None and _DIM.fullmatch(chosen) and _is_part(delivery.place):
         # MS and PAN lie in folders next to each other.
@@ -119,7 +127,19 @@ def _product(delivery: Delivery, name: str) -> _Product | None:
     version = "" if form is None else form.get("version", "")
     if root.tag != "Dimap_Document" or (version and not version.startswith("2")):
         return None
-    return _Product(name, root, first_text(root, "SPECTRAL_PROCESSING").upper())
+    named = _SPECTRAL.search(PurePosixPath(name).name.upper())
+    return _Product(
+        name, root, first_text(root, "SPECTRAL_PROCESSING").upper() or (named[1] if named else "")
+    )
+
+
+def _refuse_old(delivery: Delivery) -> None:
+    """Raise ``InputError`` if a delivery is of DIMAP's version 1, as of SPOT 1 to 5."""
+    if any(_OLD.fullmatch(PurePosixPath(n).name) for n in delivery.names):
+        raise InputError(
+            f"{delivery.place} is a DIMAP V1 product, as of SPOT 1 to 5: only V2 is read",
+            "give its MS and PAN images as two files (IMAGERY.TIF of each), with --bands",
+        )
 
 
 def _one(
@@ -178,7 +198,7 @@ def _bands(delivery: Delivery, product: _Product) -> list[BandSource]:
     found = []
     for group in product.root.iter("Data_Files"):
         files = tuple(_tiles(delivery, product, group))
-        for number_in_file, band in _order(product, group):
+        for number_in_file, band in _order(product, group, files):
             scale, offset = _reflectance(product, band) or (None, None)
             role = "pan" if product.spectral in _PAN else _ROLES.get(band, band)
             found.append(BandSource(role, band, files, number_in_file, scale, offset))
@@ -206,7 +226,7 @@ def _tiles(delivery: Delivery, product: _Product, group: Element) -> Iterator[st
         yield delivery.path(name)
 
 
-def _order(product: _Product, group: Element) -> list[tuple[int, str]]:
+def _order(product: _Product, group: Element, files: tuple[str, ...]) -> list[tuple[int, str]]:
     """Number in the file and id of each band."""
     listed = [
         (int(index), band)
@@ -223,12 +243,29 @@ def _order(product: _Product, group: Element) -> list[tuple[int, str]]:
         return sorted(dict.fromkeys(listed))
     if product.spectral in _PAN:
         return [(1, "P")]
+    return _described(files) or list(enumerate(_shown(product), start=1))
+
+
+def _described(files: tuple[str, ...]) -> list[tuple[int, str]]:
+    """The bands by their descriptions in the image, where these name the four usual lights."""
+    if not files:
+        return []
+    with open_raster(files[0], "MS") as image:
+        roles = roles_of([d or "" for d in image.descriptions])
+    ids = {_ROLES[band]: band for band in _USUAL}
+    if sorted(r or "" for r in roles) != sorted(ids):
+        return []
+    return [(n, ids[role]) for n, role in enumerate(roles, start=1) if role is not None]
+
+
+def _shown(product: _Product) -> list[str]:
+    """The bands in the order of display."""
     shown = [product.text(channel) for channel in _CHANNELS]
     if not all(b in _ROLES for b in shown[:3]):
         shown = list(_USUAL)
     if shown[3] not in _ROLES:
         shown[3] = next(b for b in (*_USUAL, "") if b not in shown[:3])
-    return [(number_in_file, band) for number_in_file, band in enumerate(shown, start=1) if band]
+    return [band for band in shown if band]
 
 
 def _reflectance(product: _Product, band: str) -> tuple[float, float] | None:

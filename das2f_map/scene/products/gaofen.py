@@ -3,7 +3,7 @@
 | image | endings |
 |---|---|
 | MS | ``-MSS``, ``-MSS1``, ``-MSS2``, ``-MUX``, ``_MSS1``… |
-| PAN | ``-PAN``, ``-PAN1``, ``-PAN2``, ``_PAN``… |
+| PAN | ``-PAN``, ``-PAN1``, ``-PAN2``, ``_PAN``…; ``-BWDPAN`` of Gaofen-7, which looks nearly straight down |
 
 Both names are the same but for that. The four bands are blue, green, red and nir; the XML file of the MS
 image gives satellite, sensor and time. These products state no scale to reflectance.
@@ -21,7 +21,7 @@ from das2f_map.scene.products.metadata import first_text, parse_xml
 from das2f_map.scene.products.stack import BandSource
 from das2f_map.scene.raster_file import open_raster
 
-_IMAGE = re.compile(r"(?i)(?P<stem>.+)[-_](?P<bands>MSS|MUX|PAN)(?P<camera>\d?)\.(?P<end>tiff?)")
+_IMAGE = re.compile(r"(?i)(?P<stem>.+)[-_](?P<bands>MSS|MUX|(?:BWD)?PAN)(?P<camera>\d?)\.(?P<end>tiff?)")
 _BANDS = ("blue", "green", "red", "nir")
 _SATELLITE = re.compile(r"(?i)(GF\d|SV\d|ZY\d|CB\w+|HJ\w+|BJ\d|JL\d|DP\d|SuperView)")
 """Begin of a product's name; other names that end like this may be anything."""
@@ -47,7 +47,7 @@ def find(delivery: Delivery, chosen: str | None = None) -> DeliveredScene | None
         match = _IMAGE.fullmatch(PurePosixPath(name).name)
         if match and (_SATELLITE.match(match["stem"]) or _metadata_name(delivery, name)):
             key = (f"{PurePosixPath(name).parent}/{match['stem']}", match["camera"])
-            pairs.setdefault(key, {})["PAN" if match["bands"].upper() == "PAN" else "MS"] = name
+            pairs.setdefault(key, {})["PAN" if match["bands"].upper().endswith("PAN") else "MS"] = name
     if not pairs:
         return None
     complete = {key: found for key, found in pairs.items() if len(found) == 2}

@@ -28,6 +28,11 @@ from das2f_map.scene.products.stack import BandSource
 _MTL = re.compile(r"(?i)(.*)_MTL\.(txt|json|xml)")
 _PREFERRED = ("txt", "json", "xml")
 _BAND_FILE = re.compile(r"(?i)(L[COTEM]0?\d.*)_(?:SR_|ST_)?B\d{1,2}(?:_VCID_\d)?\.tiff?")
+_NAME = re.compile(
+    r"(?i)L[COEM]0?(?P<satellite>[789])(?:_L\d\w\w_\d{6}_\d{8}_\d{8}_0(?P<collection>[12])_|\d)"
+)
+"""Begin of a product's name: satellite, and collection where there is one."""
+
 _SURFACE = re.compile(r"(?i)L[COTEM]0?\d.*_(SR_B\d|sr_band\d)\.tiff?")
 
 _OLI, _ETM = {"blue": 2, "green": 3, "red": 4, "nir": 5}, {"blue": 1, "green": 2, "red": 3, "nir": 4}
@@ -42,26 +47,30 @@ _HIGH = 3
 
 @dataclass(frozen=True)
 class _Quality:
-    """A coding of the quality band: keys of its file in the MTL, and the pixels that count as cloud."""
+    """A coding of the quality band: key and usual end of its file, and the pixels that count as cloud."""
 
-    keys: tuple[str, ...]
+    key: str
+    end: str
     patterns: tuple[BitPattern, ...]
     words: str
 
 
 _QUALITY = {
     "": _Quality(
-        ("FILE_NAME_BAND_QUALITY",),
+        "FILE_NAME_BAND_QUALITY",
+        "BQA",
         (BitPattern.of(14, 2, _HIGH), BitPattern.of(12, 2, _HIGH)),
         "cloud and cirrus with high confidence",
     ),
     "01": _Quality(
-        ("FILE_NAME_BAND_QUALITY",),
+        "FILE_NAME_BAND_QUALITY",
+        "BQA",
         (BitPattern.of(4, 1, 1), BitPattern.of(7, 2, _HIGH), BitPattern.of(11, 2, _HIGH)),
         "cloud, and cloud shadow and cirrus with high confidence",
     ),
     "02": _Quality(
-        ("FILE_NAME_QUALITY_L1_PIXEL",),
+        "FILE_NAME_QUALITY_L1_PIXEL",
+        "QA_PIXEL",
         tuple(BitPattern.of(bit, 1, 1) for bit in (1, 2, 3, 4)),
         "dilated cloud, cirrus, cloud and cloud shadow",
     ),
@@ -90,7 +99,7 @@ def find(delivery: Delivery, chosen: str | None = None) -> DeliveredScene | None
     if name is None:
         return None
     facts = _facts(delivery, name)
-    if not any(key.startswith("FILE_NAME_BAND_") for key in facts) or "SPACECRAFT_ID" not in facts:
+    if not any(key.startswith("FILE_NAME_BAND_") for key in facts):
         raise InputError(
             f"metadata file {delivery.path(name)} names no Landsat bands",
             "it seems to be damaged or another file",
@@ -122,8 +131,10 @@ def _metadata_file(delivery: Delivery) -> str | None:
     if len(found) > 1:
         raise InputError(
             f"{delivery.place} has {len(found)} Landsat products: "
-            f"{', '.join(PurePosixPath(f).name for f in sorted(found)[:5])}",
-            "name the MTL file of one of them",
+            f"{', '.join(sorted(min(same) for same in found.values())[:5])}",
+            "unpack the archive, and name one of these"
+            if delivery.archive
+            else "name one of these MTL files",
         )
     (same,) = found.values()
     return min(same, key=lambda n: _PREFERRED.index(n.rpartition(".")[2].lower()))
@@ -154,26 +165,28 @@ def _flatten(tree: Mapping[str, Any], into: dict[str, str]) -> None:
 
 
 def _scene(delivery: Delivery, mtl: str, facts: Mapping[str, str]) -> DeliveredScene:
-    name = facts.get("LANDSAT_PRODUCT_ID") or facts.get("LANDSAT_SCENE_ID") or PurePosixPath(mtl).name[:-8]
+    name = facts.get("LANDSAT_PRODUCT_ID") or facts.get("LANDSAT_SCENE_ID") or _stem(mtl)
     level = facts.get("PROCESSING_LEVEL") or facts.get("DATA_TYPE") or ""
     if level.startswith("L2"):
         raise _level_2(name)
-    satellite = facts["SPACECRAFT_ID"].rpartition("_")[2] or facts["SPACECRAFT_ID"]
-    roles = _SATELLITES.get(satellite.lstrip("0"))
+    named = _NAME.match(name)
+    spacecraft = facts.get("SPACECRAFT_ID") or (f"LANDSAT_{named['satellite']}" if named else "unknown")
+    roles = _SATELLITES.get(spacecraft.rpartition("_")[2].lstrip("0"))
     instrument = facts.get("SENSOR_ID", "")
     if roles is None or instrument == "TIRS":
         raise InputError(
-            f"Landsat product {name} of {facts['SPACECRAFT_ID']} {instrument} has no PAN band",
+            f"Landsat product {name} of {spacecraft} {instrument}".rstrip() + " has no PAN band",
             "Landsat 7 (ETM+), 8 and 9 (OLI) have one",
         )
-    collection = facts.get("COLLECTION_NUMBER", "").zfill(2) if "COLLECTION_NUMBER" in facts else ""
+    collection = facts.get("COLLECTION_NUMBER") or (named["collection"] if named else "") or ""
+    collection = collection.zfill(2) if collection else ""
     quality = _QUALITY.get(collection, LANDSAT_QA_PIXEL)
     finder = _Finder(delivery, mtl, name)
     ms = tuple(_band(finder, facts, role, band) for role, band in roles.items())
     pan = _band(finder, facts, "pan", _PAN)
     finder.require_all()
-    mask = next((facts[k] for k in quality.keys if k in facts), None)
-    mask_name = None if mask is None else finder.maybe(mask)
+    mask = facts.get(quality.key)
+    mask_name = finder.maybe(mask or f"{finder.stem}_{quality.end}.TIF")
     sun = number(facts.get("SUN_ELEVATION"))
     used = [mtl, *finder.names]
     return DeliveredScene(
@@ -183,7 +196,7 @@ def _scene(delivery: Delivery, mtl: str, facts: Mapping[str, str]) -> DeliveredS
         ms=ms,
         pan=pan,
         files=delivery.files(used),
-        sensor=f"{facts['SPACECRAFT_ID'].replace('_', ' ').title()} {instrument}".strip(),
+        sensor=f"{spacecraft.replace('_', ' ').title()} {instrument}".strip(),
         date=_date(facts),
         nodata=0.0,
         clouds=None if mask_name is None else MaskFile(delivery.path(mask_name), patterns=quality.patterns),
@@ -192,6 +205,11 @@ def _scene(delivery: Delivery, mtl: str, facts: Mapping[str, str]) -> DeliveredS
         else (f"its quality band {mask} is missing" if mask else "the product has no quality band"),
         reflectance="" if sun is None else f"top of the atmosphere, sun elevation {sun:g} degrees",
     )
+
+
+def _stem(mtl: str) -> str:
+    """The name that all files of a product begin with, from that of its MTL file."""
+    return PurePosixPath(mtl).name.rpartition("_")[0]
 
 
 def _level_2(name: str) -> InputError:
@@ -207,7 +225,7 @@ class _Finder:
     def __init__(self, delivery: Delivery, mtl: str, product: str) -> None:
         self.names: list[str] = []
         self._delivery, self._product = delivery, product
-        folder = PurePosixPath(mtl).parent
+        folder, self.stem = PurePosixPath(mtl).parent, _stem(mtl)
         self._there = {
             PurePosixPath(n).name.casefold(): n for n in delivery.names if PurePosixPath(n).parent == folder
         }
@@ -238,7 +256,7 @@ class _Finder:
 
 
 def _band(finder: _Finder, facts: Mapping[str, str], role: str, band: int) -> BandSource:
-    file = facts.get(f"FILE_NAME_BAND_{band}", f"band {band}, which its MTL file does not name")
+    file = facts.get(f"FILE_NAME_BAND_{band}") or f"{finder.stem}_B{band}.TIF"
     mult, add = (number(facts.get(f"REFLECTANCE_{what}_BAND_{band}")) for what in ("MULT", "ADD"))
     sun = number(facts.get("SUN_ELEVATION"))
     scale = offset = None

@@ -9,11 +9,13 @@
 | VRT | ``.vrt`` |
 | ENVI | ``.hdr`` next to a file without ending, or with ``.dat``, ``.bil``, ``.bip``, ``.bsq``, ``.img`` |
 
-The image with several bands is MS, the one with a single band PAN. They are read as two files are.
+The image with several bands is MS, the one with a single band PAN. Of more than two images those are taken
+whose names say MS and PAN, such as ``scene_MS.tif`` and ``scene_PAN.tif``. They are read as two files are.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from das2f_map.errors import InputError
@@ -24,11 +26,17 @@ from das2f_map.scene.products.stack import BandSource
 from das2f_map.scene.source import RasterSource
 
 _ENDINGS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".nitf", ".vrt")
+_NAMED = (
+    re.compile(r"(?i)(?:.*[^a-z])?(?:ms|mss|mux|mul|multi|multispectral|xs)(?:[^a-z].*)?"),
+    re.compile(r"(?i)(?:.*[^a-z])?(?:p|pan|panchromatic)(?:[^a-z].*)?"),
+)
+"""Names of images, without their endings, that say MS and PAN."""
+
 _ENVI = ("", ".dat", ".bil", ".bip", ".bsq", ".img")
 
 
 def find(delivery: Delivery, chosen: str | None = None) -> DeliveredScene | None:
-    """The pair in a delivery, or ``None`` if it has not exactly two images.
+    """The pair in a delivery, or ``None`` if it has not exactly two images, nor two whose names say it.
 
     Parameters
     ----------
@@ -50,7 +58,9 @@ def find(delivery: Delivery, chosen: str | None = None) -> DeliveredScene | None
             f"{delivery.place} has one image, {images[0]}: a scene needs two, MS and PAN",
             "put both into the folder, or name both",
         )
-    if len(images) != 2:
+    if len(images) > 2:
+        images = [n for kind in _NAMED for n in _alone(kind, images)]
+    if len(set(images)) != 2:
         return None
     opened = {}
     for name in images:
@@ -74,6 +84,12 @@ def find(delivery: Delivery, chosen: str | None = None) -> DeliveredScene | None
         files=delivery.files((ms, pan[0])),
         as_files=True,
     )
+
+
+def _alone(kind: re.Pattern[str], images: list[str]) -> list[str]:
+    """The one image of a kind by its name; none if there are several."""
+    found = [n for n in images if kind.fullmatch(PurePosixPath(n).stem)]
+    return found if len(found) == 1 else []
 
 
 def _is_image(name: str, delivery: Delivery) -> bool:

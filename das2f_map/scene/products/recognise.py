@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -11,11 +12,12 @@ from das2f_map.scene.paths import is_local
 from das2f_map.scene.products import dimap, gaofen, landsat, maxar, pairs, stac
 from das2f_map.scene.products.delivered import DeliveredScene
 from das2f_map.scene.products.delivery import ARCHIVES, Delivery, is_archive
+from das2f_map.scene.raster_file import open_raster
 
-_READERS = (landsat.find, dimap.find, maxar.find, gaofen.find, pairs.find)
+_READERS = (landsat.find, dimap.find, maxar.find, gaofen.find, stac.find, pairs.find)
 """Tried in this order. The last takes any two images, so it comes after those that know names."""
 
-_METADATA = (".txt", ".xml", ".json", ".imd", ".til")
+_METADATA = (".txt", ".xml", ".json", ".geojson", ".imd", ".til")
 """Extensions of metadata files that may be named in place of their folder, small letters."""
 
 _WITHOUT_PAN = (
@@ -48,6 +50,11 @@ def recognise(scene: str) -> DeliveredScene:
         or has no PAN band.
     """
     if not is_local(scene):
+        if is_archive(scene.partition("?")[0]):
+            raise InputError(
+                f"{scene} is an archive at an address, which is not read there",
+                "download it, and give the file",
+            )
         if re.match(r"https?://", scene) and not _is_image_address(scene):
             return stac.read_address(scene)
         raise _one_image(scene)
@@ -59,7 +66,7 @@ def recognise(scene: str) -> DeliveredScene:
     if is_archive(scene):
         return _found(Delivery.of_archive(scene), scene)
     if path.suffix.lower() in _METADATA:
-        if path.suffix.lower() == ".json" and stac.is_item_file(scene):
+        if path.suffix.lower() in (".json", ".geojson") and stac.is_item_file(scene):
             return stac.read_file(scene)
         folder = str(path.parent)
         return _found(Delivery.of_folder(folder), scene, path.name)
@@ -84,15 +91,51 @@ def _is_image_address(address: str) -> bool:
 
 
 def _one_image(scene: str) -> InputError:
-    name = scene.rstrip("/").rpartition("/")[2]
-    if landsat.is_one_band(name):
-        folder = scene.rstrip("/").rpartition("/")[0] or "."
+    """The error for one image alone: it says which files to give."""
+    path = Path(scene)
+    folder = str(path.parent)
+    if landsat.is_one_band(path.name):
         return InputError(
             f"{scene} is one band of a Landsat product, and PAN is missing",
             f"give the product's folder, {folder}, or its archive or MTL file",
+        )
+    around = _product_with(scene) if path.is_file() else None
+    if around is not None and around.as_files:
+        return InputError(
+            f"PAN is missing, and {scene} is one image",
+            f"give MS and PAN, {around.ms[0].files[0]} and {around.pan.files[0]}, or their folder, {folder}",
+        )
+    if around is not None:
+        return InputError(
+            f"{scene} is one image of a product, {around.kind} {around.name}, and PAN is missing",
+            f"give the product's folder, {folder}",
+        )
+    if path.is_file() and _is_single_band(scene):
+        return InputError(
+            f"{scene} is a single band, and a scene needs an MS image of several bands and PAN",
+            "give both, or the product's folder; stack single bands first: "
+            "gdalbuildvrt -separate ms.vrt blue.tif green.tif red.tif nir.tif",
         )
     return InputError(
         f"PAN is missing, and {scene} is no product",
         f"give two files, MS and PAN, or a product: a folder, an archive ({', '.join(ARCHIVES)}), "
         "a metadata file or a STAC Item",
     )
+
+
+def _product_with(image: str) -> DeliveredScene | None:
+    """The product in the folder of an image, if it holds this image."""
+    with suppress(InputError):  # no product, or one that cannot be used
+        folder = Path(image).parent
+        found = _found(Delivery.of_folder(str(folder)), str(folder))
+        if Path(image) in map(Path, found.files):
+            return found
+    return None
+
+
+def _is_single_band(image: str) -> bool:
+    try:
+        with open_raster(image, "MS") as dataset:
+            return bool(dataset.count == 1)
+    except InputError:
+        return False

@@ -1,40 +1,54 @@
-"""A STAC Item: its assets are the bands, by ``eo:bands`` or ``bands`` and their common names.
+"""A STAC Item: its assets are the bands, by ``eo:bands`` or ``bands`` and their common names or names.
 
 | common name | role |
 |---|---|
 | blue, green, red, pan, coastal, yellow | the same |
 | nir, nir08 | nir; nir08 only where no band is called nir |
 
-An asset with the roles thumbnail, overview or visual is no band. Only ``http``, ``https``, ``s3`` and paths
-inside the folder of a local Item are read. Scale, offset and nodata come from ``raster:bands``. The mask of
-clouds comes from an asset with ``classification:bitfields`` or ``classification:classes``, or from Landsat's
-``qa_pixel``.
+An asset that lists no bands is one if its key or one of its roles is such a name. With the key or role ms or
+multispectral it is the MS image, whose bands have their names in the file. An asset with the role thumbnail,
+overview or visual is no band. Only ``http``, ``https``, ``s3`` and, for a local Item, local files are read.
+Scale, offset and nodata come from ``raster:bands``. The mask of clouds comes from an asset with
+``classification:bitfields`` or ``classification:classes``, or from Landsat's ``qa_pixel``.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import posixpath
 import re
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from das2f_map.errors import InputError
+from das2f_map.scene.bands import own_bands, roles_of
 from das2f_map.scene.mask import BitPattern, MaskFile
 from das2f_map.scene.products.delivered import DeliveredScene
-from das2f_map.scene.products.delivery import at_most, read_text
+from das2f_map.scene.products.delivery import Delivery, at_most, read_text
 from das2f_map.scene.products.landsat import LANDSAT_QA_PIXEL
 from das2f_map.scene.products.metadata import parse_json
 from das2f_map.scene.products.stack import BandSource
+from das2f_map.scene.source import RasterSource
 
 _TIMEOUT_S = 30
+_MOST = 40
+"""JSON files of a folder that are looked at."""
+
 _MS = ("blue", "green", "red", "nir")
 _COMMON_NAMES = {"nir": ("nir", "nir08")}
 """Role → common names in the order of preference, where these are not the role alone."""
+
+_ALONE = {**{name: name for name in (*_MS, "nir08", "pan")}, "panchromatic": "pan"}
+"""Key or role of an asset that lists no bands → common name of the one band that it is."""
+
+_WHOLE = {"ms", "multispectral"}
+"""Keys and roles of an asset that lists no bands and is the MS image."""
 
 _NOT_BANDS = {"thumbnail", "overview", "visual", "metadata", "graphic"}
 """Roles of assets that are pictures or texts."""
@@ -62,6 +76,44 @@ def is_item_file(path: str) -> bool:
     return "stac_version" in parse_json(read_text(path), path)
 
 
+def find(delivery: Delivery, chosen: str | None = None) -> DeliveredScene | None:
+    """The pair of the one Item in a delivery, or ``None`` if it has no Item that names bands.
+
+    Parameters
+    ----------
+    delivery:
+        The files.
+    chosen:
+        A metadata file that the user names; then nothing is looked for.
+
+    Raises
+    ------
+    InputError
+        There are several Items, or this one has no MS bands or no PAN.
+    """
+    if chosen is not None:
+        return None
+    items: dict[str, dict[str, Any]] = {}
+    for name in [n for n in delivery.names if n.lower().endswith((".json", ".geojson"))][:_MOST]:
+        with suppress(InputError):  # another JSON file
+            content = parse_json(delivery.text(name), name)
+            if "stac_version" in content and any(_listed(a) for a in _assets(content).values()):
+                items[name] = content
+    if not items:
+        return None
+    if len(items) > 1:
+        raise InputError(
+            f"{delivery.place} has {len(items)} STAC Items: {', '.join(sorted(items)[:5])}",
+            "name one of them",
+        )
+    ((name, item),) = items.items()
+    if not delivery.archive:
+        return read_file(delivery.path(name))
+    found = _scene(item, delivery.path(name), lambda href: _inside(href, name, delivery))
+    remote = [f for f in found.files if not f.startswith("/vsi")]
+    return replace(found, files=(delivery.place, *remote))
+
+
 def read_file(path: str) -> DeliveredScene:
     """The pair of a local Item. Raises ``InputError`` if it cannot be read or has no MS bands or no PAN."""
     folder = Path(path).parent
@@ -87,11 +139,9 @@ def _scene(item: Mapping[str, Any], place: str, resolve: Callable[[str], str]) -
     if item.get("type") != "Feature" or not isinstance(item.get("assets"), dict):
         kind = item.get("type") if isinstance(item.get("type"), str) else "something else"
         raise InputError(f"{place} is no STAC Item but {kind}", "give the address or file of one Item")
-    assets = {
-        k: a for k, a in item["assets"].items() if isinstance(a, dict) and isinstance(a.get("href"), str)
-    }
+    assets = _assets(item)
     facts = item["properties"] if isinstance(item.get("properties"), dict) else {}
-    bands = [b for key, asset in assets.items() for b in _bands(key, asset)]
+    bands = _bands(assets, resolve)
     chosen = {role: _choose(role, bands, place) for role in _MS}
     pan = _choose("pan", bands, place)
     missing = [role for role, band in chosen.items() if band is None]
@@ -122,18 +172,61 @@ def _scene(item: Mapping[str, Any], place: str, resolve: Callable[[str], str]) -
     )
 
 
-def _bands(key: str, asset: Mapping[str, Any]) -> Iterable[_Band]:
-    """The bands of an asset that have a common name."""
-    roles = {r for r in asset.get("roles") or () if isinstance(r, str)}
-    if roles & _NOT_BANDS or key in _NOT_BANDS:
-        return
-    listed = _dicts(asset.get("eo:bands")) or _dicts(asset.get("bands"))
-    raster = _dicts(asset.get("raster:bands")) or listed
-    for number, band in enumerate(listed, start=1):
-        common = band.get("common_name") or band.get("eo:common_name")
-        if isinstance(common, str):
+def _assets(item: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The assets that have an address, by their keys."""
+    found = item.get("assets")
+    if not isinstance(found, dict):
+        return {}
+    return {k: a for k, a in found.items() if isinstance(a, dict) and isinstance(a.get("href"), str)}
+
+
+def _listed(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The bands that an asset lists."""
+    return _dicts(asset.get("eo:bands")) or _dicts(asset.get("bands"))
+
+
+def _bands(assets: Mapping[str, Mapping[str, Any]], resolve: Callable[[str], str]) -> list[_Band]:
+    """The bands of all assets that have a common name, or a name that tells one."""
+    found, names = [], []
+    for key, asset in assets.items():
+        roles = {r.lower() for r in _list(asset.get("roles")) if isinstance(r, str)}
+        if roles & _NOT_BANDS or key in _NOT_BANDS:
+            continue
+        data, words = "data" in roles or not roles, (key.lower(), *sorted(roles))
+        listed = _listed(asset)
+        raster = _dicts(asset.get("raster:bands")) or listed
+        if not listed:
+            common = next((_ALONE[w] for w in words if w in _ALONE), None)
+            if common is not None:
+                found.append(_Band(key, 1, common, raster[0] if raster else {}, True, data))
+                names.append("")
+            elif _WHOLE & {*words}:
+                found += _of_file(key, resolve(asset["href"]), raster)
+                names += [""] * (len(found) - len(names))
+        for number, band in enumerate(listed, start=1):
+            common = band.get("common_name") or band.get("eo:common_name")
             values = raster[number - 1] if number <= len(raster) else {}
-            yield _Band(key, number, common.lower(), values, len(listed) == 1, "data" in roles or not roles)
+            text = common.lower() if isinstance(common, str) else ""
+            found.append(_Band(key, number, text, values, len(listed) == 1, data))
+            names.append("" if text else str(band.get("name", "")))
+    # Numbered names tell the satellite only together.
+    told = roles_of(names)
+    return [b if b.common else replace(b, common=role or "") for b, role in zip(found, told, strict=True)]
+
+
+def _of_file(key: str, file: str, raster: Sequence[Mapping[str, Any]]) -> list[_Band]:
+    """The bands of an MS image by their names in the file."""
+    with RasterSource(file, "MS") as source:
+        bands = own_bands(source.bands)
+    return [
+        _Band(key, b.number, b.role, raster[b.number - 1] if b.number <= len(raster) else {}, False, True)
+        for b in bands
+    ]
+
+
+def _list(value: Any) -> list[Any]:
+    """A list; empty if the value is another one."""
+    return value if isinstance(value, list) else []
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
@@ -252,14 +345,22 @@ def _local(href: str, folder: Path, item: str) -> str:
     path = urllib.parse.unquote(urllib.parse.urlsplit(href).path) if scheme == "file" else href
     if (scheme and scheme != "file") or path.startswith("/vsi") or not path:
         raise _refused(href, item)
-    # Without following links: a link is the user's own choice.
     found = os.path.normpath(folder / path)
-    if not Path(found).absolute().is_relative_to(os.path.normpath(folder.absolute())):
+    plain = os.path.normpath(folder / urllib.parse.unquote(path))
+    return plain if not Path(found).exists() and Path(plain).exists() else found
+
+
+def _inside(href: str, item: str, delivery: Delivery) -> str:
+    """Where an asset of an Item in an archive lies."""
+    if urllib.parse.urlsplit(href).scheme in ("http", "https", "s3"):
+        return href
+    name = posixpath.normpath(posixpath.join(posixpath.dirname(item), href))
+    if name not in delivery.names:
         raise InputError(
-            f"STAC Item {item} names the file {href}, which lies outside its folder",
-            "put the images into the Item's folder, or give MS and PAN as two files",
+            f"STAC Item {item} names the file {href}, which archive {delivery.place} lacks",
+            "unpack the archive, and give the Item",
         )
-    return found
+    return delivery.path(name)
 
 
 def _remote(href: str, item: str) -> str:
@@ -273,5 +374,5 @@ def _remote(href: str, item: str) -> str:
 def _refused(href: str, item: str) -> InputError:
     return InputError(
         f"STAC Item {item} names the file {href}, which is not read",
-        "only http, https, s3 and paths inside the Item's folder are",
+        "only http, https, s3 and, for a local Item, local files are",
     )
