@@ -17,7 +17,7 @@ from types import TracebackType
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.commit import commit, planned
-from das2f_map.outputs.names import BOUND_SUFFIXES, private_path, siblings
+from das2f_map.outputs.names import BOUND_SUFFIXES, private_path, require_local, siblings
 from das2f_map.outputs.private import PrivateFolder
 from das2f_map.outputs.recovery import claim
 from das2f_map.outputs.write_errors import DISK_FULL, one_line, write_error
@@ -83,6 +83,7 @@ class StagedOutputs:
         if identity in self._folders:
             raise OutputError(f"two outputs have the same path {final}", "choose different output paths")
         parent = final.parent
+        require_local(final)
         if not parent.is_dir():
             raise OutputError(f"output folder {parent} does not exist", f"make it first: mkdir -p {parent}")
         if not os.path.lexists(private_path(final)):

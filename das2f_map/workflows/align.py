@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map._version import __version__
 from das2f_map.errors import InputError, OutputError
+from das2f_map.outputs.names import require_local
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.aligned_images import write_aligned
@@ -194,6 +195,7 @@ def _report(
 def _made(folder: Path) -> Iterator[None]:
     """The output folder is there; if it was made for this run, it goes away when the run fails."""
     made = False
+    require_local(folder)
     if not folder.is_dir():
         if folder.exists():
             raise OutputError(f"output {folder} is not a folder", "choose another one with -o")

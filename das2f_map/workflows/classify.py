@@ -362,6 +362,8 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
     """
     staged = request.outputs.staged(outputs)
     with request.pair.open() as opened:
+        # An area that cannot be used is refused before the shift is measured.
+        area = None if request.aoi is None else Area.from_file(request.aoi, opened.grids.ms)
         with timings.phase("model"):
             views = SceneViews(opened, request.pair.given_bands)
             bundle = choose_bundle(views, request.model, request.radiometry)
@@ -373,7 +375,8 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             coregistration = request.pair.coregister(views.pair_for_model(bundle.card))
         coregistration.log()
         pair = coregistration.pair
-        area = None if request.aoi is None else Area.from_file(request.aoi, pair.grids.ms)
+        if request.aoi is not None and pair.grids.ms != opened.grids.ms:
+            area = Area.from_file(request.aoi, pair.grids.ms)
         with timings.phase("model"):
             if coregistration.corrected:
                 views = SceneViews(pair, request.pair.given_bands)
@@ -403,16 +406,18 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             reject=request.reject,
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
-        _log(plan, classifier)
+        _log(plan, classifier, area)
         warnings = (*cautions, *pair.notices, *coregistration.warnings, *fitted.warnings)
         yield PlannedMap(plan, classifier, staged, coregistration, warnings)
 
 
-def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
+def _log(plan: ClassifyPlan, classifier: BlockClassifier, area: Area | None) -> None:
     engine = classifier.engine
+    pixels = plan.window.height * plan.window.width if area is None else area.pixels
     log.info(
-        "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
-        f"{plan.window.height * plan.window.width:,}",
+        "%s pixels%s (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
+        f"{pixels:,}",
+        "" if area is None else " inside the area",
         plan.window.width,
         plan.window.height,
         plan.bundle.card.name,

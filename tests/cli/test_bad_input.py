@@ -455,11 +455,11 @@ CASES = (
     ),
     # devices
     Case(
-        "unknown device",
-        lambda f: classify(f, "--device", "gpu"),
+        "device that is not there",
+        lambda f: classify(f, "--device", "cuda:99"),
         DEVICE,
-        ("unknown device 'gpu'",),
-        "cuda:N",
+        ("device 'cuda:99' is not available",),
+        "--device",
     ),
     # training
     Case("missing labels", lambda f: train(f, "no.gpkg"), LABELS, ("no.gpkg does not exist",)),
@@ -810,7 +810,7 @@ def test_packages_that_are_not_installed(
     monkeypatch.delitem(sys.modules, "das2f_map.training.loop", raising=False)
     monkeypatch.delattr("das2f_map.training.loop", raising=False)
     outcome = run(*train(files, labels))
-    check(outcome, MISSING, ("lightning", "not installed"), "pip install '.[train]' in the checkout")
+    check(outcome, MISSING, ("lightning", "not installed"), "[train]")
     assert listing(tmp_path) == before
 
 
