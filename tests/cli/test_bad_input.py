@@ -501,8 +501,8 @@ CASES = (
     Case(
         "unknown kind of assessment",
         lambda f: train(f, f.boxes(), "--assess", "cross"),
-        INPUT,
-        ("assess 'cross'", "auto, holdout, folds or none"),
+        USAGE,
+        ("assess 'cross'",),
     ),
     Case(
         "list of scenes that is none",
@@ -513,7 +513,7 @@ CASES = (
     ),
     Case(
         "list of scenes with a gap",
-        lambda f: ["train", "--scenes", f.text("s.csv", "ms,pan,labels\na.tif,,c.gpkg\n"), "-o", f.out / "m"],
+        lambda f: ["train", "--scenes", f.text("s.csv", "ms,pan,labels\n,p.tif,c.gpkg\n"), "-o", f.out / "m"],
         INPUT,
         ("s.csv, line 2: ms, pan and labels are needed",),
     ),
