@@ -27,7 +27,7 @@ from das2f_map.labels.source import LabelSource
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.paths import missing_local_file
+from das2f_map.scene.paths import image_path, missing_local_file
 
 BLOCK = 1024
 _NUMBERED = re.compile(r"(?:class)?[ _]*([0-9]+)", re.IGNORECASE)
@@ -246,7 +246,7 @@ def open_map(path: str | Path) -> Iterator[OpenMap]:
     Raises :class:`InputError` if the file is missing, is no raster of whole numbers, or has no CRS.
     """
     try:
-        dataset = rasterio.open(path)
+        dataset = rasterio.open(image_path(path))
     except RasterioIOError as error:
         what = "does not exist" if missing_local_file(path) else "is not a raster that GDAL can read"
         raise InputError(f"map {path} {what}") from error

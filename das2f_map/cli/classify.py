@@ -78,8 +78,9 @@ def classify_command(
         ),
     ] = None,
     reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
+    # A path would lose the second slash of /vsizip//…
     aoi: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--aoi", metavar="FILE", help="Only inside the polygons of this vector file."),
     ] = None,
     min_area: Annotated[

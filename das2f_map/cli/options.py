@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,7 +50,7 @@ OptionalPanArgument = Annotated[
     typer.Argument(metavar="PAN", help="Panchromatic image of the same place, about four times finer."),
 ]
 MapArgument = Annotated[
-    Path, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
+    str, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
 ]
 EngineOption = Annotated[str, setting_option(EngineChoice, "engine", metavar="ENGINE")]
 DeviceOption = Annotated[str, setting_option(EngineChoice, "device", metavar="DEVICE")]

@@ -12,7 +12,7 @@ from das2f_map.labels.raster import RasterLabels
 from das2f_map.labels.source import LabelSource
 from das2f_map.labels.vector import VectorLabels, vector_layers
 from das2f_map.scene.grid import Grid
-from das2f_map.scene.paths import missing_local_file
+from das2f_map.scene.paths import image_path, missing_local_file
 
 
 def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None) -> LabelSource:
@@ -31,7 +31,7 @@ def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None)
     if layers:
         return VectorLabels(text, layers, grid, class_field)
     try:
-        dataset = rasterio.open(text)
+        dataset = rasterio.open(image_path(text))
     except RasterioIOError:
         raise LabelError(
             f"{text} is neither a vector file nor a raster that GDAL can read",

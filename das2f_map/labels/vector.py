@@ -22,6 +22,7 @@ from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outsid
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.scene.antimeridian import box_turns, moved_onto
 from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.paths import vector_path
 from das2f_map.scene.vector import (
     geometry_layers,
     in_pixels,
@@ -119,7 +120,7 @@ def _read_features(path: str, layers: Sequence[str], grid: Grid, class_field: st
     total = 0
     for layer in layers:
         try:
-            info = pyogrio.read_info(path, layer=layer)
+            info = pyogrio.read_info(vector_path(path), layer=layer)
         except (DataSourceError, DataLayerError) as error:
             raise LabelError(f"labels {path} cannot be read: {error}") from error
         if info["crs"] is None:
@@ -162,7 +163,7 @@ def _read_near(
     """The features that touch a box, also whole turns around the world away; all without a box."""
     boxes = () if bbox is None else box_turns(bbox, CRS.from_user_input(crs))
     if len(boxes) > 1:
-        world = pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]
+        world = pyogrio.read_info(vector_path(path), layer=layer, force_total_bounds=True)["total_bounds"]
         touching = [b for b in boxes[1:] if world is not None and world[0] <= b[2] and world[2] >= b[0]]
         boxes = (boxes[0], *touching)
     if len(boxes) <= 1:

@@ -28,6 +28,7 @@ from das2f_map.products.attribute_table import legend_from, read_attribute_table
 from das2f_map.products.value_raster import ValueRaster
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.paths import image_path
 from das2f_map.types import Float32, UInt8
 
 LEGEND_TAG = "DAS2F_MAP_LEGEND"
@@ -196,15 +197,15 @@ def read_legend(path: str | Path) -> Legend | None:
     InputError
         The file cannot be read as a raster.
     """
-    path = Path(path)
+    name, path = image_path(path), Path(path)
     try:
-        with rasterio.open(path) as dataset:
+        with rasterio.open(name) as dataset:
             tag = dataset.tags().get(LEGEND_TAG)
             interpretation = dataset.colorinterp[0]
             table = dataset.colormap(1) if interpretation == ColorInterp.palette else {}
             nodata = dataset.nodata
     except rasterio.errors.RasterioIOError as error:
-        raise InputError(f"cannot read {path} as a raster: {error}") from error
+        raise InputError(f"cannot read {name} as a raster: {error}") from error
     if tag is not None:
         try:
             return Legend.model_validate_json(tag)
@@ -243,12 +244,12 @@ def read_unsure(path: str | Path) -> int | None:
     InputError
         The file cannot be read as a raster.
     """
-    path = Path(path)
+    name, path = image_path(path), Path(path)
     try:
-        with rasterio.open(path) as dataset:
+        with rasterio.open(name) as dataset:
             tags = dataset.tags()
     except rasterio.errors.RasterioIOError as error:
-        raise InputError(f"cannot read {path} as a raster: {error}") from error
+        raise InputError(f"cannot read {name} as a raster: {error}") from error
     if LEGEND_TAG in tags:
         return int(tags[UNSURE_TAG]) if tags.get(UNSURE_TAG, "").isdecimal() else None
     names, _ = read_attribute_table(path)

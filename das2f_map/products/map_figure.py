@@ -22,6 +22,7 @@ from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
 from das2f_map.scene.antimeridian import near
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import image_path
 from das2f_map.types import UInt8
 
 _MAP_INCHES = 6.4
@@ -38,23 +39,28 @@ PAPER = "#ffffff"
 _HATCH, _HATCH_INK = "/////", "#c3c9cf"
 """Nodata is hatched: any plain colour could be taken for a class (clouds are nearly white)."""
 _LONGEST_NAME = 18
+_LONGEST_SIDE = 4
+"""Longest side of the image that is read, in sides of a square of as many pixels as may be read."""
 
 
-def read_at_a_glance(path: Path, max_pixels: int) -> tuple[UInt8, Grid, Grid]:
+def read_at_a_glance(path: str | Path, max_pixels: int) -> tuple[UInt8, Grid, Grid]:
     """A class map at reduced size: classes (h, w) of at most ``max_pixels``, their grid, the file's grid.
 
     Raises :class:`InputError` if the file cannot be read or is no class map.
     """
     try:
-        with rasterio.open(path) as dataset:
+        with rasterio.open(image_path(path)) as dataset:
             full = Grid.from_rasterio(dataset)
             if dataset.count != 1 or not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
                 raise InputError(
-                    f"{path.name} is not a class map: it has {dataset.count} band(s) of {dataset.dtypes[0]}",
+                    f"{Path(path).name} is not a class map: "
+                    f"it has {dataset.count} band(s) of {dataset.dtypes[0]}",
                     "give the class raster that classify wrote",
                 )
             factor = max(1.0, math.sqrt(full.height * full.width / max_pixels))
-            height, width = (max(1, math.floor(n / factor)) for n in (full.height, full.width))
+            # A strip of a map has a side of few pixels, and the other would be millions long.
+            longest = _LONGEST_SIDE * math.isqrt(max_pixels)
+            height, width = (min(longest, max(1, math.floor(n / factor))) for n in (full.height, full.width))
             # Overviews hold the most frequent class already. Without them GDAL would look at every
             # pixel for it, which is fine for small maps only.
             small = full.height * full.width <= 50_000_000

@@ -49,6 +49,7 @@ from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
+from das2f_map.scene.virtual_files import with_sources
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +122,8 @@ class ClassifyRequest:
 
     @property
     def inputs(self) -> list[str]:
-        """Paths of all files that are read."""
-        paths = list(self.scene_files)
+        """Paths of all files that are read, those behind a VRT too."""
+        paths = with_sources(self.scene_files)
         if isinstance(self.model, (str, Path)):
             paths += [str(p) for p in bundle_files(find_model(self.model))]
         return paths

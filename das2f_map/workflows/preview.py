@@ -12,6 +12,7 @@ from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_raster import read_legend
 from das2f_map.products.map_figure import PAPER, completed, draw_map, read_at_a_glance
+from das2f_map.scene.virtual_files import with_sources
 
 
 def preview(
@@ -57,7 +58,7 @@ def preview(
     OutputError
         The picture cannot be written, or exists already.
     """
-    map_path, png_path = Path(map_path), Path(png_path)
+    png_path = Path(png_path)
     if png_path.suffix.lower() != ".png":
         raise OutputError(f"output {png_path} is not a PNG", "give it the extension .png")
     classes, grid, full = read_at_a_glance(map_path, max_pixels)
@@ -65,7 +66,7 @@ def preview(
     shares = dict(zip(present.tolist(), (counts / max(1, counts.sum())).tolist(), strict=True))
     legend = completed(read_legend(map_path), present.tolist())
     figure = draw_map(classes, grid, full, legend, shares, title)
-    with StagedOutputs(inputs=[map_path], overwrite=overwrite) as staged:
+    with StagedOutputs(inputs=with_sources([map_path]), overwrite=overwrite) as staged:
         picture = staged.stage(png_path)
         with writing(picture):
             figure.savefig(
