@@ -70,6 +70,19 @@ class MapPaths:
         paths = (self.raster, self.confidence, self.probabilities, self.entropy)
         return tuple(path for path in paths if path is not None)
 
+    def work_bytes(self, pixels: int, classes: int) -> dict[Path, int]:
+        """Folder → bytes that the rasters take there while they are written, without compression.
+
+        ``pixels`` counts those with a class. Polygons and the finished rasters take more, or less.
+        """
+        sizes = {self.raster: 1, self.confidence: 4, self.entropy: 4, self.probabilities: 4 * classes}
+        found: dict[Path, int] = {}
+        for path, size in sizes.items():
+            if path is not None:
+                folder = path.parent.resolve()
+                found[folder] = found.get(folder, 0) + pixels * size
+        return found
+
     def staged(self, outputs: StagedOutputs) -> MapPaths:
         """The same files as they are written until the run is over; refuses those that cannot be."""
         return MapPaths(**{kind: outputs.stage(path) for kind, path in self.by_kind().items()})

@@ -29,6 +29,7 @@ from das2f_map.engines.device import resolve_device
 from das2f_map.engines.memory import BLOCK_SIZE
 from das2f_map.errors import InputError, OutputError
 from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_vector_path
 from das2f_map.products.report import (
@@ -52,6 +53,9 @@ from das2f_map.scene.request import PairRequest, PairView
 from das2f_map.scene.virtual_files import with_sources
 
 log = logging.getLogger(__name__)
+
+_LEAST_FILLED = 0.5
+"""Part of a map that is taken to have classes; a whole satellite scene, turned on its grid, has more."""
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 
@@ -306,6 +310,8 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
     """
     staged = request.outputs.staged(outputs)
     with request.pair.open() as opened:
+        # An area that cannot be used is refused before the shift is measured.
+        area = None if request.aoi is None else Area.from_file(request.aoi, opened.grids.ms)
         with timings.phase("model"):
             views = SceneViews(opened, request.pair.given_bands)
             bundle = choose_bundle(views, request.model, request.radiometry)
@@ -317,7 +323,8 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             coregistration = request.pair.coregister(views.pair_for_model(bundle.card))
         coregistration.log()
         pair = coregistration.pair
-        area = None if request.aoi is None else Area.from_file(request.aoi, pair.grids.ms)
+        if request.aoi is not None and pair.grids.ms != opened.grids.ms:
+            area = Area.from_file(request.aoi, pair.grids.ms)
         with timings.phase("model"):
             if coregistration.corrected:
                 views = SceneViews(pair, request.pair.given_bands)
@@ -339,6 +346,12 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             outputs=request.outputs,
             min_area_m2=request.min_area_m2,
             reject=request.reject,
+        )
+        # Parts without a class take no room, and how many these are shows only later.
+        require_space(
+            plan.outputs.work_bytes(
+                round(_LEAST_FILLED * plan.window.height * plan.window.width), len(plan.legend)
+            )
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
         _log(plan, classifier)
