@@ -68,7 +68,7 @@ class DisturbedPatches(PatchDataset):
 
 
 UP_DOWN, LEFT_RIGHT = 6, 4
-"""Turns of a patch that are flips, see :mod:`das2f_map.training.dataset`."""
+"""Turns of a patch that are flips, see :mod:`das2f_map.scene.turns`."""
 
 
 def shifted_pan(pixels: TrainingPixels, at: Int64, shift: int) -> Tensor:

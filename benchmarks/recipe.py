@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import common
 import numpy as np
-import torch
 import tried
 from held_ground import (
     FOLDS,
@@ -51,7 +50,9 @@ from runs import (
 )
 from tried import Variant
 
+from das2f_map.engines.turned import VIEWS
 from das2f_map.progress import silent
+from das2f_map.scene.turns import TURNS
 from das2f_map.training.batches import PatchDataset
 from das2f_map.training.fit import Part, final_network, loop_run, new_network
 from das2f_map.training.loop import run_loop
@@ -61,8 +62,8 @@ from das2f_map.training.start import find_start
 
 NAME: Final = "recipe"
 PLANNED_GROUNDS: Final = ("berlin", "rotterdam1", "gulf-5")
-TURNS: Final = "8 turns"
-"""Key of the accuracy with the mean over the eight turns of a patch."""
+TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
+"""Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
@@ -133,9 +134,10 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     if variant == "default":
         net = final_network(prepared, outcome.weights)
         dataset = PatchDataset(prepared.pixels.select(fold.held))
-        logits = [predict(net, dataset, 64, prepared.hardware.first, turn=k) for k in range(8)]
-        mean = np.mean([torch.softmax(torch.from_numpy(x), 1).numpy() for x in logits], axis=0)
-        record[TURNS] = counts_of(truth, mean.argmax(axis=1), n)
+        logits = [predict(net, dataset, 64, prepared.hardware.first, turn=k) for k in range(TURNS)]
+        for name, views in TURNED.items():
+            mean = np.mean([logits[k] for k in views], axis=0)
+            record[name] = counts_of(truth, mean.argmax(axis=1), n)
     return record
 
 
@@ -180,7 +182,6 @@ def main() -> None:
 
 COMMAND: Final = "python benchmarks/recipe.py --data SCENES"
 DEFAULT: Final = "default"
-TURNED: Final = f"{DEFAULT}, {TURNS}"
 
 
 def tables(found: dict[str, Any]) -> dict[str, str]:
@@ -193,7 +194,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
         return {"recipe figures": progress, "recipe differences": "No runs yet."}
     heads = ["variant", *(f"{g}: OA / macro-F1, %" for g in grounds), "runs"]
     rows, differences = [], []
-    for name in [*VARIANTS, TURNED]:
+    for name in [*VARIANTS, *TURNED]:
         ours = {g: _counts(sorted_runs, g, name) for g in grounds}
         if not any(ours.values()):
             continue
@@ -227,22 +228,22 @@ Sorted = dict[tuple[str, str], dict[Run, Any]]
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
     """Counts of a row's runs: at the chosen checks, or of the turned patches."""
-    if name == TURNED:
-        return _turned(sorted_runs, ground)
+    if name in TURNED:
+        return _turned(sorted_runs, ground, name)
     return at_chosen_checks(curves_of(sorted_runs.get((ground, name), {})))
 
 
-def _turned(sorted_runs: Sorted, ground: str) -> dict[Run, Any]:
+def _turned(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
     runs = sorted_runs.get((ground, DEFAULT), {})
-    return {run: np.asarray(record[TURNS]) for run, record in runs.items() if TURNS in record}
+    return {run: np.asarray(record[name]) for run, record in runs.items() if name in record}
 
 
 def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | None]:
     """Differences to the default recipe on the runs that both have."""
     base = curves_of(sorted_runs[ground, DEFAULT])
-    if name == TURNED:
+    if name in TURNED:
         # The turned patches are of the last check.
-        ours, theirs = _turned(sorted_runs, ground), at_last_check(base)
+        ours, theirs = _turned(sorted_runs, ground, name), at_last_check(base)
     else:
         own = curves_of(sorted_runs.get((ground, name), {}))
         both = own.keys() & base.keys()
@@ -253,7 +254,7 @@ def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | No
 
 def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
     """The difference of every variant to the default recipe, a mark for each scene, a bar for its spread."""
-    names = [n for n in [*VARIANTS, TURNED] if n != DEFAULT]
+    names = [n for n in [*VARIANTS, *TURNED] if n != DEFAULT]
     found = {n: [_difference(sorted_runs, g, n) for g in grounds] for n in names}
     names = [n for n in names if any(each[0] for each in found[n])]
     figure.set_size_inches(10, 1.4 + 0.3 * len(names))

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from das2f_map.network import Das2fNet
 from das2f_map.scene.grid import PAN_PER_MS
+from das2f_map.scene.turns import TURNS
 from das2f_map.training.batches import PatchBatch, PatchDataset
-from das2f_map.training.dataset import TURNS
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.learner import Batch, Learner
 from das2f_map.training.pixels import TrainingPixels

@@ -32,7 +32,7 @@ class Setting:
     help:
         One or two sentences for the command line and its reference.
     choices:
-        The values that a text may have; empty for any.
+        The values that a text or a number may have; empty for any.
     ge, gt, le, lt:
         Limits of a number: at least, more than, at most, less than.
     """
@@ -40,7 +40,7 @@ class Setting:
     kind: type
     default: Any
     help: str
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | int, ...] = ()
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
@@ -50,9 +50,10 @@ class Setting:
         """The reason why the setting cannot have a value; empty if it can."""
         if value is None and self.default is None:
             return ""
+        if self.choices and value not in self.choices:
+            return f"Input should be {one_of(self.choices)}"
         if self.kind is str:
-            fits = not self.choices or value in self.choices
-            return "" if fits else f"Input should be {one_of(self.choices)}"
+            return ""
         if not isinstance(value, Real):
             return "Input should be a valid number"
         number = float(value)
@@ -75,7 +76,7 @@ def setting(
     *,
     help: str,
     kind: type | None = None,
-    choices: Sequence[str] = (),
+    choices: Sequence[str | int] = (),
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
@@ -112,6 +113,7 @@ def check_settings(values: Any, cannot: str) -> None:
             object.__setattr__(values, name, known.kind(value))
 
 
-def one_of(choices: Sequence[str]) -> str:
+def one_of(choices: Sequence[str | int]) -> str:
     """Choices in words: "auto, shared or patch"."""
-    return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
+    words = [str(choice) for choice in choices]
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -15,6 +15,11 @@ class Engine(Protocol):
     name: str
     """As ``--engine`` takes it: ``shared``, ``patch`` or ``onnx``."""
 
+    all_turns: bool
+    """Whether its block needs the halo for all turns, see
+    :meth:`das2f_map.scene.model_input.ModelInput.read`.
+    """
+
     @property
     def device(self) -> str:
         """Device that it computes on: ``cpu``, ``cuda:0``…"""
@@ -51,7 +56,7 @@ class Engine(Protocol):
         ----------
         ms, pan:
             Normalised block with its halo of P - 1 MS pixels in all: (bands, h + P - 1, w + P - 1) and
-            (1, 4 (h + P - 1), 4 (w + P - 1)), finite.
+            (1, 4 (h + P - 1), 4 (w + P - 1)), finite. The halo is wider with :attr:`all_turns`.
         targets:
             bool (h, w): the pixels that are wanted.
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ENGINES: Final = ("auto", "shared", "patch", "onnx")
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
 
+TURNS: Final = (1, 2, 4, 8)
+"""Numbers of views of a pixel that can be averaged."""
+
 DEFAULT_DEVICE: Final = "auto"
 
 DEVICES: Final = "auto, cpu, cuda or cuda:N."
@@ -37,11 +40,13 @@ class EngineChoice:
         One of :data:`PRECISIONS`.
     batch_size:
         Patches at a time; ``None`` for the engine's own default.
+    turns:
+        Flips and quarter turns of a pixel's patch whose logits are averaged; ``None`` for those of the card.
 
     Raises
     ------
     InputError
-        ``batch_size`` is not a positive number. Names are checked by
+        ``batch_size`` or ``turns`` is no such number. Names are checked by
         :func:`~das2f_map.engines.choose.check_choice`.
     """
 
@@ -57,7 +62,16 @@ class EngineChoice:
     batch_size: int | None = setting(
         None, kind=int, ge=1, help="Patches at a time; by default what suits the engine."
     )
+    turns: int | None = setting(
+        None,
+        kind=int,
+        choices=TURNS,
+        help=f"Flips and quarter turns of the images that are averaged: {one_of(TURNS)}, as many times the "
+        "work; by default those of the model's card.",
+    )
 
     def __post_init__(self) -> None:
-        if reason := settings_of(EngineChoice)["batch_size"].refusal(self.batch_size):
-            raise InputError(f"No engine can compute with batch_size {self.batch_size!r}: {reason}")
+        known = settings_of(EngineChoice)
+        for name, value in (("batch_size", self.batch_size), ("turns", self.turns)):
+            if reason := known[name].refusal(value):
+                raise InputError(f"No engine can compute with {name} {value!r}: {reason}")

@@ -22,6 +22,7 @@ from das2f_map.engines.kernels import say_if_missing
 from das2f_map.engines.onnx import OnnxEngine
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled
+from das2f_map.engines.turned import TurnedEngine
 from das2f_map.errors import DeviceError, ModelError
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import default_backend
@@ -200,6 +201,9 @@ def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC) -> Engine
     if device.type == "cpu" and kind.name != "onnx":
         say_if_missing()
     made = kind.make(bundle, device=device, precision=taken, batch_size=choice.batch_size)
+    turns = bundle.card.turns if choice.turns is None else choice.turns
+    if turns > 1:
+        made = TurnedEngine(made, bundle.card.patch, turns)
     if why_cpu:  # warn only once the engine is made: it may fail
         log.warning("the ONNX graph runs on the CPU, not on %s: %s", found, why_cpu)
     return made

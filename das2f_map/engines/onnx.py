@@ -103,6 +103,7 @@ class OnnxEngine:
     """
 
     name = "onnx"
+    all_turns = False
     precision = "fp32"
     scan = "unrolled"
 

@@ -52,6 +52,7 @@ class PerPatchEngine:
     """
 
     name = "patch"
+    all_turns = False
 
     def __init__(
         self,

@@ -70,13 +70,26 @@ class MapPaths:
         paths = (self.raster, self.confidence, self.probabilities, self.entropy)
         return tuple(path for path in paths if path is not None)
 
-    def work_bytes(self, pixels: int, classes: int) -> dict[Path, int]:
-        """Folder → bytes that the rasters take there while they are written, without compression.
+    def work_bytes(self, pixels: int, classes: int, stored: int = 0) -> dict[Path, int]:
+        """Folder → bytes that files take there while the map is made, without compression.
 
-        ``pixels`` counts those with a class. Polygons and the finished rasters take more, or less.
+        Finished blocks, which wait for a run that goes on, and the rasters; not the polygons.
+
+        Parameters
+        ----------
+        pixels:
+            Those with a class.
+        classes:
+            Classes of the model.
+        stored:
+            Bytes of finished blocks that an earlier run has left.
         """
-        sizes = {self.raster: 1, self.confidence: 4, self.entropy: 4, self.probabilities: 4 * classes}
-        found: dict[Path, int] = {}
+        entropy = 4 if self.entropy is not None else 0
+        probabilities = 4 * classes if self.probabilities is not None else 0
+        # A block is stored with its classes and their confidence, whether or not that becomes a raster.
+        blocks = (5 + entropy + probabilities) * pixels
+        found = {self.raster.parent.resolve(): max(0, blocks - stored)}
+        sizes = {self.raster: 1, self.confidence: 4, self.entropy: entropy, self.probabilities: probabilities}
         for path, size in sizes.items():
             if path is not None:
                 folder = path.parent.resolve()

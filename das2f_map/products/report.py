@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from das2f_map.legend import Legend
 from das2f_map.products.class_areas import ClassArea
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import PathText
 from das2f_map.scene.radiometry import BandStatistics
 from das2f_map.scene.registration import CoregistrationReport
 from das2f_map.scene.report import PairReport, crs_text
@@ -23,7 +24,7 @@ class ModelReport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    path: str | None = Field(description="bundle it was read from; null for one given in memory")
+    path: PathText | None = Field(description="bundle it was read from; null for one given in memory")
     temperature: float | None = Field(
         description="calibration of the probabilities: logits are divided by it; null: not calibrated"
     )
@@ -63,6 +64,7 @@ class ClassifySettings(BaseModel):
     device: str
     precision: str
     batch_size: int | None
+    turns: int | None = Field(default=None, description="null: those of the model's card")
     min_area_m2: float | None
     reject: float | None = Field(description="lowest probability that a pixel's class needs; null: any")
     max_shift: float = Field(description="PAN pixels")
@@ -101,7 +103,7 @@ class RunReport(BaseModel):
     software_version: str
     torch_version: str
     scene: PairReport = Field(description="input files and their common grid")
-    aoi: str | None
+    aoi: PathText | None
     model: ModelReport
     radiometry: RadiometryReport
     coregistration: CoregistrationReport = Field(
@@ -111,6 +113,7 @@ class RunReport(BaseModel):
     device: str
     precision: str = Field(description="fp32, bf16 or fp16")
     scan: str = Field(description="selective-scan backend")
+    turns: int = Field(default=1, description="flips and quarter turns that the logits are averaged over")
     settings: ClassifySettings
     warnings: list[str] = Field(description="notices for users of the map, a sentence each")
     grid: GridReport

@@ -79,7 +79,8 @@ class BlockClassifier:
 
     def read(self, window: Window) -> InputBlock | None:
         """Input of the engine for a window; ``None`` where no pixel is to be classified."""
-        return self.input.read(window, None if self.wanted is None else self.wanted(window))
+        wanted = None if self.wanted is None else self.wanted(window)
+        return self.input.read(window, wanted, all_turns=self.engine.all_turns)
 
     def compute(self, window: Window, block: InputBlock | None) -> ClassifiedBlock:
         """Classes of a window from its input block.

@@ -9,6 +9,11 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from das2f_map.errors import InputError
 
 _FOR_GDAL = re.compile(r"/vsi|[A-Za-z][\w.+-]+:")
 
@@ -91,3 +96,28 @@ def _linked(path: str) -> str:
         if other.name == file.name or other.name.startswith(f"{file.stem}."):
             (folder / (safe + other.name[len(file.stem) :])).symlink_to(other)
     return str(folder / (safe + file.suffix))
+
+
+def readable(path: object) -> str | None:
+    r"""A path as text for a report; bytes that are not UTF-8 become ``\xff`` and the like."""
+    return None if path is None else os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+
+
+PathText = Annotated[str, BeforeValidator(readable)]
+"""A path in a report, which is UTF-8 whatever the name of the file."""
+
+
+def given_path(value: object, argument: str) -> str:
+    """A path that a caller gives for an argument, as text.
+
+    Raises
+    ------
+    InputError
+        The value is no path, for instance a table that is already read.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        return str(os.fspath(value))
+    raise InputError(
+        f"{argument} cannot be a {type(value).__name__}: it must be the path or URL of a file",
+        "write a GeoDataFrame to a file first: frame.to_file('areas.gpkg')",
+    )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from das2f_map.training.dataset import TURNS
+from das2f_map.scene.turns import TURNS
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.label_patches import LabelPatches
 from das2f_map.training.pixels import TrainingPixels

@@ -29,13 +29,11 @@ from das2f_map.labels.labelled_pixels import by_block
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.model_input import InputBlock, ModelInput
+from das2f_map.scene.turns import turned
 from das2f_map.types import Bool, Float32
 
 BLOCK = 64
 """MS pixels a side of a cached block."""
-
-TURNS = 8
-"""Flips and quarter turns of a square: turn ``t`` is ``t % 4`` quarter turns, then a flip if ``t >= 4``."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,8 @@ class PatchReader:
     ) -> tuple[Tensor, Tensor]:
         """Patches of targets, float32: MS ``(n, bands, P, P)`` and PAN ``(n, 1, 4P, 4P)``.
 
-        ``turns`` (``(n,)``, 0..7, see :data:`TURNS`) flips and rotates; the target stays at its index.
+        ``turns`` (``(n,)``, 0..7, see :mod:`das2f_map.scene.turns`) flips and rotates; the target stays at
+        its index.
         """
         size, side = self._patch.size, self._side
         first = self._radius - self._patch.before
@@ -159,9 +158,3 @@ class PatchReader:
             ms_out[k] = turned(ms, turn)[:, ms_cut, ms_cut]
             pan_out[k] = turned(pan, turn)[:, pan_cut, pan_cut]
         return torch.from_numpy(ms_out), torch.from_numpy(pan_out)
-
-
-def turned(image: NDArray[Any], turn: int) -> NDArray[Any]:
-    """One of the eight flips and quarter turns of ``(bands, n, n)``, as a view."""
-    result = np.rot90(image, turn % 4, axes=(1, 2))
-    return result[:, :, ::-1] if turn >= 4 else result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from das2f_map.training.dataset import turned
+from das2f_map.scene.turns import turned
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Int64
 

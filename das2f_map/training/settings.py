@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from das2f_map.engines.choice import DEVICES, EngineChoice
 from das2f_map.errors import DeviceError
@@ -17,6 +17,9 @@ ASSESSMENTS = ("auto", "holdout", "folds", "none")
 
 FOLDS_UP_TO = 20_000
 """Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
+
+FEW_LABELS_TURNS: Literal[4] = 4
+"""Turns that a map averages with a model of at most :data:`FOLDS_UP_TO` labelled pixels."""
 
 FAST_STEPS, FAST_CHECKS = 90, 3
 """Most steps on the CPU, and checks, of a first look."""
@@ -59,7 +62,7 @@ class TrainingSettings:
         "By default by the number of labels.",
     )
     checks: int = setting(6, ge=1, le=1000, help="How often a training is measured on held-out ground.")
-    batch_size: int = setting(32, ge=1, help="Patches a step, on each device.")
+    batch_size: int = setting(32, ge=2, help="Patches a step, on each device.")
     balance: float = setting(
         0.5, ge=0.0, le=1.0, help="Draws of the classes: 0 as often as labelled, 1 equally often."
     )

@@ -19,7 +19,8 @@ from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import BandStatistics, Normalisation
 from das2f_map.scene.source import RasterSource
-from das2f_map.training.dataset import TURNS, PatchReader, turned
+from das2f_map.scene.turns import TURNS, turned
+from das2f_map.training.dataset import PatchReader
 
 RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
 
@@ -105,6 +106,8 @@ def test_nodata_as_in_classify(tmp_path: Path) -> None:
     given: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
 
     class Engine:
+        all_turns = False
+
         def logits(self, ms, pan, targets):
             asked.append(targets)
             given.append((ms, pan))

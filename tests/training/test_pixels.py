@@ -18,7 +18,8 @@ from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
 from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import BandStatistics, Normalisation
-from das2f_map.training.dataset import PatchReader, turned
+from das2f_map.scene.turns import turned
+from das2f_map.training.dataset import PatchReader
 from das2f_map.training.pixels import TrainingPixels, merged_legend
 
 RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)

@@ -79,6 +79,7 @@ class SharedScanEngine:
     """
 
     name = "shared"
+    all_turns = False
 
     def __init__(
         self,
