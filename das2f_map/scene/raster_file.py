@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from das2f_map.errors import Das2fMapError, InputError
-from das2f_map.scene.paths import is_local, missing_local_file
+from das2f_map.scene.paths import image_path, is_local, missing_local_file
+from das2f_map.scene.virtual_image import VirtualImage
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
 _ACCESS_HINT = (
@@ -24,13 +26,13 @@ _ACCESS_HINT = (
 _RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif out.tif, with your own CRS"
 
 
-def open_raster(path: str, role: str) -> rasterio.DatasetReader:
+def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
     """An open raster file; close it after use.
 
     Parameters
     ----------
     path:
-        A local path, or anything else that GDAL opens.
+        A local path, anything else that GDAL opens, or a virtual image.
     role:
         ``"MS"``, ``"PAN"`` or the like, for messages.
 
@@ -39,16 +41,22 @@ def open_raster(path: str, role: str) -> rasterio.DatasetReader:
     InputError
         The file is missing, a folder, out of reach, or no raster.
     """
+    if isinstance(path, VirtualImage):
+        # Its files were opened when it was made.
+        return rasterio.open(path.xml)
     if missing_local_file(path):
         raise InputError(f"{role} file {path} does not exist", "check the path")
     try:
         with warnings.catch_warnings():
             # rasterio warns of missing georeferencing; `check_georeferencing` raises an error with a hint.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
+            dataset = rasterio.open(image_path(path))
     except RasterioError as error:
         if is_local(path) and Path(path).is_dir():
-            raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
+            raise InputError(
+                f"{role} file {path} is a folder",
+                "name the image file inside it; or give a product's folder alone, without PAN",
+            ) from error
         # If GDAL has fetched a file but does not recognise it, access is not the problem.
         fetched = "not recognized as being in a supported" in str(error)
         hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"
@@ -107,6 +115,27 @@ def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
             f"{label} has a sheared geotransform: its rows and columns are not at right angles",
             "bring it to a north-up grid first, e.g. gdalwarp in.tif out.tif",
         )
+    _refuse_impossible_place(ds, label)
+
+
+def _refuse_impossible_place(ds: rasterio.DatasetReader, label: str) -> None:
+    """Raise ``InputError`` if a file lies at a latitude or longitude that does not exist."""
+    if not ds.crs.is_geographic:
+        return
+    turn = 2 * math.pi / ds.crs.units_factor[1]
+    corners = [ds.transform * (c, r) for c in (0, ds.width) for r in (0, ds.height)]
+    # World grids may reach half a pixel beyond the pole, and files may count longitudes from 0 or further on.
+    margin = math.hypot(ds.transform.b, ds.transform.e)
+    for name, values, limit in (
+        ("latitude", [y for _, y in corners], turn / 4 + margin),
+        ("longitude", [x for x, _ in corners], 2 * turn),
+    ):
+        worst = max(values, key=abs)
+        if not abs(worst) <= limit:
+            raise InputError(
+                f"{label} claims to be in degrees ({ds.crs.to_string()[:40]}): {name} {worst:,.0f} is none",
+                "its coordinate reference system is another; if you know it: gdal_edit.py -a_srs EPSG:… file",
+            )
 
 
 def upright(transform: Affine, height: int, width: int) -> tuple[bool, bool, Affine]:
