@@ -49,7 +49,6 @@ OTHERS = {
     "products.sieve:sieved": "the map that this run has written",
     "products.sieve:_merged": "the map that this run has written",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
-    "products.aligned_images:_Metadata.of": "tags of an image that the image door has open",
     "products.aligned_images:_AlignedImage.verify": "an image that this run has written",
 }
 

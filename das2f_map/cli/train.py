@@ -84,7 +84,11 @@ def train_command(
     ] = None,
     scene: Annotated[
         list[str] | None,
-        typer.Option("--scene", metavar="MS PAN LABELS", help="Another labelled scene; may be repeated."),
+        typer.Option(
+            "--scene",
+            metavar="MS PAN LABELS",
+            help='Another labelled scene; may be repeated. With a product as MS, PAN is "".',
+        ),
     ] = None,
     scenes: Annotated[
         Path | None,
@@ -228,7 +232,7 @@ def _all_scenes(
         raise typer.BadParameter(f"a scene needs MS, PAN and --labels; {missing} is missing")
     for values in more:
         one, other, labelled = json.loads(values)
-        found.append((one, other, labelled))
+        found.append((one, other or None, labelled))
     if listed is not None:
         from das2f_map.training.scene_list import read_scene_list
 
