@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from das2f_map.errors import InputError, LabelError
+from das2f_map.labels.files import check_labels
 from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
 from das2f_map.progress import Progress
@@ -148,7 +149,11 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
     patch = PatchGeometry()
     _require_scenes_to_hold_out(request)
     with ExitStack() as stack:
-        scenes = tuple(_opened(scene, stack) for scene in request.scenes)
+        for scene in request.scenes:
+            check_labels(scene.labels.path, layer=scene.labels.layer)
+        # All files are there before the first shift is measured.
+        opened = [stack.enter_context(scene.pair.open()) for scene in request.scenes]
+        scenes = tuple(_aligned(*both) for both in zip(request.scenes, opened, strict=True))
         _require_same_bands(scenes)
         normalisation = _common_statistics([scene.pair for scene in scenes])
         readers = [
@@ -205,8 +210,8 @@ def _require_scenes_to_hold_out(request: TrainRequest) -> None:
         raise InputError("A hold-out is cut from the ground of each scene", "--assess folds holds out scenes")
 
 
-def _opened(scene: SceneRequest, stack: ExitStack) -> OpenScene:
-    opened = used = stack.enter_context(scene.pair.open())
+def _aligned(scene: SceneRequest, opened: ScenePair) -> OpenScene:
+    used = opened
     if (bands := scene.pair.given_bands) is not None:
         used = opened.with_bands(given_bands(bands, opened.file_bands, opened.ms_path))
     coregistration = scene.pair.coregister(used)
