@@ -26,6 +26,7 @@ from das2f_map.cli.options import (
     OverwriteOption,
     PanArgument,
     PrecisionOption,
+    ReflectanceOption,
     bands_of,
     mask_of,
     setting_option,
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
 def classify_command(
     context: typer.Context,
     ms: MsArgument,
-    pan: PanArgument,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="TIF", help="Class raster to write (a GeoTIFF).")
     ],
+    pan: PanArgument = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -101,6 +102,7 @@ def classify_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     radiometry: Annotated[
         Literal["model", "scene"],
         typer.Option(
@@ -151,6 +153,7 @@ def classify_command(
         bands=bands_of(bands),
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
+        reflectance=reflectance,
         radiometry=radiometry,
         engine=engine,
         device=device,

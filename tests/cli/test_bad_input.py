@@ -499,12 +499,6 @@ CASES = (
         ("labels.gpkg has no class 'snow'",),
     ),
     Case(
-        "unknown kind of assessment",
-        lambda f: train(f, f.boxes(), "--assess", "cross"),
-        INPUT,
-        ("assess 'cross'", "auto, holdout, folds or none"),
-    ),
-    Case(
         "list of scenes that is none",
         lambda f: train(f, f.boxes(), "--scenes", f.text("scenes.csv")),
         INPUT,

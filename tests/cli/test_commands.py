@@ -404,7 +404,7 @@ def test_train_takes_scenes_in_three_ways(
         ("", "name a scene"),
         ("ms.tif pan.tif", "--labels is missing"),
         ("--labels l.gpkg", "MS is missing"),
-        ("ms.tif --labels l.gpkg --scene a b c", "PAN is missing"),
+        ("ms.tif --scene a b c", "--labels is missing"),
         ("--scene a b", "--scene takes three values: MS PAN LABELS"),
         ("--scene a --fast c", "--scene takes three values"),
         ("--scene=a b c", "--scene takes three values"),
