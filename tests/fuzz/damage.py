@@ -15,10 +15,27 @@ from typing import Any
 
 NUMBERS = (0, 1, -1, 2, 7, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64, 10**30, 0.5, -0.0)
 TEXTS = (
-    "", " ", "nan", "inf", "-1", "1e308", "0x10", "None", "null", "a" * 5000, "é", "日本", "\x00", "\x1b[31m", "\n",
-    "../..", "/", "/dev/null", "%s%n", "{}", "<a>", "&amp;", "]]>", "'; drop table x; --", "EPSG:4326", "EPSG:0",
-    "EPSG:999999", "LOCAL_CS[\"x\"]", "/vsimem/x", "http://127.0.0.1:9/x.tif", "|layername=x", "!", ";", "*",
-)  # fmt: skip
+    *(
+        "",
+        " ",
+        "nan",
+        "inf",
+        "-1",
+        "1e308",
+        "0x10",
+        "None",
+        "null",
+        "a" * 5000,
+        "é",
+        "日本",
+        "\x00",
+        "\x1b[31m",
+        "\n",
+    ),
+    *("../..", "/", "/dev/null", "%s%n", "{}", "<a>", "&amp;", "]]>", "'; drop table x; --", "EPSG:4326"),
+    *("EPSG:0", "EPSG:999999", 'LOCAL_CS["x"]', "/vsimem/x", "http://127.0.0.1:9/x.tif", "|layername=x"),
+    *("!", ";", "*"),
+)
 Damage = Callable[[bytes, random.Random], bytes]
 
 

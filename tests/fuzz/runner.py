@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -51,13 +53,16 @@ class Result:
     arguments: list[str]
     code: int
     seconds: float
+    cpu: float
     mib: int
     faults: list[str] = field(default_factory=list)
     err: str = ""
 
 
 @dataclass
-class _Running:
+class Running:
+    """A case whose child has not ended."""
+
     number: int
     case: Case
     folder: Path
@@ -71,6 +76,7 @@ def import_everything() -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    warnings.simplefilter("ignore")  # as the command line does; what a child warns of shows on its stderr
 
     with contextlib.suppress(ImportError):
         pass
@@ -78,6 +84,9 @@ def import_everything() -> None:
         import pyarrow.parquet  # noqa: F401
     import rich.console
     import rich.table  # noqa: F401
+
+    gc.collect()
+    gc.freeze()  # else each child's first collection writes to all pages that it shares
 
 
 def in_child(action: Callable[[], object]) -> int:
@@ -112,6 +121,7 @@ def _command(arguments: list[str], folder: Path) -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (pages + _ROOM, pages + _ROOM))
     sys.argv = ["das2f-map", *arguments]
+    warnings.resetwarnings()
     from das2f_map.cli.app import main
 
     try:
@@ -130,7 +140,7 @@ def listed(*folders: Path) -> dict[str, str]:
     }
 
 
-def judged(run: _Running, status: int, usage: Any, base: dict[str, float]) -> Result:
+def judged(run: Running, status: int, usage: Any, base: dict[str, float]) -> Result:
     """The result of a case that has ended."""
     code = os.waitstatus_to_exitcode(status)
     err = (run.folder / "stderr").read_text("utf-8", "replace") if (run.folder / "stderr").exists() else ""
@@ -162,9 +172,9 @@ def judged(run: _Running, status: int, usage: Any, base: dict[str, float]) -> Re
     made = {p: d for p, d in listed(run.case.out).items() if code or Path(p).name.startswith(".")}
     if left or made:
         faults.append(f"left: {', '.join(Path(p).name for p in (left | made))}")
-    seconds = round(time.monotonic() - run.begin, 2)
+    seconds, cpu = round(time.monotonic() - run.begin, 2), round(usage.ru_utime + usage.ru_stime, 2)
     text = err[-2000:] if faults else ""
-    return Result(run.number, run.case.kind, run.case.arguments, code, seconds, mib, faults, text)
+    return Result(run.number, run.case.kind, run.case.arguments, code, seconds, cpu, mib, faults, text)
 
 
 def _times(folder: Path) -> dict[str, float]:
@@ -183,7 +193,7 @@ def run_cases(numbers: list[int], seed: int, folder: Path, jobs: int) -> Iterato
         (base / "done").touch()
     times = _times(base)
     waiting = list(reversed(numbers))
-    running: dict[int, _Running] = {}
+    running: dict[int, Running] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -194,7 +204,7 @@ def run_cases(numbers: list[int], seed: int, folder: Path, jobs: int) -> Iterato
                 before = listed(case.inputs)
                 begin = time.monotonic()
                 child = in_child(lambda case=case, place=place: _command(case.arguments, place))  # type: ignore[misc]
-                running[child] = _Running(number, case, place, before, begin)
+                running[child] = Running(number, case, place, before, begin)
             child, status, usage = os.wait4(-1, os.WNOHANG)
             if child in running:
                 run = running.pop(child)
@@ -254,6 +264,7 @@ def main() -> None:
     print(f"seed {options.seed}: {len(results) - len(failed)} of {len(results)} cases handled")
     print(f"exit codes: {dict(sorted(Counter(r.code for r in results).items()))}")
     print(f"kinds: {dict(Counter(r.kind for r in results))}")
+    print(f"processor time {sum(r.cpu for r in results):.0f} s")
     print(f"longest {max(r.seconds for r in results)} s, most memory {max(r.mib for r in results)} MiB")
     print(f"this run took {time.monotonic() - begin:.0f} s")
     sys.exit(1 if failed else 0)
