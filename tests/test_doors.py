@@ -97,8 +97,12 @@ PLAIN_METHODS = {"read_text", "read_bytes", "tofile", "readinto"}
 PLAIN_DOORS = {
     "bundle.untrusted:open_plain": "model files, with their sizes checked",
     "bundle.untrusted:open_zip": "model files in a zip, likewise",
+    "scene.products.delivery:read_text": "metadata of products, with their sizes checked",
+    "scene.products.delivery:_read_zip": "metadata of products in a zip, likewise",
+    "scene.products.delivery:_read_tar": "metadata of products in a tar, likewise",
+    "scene.products.stac:read_address": "an Item at an address, likewise",
 }
-"""The doors for files of models, which may come from anyone."""
+"""The doors for models and metadata, which may come from anyone."""
 
 PLAIN_OTHERS = {
     # What a door of models has read or checked.
@@ -207,8 +211,12 @@ def openers_in(text: str, module: str) -> Iterator[tuple[str, str]]:
 def plain_openers_in(text: str, module: str) -> Iterator[tuple[str, str]]:
     """As :func:`openers_in`, for calls that read a file of any other kind."""
     for where, name, call in calls_in(text, module):
-        last = name.rpartition(".")[2]
-        if name in PLAIN_OPENERS or last in PLAIN_METHODS or (last == "open" and _reads(name, call)):
+        last, method = name.rpartition(".")[2], isinstance(call.func, ast.Attribute)
+        if (
+            name in PLAIN_OPENERS
+            or (last in PLAIN_METHODS and method)
+            or (last == "open" and _reads(name, call))
+        ):
             yield where, name
 
 
