@@ -20,9 +20,20 @@ if TYPE_CHECKING:
     from das2f_map.workflows.inspect import inspect_pair as inspect
     from das2f_map.workflows.models import load_model
     from das2f_map.workflows.preview import preview
+    from das2f_map.workflows.report import report_map as report
     from das2f_map.workflows.train import train
 
-__all__ = ["__version__", "align", "classify", "evaluate", "inspect", "load_model", "preview", "train"]
+__all__ = [
+    "__version__",
+    "align",
+    "classify",
+    "evaluate",
+    "inspect",
+    "load_model",
+    "preview",
+    "report",
+    "train",
+]
 
 _HOMES = {
     "align": ("das2f_map.workflows.align", "align"),
@@ -31,6 +42,7 @@ _HOMES = {
     "inspect": ("das2f_map.workflows.inspect", "inspect_pair"),
     "load_model": ("das2f_map.workflows.models", "load_model"),
     "preview": ("das2f_map.workflows.preview", "preview"),
+    "report": ("das2f_map.workflows.report", "report_map"),
     "train": ("das2f_map.workflows.train", "train"),
 }
 

@@ -128,8 +128,8 @@ def draw_map(
     _north_arrow(paper, right - 0.3, _BASE + 0.38, ground.north)
     _scale_bar(paper, _MARGIN, _BASE - 0.14, page.map_width, page.inches_per_unit, ground.along_x)
     side = " × ".join(f"{n:,}" for n in (full.width, full.height))
-    pixel = f"{side} pixels of {_pixel_text(full)}"
-    for line, text in enumerate((_crs_text(full), pixel)):
+    pixel = f"{side} pixels of {pixel_title(full)}"
+    for line, text in enumerate((crs_title(full), pixel)):
         y = _BASE - 0.2 - 0.17 * line
         paper.text(right, y, text, size=7.5, color=_FAINT, ha="right", va="center")
     return figure
@@ -365,7 +365,8 @@ def ground_of(grid: Grid) -> Ground:
     return Ground(along_x, along_y, north if math.isfinite(north) else 0.0)
 
 
-def _pixel_text(grid: Grid) -> str:
+def pixel_title(grid: Grid) -> str:
+    """The size of a grid's pixels on the ground, in metres."""
     ground, t = ground_of(grid), grid.transform
     width = math.hypot(t.a * ground.along_x, t.d * ground.along_y)
     height = math.hypot(t.b * ground.along_x, t.e * ground.along_y)
@@ -374,7 +375,8 @@ def _pixel_text(grid: Grid) -> str:
     return f"{width:.3g} × {height:.3g} m"
 
 
-def _crs_text(grid: Grid) -> str:
+def crs_title(grid: Grid) -> str:
+    """Name and code of a grid's CRS."""
     if not grid.crs:
         return "no CRS"
     name = pyproj.CRS.from_wkt(grid.crs.to_wkt()).name
