@@ -229,7 +229,7 @@ def _scene_lines(record: dict[str, Any]) -> Iterator[Line]:
 def _accuracy_lines(record: dict[str, Any]) -> Iterator[Line]:
     own, *others = (r["overall_accuracy"] for r in record["results"].values())
     yield (
-        "bundled model, held-out pixels",
+        "bundled model before the present one",
         f"{100 * own:.1f} % right",
         f"{100 * max(others):.1f} % for the better random forest",
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from das2f_map.errors import InputError
+from das2f_map.errors import Das2fMapError, InputError
 from das2f_map.types import Int64, UInt8
 
 NODATA_CLASS = 0
@@ -57,14 +58,49 @@ _SPARE_COLOURS = (
 )
 
 
+def odd_characters(text: str) -> str:
+    """The characters of a text that XML and terminals do not take as text, escaped; empty if there are none.
+
+    They are control characters, separators of lines and paragraphs, halves of surrogate pairs, and U+FFFE and
+    U+FFFF.
+    """
+    odd = {
+        c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or ord(c) & 0xFFFE == 0xFFFE
+    }
+    return ", ".join(ascii(c)[1:-1] for c in sorted(odd))
+
+
+def require_printable(names: Iterable[str], label: str, kind: type[Das2fMapError] = InputError) -> None:
+    """Refuse class names with control characters; ``label`` is the file that they are from.
+
+    Raises ``kind``, an error class of the package, that names the first such class.
+    """
+    for name in names:
+        if odd := odd_characters(name):
+            raise kind(
+                f"{label} has the class name {name[:80]!a}, with control characters ({odd})",
+                "names go into tables and styles: rename the class",
+            )
+
+
 class LegendClass(BaseModel):
-    """One land-cover class: its raster value, name and ``#rrggbb`` colour."""
+    """One land-cover class: its raster value, name and ``#rrggbb`` colour.
+
+    The name goes into style files and tables: it has no control characters, see :func:`odd_characters`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: int = Field(ge=1, le=MOST_CLASSES)
     name: str = Field(min_length=1)
     color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if odd := odd_characters(name):
+            raise ValueError(f"class name {name[:80]!a} has control characters ({odd})")
+        return name
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -110,6 +146,36 @@ class Legend(BaseModel):
                 LegendClass(id=i, name=n, color=c) for i, n, c in zip(numbers, names, chosen, strict=True)
             )
         )
+
+    @classmethod
+    def of_codes(cls, codes: Iterable[int], names: Mapping[int, str]) -> tuple[Legend, dict[int, int]]:
+        """A legend of a file's own codes, and the id of each code.
+
+        Codes from 1 to 255 are their own ids. A code 0 among them gets the lowest id that is free. If there
+        are others, such as 311 or -1, all get the ids 1, 2, 3… in ascending order. A code without a name is
+        called by its number, ``class 311``. Codes of one name are one class, with the id of the lowest.
+
+        Parameters
+        ----------
+        codes:
+            At least one; not more names than a map has classes.
+        names:
+            Name by code; may lack codes, and have others.
+        """
+        ordered = sorted({*codes})
+        given = {code: names[code].strip() for code in ordered if names.get(code, "").strip()}
+        called: dict[str, int] = {}
+        ids: dict[int, int] = {}
+        small = all(0 <= code <= MOST_CLASSES for code in ordered)
+        free = iter(sorted({*range(1, MOST_CLASSES + 1)} - ({*ordered} if small else set())))
+        for code in ordered:
+            name = given.get(code) or f"class {code}"
+            if code not in given and name in given.values():
+                name += " (unnamed)"
+            if name not in called:
+                called[name] = code if small and code else next(free)
+            ids[code] = called[name]
+        return cls.from_names([*called], [*called.values()]), ids
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -1,15 +1,17 @@
 """How far a class map agrees with reference polygons, points or another class raster.
 
 The reference is read on the map's own pixels, block by block, by the rules of
-:mod:`das2f_map.labels.labelled_pixels`. Classes are matched by name; case, blanks and underscores do not
-count.
+:mod:`das2f_map.labels.labelled_pixels`. Classes are matched by their exact names. A name without a partner is
+matched apart from case, blanks, hyphens and underscores, if only one name on each side comes into question.
 Where one side has only numbers they are matched by number: the one in a name such as ``class 111``, or a
-raster's value.
+raster's value. The log says where classes are matched by anything but their exact names.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-from numpy.typing import NDArray
-from rasterio.errors import RasterioIOError
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.errors import InputError, LabelError
+from das2f_map.labels.class_values import is_null
 from das2f_map.labels.source import LabelSource
-from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend, LegendClass
+from das2f_map.products.class_file import ClassFile
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.paths import missing_local_file
+from das2f_map.types import Bool, UInt8
+
+log = logging.getLogger(__name__)
 
 BLOCK = 1024
 _NUMBERED = re.compile(r"(?:class)?[ _]*([0-9]+)", re.IGNORECASE)
@@ -51,6 +54,8 @@ class Evaluation:
     """Reference pixels of common classes where the map is unsure; not in the matrix."""
     contested: int
     """Pixels the reference gives to several classes; not in the matrix."""
+    zeros: int = 0
+    """Pixels where the reference has a value such as 0 that is no class, and not declared as nodata."""
 
     @property
     def rejected_share(self) -> float | None:
@@ -78,6 +83,10 @@ class Evaluation:
             found.append(
                 f"Left out, since the reference gives them several classes: {self.contested:,} pixels"
             )
+        if self.zeros:
+            found.append(
+                f"Left out, since the reference has 0 there, which counts as no class: {self.zeros:,} pixels"
+            )
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,31 +100,48 @@ class Evaluation:
             "rejected_reference_pixels": self.rejected,
             "rejected_share": self.rejected_share,
             "contested_reference_pixels": self.contested,
+            "zero_reference_pixels": self.zeros,
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OpenMap:
-    """A class raster that is open for reading, and its grid."""
+    """A class raster that is open for reading.
 
-    path: str
-    dataset: Any
-    grid: Grid
+    Attributes
+    ----------
+    file:
+        The open file.
+    legend:
+        Its classes, without the one of rejected pixels.
+    codes:
+        Class id of each value in the file that has a class.
+    unsure:
+        Value of rejected pixels; ``None`` for none.
+    """
 
-    def read(self, window: Window) -> NDArray[Any]:
-        """Class numbers (h, w) of a window, 0 where the map has nodata.
+    file: ClassFile
+    legend: Legend
+    codes: dict[int, int]
+    unsure: int | None
+
+    @property
+    def grid(self) -> Grid:
+        """Its geometry."""
+        return self.file.grid
+
+    def read(self, window: Window) -> tuple[UInt8, Bool]:
+        """Class ids (h, w) of a window, 0 where the map has none; and where it rejects, bool (h, w).
 
         Raises :class:`InputError` if the file is damaged.
         """
-        try:
-            values: NDArray[Any] = self.dataset.read(1, window=window.to_rasterio())
-        except RasterioIOError as error:
-            raise InputError(
-                f"map {self.path} cannot be read: {error.__cause__ or error}",
-                "the file seems to be damaged or cut short",
-            ) from error
-        nodata = self.dataset.nodata
-        return values if nodata is None else np.where(values == nodata, NODATA_CLASS, values)
+        values, valid = self.file.codes(window)
+        codes = np.array(sorted(self.codes), np.int64)
+        ids = np.array([self.codes[c] for c in codes.tolist()], np.uint8)
+        place = np.minimum(np.searchsorted(codes, values), codes.size - 1)
+        found = np.where(valid & (codes[place] == values), ids[place], np.uint8(NODATA_CLASS))
+        rejected = np.zeros(found.shape, bool) if self.unsure is None else valid & (values == self.unsure)
+        return found, rejected
 
 
 @dataclass(frozen=True)
@@ -130,50 +156,47 @@ class ClassMatch:
 
 def compare(
     mapped: OpenMap,
-    legend: Legend,
     reference: LabelSource,
     match: ClassMatch,
     reference_path: str,
     progress: Progress,
-    unsure: int | None = None,
 ) -> Evaluation:
     """Compare a map with reference labels, block by block.
 
+    Rejected pixels are no wrong answers: they are counted apart.
+
     Parameters
     ----------
-    legend:
-        Of the map, without its class of rejected pixels.
     reference:
         Opened on the map's grid.
     match:
         From :func:`match_classes`.
-    unsure:
-        Value of rejected pixels; ``None`` for none. They are no wrong answers: they are counted apart.
 
     Raises
     ------
     LabelError
         No label falls on the map, or none of a class that the map has.
     """
+    legend = mapped.legend
     to_map = np.zeros(256, np.uint8)
     to_map[list(match.map_id)] = list(match.map_id.values())
     matrix = ConfusionMatrix.empty(legend)
     seen = np.zeros(256, np.int64)
-    unmapped = rejected = contested = 0
+    unmapped = rejected = contested = zeros = 0
     windows = list(reference.windows(blocks_of(mapped.grid.window, BLOCK)))
     with progress("Comparing", len(windows)) as advance:
         for window in windows:
             block = reference.read(window)
             contested += block.contested
+            zeros += block.zeros
             if block.classes.any():
-                found = mapped.read(window)
+                found, unsure = mapped.read(window)
                 seen += np.bincount(block.classes.ravel(), minlength=256)
                 wanted = to_map[block.classes]
                 matrix += ConfusionMatrix.from_arrays(wanted, found, legend)
-                missing = found[(wanted != NODATA_CLASS) & ~np.isin(found, legend.ids)]
-                unsure_here = 0 if unsure is None else int((missing == unsure).sum())
-                rejected += unsure_here
-                unmapped += missing.size - unsure_here
+                missing = (wanted != NODATA_CLASS) & ~np.isin(found, legend.ids)
+                rejected += int((missing & unsure).sum())
+                unmapped += int((missing & ~unsure).sum())
             advance(1)
     present = {c.id: int(seen[c.id]) for c in reference.legend.each() if seen[c.id]}
     if not present:
@@ -195,10 +218,11 @@ def compare(
         unmapped=unmapped,
         rejected=rejected,
         contested=contested,
+        zeros=zeros,
     )
 
 
-def match_classes(mapped: Legend, reference: LabelSource, map_path: str, reference_path: str) -> ClassMatch:
+def match_classes(mapped: OpenMap, reference: LabelSource, reference_path: str) -> ClassMatch:
     """The classes that a map and a reference have in common; there may be none.
 
     An id that was only counted up for a file (class names of a vector file in alphabetical order, codes
@@ -206,26 +230,70 @@ def match_classes(mapped: Legend, reference: LabelSource, map_path: str, referen
 
     Raises :class:`LabelError` if one side has names, and the other codes that are not the map's values.
     """
-    theirs = reference.legend
-    map_numbers, their_numbers = _numbers(mapped), _numbers(theirs)
+    ours, theirs = mapped.legend, reference.legend
+    map_numbers, their_numbers = _numbers(ours), _numbers(theirs)
     if map_numbers is None and their_numbers is None:
-        ids = {_key(c.name): c.id for c in mapped.each()}
-        return ClassMatch({c.id: ids[_key(c.name)] for c in theirs.each() if _key(c.name) in ids}, "name")
+        return ClassMatch(_by_name(ours, theirs), "name")
+    guess = ""
     if map_numbers is None:
-        # The reference's codes are taken for values of the map, if they fit into a byte.
-        map_numbers = {i: i for i in mapped.ids} if reference.ids_are_codes else None
+        # The reference's codes are taken for values of the map, if they can be: a map's own values are bytes.
+        codes = {*their_numbers} if their_numbers else set()
+        large = max(mapped.codes, default=0) > MOST_CLASSES
+        may_be = reference.codes is not None and (large or max(codes, default=0) <= MOST_CLASSES)
+        map_numbers = mapped.codes if may_be else None
+        guess = (
+            f"the reference has no class names; its numbers are taken for values of map {mapped.file.path}"
+        )
     elif their_numbers is None:
-        # A reference raster has values as well as names; they compare if the map's codes are its values.
-        same = reference.ids_are_codes and all(number == i for number, i in map_numbers.items())
-        their_numbers = {i: i for i in theirs.ids} if same else None
+        # A reference raster has values as well as names; they compare with the numbers in the map's names.
+        their_numbers = reference.codes
+        guess = (
+            f"map {mapped.file.path} has no class names; its numbers are taken for values of the reference"
+        )
     if map_numbers is None or their_numbers is None:
         raise LabelError(
-            f"map {map_path} and reference {reference_path} cannot be compared: one has class names "
+            f"map {mapped.file.path} and reference {reference_path} cannot be compared: one has class names "
             "where the other has codes",
-            f"the map has {', '.join(mapped.names)}; the reference has {', '.join(theirs.names)}; "
+            f"the map has {', '.join(ours.names)}; the reference has {', '.join(theirs.names)}; "
             "give the reference a field with the map's names or values (--class-field)",
         )
-    return ClassMatch({i: map_numbers[n] for n, i in their_numbers.items() if n in map_numbers}, "id")
+    pairs = {n: (i, map_numbers[n]) for n, i in their_numbers.items() if n in map_numbers}
+    if guess and pairs:
+        listed = ", ".join(f"{n} is {ours[i].name}" for n, (_, i) in pairs.items() if i in ours.ids)
+        log.warning("Classes are matched by number, since %s: %s", guess, listed)
+    return ClassMatch(dict(pairs.values()), "id")
+
+
+def _by_name(ours: Legend, theirs: Legend) -> dict[int, int]:
+    """Id of a reference's class → id of the map's class, by their names."""
+    ids = dict(zip(ours.names, ours.ids, strict=True))
+    found = {c.id: ids[c.name] for c in theirs.each() if c.name in ids}
+    taken = {*found.values()}
+    near_ours, near_theirs = (_by_key(legend) for legend in (ours, theirs))
+    for key, names in near_theirs.items():
+        others = near_ours.get(key, [])
+        if len(names) != 1 or len(others) != 1:
+            if others and any(c.id not in found for c in names):
+                log.warning(
+                    "Not matched, since several names come into question: %s of the map, %s of the reference",
+                    ", ".join(repr(c.name) for c in others),
+                    ", ".join(repr(c.name) for c in names),
+                )
+            continue
+        (one,), (other,) = names, others
+        if one.id not in found and other.id not in taken:
+            found[one.id] = other.id
+            log.info("Class %r of the reference is taken for %r of the map", one.name, other.name)
+    return found
+
+
+def _by_key(legend: Legend) -> dict[str, list[LegendClass]]:
+    """Classes by name apart from case, blanks, hyphens and underscores."""
+    found: dict[str, list[LegendClass]] = {}
+    for c in legend.each():
+        plain = unicodedata.normalize("NFC", c.name).casefold()
+        found.setdefault(re.sub(r"[\s_-]+", "", plain), []).append(c)
+    return found
 
 
 def _numbers(legend: Legend) -> dict[int, int] | None:
@@ -235,45 +303,49 @@ def _numbers(legend: Legend) -> dict[int, int] | None:
     return numbers if len(numbers) == len(legend) else None
 
 
-def _key(name: str) -> str:
-    return "".join(ch for ch in name.casefold() if ch.isalnum())
-
-
 @contextmanager
-def open_map(path: str | Path) -> Iterator[OpenMap]:
+def open_map(path: str | Path, legend: Legend | None = None) -> Iterator[OpenMap]:
     """A class raster, open within the context.
+
+    Parameters
+    ----------
+    legend:
+        Names of its values; by default those in the file.
 
     Raises :class:`InputError` if the file is missing, is no raster of whole numbers, or has no CRS.
     """
-    try:
-        dataset = rasterio.open(path)
-    except RasterioIOError as error:
-        what = "does not exist" if missing_local_file(path) else "is not a raster that GDAL can read"
-        raise InputError(f"map {path} {what}") from error
-    with dataset:
-        if dataset.crs is None:
-            raise InputError(
-                f"map {path} has no coordinate reference system",
-                "assign one, e.g. gdal_edit.py -a_srs EPSG:32616 map.tif",
-            )
-        if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
-            raise InputError(f"map {path} is of type {dataset.dtypes[0]}, not a raster of class numbers")
-        yield OpenMap(str(path), dataset, Grid.from_rasterio(dataset))
+    with ClassFile.open(path, "map") as file:
+        file.require_crs()
+        if file.dtype.kind not in "iu":
+            raise InputError(f"map {path} is of type {file.dtype}, not a raster of class numbers")
+        unsure = file.names.unsure
+        file.tell_names()
+        if legend is None:
+            legend, codes = _classes_of(file)
+        else:
+            codes = {i: i for i in legend.ids}
+        if unsure in codes and len(legend) > 1:
+            legend = legend.without(codes.pop(unsure))
+        yield OpenMap(file, legend, codes, unsure)
 
 
-def numbered_legend(mapped: OpenMap) -> Legend:
-    """A legend of the values in a map without one: ``class 1`` and so on.
+def _classes_of(file: ClassFile) -> tuple[Legend, dict[int, int]]:
+    """The classes that a map names or has pixels of, and the id of each value.
 
-    Raises :class:`InputError` if there are none, or values outside 1 to 255.
+    Raises :class:`InputError` if it has none, or more than a map can have.
     """
-    found: set[int] = set()
-    for window in blocks_of(mapped.grid.window, BLOCK):
-        found.update(int(v) for v in np.unique(mapped.read(window)))
-    values = sorted(found - {NODATA_CLASS})
-    if not values:
-        raise InputError(f"map {mapped.path} has no pixel with a class")
-    if values[0] < 1 or values[-1] > 255:
-        raise InputError(
-            f"map {mapped.path} holds values {values[0]} to {values[-1]}, not class numbers 1 to 255"
-        )
-    return Legend.from_names([f"class {v}" for v in values], values)
+    own = file.names.legend
+    if own is not None:
+        return own, {i: i for i in own.ids}
+    no_class = {code for code in file.names.names if is_null(code)} | (
+        set() if file.zero_is_a_class() else {NODATA_CLASS}
+    )
+    present = {code for code in file.distinct(MOST_CLASSES + 8) if not is_null(code)} - no_class
+    if not present:
+        raise InputError(f"map {file.path} has no pixel with a class")
+    file.refuse_image(len(present), MOST_CLASSES)
+    named = {*file.names.names} - no_class
+    # A class without any pixel of the map may be in the reference.
+    file.tell_zero(present)
+    values = present | named if len(present | named) <= MOST_CLASSES else present
+    return Legend.of_codes(values, file.names.names)

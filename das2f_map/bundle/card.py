@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,14 +22,40 @@ from pydantic import (
     model_validator,
 )
 
-from das2f_map.errors import ModelError
-from das2f_map.legend import Legend
-from das2f_map.network import NetworkConfig
+from das2f_map.errors import InputError, ModelError
+from das2f_map.legend import Legend, odd_characters
+from das2f_map.network.config import NetworkConfig
+from das2f_map.scene.band_statistics import BandStatistics, Normalisation
 from das2f_map.scene.patch import PatchGeometry
-from das2f_map.scene.radiometry import BandStatistics, Normalisation
 
 FORMAT_VERSION: Final = 2
 """Version 2 adds calibration, verdict and class shares."""
+
+
+_SPACES: Final = str.maketrans("\n\t", "  ")
+
+
+def _readable(text: str) -> str:
+    """The text, if a terminal may print it: a card may come from anyone."""
+    if odd := odd_characters(text.translate(_SPACES)):
+        raise ValueError(f"the text has control characters ({odd})")
+    return text
+
+
+def require_card_texts(**texts: str | None) -> None:
+    """Raise :class:`~das2f_map.errors.InputError` for a text that a card cannot hold, and name it."""
+    for name, text in texts.items():
+        if text is not None and (odd := odd_characters(text.translate(_SPACES))):
+            raise InputError(f"the model's {name} has control characters ({odd})", "give it as plain text")
+
+
+def card_text(text: str) -> str:
+    """A text for a card, with a question mark for each control character, as names of files may have them."""
+    return "".join("?" if odd_characters(c.translate(_SPACES)) else c for c in text)
+
+
+Text = Annotated[str, AfterValidator(_readable)]
+"""A text without control characters, but for tabs and ends of lines."""
 
 
 class Domain(BaseModel):
@@ -42,7 +69,7 @@ class Domain(BaseModel):
     ratio: tuple[FiniteFloat, FiniteFloat] = Field(
         description="smallest and largest MS : PAN pixel size ratio"
     )
-    sensor: str = Field(default="", description="free text, e.g. 'Landsat-8 OLI, digital numbers'")
+    sensor: Text = Field(default="", description="free text, e.g. 'Landsat-8 OLI, digital numbers'")
 
 
 def domain_around(scenes: Sequence[tuple[float, float]]) -> Domain:
@@ -81,10 +108,10 @@ class TrainingRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    data: str = Field(default="", description="what was trained on, in words, with source and licence")
+    data: Text = Field(default="", description="what was trained on, in words, with source and licence")
     split: dict[str, Any] = Field(default_factory=dict, description="folds or hold-out: gap, leak, counts")
     settings: dict[str, Any] = Field(default_factory=dict, description="steps, batch, seed, rate…")
-    notes: str = ""
+    notes: Text = ""
     ground: tuple[Ground, ...] = Field(default=(), description="of each scene; empty where not noted")
 
 
@@ -116,10 +143,10 @@ class Calibration(BaseModel):
 class Verdict(BaseModel):
     """A judgement of the model by figures on the same held-out pixels, in one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     usable: bool = Field(description="false where a map should not be used")
-    text: str = Field(description="one sentence for the screen")
+    text: Text = Field(description="one sentence for the screen")
     overall_accuracy: float | None = Field(default=None, description="of the network")
     commonest_accuracy: float | None = Field(default=None, description="of always the commonest class")
     forest_accuracy: float | None = Field(default=None, description="of a random forest")
@@ -128,7 +155,7 @@ class Verdict(BaseModel):
 class ClassShares(BaseModel):
     """Share of each class, 0..1 by class name, in the scenes of the training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     labels: dict[str, float] = Field(description="of the labelled pixels")
     scenes: dict[str, float] = Field(
@@ -142,8 +169,8 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format_version: Literal[1, 2] = FORMAT_VERSION
-    name: str
-    description: str = ""
+    name: Text
+    description: Text = ""
     network: NetworkConfig
     legend: Legend
     ms_bands: tuple[BandStatistics, ...]
@@ -158,8 +185,8 @@ class ModelCard(BaseModel):
     calibration: Calibration | None = Field(default=None, description="null: probabilities are raw")
     verdict: Verdict | None = Field(default=None, description="null: not judged")
     shares: ClassShares | None = Field(default=None, description="null: not known")
-    software_version: str = ""
-    licence: str = ""
+    software_version: Text = ""
+    licence: Text = ""
 
     @field_validator("metrics")
     @classmethod
@@ -169,8 +196,10 @@ class ModelCard(BaseModel):
             if not isinstance(figures, dict):
                 raise ValueError(f"{part} must be a table of figures")
             for key in ("overall_accuracy", "average_accuracy", "kappa"):
-                if not isinstance(figures.get(key), (int, float, type(None))):
-                    raise ValueError(f"{part}.{key} must be a number or null")
+                value = figures.get(key)
+                # Shares, and kappa, which may be negative; both up to rounding. NaN fails every comparison.
+                if value is not None and not (isinstance(value, (int, float)) and abs(value) <= 1.001):
+                    raise ValueError(f"{part}.{key} must be a number from -1 to 1, or null")
             classes = figures.get("classes", [])
             if not isinstance(classes, list) or not all(isinstance(c, dict) and "name" in c for c in classes):
                 raise ValueError(f"{part}.classes must list the classes by name")
@@ -210,14 +239,15 @@ def parse_card(text: bytes, path: Path, where: str) -> ModelCard:
     """
     if (version := _format_version(text)) > FORMAT_VERSION:
         raise ModelError(
-            f"{path} has bundle format {version}, this das2f-map reads up to {FORMAT_VERSION}",
+            f"{path} has bundle format {min(version, 10**6)}, this das2f-map reads up to {FORMAT_VERSION}",
             "update das2f-map",
         )
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"{part}: " for part in first["loc"])
+        # Keys of the file are part of the place: they may be of any length.
+        place = "".join(f"{str(part)[:80]}: " for part in first["loc"])
         raise ModelError(
             f"{path}: {where} is not a das2f-map model card: {place}{first['msg']}",
             "a checkpoint of the published network is turned into a bundle by `das2f-map models import`",
@@ -228,6 +258,6 @@ def _format_version(card: bytes) -> int:
     """Format version of a text that may be a newer card or no card at all; 0 where it names none."""
     try:
         version = json.loads(card)["format_version"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return 0
     return version if isinstance(version, int) else 0

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from das2f_map.bundle.files import CARD_NAME, load_bundle
-from das2f_map.bundle.model import ModelBundle
+from das2f_map.bundle.members import CARD_NAME
 from das2f_map.errors import ModelError
+
+if TYPE_CHECKING:
+    from das2f_map.bundle.model import ModelBundle
 
 
 def bundled_models() -> dict[str, Path]:
@@ -47,4 +50,6 @@ def load_model(name_or_path: str | Path) -> ModelBundle:
 
     Raises :class:`~das2f_map.errors.ModelError` when there is none, or it is damaged.
     """
+    from das2f_map.bundle.files import load_bundle  # imports torch, which the list of models does without
+
     return load_bundle(find_model(name_or_path))

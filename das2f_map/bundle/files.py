@@ -6,7 +6,6 @@ Weights are safetensors only; nothing in a bundle is ever evaluated.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,14 +15,24 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from das2f_map.bundle.card import ModelCard, parse_card
-from das2f_map.bundle.model import ModelBundle
+from das2f_map.bundle.card import ModelCard
+from das2f_map.bundle.members import CARD_NAME, WEIGHTS_NAME, is_onnx, read_card
+from das2f_map.bundle.model import ModelBundle, weights_limit
 from das2f_map.bundle.onnx_file import load_onnx
+from das2f_map.bundle.untrusted import read_member
 from das2f_map.errors import ModelError, OutputError
 from das2f_map.outputs.staging import StagedOutputs
 
-CARD_NAME = "model.json"
-WEIGHTS_NAME = "model.safetensors"
+__all__ = [
+    "CARD_NAME",
+    "WEIGHTS_NAME",
+    "BundleOutput",
+    "bundle_files",
+    "load_bundle",
+    "read_card",
+    "require_replaceable",
+    "save_bundle",
+]
 
 
 def require_replaceable(path: Path, *, overwrite: bool) -> None:
@@ -153,51 +162,21 @@ def bundle_files(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
 
 
-def read_card(path: Path) -> ModelCard:
-    """The card of a bundle or an ONNX file, without its weights. Errors as :func:`load_bundle`."""
-    if _is_onnx(path):
-        return load_bundle(path).card
-    return parse_card(_read_member(path, CARD_NAME), path, CARD_NAME)
-
-
-def _is_onnx(path: Path) -> bool:
-    return path.suffix.lower() == ".onnx" and not path.is_dir()
-
-
 def load_bundle(path: str | Path) -> ModelBundle:
     """Read a bundle folder or zip, or an ONNX file as a :class:`~das2f_map.bundle.onnx_file.OnnxModel`.
 
-    Raises :class:`~das2f_map.errors.ModelError` when it is missing, damaged, foreign, or written by a
-    newer version; :class:`~das2f_map.errors.MissingDependencyError` for ONNX without onnxruntime.
+    Raises :class:`~das2f_map.errors.ModelError` when it is missing, damaged, foreign, larger than the network
+    of its card, or written by a newer version; :class:`~das2f_map.errors.MissingDependencyError` for ONNX
+    without onnxruntime.
     """
     path = Path(path)
-    if _is_onnx(path):
+    if is_onnx(path):
         return load_onnx(path)
     card = read_card(path)
-    data = _read_member(path, WEIGHTS_NAME)
+    data = read_member(path, WEIGHTS_NAME, weights_limit(card, path))
     try:
         state_dict = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        # Types of numbers that torch lacks are a KeyError.
         raise ModelError(f"{path}: {WEIGHTS_NAME} is damaged or not a safetensors file: {error}") from error
     return ModelBundle(card, state_dict, path)
-
-
-def _read_member(path: Path, name: str) -> bytes:
-    hint = "`das2f-map models list` shows the bundled models"
-    if not path.exists():
-        raise ModelError(f"model not found: {path}", hint)
-    try:
-        if path.is_dir():
-            return (path / name).read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name)
-    except (FileNotFoundError, KeyError) as error:
-        raise ModelError(f"{path} is not a model bundle: it has no {name}", hint) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        # A damaged stream, a password, a compression that Python does not know.
-        raise ModelError(
-            f"{path} is not a model bundle: neither a folder nor a sound zip file",
-            "a checkpoint of the published network is turned into a bundle by `das2f-map models import`",
-        ) from error
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error

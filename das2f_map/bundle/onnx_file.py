@@ -14,10 +14,13 @@ from typing import Any, Final
 
 from das2f_map.bundle.card import ModelCard, parse_card
 from das2f_map.bundle.model import ModelBundle
+from das2f_map.bundle.untrusted import read_whole
 from das2f_map.errors import MissingDependencyError, ModelError
 from das2f_map.network import Das2fNet
 
 SUFFIX: Final = ".onnx"
+LIMIT: Final = 1 << 30
+"""Most bytes of a file; the published networks have 70 million."""
 CARD_KEY: Final = "das2f_map.card"
 """Metadata key of the whole card; the other keys repeat parts of it for other programs."""
 INSTALL_HINT: Final = "pip install '.[onnx]' in the checkout, or pip install onnx onnxruntime"
@@ -95,12 +98,15 @@ def load_onnx(path: Path) -> OnnxModel:
     """
     require_packages("onnxruntime")
     try:
-        data = path.read_bytes()
+        data = read_whole(path, LIMIT)
     except FileNotFoundError as error:
         raise ModelError(f"model not found: {path}") from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    text = _metadata(data, path).get(CARD_KEY)
+    try:
+        text = _metadata(data, path).get(CARD_KEY)
+    except UnicodeError as error:
+        raise ModelError(f"{path} is damaged: its metadata is no text") from error
     if text is None:
         raise ModelError(
             f"{path} is not a model of das2f-map: its metadata has no {CARD_KEY}",

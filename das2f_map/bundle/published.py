@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-import pickle
+import pickletools
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from das2f_map.bundle.model import state_dict_problems
+from das2f_map.bundle.model import MOST_WEIGHTS, empty_network, oddity, state_dict_problems
+from das2f_map.bundle.untrusted import open_plain, open_zip
 from das2f_map.errors import ModelError
-from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.network import NetworkConfig
 from das2f_map.network.published import published_names
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+
+CHECKPOINT_LIMIT: Final = 2 * 4 * MOST_WEIGHTS
+"""Most bytes of a checkpoint: the largest network in float32, and as much again of an optimiser's state."""
+
+_PICKLE_LIMIT: Final = 16 << 20
+"""Most bytes of the pickle stream in a zip: the names and sizes of tensors, without their values."""
+
+_LEGACY_STREAMS: Final = 5
+"""Pickle streams at the start of a file of torch before 1.6: number, version, system, tensors, storages."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file that ``torch.save`` wrote; nothing in the file is executed.
 
-    Raises :class:`~das2f_map.errors.ModelError` if the file is missing, damaged or holds no state dict.
+    Tensors of a zip, which torch has written since version 1.6, stay in the file until they are used.
+
+    Raises :class:`~das2f_map.errors.ModelError` if the file is missing, damaged, too large or holds no state
+    dict.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"checkpoint not found: {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        with open_plain(path):
+            pass
+        size = path.stat().st_size
+        if size > CHECKPOINT_LIMIT:
+            raise ModelError(
+                f"{path} has {size:,} bytes, more than the {CHECKPOINT_LIMIT:,} of any checkpoint"
+            )
+        content = _load(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"checkpoint not found: {path}") from error
+    except ModelError:
+        raise
+    except (
+        Exception
+    ) as error:  # torch's reader of pickles raises whatever a broken stream makes it stumble over
         raise ModelError(
             f"{path} is not a checkpoint that can be read safely: damaged, or more in it than weights",
             "save the weights alone: torch.save(network.state_dict(), path)",
@@ -43,6 +70,43 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 
+def _load(path: Path) -> Any:
+    """The content of a checkpoint. Any error at all means that it is damaged or not safe to read."""
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on old kinds of tensors, and on odd escapes in a stream
+        in_zip = file.read(4) == b"PK\x03\x04" or zipfile.is_zipfile(path)
+        if in_zip:
+            _require_safe_zip(path)
+        else:
+            file.seek(0)
+            for _ in range(_LEGACY_STREAMS):
+                _require_no_memory_asked(file)
+        # Mapped, a tensor that claims to be larger than its part of the file cannot reach beyond the file.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=in_zip)
+
+
+def _require_safe_zip(path: Path) -> None:
+    with open_zip(path) as archive:
+        members = archive.infolist()
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            raise ValueError("torch writes its zips without compression")
+        for member in members:
+            if not member.filename.endswith("/data.pkl"):
+                continue
+            if member.file_size > _PICKLE_LIMIT:
+                raise ValueError(f"a pickle stream of {member.file_size} bytes")
+            with archive.open(member) as stream:
+                _require_no_memory_asked(stream)
+
+
+def _require_no_memory_asked(stream: Any) -> None:
+    """Raise ValueError for a pickle stream that may ask for any amount of memory by a number."""
+    for _, argument, _ in pickletools.genops(stream):
+        # torch allows the call of bytearray, which makes as many bytes as it is given.
+        if isinstance(argument, str) and argument.endswith("bytearray"):
+            raise ValueError("bytes besides tensors")
+
+
 def convert(given: Mapping[str, Tensor], source: str) -> tuple[NetworkConfig, dict[str, Tensor]]:
     """Network sizes and our state dict, converted from a published state dict.
 
@@ -52,15 +116,14 @@ def convert(given: Mapping[str, Tensor], source: str) -> tuple[NetworkConfig, di
     stages = 2 if any(n.startswith(("mamba_ms_2.", "cromamba_2.", "FusionBlock2.")) for n in given) else 1
     names = published_names(stages)
     config = _sizes(given, stages, source, hint)
-    with torch.device("meta"):
-        expected = Das2fNet(config).state_dict()
+    expected = empty_network(config).state_dict()
     shapes = {theirs: expected[ours] for theirs, ours in names.items()}
     counters = {n for n in names if n.endswith("num_batches_tracked")}
     # Step counters of the batch norms play no part at inference; older checkpoints lack them.
     complete = {**{n: torch.zeros((), dtype=torch.int64) for n in counters}, **given}
     flattened = {
         # The published network stores directions and channels of A and D on one axis, ours on two.
-        n: t.reshape(shapes[n].shape) if _same_numbers(n, t, shapes) else t
+        n: t.reshape(shapes[n].shape) if not oddity(t) and _same_numbers(n, t, shapes) else t
         for n, t in complete.items()
     }
     if problems := state_dict_problems(shapes, flattened):
@@ -70,7 +133,10 @@ def convert(given: Mapping[str, Tensor], source: str) -> tuple[NetworkConfig, di
 
 def _same_numbers(name: str, tensor: Tensor, shapes: Mapping[str, Tensor]) -> bool:
     merged = name.rsplit(".", 1)[-1].removesuffix("_pan") in ("A_logs", "Ds")
-    return merged and name in shapes and tensor.shape[0] == shapes[name].shape[:2].numel()
+    if not merged or name not in shapes or not tensor.ndim:
+        return False
+    wanted = shapes[name].shape
+    return tensor.shape[0] == wanted[:2].numel() and tensor.numel() == wanted.numel()
 
 
 def _sizes(given: Mapping[str, Tensor], stages: int, source: str, hint: str) -> NetworkConfig:
@@ -83,7 +149,7 @@ def _sizes(given: Mapping[str, Tensor], stages: int, source: str, hint: str) -> 
     if "classifier.classifier_2.weight" not in given:
         raise ModelError(
             f"{source} is not a checkpoint of the published network: it lacks classifier.classifier_2.weight "
-            f"(it has {len(given)} tensors: {', '.join(list(given)[:3])}…)",
+            f"(it has {len(given)} tensors: {', '.join(n[:80] for n in list(given)[:3])}…)",
             hint,
         )
     width = size("scan_161664_ms.0.weight", 0, 64)

@@ -16,6 +16,9 @@ LEAST_PIXELS: Final = 10_000
 A smaller map shows one place, such as a lake or a village, whose shares rightly differ from any whole scene.
 """
 
+LARGE_PIXELS: Final = 100_000
+"""Classified pixels from which a map should have all the common classes of the training."""
+
 NOTED: Final = 0.10
 """A class with less of both the map and the training is not compared: small shares vary by chance."""
 
@@ -60,7 +63,8 @@ def share_warnings(
     the card has none of the scenes. It is far if
 
     - the class has at least 10 % of the map, and over three times its share in the training; or
-    - the class had at least 10 % in the training, and less than a fifth of that is left.
+    - the class had at least 10 % in the training, less than a fifth of that is left, and the map has at least
+      :data:`LARGE_PIXELS` classified pixels. A window of a scene may well lack a class.
 
     Maps of fewer than :data:`LEAST_PIXELS` classified pixels are not compared.
 
@@ -83,12 +87,12 @@ def share_warnings(
         f"{name} takes {_percent(count / total)} of {of}; {where} had {_percent(known.get(name, 0.0))}: "
         "check the map before use"
         for name, count in pixels.items()
-        if _far(count / total, known.get(name, 0.0))
+        if _far(count / total, known.get(name, 0.0), total >= LARGE_PIXELS)
     )
 
 
-def _far(share: float, seen: float) -> bool:
-    return (share >= NOTED and share > GROWN * seen) or (seen >= NOTED and SHRUNK * share < seen)
+def _far(share: float, seen: float, large: bool) -> bool:
+    return (share >= NOTED and share > GROWN * seen) or (large and seen >= NOTED and SHRUNK * share < seen)
 
 
 def _percent(share: float) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import (
+    AoiLayerOption,
     BandsOption,
     CoregisterOption,
     DeviceOption,
@@ -82,6 +83,7 @@ def classify_command(
         Path | None,
         typer.Option("--aoi", metavar="FILE", help="Only inside the polygons of this vector file."),
     ] = None,
+    aoi_layer: AoiLayerOption = None,
     min_area: Annotated[
         float | None,
         typer.Option(
@@ -109,6 +111,9 @@ def classify_command(
     coregister: CoregisterOption = DEFAULT_MODE,
     max_shift: MaxShiftOption = DEFAULT_MAX_SHIFT,
     force: ForceOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was ended, with the same options.")
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -118,6 +123,8 @@ def classify_command(
     """
     if no_vectors and vectors is not None:
         raise typer.BadParameter("--vectors and --no-vectors contradict each other")
+    if aoi_layer is not None and aoi is None:
+        raise typer.BadParameter("it needs --aoi FILE, too", param_hint="--aoi-layer")
     if no_vectors and min_area is not None:
         raise typer.BadParameter("--min-area is about polygons, which --no-vectors leaves out")
     from das2f_map.workflows.classify import classify
@@ -133,6 +140,7 @@ def classify_command(
         entropy=entropy,
         reject=reject,
         aoi=aoi,
+        aoi_layer=aoi_layer,
         min_area_m2=min_area,
         bands=bands_of(bands),
         nodata=nodata,
@@ -147,6 +155,7 @@ def classify_command(
         max_shift=max_shift,
         force=force,
         overwrite=overwrite,
+        resume=resume,
         progress=progress_for(bool(context.obj)),
     )
     if as_json:

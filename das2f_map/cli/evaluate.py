@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from das2f_map.cli.console import print_json, progress_for
-from das2f_map.cli.options import ClassFieldOption, JsonOption, MapArgument
+from das2f_map.cli.options import ClassFieldOption, JsonOption, LayerOption, MapArgument
 
 
 def evaluate_command(
@@ -17,6 +17,7 @@ def evaluate_command(
         str, typer.Option("--reference", metavar="FILE", help="Polygons, points or a raster with the truth.")
     ],
     class_field: ClassFieldOption = None,
+    layer: LayerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a map against reference data: OA, AA, kappa, accuracies per class, confusion matrix.
@@ -26,7 +27,7 @@ def evaluate_command(
     from das2f_map.workflows.evaluate import evaluate_map
 
     result = evaluate_map(
-        landcover, reference, class_field=class_field, progress=progress_for(bool(context.obj))
+        landcover, reference, class_field=class_field, layer=layer, progress=progress_for(bool(context.obj))
     )
     if as_json:
         print_json(result.to_dict())

@@ -123,6 +123,19 @@ ClassFieldOption = Annotated[
     ),
 ]
 
+LayerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layer", metavar="NAME", help="Layer of a vector file; by default the only one that fits."
+    ),
+]
+AoiLayerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--aoi-layer", metavar="NAME", help="Layer of the --aoi file; by default the only one with polygons."
+    ),
+]
+
 
 def bands_of(text: str | None) -> dict[str, int | str] | None:
     """Bands by role from the text of ``--bands``; ``None`` if it is not given."""

@@ -20,6 +20,7 @@ from das2f_map.cli.options import (
     DeviceOption,
     ForceOption,
     JsonOption,
+    LayerOption,
     MaskBitsOption,
     MaskOption,
     MaskValuesOption,
@@ -101,6 +102,7 @@ def train_command(
         ),
     ] = AUTO,
     class_field: ClassFieldOption = None,
+    layer: LayerOption = None,
     skip_classes: Annotated[
         list[str] | None,
         typer.Option("--skip-class", metavar="NAME", help="Leave this class out; may be repeated."),
@@ -158,6 +160,7 @@ def train_command(
         *first,
         output,
         class_field=class_field,
+        layer=layer,
         skip_classes=tuple(skip_classes or ()),
         bands=bands_of(bands),
         nodata=nodata,

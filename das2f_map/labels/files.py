@@ -4,46 +4,81 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import rasterio
-from rasterio.errors import RasterioIOError
-
 from das2f_map.errors import LabelError
 from das2f_map.labels.raster import RasterLabels
 from das2f_map.labels.source import LabelSource
-from das2f_map.labels.vector import VectorLabels, vector_layers
+from das2f_map.labels.vector import VectorLabels
+from das2f_map.products.class_file import ClassFile, NoRasterError
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.paths import missing_local_file
+from das2f_map.scene.vector_file import UnreadableVectorError, VectorFile
+from das2f_map.scene.vector_path import VectorPath
 
 
-def open_labels(path: str | Path, grid: Grid, *, class_field: str | None = None) -> LabelSource:
+def open_labels(
+    path: str | Path,
+    grid: Grid,
+    *,
+    class_field: str | None = None,
+    layer: str | None = None,
+) -> LabelSource:
     """Open a vector file or label raster for reading on ``grid``.
+
+    Parameters
+    ----------
+    path:
+        The file; a layer may follow, as in ``labels.gpkg|layername=roads``.
+    class_field:
+        Attribute of a vector file, or column of a raster's attribute table, that has the class.
+    layer:
+        Layer of a vector file; by default the only one that fits.
 
     Raises
     ------
     LabelError
         The file is missing, is neither vector nor raster, has no CRS, lies outside the grid, has no such
-        field, holds lines…
+        field or layer, has several layers that fit, holds lines…
     """
-    text = str(path)
-    if missing_local_file(path):
-        raise LabelError(f"label file {text} does not exist")
-    layers = vector_layers(text)
-    if layers:
-        return VectorLabels(text, layers, grid, class_field)
+    where = VectorPath.parse(path, layer)
+    if missing_local_file(where.file):
+        raise LabelError(f"label file {where.file} does not exist")
     try:
-        dataset = rasterio.open(text)
-    except RasterioIOError:
+        file = VectorFile.open(path, f"labels {path}", layer=layer, option="--layer", error=LabelError)
+    except UnreadableVectorError as no_vector:
+        return _open_raster(where, grid, class_field, no_vector)
+    if not file.layers:
+        return _open_raster(where, grid, class_field, None)
+    return VectorLabels(file, grid, class_field)
+
+
+def _open_raster(
+    where: VectorPath, grid: Grid, class_field: str | None, no_vector: UnreadableVectorError | None
+) -> LabelSource:
+    """A label raster; if it is none either, the reason of the reader that recognised the file."""
+    try:
+        file = ClassFile.open(where.file, "label raster", LabelError, column=class_field)
+    except NoRasterError as no_raster:
+        if no_vector is not None and no_vector.recognised:
+            raise LabelError(
+                f"labels {where.file} cannot be read: {no_vector.reason}", no_vector.hint
+            ) from no_vector
+        if no_raster.recognised:
+            raise LabelError(
+                f"labels {where.file} cannot be read: {no_raster.reason}", no_raster.hint
+            ) from None
+        if no_vector is None:
+            raise LabelError(
+                f"labels {where.file} have no geometries: they are a table",
+                "give a file of polygons or points",
+            ) from None
         raise LabelError(
-            f"{text} is neither a vector file nor a raster that GDAL can read",
+            f"{where.file} is neither a vector file nor a raster that GDAL can read",
             "labels can be a Shapefile, GeoPackage, GeoJSON… or a GeoTIFF of class numbers",
         ) from None
-    if class_field is not None:
-        dataset.close()
-        raise LabelError(
-            f"{text} is a label raster; --class-field is for vector files", "leave the option out"
-        )
     try:
-        return RasterLabels(text, dataset, grid)
+        if where.layer is not None:
+            raise LabelError(f"{where.file} is a label raster; it has no layers", "leave the layer out")
+        return RasterLabels(file, grid)
     except BaseException:  # an interrupt too
-        dataset.close()
+        file.close()
         raise

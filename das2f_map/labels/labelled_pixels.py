@@ -76,6 +76,7 @@ def read_labels(
     grid: Grid,
     *,
     class_field: str | None = None,
+    layer: str | None = None,
     skip_classes: Sequence[str] = (),
     progress: Progress = silent,
 ) -> LabelTable:
@@ -88,6 +89,8 @@ def read_labels(
     ----------
     class_field:
         Attribute with the class, integer or text; by default the only plausible one.
+    layer:
+        Layer of a vector file; by default the only one that fits.
     skip_classes:
         Names of classes to leave out; those that the file lacks are noted in the table.
 
@@ -97,7 +100,7 @@ def read_labels(
         The file is missing or unreadable, has no CRS, lies outside the scene, has no such field, or
         yields fewer than two classes.
     """
-    with open_labels(path, grid, class_field=class_field) as source:
+    with open_labels(path, grid, class_field=class_field, layer=layer) as source:
         return gather(source, grid, str(path), skip_classes=skip_classes, progress=progress)
 
 
@@ -111,12 +114,13 @@ def gather(
 ) -> LabelTable:
     """All labelled pixels of an open source; see :func:`read_labels`."""
     thinning = Thinning()
-    contested = 0
+    contested = zeros = 0
     windows = list(source.windows(blocks_of(grid.window, BLOCK)))
     with progress("Reading labels", len(windows)) as advance:
         for window in windows:
             block = source.read(window)
             contested += block.contested
+            zeros += block.zeros
             thinning.add(window, block.classes)
             advance(1)
     rows, cols, classes = thinning.table()
@@ -131,6 +135,11 @@ def gather(
     keep = np.isin(classes, kept_ids)
     if contested:
         log.warning("%d pixels left out: %s gives them more than one class", contested, name)
+    if zeros:
+        values = ", ".join(map(str, source.unlabelled))
+        log.warning(
+            "%d pixels left out: %s gives them the value %s, which counts as unlabelled", zeros, name, values
+        )
     absent = tuple(n for n in skip_classes if n not in source.legend.names)
     return LabelTable(rows[keep], cols[keep], classes[keep], legend, contested, absent)
 

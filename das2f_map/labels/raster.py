@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
-from rasterio.errors import RasterioError
 
 from das2f_map.errors import InputError, LabelError
-from das2f_map.labels.source import MAX_CLASSES, LabelBlock, LabelSource, outside_scene
-from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.products.class_raster import read_legend, read_unsure
-from das2f_map.scene.antimeridian import Lookup, lookups, turns_within
+from das2f_map.labels.class_values import is_null
+from das2f_map.labels.source import LabelBlock, LabelSource, outside_scene
+from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend
+from das2f_map.products.class_file import ClassFile
+from das2f_map.scene.antimeridian import lookups, turns_within
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.types import Int64
+from das2f_map.types import Bool, Int64, UInt8
+
+log = logging.getLogger(__name__)
+
+Slot = tuple[slice, Bool]
+"""Rows of an array, and which of their pixels."""
 
 _OUTLINE_PARTS = 64
 """Segments of each side of the raster's outline: a straight side may be a curve in the scene's CRS."""
@@ -26,107 +31,82 @@ _STRIP = 256
 
 
 class RasterLabels(LabelSource):
-    """A raster of class numbers: 0 and nodata are unlabelled, and so are rejected pixels of a map.
+    """A raster of class numbers: nodata is unlabelled, and so are rejected pixels of a map.
 
     Each pixel of the grid is sampled on a sub-grid about as fine as the raster (up to 8 × 8 positions). It
     gets the class that most positions have, if at least as many have it as have none. Where two classes have
     equally many positions, the pixel is contested.
     """
 
-    def __init__(self, path: str, dataset: Any, grid: Grid) -> None:
-        if dataset.crs is None:
-            raise LabelError(
-                f"label raster {path} has no coordinate reference system",
-                "assign one, e.g. gdal_edit.py -a_srs EPSG:32616 labels.tif",
-            )
-        if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer) and dataset.dtypes[0] not in (
-            "float32",
-            "float64",
-        ):
-            raise LabelError(
-                f"label raster {path} is of type {dataset.dtypes[0]}, not a raster of class numbers"
-            )
-        self._path = path
-        self._dataset = dataset
+    def __init__(self, file: ClassFile, grid: Grid) -> None:
+        file.require_crs()
+        self._file = file
         self._grid = grid
-        self._nodata = dataset.nodata
-        self._unsure = read_unsure(path)
-        file = Grid.from_rasterio(dataset)
         try:
-            self._footprint = _footprint(file, grid)
+            self._footprint = _footprint(file.grid, grid)
             # Raster pixels along a pixel of the scene; NaN if its middle has no place in the raster's CRS.
-            finest = max(map_between(grid, file).footprint)
+            finest = max(map_between(grid, file.grid).footprint)
             self._factor = int(np.clip(round(finest), 1, 8)) if math.isfinite(finest) else 1
-            self._map = map_between(grid.refined(self._factor), file)
+            self._map = map_between(grid.refined(self._factor), file.grid)
         except InputError as error:  # its message speaks of MS and PAN
             raise LabelError(
-                f"label raster {path} cannot be laid over the scene: its coordinate reference system cannot "
+                f"{file.label} cannot be laid over the scene: its coordinate reference system cannot "
                 "be converted to that of the MS file",
                 "bring the labels to the coordinate reference system of the MS file with gdalwarp",
             ) from error
-        self._file = file
         if self._footprint.intersection(grid.window).is_empty:
-            raise outside_scene(path)
-        values = self._distinct()
+            raise outside_scene(f"labels {file.path}")
+        file.tell_names()
+        self._unsure = file.names.unsure
+        found = self._distinct()
+        nulls = {code for code in found if is_null(code)}
+        self.unlabelled = tuple(sorted(nulls | (set() if file.zero_is_a_class() else {0})))
+        values = sorted(found - {*self.unlabelled})
+        file.refuse_image(len(values), MOST_CLASSES)
         if not values:
             raise LabelError(
-                f"label raster {path} has no labelled pixel in the scene", "0 and nodata count as unlabelled"
+                f"{file.label} has no labelled pixel in the scene", "0 and nodata count as unlabelled"
             )
-        if values[0] < 1 or values[-1] > MAX_CLASSES:
-            raise LabelError(
-                f"label raster {path} holds class numbers {values[0]} to {values[-1]}, not 1 to 255",
-                "0 and nodata count as unlabelled",
-            )
-        names = self._names() or {}
-        self.legend = Legend.from_names([names.get(v, f"class {v}") for v in values], values)
+        file.tell_zero(values)
+        self.legend, self.codes = Legend.of_codes(values, file.names.names)
+        if len(self.legend) < len(values):
+            log.info("%s: values of one name are one class", file.label)
+        self._values = np.array(values, np.int64)
+        self._ids = np.array([self.codes[v] for v in values], np.uint8)
 
-    def _names(self) -> dict[int, str] | None:
-        """The raster's own class names, by value."""
-        legend = read_legend(self._path)
-        return None if legend is None else {c.id: c.name for c in legend.each()}
-
-    def _distinct(self) -> list[int]:
+    def _distinct(self) -> set[int]:
         found: set[int] = set()
         for window in self.windows(blocks_of(self._grid.window, 512)):
-            found.update(int(v) for v in np.unique(self._values(window)))
-            if len(found) > MAX_CLASSES + 1:
-                raise LabelError(
-                    f"label raster {self._path} has more than {MAX_CLASSES} different values",
-                    "it should hold class numbers; is it an image?",
-                )
-        return sorted(found - {NODATA_CLASS})
+            for _, codes, valid in self._looked_up(window):
+                found.update(np.unique(codes[valid]).tolist())
+            # Some may yet count as unlabelled.
+            self._file.refuse_image(len(found), MOST_CLASSES + 8)
+        return found
 
-    def _values(self, window: Window) -> Int64:
-        """Class numbers on the refined grid, 0 where unlabelled."""
+    def _looked_up(self, window: Window) -> Iterator[tuple[Slot, Int64, Bool]]:
+        """Class numbers (n,) at positions of the refined grid, where these are, and which are valid."""
         fine = window.refined(self._factor)
-        out = np.zeros((fine.height, fine.width), np.int64)
         for row in range(0, fine.height, _STRIP):
             strip = Window(fine.row + row, fine.col, min(_STRIP, fine.height - row), fine.width)
             at_row, at_col = self._map.centres(strip)
-            part = out[row : row + strip.height]
-            for found in lookups(self._file, at_row, at_col):
-                part[found.inside] = self._look_up(found)
-        return out
+            for found in lookups(self._file.grid, at_row, at_col):
+                values, valid = self._file.read(found.window)
+                codes, valid = self._file.as_codes(values[found.pixels], valid[found.pixels])
+                if self._unsure is not None:
+                    valid = valid & (codes != self._unsure)
+                yield (slice(row, row + strip.height), found.inside), codes, valid
 
-    def _look_up(self, found: Lookup) -> Int64:
-        """Class numbers (n,) at positions in the raster."""
-        where = found.window.to_rasterio()
-        try:
-            raw = self._dataset.read(1, window=where)[found.pixels]
-            valid = self._dataset.read_masks(1, window=where)[found.pixels] > 0
-        except RasterioError as error:
-            raise LabelError(
-                f"label raster {self._path} cannot be read: {error.__cause__ or error}",
-                "the file seems to be damaged or cut short",
-            ) from error
-        if raw.dtype.kind == "f":
-            valid &= np.isfinite(raw)
-            raw = np.where(valid, raw, 0)
-            if not np.array_equal(raw, np.round(raw)):
-                raise LabelError(f"label raster {self._path} holds fractions, not class numbers")
-        if self._unsure is not None:
-            valid &= raw != self._unsure
-        return np.where(valid, raw, NODATA_CLASS).astype(np.int64)
+    def _classes(self, window: Window) -> tuple[UInt8, Bool]:
+        """Class ids on the refined grid, 0 where unlabelled; and where a value says so that is no nodata."""
+        fine = window.refined(self._factor)
+        ids = np.zeros((fine.height, fine.width), np.uint8)
+        blank = np.zeros(ids.shape, bool)
+        for (rows, inside), codes, valid in self._looked_up(window):
+            place = np.minimum(np.searchsorted(self._values, codes), self._values.size - 1)
+            known = valid & (self._values[place] == codes)
+            ids[rows][inside] = np.where(known, self._ids[place], NODATA_CLASS)
+            blank[rows][inside] = valid & np.isin(codes, self.unlabelled)
+        return ids, blank
 
     def windows(self, candidates: Iterable[Window]) -> Iterator[Window]:
         for window in candidates:
@@ -135,8 +115,9 @@ class RasterLabels(LabelSource):
 
     def read(self, window: Window) -> LabelBlock:
         k = self._factor
-        fine = self._values(window)
-        cells = fine.reshape(window.height, k, window.width, k)
+        fine, blank = self._classes(window)
+        shape = (window.height, k, window.width, k)
+        cells = fine.reshape(shape)
         best = np.zeros((window.height, window.width), np.int64)
         classes = np.zeros(best.shape, np.uint8)
         tied = np.zeros(best.shape, bool)
@@ -151,10 +132,11 @@ class RasterLabels(LabelSource):
         enough = best >= (cells == NODATA_CLASS).sum(axis=(1, 3))
         contested = tied & enough
         classes[contested | ~enough] = NODATA_CLASS
-        return LabelBlock(classes, int(contested.sum()))
+        zeros = ~enough & (2 * blank.reshape(shape).sum(axis=(1, 3)) >= k * k)
+        return LabelBlock(classes, int(contested.sum()), int(zeros.sum()))
 
     def close(self) -> None:
-        self._dataset.close()
+        self._file.close()
 
 
 def _footprint(file: Grid, scene: Grid) -> Window:

@@ -12,19 +12,19 @@ from das2f_map.legend import Legend
 from das2f_map.scene.grid import Window
 from das2f_map.types import UInt8
 
-MAX_CLASSES = 255
-
 
 @dataclass(frozen=True)
 class LabelBlock:
     """Classes of a window.
 
     ``classes`` is uint8 ``(height, width)``, 0 where unlabelled; ``contested`` counts the pixels
-    that are 0 because different classes claim them.
+    that are 0 because different classes claim them, ``zeros`` those that are 0 because the file has the
+    value 0 there without a word that it is nodata.
     """
 
     classes: UInt8
     contested: int
+    zeros: int = 0
 
 
 class LabelSource(ABC):
@@ -33,8 +33,11 @@ class LabelSource(ABC):
     legend: Legend
     """Classes in the file; those without a name are called ``class 1`` and so on."""
 
-    ids_are_codes: bool = True
-    """Whether the ids are the file's own numbers; else they were counted up, for names or large codes."""
+    codes: dict[int, int] | None
+    """The file's own numbers and the class id of each; ``None`` if it has names alone."""
+
+    unlabelled: tuple[int, ...] = (0,)
+    """Values that count as no label though the file does not declare them as nodata."""
 
     @abstractmethod
     def read(self, window: Window) -> LabelBlock:
@@ -56,8 +59,9 @@ class LabelSource(ABC):
         self.close()
 
 
-def outside_scene(path: str) -> LabelError:
+def outside_scene(label: str) -> LabelError:
+    """The error for labels elsewhere; ``label`` are words for the file."""
     return LabelError(
-        f"labels {path} lie outside the images",
+        f"{label} lie outside the images",
         "check that they show the same place and that the label file's CRS is right",
     )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.commit import Note, Part, roll_back
+from das2f_map.outputs.names import private_path
 from das2f_map.outputs.private import PrivateFolder, existing_private
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def claim(final: Path, *, keep_work: bool = False) -> PrivateFolder:
@@ -51,6 +56,25 @@ def claim(final: Path, *, keep_work: bool = False) -> PrivateFolder:
         folder.unlock()
         raise
     return folder
+
+
+def look_at_work(final: Path, look: Callable[[Path], T]) -> T | None:
+    """The finding of ``look`` in the folder with the work files that a killed run on an output has left.
+
+    ``None`` where there is no such folder. No other run writes the output meanwhile.
+
+    Raises
+    ------
+    OutputError
+        Another run writes the output.
+    """
+    folder = existing_private(private_path(final))
+    if folder is None:
+        return None
+    try:
+        return look(folder.work) if folder.work.is_dir() else None
+    finally:
+        folder.unlock()
 
 
 def _put_right(folder: PrivateFolder) -> None:

@@ -141,9 +141,9 @@ class StagedOutputs:
         folder.work.mkdir(exist_ok=True)
         return folder.work
 
-    def keep_work(self) -> None:
-        """From now on work files stay if the run fails, as they do with ``resume``: another run can go on."""
-        self._keep_work = True
+    def keep_work(self, keep: bool = True) -> None:
+        """From now on work files stay if the run fails, so that another run can go on; or they go."""
+        self._keep_work = keep
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

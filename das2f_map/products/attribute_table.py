@@ -1,4 +1,4 @@
-"""Class names of a raster in GDAL's side file ``.aux.xml`` (PAM): attribute table and category names.
+"""Attribute tables and category names of class rasters, as GDAL and ArcGIS keep them.
 
 Columns and their usage codes are those of GDAL's ``GDALRATFieldUsage``:
 https://gdal.org/en/stable/api/raster_c_api.html
@@ -6,13 +6,16 @@ https://gdal.org/en/stable/api/raster_c_api.html
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from das2f_map.legend import Legend, LegendClass
 
 _INTEGER, _REAL, _STRING = 0, 1, 2
-_NAME, _MIN, _MAX, _MIN_MAX, _RED, _GREEN, _BLUE, _ALPHA = 2, 3, 4, 5, 6, 7, 8, 9
+_COUNT, _NAME, _MIN, _MAX, _MIN_MAX, _RED, _GREEN, _BLUE, _ALPHA = 1, 2, 3, 4, 5, 6, 7, 8, 9
 _COLUMNS = (
     ("Value", _INTEGER, _MIN_MAX),
     ("Class_Name", _STRING, _NAME),
@@ -21,6 +24,27 @@ _COLUMNS = (
     ("Blue", _INTEGER, _BLUE),
     ("Alpha", _INTEGER, _ALPHA),
 )
+
+_NAME_COLUMNS = (
+    *("classname", "classnames", "class", "name", "names", "label", "labels", "category", "categories"),
+    *("landcover", "landuse", "lcname", "description", "legend", "title", "type"),
+)
+"""What columns of names are called, without case and signs; the first that occurs is taken."""
+
+_VALUE_COLUMNS = (
+    *("value", "values", "val", "code", "codes", "gridcode", "pixelvalue", "pixel", "dn"),
+    *("classvalue", "classcode", "classid", "id", "number"),
+)
+"""The same for columns of pixel values."""
+
+_OTHER_COLUMNS = frozenset(
+    {"count", "histogram", "red", "green", "blue", "alpha", "opacity", "oid", "fid", "rowid", "objectid", "r"}
+    | {"g", "b"}
+)
+"""Columns that hold neither."""
+
+_WIDEST = 65_536
+"""Values that one row of a table may give a name to."""
 
 
 def side_file(raster: Path) -> Path:
@@ -55,62 +79,196 @@ def write_attribute_table(raster: Path, legend: Legend) -> Path:
     return path
 
 
-def read_attribute_table(raster: Path) -> tuple[dict[int, str], dict[int, str]]:
-    """Names and ``#rrggbb`` colours by pixel value, from ``<raster>.aux.xml``; empty where it has none."""
-    try:
-        root = ET.fromstring(side_file(raster).read_bytes())
-    except (OSError, ET.ParseError):
-        return {}, {}
-    for band in root.iter("PAMRasterBand"):
-        if band.get("band", "1") != "1":
-            continue
-        categories = [c.text or "" for c in band.iterfind("CategoryNames/Category")]
-        names = {value: text for value, text in enumerate(categories) if text}
-        table = band.find("GDALRasterAttributeTable")
-        if table is None:
-            return names, {}
-        table_names, colours = _parse_table(table)
-        return {**names, **table_names}, colours
-    return {}, {}
+@dataclass(frozen=True)
+class Column:
+    """A column of an attribute table.
+
+    Attributes
+    ----------
+    name:
+        As the file has it.
+    kind:
+        GDAL's code of its type: 0 whole numbers, 1 real numbers, 2 text.
+    usage:
+        GDAL's code of its use; 0 if the file does not say.
+    cells:
+        A text for each row.
+    """
+
+    name: str
+    kind: int
+    usage: int
+    cells: tuple[str, ...]
+
+    @property
+    def plain(self) -> str:
+        """The name without case and signs."""
+        return "".join(ch for ch in self.name.casefold() if ch.isalnum())
 
 
-def _parse_table(table: ET.Element) -> tuple[dict[int, str], dict[int, str]]:
-    fields = [
-        ((f.findtext("Name") or "").lower(), int(f.findtext("Type") or 0), int(f.findtext("Usage") or 0))
-        for f in table.iterfind("FieldDefn")
-    ]
+class UnclearColumnError(ValueError):
+    """The column that was asked for is not there, or several columns may hold the names."""
 
-    def column(*usages: int, names: tuple[str, ...] = (), kind: int | None = None) -> int | None:
+
+@dataclass(frozen=True)
+class AttributeTable:
+    """An attribute table of a raster.
+
+    Attributes
+    ----------
+    columns:
+        Its columns.
+    first, step:
+        Value of the first row, and from one row to the next, where no column holds the values.
+    """
+
+    columns: tuple[Column, ...]
+    first: float = 0.0
+    step: float = 1.0
+
+    @classmethod
+    def parse(cls, table: ET.Element) -> AttributeTable:
+        """The table of GDAL's element ``GDALRasterAttributeTable``."""
+        rows = [[f.text or "" for f in row.iterfind("F")] for row in table.iterfind("Row")]
+        fields = [
+            (f.findtext("Name") or "", _whole(f.findtext("Type")), _whole(f.findtext("Usage")))
+            for f in table.iterfind("FieldDefn")
+        ]
+        return cls(
+            tuple(
+                Column(name, kind, usage, tuple(row[i] if i < len(row) else "" for row in rows))
+                for i, (name, kind, usage) in enumerate(fields)
+            ),
+            _number(table.get("Row0Min"), 0.0),
+            _number(table.get("BinSize"), 1.0),
+        )
+
+    def _column(self, *usages: int, names: Sequence[str] = (), kind: int | None = None) -> Column | None:
         for usage in usages:
-            for i, f in enumerate(fields):
-                if f[2] == usage:
-                    return i
-        for i, f in enumerate(fields):
-            if f[0] in names and (kind is None or f[1] == kind):
-                return i
+            for c in self.columns:
+                if c.usage == usage:
+                    return c
+        for name in names:
+            for c in self.columns:
+                if c.plain == name and (kind is None or c.kind == kind):
+                    return c
         return None
 
-    value_at = column(_MIN_MAX, _MIN, _MAX, names=("value",))
-    name_at = column(_NAME, names=("class_name", "classname", "class", "name", "label"), kind=_STRING)
-    colour_at = [column(u, names=(n,)) for u, n in ((_RED, "red"), (_GREEN, "green"), (_BLUE, "blue"))]
-    names: dict[int, str] = {}
-    colours: dict[int, str] = {}
-    for index, row in enumerate(table.iterfind("Row")):
-        cells = [f.text or "" for f in row.iterfind("F")]
-        try:
-            # Without a value column the number of a row gives its value.
-            start, size = float(table.get("Row0Min", 0)), float(table.get("BinSize", 1))
-            value = int(float(cells[value_at])) if value_at is not None else int(start + index * size)
-            if name_at is not None and cells[name_at].strip():
-                names[value] = cells[name_at]
-            levels = [float(cells[i]) for i in colour_at if i is not None]
-        except (ValueError, IndexError):
-            continue
-        if len(levels) == 3 and all(0 <= v <= 255 for v in levels):
-            # Some writers give intensities from 0 to 1 in real columns.
-            unit = all(fields[i][1] == _REAL for i in colour_at if i is not None) and max(levels) <= 1
-            colours[value] = "#" + "".join(f"{round(v * 255 if unit else v):02x}" for v in levels)
-    return names, colours
+    def _names_column(self, wanted: str | None) -> Column | None:
+        texts = [c for c in self.columns if c.kind == _STRING and c.plain not in _OTHER_COLUMNS]
+        if wanted is not None:
+            alike = [c for c in self.columns if c.name.lower() == wanted.lower()]
+            exact = [c for c in alike if c.name == wanted] or alike
+            if len(exact) == 1:
+                return exact[0]
+            raise UnclearColumnError(f"the columns are: {', '.join(c.name for c in self.columns)}")
+        found = self._column(_NAME, names=_NAME_COLUMNS, kind=_STRING)
+        if found is not None or not texts:
+            return found
+        likely = [c for c in texts if any(w in c.plain for w in ("name", "label", "class"))]
+        for some in (texts, likely):
+            if len(some) == 1:
+                return some[0]
+        raise UnclearColumnError(f"several columns may hold the names: {', '.join(c.name for c in texts)}")
+
+    def values(self) -> list[tuple[int, ...]]:
+        """The pixel values of each row; none where the row says none."""
+        low, high = self._column(_MIN), self._column(_MAX)
+        single = self._column(_MIN_MAX)
+        if single is None and (low is None or high is None):
+            single = low or high or self._column(names=_VALUE_COLUMNS) or self._only_whole_numbers()
+        length = max((len(c.cells) for c in self.columns), default=0)
+        found: list[tuple[int, ...]] = []
+        for index in range(length):
+            if single is not None:
+                found.append(_whole_values(single.cells[index], single.cells[index]))
+            elif low is not None and high is not None:
+                found.append(_whole_values(low.cells[index], high.cells[index]))
+            else:
+                # Without a column of values the number of a row gives its value.
+                found.append((int(self.first + index * self.step),))
+        return found
+
+    def _only_whole_numbers(self) -> Column | None:
+        """The only column of whole numbers that is no count and no colour."""
+        taken = {_COUNT, _RED, _GREEN, _BLUE, _ALPHA}
+        some = [
+            c
+            for c in self.columns
+            if c.kind == _INTEGER and c.usage not in taken and c.plain not in _OTHER_COLUMNS
+        ]
+        return some[0] if len(some) == 1 else None
+
+    def names(self, wanted: str | None = None) -> dict[int, str]:
+        """Class names by pixel value.
+
+        Parameters
+        ----------
+        wanted:
+            Column of the names; by default the one that says so, that is called so, or the only text.
+
+        Raises
+        ------
+        UnclearColumnError
+            There is no such column, or several may hold the names. The message lists them.
+        """
+        column = self._names_column(wanted)
+        if column is None:
+            return {}
+        return {
+            value: column.cells[row]
+            for row, values in enumerate(self.values())
+            for value in values
+            if column.cells[row].strip()
+        }
+
+    def colours(self) -> dict[int, str]:
+        """``#rrggbb`` colours by pixel value."""
+        columns = [
+            c
+            for c in (
+                self._column(_RED, names=("red",)),
+                self._column(_GREEN, names=("green",)),
+                self._column(_BLUE, names=("blue",)),
+            )
+            if c is not None
+        ]
+        found: dict[int, str] = {}
+        if len(columns) < 3:
+            return found
+        for row, values in enumerate(self.values()):
+            try:
+                levels = [float(c.cells[row]) for c in columns]
+            except ValueError:
+                continue
+            if all(0 <= v <= 255 for v in levels):
+                # Some writers give intensities from 0 to 1 in real columns.
+                unit = all(c.kind == _REAL for c in columns) and max(levels) <= 1
+                text = "#" + "".join(f"{round(v * 255 if unit else v):02x}" for v in levels)
+                found.update(dict.fromkeys(values, text))
+        return found
+
+
+def _number(text: str | None, default: float) -> float:
+    try:
+        return float(text) if text else default
+    except ValueError:
+        return default
+
+
+def _whole(text: str | None) -> int:
+    return int(_number(text, 0.0))
+
+
+def _whole_values(low: str, high: str) -> tuple[int, ...]:
+    """Whole numbers from one number to another; none if they are no numbers, or too many."""
+    try:
+        first, last = float(low), float(high)
+        if not first <= last < first + _WIDEST:
+            return ()
+        return tuple(range(math.ceil(first), math.floor(last) + 1))
+    except (ValueError, OverflowError):
+        return ()
 
 
 def legend_from(names: dict[int, str], colours: dict[int, str]) -> Legend | None:

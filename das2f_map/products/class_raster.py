@@ -14,27 +14,17 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import rasterio
-import rasterio.errors
-import rasterio.shutil
-from pydantic import ValidationError
-from rasterio.enums import ColorInterp
 
-from das2f_map.errors import InputError, OutputError
-from das2f_map.legend import NODATA_CLASS, UNSURE_NAME, Legend
+from das2f_map.errors import OutputError
+from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
-from das2f_map.products.attribute_table import legend_from, read_attribute_table, write_attribute_table
+from das2f_map.products.attribute_table import write_attribute_table
+from das2f_map.products.class_names import LEGEND_TAG, UNSURE_TAG
 from das2f_map.products.value_raster import ValueRaster
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float32, UInt8
-
-LEGEND_TAG = "DAS2F_MAP_LEGEND"
-"""GeoTIFF metadata item with the legend as JSON."""
-
-UNSURE_TAG = "DAS2F_MAP_UNSURE"
-"""GeoTIFF metadata item with the id of the class of rejected pixels, in maps that may have such."""
 
 CONFIDENCE_DESCRIPTION = "confidence (probability of the class, 0 to 1)"
 
@@ -178,78 +168,3 @@ class ClassRasterWriter:
         if self._confidence is not None:
             self._confidence.finish()
         self._finished = True
-
-
-def read_legend(path: str | Path) -> Legend | None:
-    """The legend of a class raster, as far as the file tells.
-
-    Looks for this package's own tag, then a raster attribute table, category names and a colour
-    table. Colours and names missing there are filled in with fitting ones.
-
-    Returns
-    -------
-    Legend or None
-        ``None`` when the file says nothing about its classes.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read as a raster.
-    """
-    path = Path(path)
-    try:
-        with rasterio.open(path) as dataset:
-            tag = dataset.tags().get(LEGEND_TAG)
-            interpretation = dataset.colorinterp[0]
-            table = dataset.colormap(1) if interpretation == ColorInterp.palette else {}
-            nodata = dataset.nodata
-    except rasterio.errors.RasterioIOError as error:
-        raise InputError(f"cannot read {path} as a raster: {error}") from error
-    if tag is not None:
-        try:
-            return Legend.model_validate_json(tag)
-        except ValidationError:
-            pass  # Written by something else under the same name; the other places may still tell.
-    names, colours = read_attribute_table(path)
-    if not names and not colours:
-        # A palette has an entry for every value; unused ones are black or transparent.
-        colours = {
-            value: "#{:02x}{:02x}{:02x}".format(*rgba[:3])
-            for value, rgba in table.items()
-            if any(rgba[:3]) and rgba[3] and value != nodata
-        }
-    else:
-        known = {*names}
-        colours = {
-            **{
-                v: "#{:02x}{:02x}{:02x}".format(*c[:3]) for v, c in table.items() if v in known and any(c[:3])
-            },
-            **colours,
-        }
-    for value in [v for v in {*names, *colours} if v == nodata]:
-        names.pop(value, None)
-        colours.pop(value, None)
-    return legend_from(names, colours)
-
-
-def read_unsure(path: str | Path) -> int | None:
-    """The value of rejected pixels in a class raster; ``None`` if it has no class for them.
-
-    A map of this package says so. In another one, or where the tags are lost, it is the class named
-    ``unsure``.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read as a raster.
-    """
-    path = Path(path)
-    try:
-        with rasterio.open(path) as dataset:
-            tags = dataset.tags()
-    except rasterio.errors.RasterioIOError as error:
-        raise InputError(f"cannot read {path} as a raster: {error}") from error
-    if LEGEND_TAG in tags:
-        return int(tags[UNSURE_TAG]) if tags.get(UNSURE_TAG, "").isdecimal() else None
-    names, _ = read_attribute_table(path)
-    return next((value for value, name in names.items() if name == UNSURE_NAME), None)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyproj
-import rasterio
-import rasterio.errors
 from affine import Affine
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,10 +17,11 @@ from rasterio.coords import BoundingBox
 from rasterio.enums import Resampling
 
 from das2f_map.errors import InputError
-from das2f_map.legend import NODATA_CLASS, Legend, LegendClass
+from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend, LegendClass
+from das2f_map.products.class_file import ClassFile
 from das2f_map.scene.antimeridian import near
 from das2f_map.scene.grid import Grid
-from das2f_map.types import UInt8
+from das2f_map.types import Bool, Int64, UInt8
 
 _MAP_INCHES = 6.4
 """Longer side of the map on paper."""
@@ -40,34 +39,63 @@ _HATCH, _HATCH_INK = "/////", "#c3c9cf"
 _LONGEST_NAME = 18
 
 
-def read_at_a_glance(path: Path, max_pixels: int) -> tuple[UInt8, Grid, Grid]:
-    """A class map at reduced size: classes (h, w) of at most ``max_pixels``, their grid, the file's grid.
+@dataclass(frozen=True, eq=False)
+class MapAtAGlance:
+    """A class map at reduced size.
+
+    Attributes
+    ----------
+    classes:
+        Class ids (h, w), 0 where there is none.
+    grid, full:
+        Geometry of the reduced map, and of the file.
+    legend:
+        Every class that occurs, and those that the file names; ``None`` without any.
+    """
+
+    classes: UInt8
+    grid: Grid
+    full: Grid
+    legend: Legend | None
+
+
+def read_at_a_glance(path: Path, max_pixels: int) -> MapAtAGlance:
+    """A class map in at most ``max_pixels``.
 
     Raises :class:`InputError` if the file cannot be read or is no class map.
     """
-    try:
-        with rasterio.open(path) as dataset:
-            full = Grid.from_rasterio(dataset)
-            if dataset.count != 1 or not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
-                raise InputError(
-                    f"{path.name} is not a class map: it has {dataset.count} band(s) of {dataset.dtypes[0]}",
-                    "give the class raster that classify wrote",
-                )
-            factor = max(1.0, math.sqrt(full.height * full.width / max_pixels))
-            height, width = (max(1, math.floor(n / factor)) for n in (full.height, full.width))
-            # Overviews hold the most frequent class already. Without them GDAL would look at every
-            # pixel for it, which is fine for small maps only.
-            small = full.height * full.width <= 50_000_000
-            method = Resampling.mode if small and not dataset.overviews(1) else Resampling.nearest
-            values = dataset.read(1, out_shape=(height, width), resampling=method)
-            nodata = dataset.nodata
-    except rasterio.errors.RasterioIOError as error:
-        raise InputError(f"cannot read {path} as a raster: {error.__cause__ or error}") from error
-    classes = np.where((values >= 1) & (values <= 255), values, NODATA_CLASS).astype(np.uint8)
-    if nodata is not None:
-        classes[values == nodata] = NODATA_CLASS
+    with ClassFile.open(path, "map") as file:
+        full = file.grid
+        if file.dtype.kind not in "iu":
+            raise InputError(
+                f"{path.name} is not a class map: it has values of type {file.dtype}",
+                "give the class raster that classify wrote",
+            )
+        factor = max(1.0, math.sqrt(full.height * full.width / max_pixels))
+        height, width = (max(1, math.floor(n / factor)) for n in (full.height, full.width))
+        # Overviews hold the most frequent class already. Without them GDAL would look at every
+        # pixel for it, which is fine for small maps only.
+        small = full.height * full.width <= 50_000_000
+        method = Resampling.mode if small and not file.has_overviews else Resampling.nearest
+        codes, valid = file.as_codes(*file.read_reduced(height, width, method))
+        classes, legend = _with_legend(file, codes, valid)
     scale = Affine.scale(full.width / width, full.height / height)
-    return classes, Grid(height, width, full.transform * scale, full.crs), full
+    return MapAtAGlance(classes, Grid(height, width, full.transform * scale, full.crs), full, legend)
+
+
+def _with_legend(file: ClassFile, codes: Int64, valid: Bool) -> tuple[UInt8, Legend | None]:
+    """Class ids of a map's values, and the classes."""
+    present = np.unique(codes[valid]).tolist()
+    if not file.zero_is_a_class():
+        present = [code for code in present if code != NODATA_CLASS]
+    file.refuse_image(len(present), MOST_CLASSES)
+    if all(1 <= code <= MOST_CLASSES for code in present):
+        return np.where(valid, codes, NODATA_CLASS).astype(np.uint8), completed(file.legend, present)
+    legend, ids = Legend.of_codes(present, file.names.names)
+    classes = np.zeros(codes.shape, np.uint8)
+    for code, class_id in ids.items():
+        classes[valid & (codes == code)] = class_id
+    return classes, legend
 
 
 def completed(legend: Legend | None, present: list[int]) -> Legend | None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from das2f_map._version import __version__
 from das2f_map.bundle.model import ModelBundle
@@ -26,6 +27,7 @@ from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import Normalisation
 from das2f_map.scene.request import PairView
+from das2f_map.scene.vector_path import local_file
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class FileIdentity:
     Attributes
     ----------
     path:
-        As given; a URL stays as it is, without size and time.
+        As given, with the layer after it; a URL stays as it is, without size and time.
     size, changed:
         Bytes; nanoseconds since the epoch. ``None`` where they are not known.
     """
@@ -48,7 +50,7 @@ class FileIdentity:
     def of(cls, path: str) -> FileIdentity:
         """The file as it is now."""
         try:
-            found = Path(path).stat()
+            found = Path(local_file(path)).stat()
         except OSError:
             return cls(path)
         return cls(path, found.st_size, found.st_mtime_ns)
@@ -139,19 +141,26 @@ class ClassifyPlan:
         Two plans that compute the same blocks of the same files have the same key; other plans have another.
         A file counts as it was when the plan was made, by path, size and time of change.
         """
-        parts = {
-            "version": __version__,
-            "pair": asdict(self.view),
-            "files": [asdict(f) for f in self.files],
-            "card": self.bundle.card.model_dump(mode="json"),
-            "weights": self.bundle.digest(),
-            "normalisation": [b.model_dump() for b in self.normalisation.bands],
-            "engine": asdict(self.engine),
-            "certainty": asdict(self.certainty),
-            "window": asdict(self.window),
-            "block_size": self.block_size,
+        return _hash(self.parts)
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """A hash of each thing that the blocks depend on, by its name in words."""
+        return {
+            name: _hash(value)
+            for name, value in {
+                "the version of das2f-map": __version__,
+                "bands, mask, nodata or shift of the pair": asdict(self.view),
+                "the input files": [asdict(f) for f in self.files],
+                "the model's card": self.bundle.card.model_dump(mode="json"),
+                "the model's weights": self.bundle.digest(),
+                "the normalisation": [b.model_dump() for b in self.normalisation.bands],
+                "engine, device, precision, batch size or turns": asdict(self.engine),
+                "--reject, --probabilities or --entropy": asdict(self.certainty),
+                "the area of interest": asdict(self.window),
+                "the block size": self.block_size,
+            }.items()
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     @contextmanager
     def open(self) -> Iterator[BlockClassifier]:
@@ -218,3 +227,8 @@ class _KeptOpen:
 
 
 _kept = _KeptOpen()
+
+
+def _hash(value: Any) -> str:
+    """32 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -11,22 +11,19 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 from affine import Affine
-from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.features import rasterize
 
 from das2f_map.errors import InputError
 from das2f_map.scene.antimeridian import moved_onto
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.paths import missing_local_file
 from das2f_map.scene.vector import (
-    geometry_layers,
     in_pixels,
     near_grid,
-    read_layer,
     reprojected,
     single_parts,
     valid_parts,
 )
+from das2f_map.scene.vector_file import VectorFile
 from das2f_map.types import Bool
 
 _EDGE_PARTS = 64
@@ -53,24 +50,27 @@ class Area:
         self.window = window
 
     @classmethod
-    def from_file(cls, path: str | Path, grid: Grid) -> Area:
-        """The area of all polygons in all layers of a vector file, on a grid.
+    def from_file(cls, path: str | Path, grid: Grid, layer: str | None = None) -> Area:
+        """The area of all polygons of a vector file, on a grid.
 
         Parameters
         ----------
         path:
-            Any vector file that GDAL reads, in any CRS.
+            Any vector file that GDAL reads, in any CRS; a layer may follow, as in ``areas.gpkg|layername=a``.
         grid:
             The grid of the masks: the MS grid of a pair.
+        layer:
+            The layer that is meant, if several have polygons.
 
         Raises
         ------
         InputError
             The file is missing or not a vector file, has no CRS, has no polygons, has features other than
-            polygons, or covers no pixel centre of the grid.
+            polygons, covers no pixel centre of the grid, or has several layers of which none is named.
         """
         label = f"area file {path}"
-        area = cls.inside(path, grid, label, may_be_empty=False)
+        file = VectorFile.open(path, label, layer=layer, option="--aoi-layer")
+        area = cls._of(file, grid, may_be_empty=False)
         if area is None:
             raise InputError(
                 f"{label} does not touch the scene", "check its coordinate reference system and its place"
@@ -80,20 +80,22 @@ class Area:
         return area
 
     @classmethod
-    def inside(cls, path: str | Path, grid: Grid, label: str, *, may_be_empty: bool = True) -> Area | None:
-        """As :meth:`from_file`, but ``None`` if no polygon touches the grid.
+    def inside(cls, path: str | Path, grid: Grid, label: str) -> Area | None:
+        """As :meth:`from_file`, but ``None`` if no polygon touches the grid, or the file has none.
 
         Parameters
         ----------
         label:
-            Name of the file in messages.
-        may_be_empty:
-            Whether a file without any feature gives ``None``, too, and not an error.
+            Words for the file in messages.
         """
-        frame = _polygons(path, label, may_be_empty=may_be_empty)
-        if not len(frame):
+        return cls._of(VectorFile.open(path, label), grid, may_be_empty=True)
+
+    @classmethod
+    def _of(cls, file: VectorFile, grid: Grid, *, may_be_empty: bool) -> Area | None:
+        shapes = _polygons(file, grid, may_be_empty=may_be_empty)
+        if not len(shapes):
             return None
-        geometries = _on_grid(frame, grid, label)
+        geometries = _on_grid(shapes, grid, file.label)
         if not geometries.size:
             return None
         left, top, right, bottom = shapely.total_bounds(geometries)
@@ -121,25 +123,25 @@ class Area:
         return np.asarray(burnt == 1)
 
 
-def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.GeoDataFrame:
-    if missing_local_file(path):
-        raise InputError(f"{label} does not exist", "check the path")
-    try:
-        layers = geometry_layers(path)
-        frames = [read_layer(path, layer) for layer in layers]
-    except (DataSourceError, DataLayerError) as error:
-        raise InputError(f"{label} cannot be read as a vector file: {error}") from error
-    if not layers:
+def _polygons(file: VectorFile, grid: Grid, *, may_be_empty: bool) -> geopandas.GeoSeries:
+    """All polygons of the layers that are meant."""
+    label = file.label
+    if not file.layers:
         raise InputError(f"{label} has no geometries: it is a table", "give a file of polygons")
-    frames = [f for f in frames if len(f)]
-    if not frames and may_be_empty:
-        return geopandas.GeoDataFrame(geometry=[])
-    if not frames:
+    found = []
+    for layer in file.choose(lambda one: one.holds_areas, "polygons"):
+        shapes = file.read(layer).shapes
+        if len(shapes):
+            file.check_conversion(layer, grid)
+            found.append(shapes)
+    if not found and may_be_empty:
+        return geopandas.GeoSeries([])
+    if not found:
         raise InputError(f"{label} has no polygons: it is empty", "draw at least one polygon")
-    collections = any((f.geometry.geom_type == "GeometryCollection").any() for f in frames)
+    collections = any((s.geom_type == "GeometryCollection").any() for s in found)
     if collections:
-        frames = [_single_parts_of(f) for f in frames]
-    kinds = sorted({str(k) for f in frames for k in f.geometry.geom_type.unique()})
+        found = [_single_parts_of(s) for s in found]
+    kinds = sorted({str(k) for s in found for k in s.geom_type.unique()})
     others = [k for k in kinds if k not in ("Polygon", "MultiPolygon")]
     if others:
         source, first = "in.gpkg", "keep the polygons only, e.g. "
@@ -152,25 +154,18 @@ def _polygons(path: str | Path, label: str, *, may_be_empty: bool) -> geopandas.
             f"{label} has {' and '.join(others)} features; it should be made of polygons",
             f"{first}ogr2ogr -where \"OGR_GEOMETRY='POLYGON'\" out.gpkg {source}",
         )
-    if any(f.crs is None for f in frames):
-        raise InputError(
-            f"{label} has no coordinate reference system", "if you know it: ogr2ogr -a_srs EPSG:… out.gpkg in"
-        )
-    first = frames[0].crs
-    return geopandas.GeoDataFrame(
-        geometry=pd.concat([reprojected(f.geometry, first) for f in frames], ignore_index=True), crs=first
-    )
+    crs = found[0].crs
+    return geopandas.GeoSeries(pd.concat([reprojected(s, crs) for s in found], ignore_index=True), crs=crs)
 
 
-def _single_parts_of(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """The single parts of a frame's geometries, without attributes."""
-    parts, _ = single_parts(frame.geometry.to_numpy())
-    return geopandas.GeoDataFrame(geometry=parts[~shapely.is_empty(parts)], crs=frame.crs)
+def _single_parts_of(shapes: geopandas.GeoSeries) -> geopandas.GeoSeries:
+    """The single parts of geometries."""
+    parts, _ = single_parts(shapes.to_numpy())
+    return geopandas.GeoSeries(parts[~shapely.is_empty(parts)], crs=shapes.crs)
 
 
-def _on_grid(frame: geopandas.GeoDataFrame, grid: Grid, label: str) -> npt.NDArray[np.object_]:
+def _on_grid(shapes: geopandas.GeoSeries, grid: Grid, label: str) -> npt.NDArray[np.object_]:
     """Valid single polygons in pixels of the grid, x along columns; empty if all are far from the grid."""
-    shapes = frame.geometry
     crs = grid.crs.to_wkt()
     if shapes.crs != crs:
         shapes = near_grid(shapes, grid)

@@ -34,6 +34,8 @@ from das2f_map.scene.reduced import reduced_windows
 from das2f_map.scene.report import MaskReport
 from das2f_map.scene.source import RasterSource
 from das2f_map.scene.spread import spread_blocks
+from das2f_map.scene.vector_file import UnreadableVectorError
+from das2f_map.scene.vector_path import local_file
 from das2f_map.types import Bool
 
 _HALF = PAN_PER_MS * PAN_PER_MS // 2
@@ -232,15 +234,21 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
     label = f"mask file {file.path}"
     if file.values and file.bits:
         raise InputError(f"{label} is read by values or by bits, not both", "give one of the two")
-    if missing_local_file(file.path):
+    if missing_local_file(local_file(file.path)):
         raise InputError(f"{label} does not exist", "check the path")
-    if not _is_raster(file.path):
+    not_raster = _why_no_raster(file.path)
+    if not_raster is not None:
         if file.values or file.bits:
             raise InputError(
                 f"{label} is no raster: it has no values or bits to choose by",
                 "leave out --mask-values and --mask-bits, or give a raster",
             )
-        return SceneMask(file, Area.inside(file.path, grids.pan, label), grids)
+        try:
+            return SceneMask(file, Area.inside(file.path, grids.pan, label), grids)
+        except UnreadableVectorError as error:
+            if error.recognised or "not recognized" in not_raster:
+                raise
+            raise InputError(f"{label} cannot be read as a raster: {not_raster}", error.hint) from error
     source = RasterSource(file.path, "mask")
     try:
         if source.band_count != 1:
@@ -290,12 +298,13 @@ def _map_to(source: RasterSource, scene: Grid) -> PixelMap:
         ) from error
 
 
-def _is_raster(path: str | Path) -> bool:
+def _why_no_raster(path: str | Path) -> str | None:
+    """Why GDAL cannot open a file as a raster; ``None`` if it can."""
     try:
-        with rasterio.open(path) as dataset:
-            return bool(dataset.count)
-    except RasterioError:
-        return False
+        rasterio.open(path).close()
+    except RasterioError as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def _covered(scene: Grid, mask: Grid) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+
+from das2f_map.errors import InputError
 
 _FOR_GDAL = re.compile(r"/vsi|[A-Za-z][\w.+-]+:")
 
@@ -25,3 +28,19 @@ def missing_local_file(path: str | Path) -> bool:
     False for all other paths: only GDAL can tell whether they exist.
     """
     return is_local(path) and not Path(path).exists()
+
+
+def given_path(value: object, argument: str) -> str:
+    """A path that a caller gives for an argument, as text.
+
+    Raises
+    ------
+    InputError
+        The value is no path, for instance a table that is already read.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        return str(os.fspath(value))
+    raise InputError(
+        f"{argument} cannot be a {type(value).__name__}: it must be the path or URL of a file",
+        "write a GeoDataFrame to a file first: frame.to_file('areas.gpkg')",
+    )

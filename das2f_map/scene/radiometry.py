@@ -1,4 +1,4 @@
-"""Band statistics and the normalisation that goes with them."""
+"""Samples of a scene's pixels, and the band statistics of a sample."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
+from das2f_map.scene.band_statistics import CONSTANT, TINY, BandStatistics, Normalisation
 from das2f_map.scene.grid import PAN_PER_MS
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.types import Float32
@@ -19,84 +19,17 @@ if TYPE_CHECKING:
     from das2f_map.scene.pair import ScenePair
 
 
-_CONSTANT, _TINY = 1e-6, 1e-30
-"""Ratio of standard deviation to mean up to which a band is constant; the least mean that it is taken of."""
+__all__ = [
+    "BandStatistics",
+    "Normalisation",
+    "SceneSample",
+    "sample_scene",
+    "sample_statistics",
+    "valid_values",
+]
 
 _BLOCK = 128
 """MS pixels a side of a sampled block."""
-
-
-class BandStatistics(BaseModel):
-    """Values of one band over valid pixels, in the file's units after scale and offset."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    name: str
-    mean: float = Field(description="subtracted before the network")
-    std: float = Field(gt=0, description="divided by before the network")
-    p01: float = Field(description="1st percentile")
-    p99: float = Field(description="99th percentile")
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of the values. 0 if they are all the same: ``std`` is then 1, to divide by."""
-        # A constant band's percentiles lie within ten (true) standard deviations of the mean (Chebyshev).
-        reach = 10 * _CONSTANT * max(abs(self.mean), _TINY)
-        same = self.std == 1.0 and max(abs(self.p01 - self.mean), abs(self.p99 - self.mean)) <= reach
-        return 0.0 if same else self.std
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """``(value - mean) / std`` for each band.
-
-    Attributes
-    ----------
-    ms_bands:
-        Statistics of the MS bands, in the order in which they are read.
-    pan_band:
-        Statistics of PAN.
-    """
-
-    ms_bands: tuple[BandStatistics, ...]
-    pan_band: BandStatistics
-
-    @property
-    def bands(self) -> tuple[BandStatistics, ...]:
-        """The MS bands, then PAN."""
-        return (*self.ms_bands, self.pan_band)
-
-    def apply(self, block: SceneBlock) -> tuple[Float32, Float32]:
-        """A block and its halo, normalised; invalid pixels become 0, the band's mean.
-
-        Parameters
-        ----------
-        block:
-            A block as read, in the units of the statistics.
-
-        Returns
-        -------
-        tuple of float32 arrays
-            MS (bands, h + before + after, w + before + after) and PAN (1, 4 × …, 4 × …), finite.
-
-        Raises
-        ------
-        ValueError
-            The number of statistics is not the number of bands.
-        """
-        if len(self.ms_bands) != block.ms.shape[0]:
-            raise ValueError(
-                f"{len(self.ms_bands)} band statistics for a block of {block.ms.shape[0]} MS bands"
-            )
-        return _normalised(block.ms, self.ms_bands), _normalised(block.pan, [self.pan_band])
-
-
-def _normalised(values: Float32, bands: Sequence[BandStatistics]) -> Float32:
-    out = np.empty(values.shape, dtype=np.float32)
-    for source, target, band in zip(values, out, bands, strict=True):
-        # Subtracted in float64: float32 would lose digits where the mean is far larger than the spread.
-        target[:] = (source.astype(np.float64) - band.mean) / band.std
-    return np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass(frozen=True)
@@ -196,6 +129,6 @@ def _statistics(name: str, values: Float32) -> BandStatistics:
     # About the mean and in float64: the one-pass formula in float32 loses a small spread on a large mean.
     std = float(np.sqrt(np.mean(np.square(values - mean, dtype=np.float64))))
     p01, p99 = (float(p) for p in np.percentile(values, (1.0, 99.0)))
-    constant = not std > _CONSTANT * max(abs(mean), _TINY)
+    constant = not std > CONSTANT * max(abs(mean), TINY)
     # Divided by 1, a constant band becomes 0; divided by its tiny spread, it would become loud noise.
     return BandStatistics(name=name, mean=mean, std=1.0 if constant else std, p01=p01, p99=p99)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import rasterio
 from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from das2f_map.errors import InputError
+from das2f_map.errors import Das2fMapError, InputError
 from das2f_map.scene.paths import is_local, missing_local_file
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
@@ -44,7 +45,7 @@ def open_raster(path: str, role: str) -> rasterio.DatasetReader:
         with warnings.catch_warnings():
             # rasterio warns of missing georeferencing; `check_georeferencing` raises an error with a hint.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path)
+            dataset = rasterio.open(path)
     except RasterioError as error:
         if is_local(path) and Path(path).is_dir():
             raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
@@ -52,6 +53,21 @@ def open_raster(path: str, role: str) -> rasterio.DatasetReader:
         fetched = "not recognized as being in a supported" in str(error)
         hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"
         raise InputError(f"{role} file {path} cannot be opened as a raster: {error}", hint) from error
+    if not dataset.count:
+        with dataset:
+            raise container_error(f"{role} file {path}", dataset.subdatasets)
+    return dataset
+
+
+def container_error(
+    label: str, subdatasets: Sequence[str], error: type[Das2fMapError] = InputError
+) -> Das2fMapError:
+    """The error for a file without bands of its own, such as netCDF, HDF or SAFE."""
+    listed = ", ".join(subdatasets[:5]) + (" and others" if len(subdatasets) > 5 else "")
+    return error(
+        f"{label} is a container: it has no image bands of its own",
+        f"name one of its subdatasets: {listed}" if listed else "gdalinfo shows what is in it",
+    )
 
 
 def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:

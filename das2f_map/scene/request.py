@@ -14,6 +14,7 @@ from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.registration import Coregistration, coregister
 from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE, MODES, CoregisterMode
+from das2f_map.scene.vector_path import local_file
 from das2f_map.settings import one_of
 
 
@@ -114,7 +115,7 @@ class PairRequest:
     @property
     def files(self) -> tuple[str, ...]:
         """Paths of all files that are read."""
-        return (self.ms, self.pan, *(() if self.mask is None else (str(self.mask.path),)))
+        return (self.ms, self.pan, *(() if self.mask is None else (local_file(self.mask.path),)))
 
     def open(self) -> ScenePair:
         """The open pair with all bands and no shift corrected. Use it as a context manager.

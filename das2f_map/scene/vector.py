@@ -1,15 +1,12 @@
-"""Read vector files and bring them onto a pixel grid, for areas of interest, masks and labels alike."""
+"""Bring shapes onto a pixel grid, for areas of interest, masks and labels alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
 import numpy.typing as npt
-import pyogrio
 import shapely
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
@@ -21,42 +18,6 @@ from das2f_map.types import Geometries, Int64
 
 _SAMPLES = 33
 """Points along each side of a grid that are converted to find its surroundings in another CRS."""
-
-
-def geometry_layers(path: str | Path) -> list[str]:
-    """Names of the layers with geometries, so not of styles and attribute tables.
-
-    Raises
-    ------
-    DataSourceError, DataLayerError
-        GDAL cannot read the file as a vector file.
-    """
-    return [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-
-
-def read_layer(
-    path: str | Path,
-    layer: str,
-    *,
-    columns: Sequence[str] = (),
-    bbox: tuple[float, float, float, float] | None = None,
-) -> geopandas.GeoDataFrame:
-    """The features of a layer that have a geometry.
-
-    Parameters
-    ----------
-    columns:
-        Attributes to read.
-    bbox:
-        Left, bottom, right, top in the layer's CRS; features that do not touch it are left out.
-
-    Raises
-    ------
-    DataSourceError, DataLayerError
-        GDAL cannot read the layer.
-    """
-    frame = pyogrio.read_dataframe(path, layer=layer, columns=list(columns), bbox=bbox)
-    return frame[frame.geometry.notna() & ~frame.geometry.is_empty]
 
 
 def near_grid(shapes: geopandas.GeoSeries, grid: Grid) -> geopandas.GeoSeries:

@@ -10,7 +10,7 @@ Hold-out. One part of the ground chooses the check, another part, which has no s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,7 @@ class Assessment:
         accuracies = [m.overall_accuracy for m in self.each if m.overall_accuracy is not None]
         return {
             "overall_accuracy_of_each": [round(a, 4) for a in accuracies],
-            "spread": round(float(np.std(accuracies)), 4) if len(accuracies) > 1 else None,
+            "spread": round(float(np.std(accuracies, ddof=1)), 4) if len(accuracies) > 1 else None,
             "mean_f1": self.matrix.mean_f1,
             "chosen_checks": list(self.chosen),
             "quality_by_check": [round(q, 4) for q in self.curve],
@@ -125,6 +125,10 @@ class Assessment:
 def assess(pixels: TrainingPixels, parts: Sequence[HeldOut], logits: Sequence[Float32]) -> Assessment:
     """Figures of some trainings from the logits of their checked pixels, float32 (checks, held, C) each."""
     can = [learnt(pixels, part) for part in parts]
+    if len(parts) == 1 and (parts[0].tests & parts[0].chooses).any():
+        # No tested pixel has a say in its own figures: they are taken at the last check.
+        (only,) = parts
+        parts = (replace(only, chooses=np.zeros(only.fold.held.size, bool)),)
     counts = [
         np.stack([_counts(pixels, part, at, part.chooses & ok) for at in found])
         for part, found, ok in zip(parts, logits, can, strict=True)
@@ -132,9 +136,8 @@ def assess(pixels: TrainingPixels, parts: Sequence[HeldOut], logits: Sequence[Fl
     together = np.sum(counts, axis=0)
     chosen = []
     for own in counts:
-        # With a single training its own choosing pixels decide; they are not the tested ones.
         others = together - own if len(parts) > 1 else own
-        chosen.append(_choice(others if others.any() else together))
+        chosen.append(_choice(others))
     matrices, positions, kept = [], [], []
     for part, found, ok, check in zip(parts, logits, can, chosen, strict=True):
         use = part.tests & ok

@@ -15,7 +15,7 @@ In a small scene a gap of a whole patch would leave too little. There the gap sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,9 +119,9 @@ class Folds:
             return Leak(0.0, 0.0)
         return Leak(float((overlaps > 0).mean()), float(overlaps.mean()))
 
-    def summary(self) -> dict[str, Any]:
-        """Rule and sizes, for the model card."""
-        leaks = [self.leak(fold) for fold in self.each()]
+    def summary(self, trained: Sequence[Fold] | None = None) -> dict[str, Any]:
+        """Rule and sizes, for the model card, and the leak of the ``trained`` folds, by default all."""
+        leaks = [self.leak(fold) for fold in (self.each() if trained is None else trained)]
         return {
             "method": "spatial folds with a gap",
             "folds": self.count,

@@ -78,7 +78,7 @@ class LoopRun:
     def steps_a_check(self) -> int:
         """Steps between two checks."""
         assert self.settings.steps is not None, "the default depends on the labels"
-        return max(1, -(-self.settings.steps // self.settings.checks))
+        return max(1, self.settings.steps // self.settings.checks)
 
     def batches(self, rank: int, world_size: int) -> DrawnBatches:
         """The training batches of one of several processes."""

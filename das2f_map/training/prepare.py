@@ -249,8 +249,9 @@ def _require_skipped_classes(tables: Sequence[LabelTable], scenes: Sequence[Open
     if unknown:
         files = ", ".join(scene.request.labels.path for scene in scenes)
         names = dict.fromkeys(name for table in tables for name in table.legend.names)
+        have, missing = "have" if len(scenes) > 1 else "has", ", ".join(map(repr, sorted(unknown)))
         raise LabelError(
-            f"{files}: no class {', '.join(map(repr, sorted(unknown)))} to skip",
+            f"{files} {have} no class {missing} to skip",
             f"the classes are {', '.join(names)}",
         )
 
@@ -263,6 +264,7 @@ def _usable_labels(
         labels.path,
         reader.source.pair.grids.ms,
         class_field=labels.class_field,
+        layer=labels.layer,
         skip_classes=labels.skip_classes,
         progress=progress,
     )

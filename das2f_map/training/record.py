@@ -16,10 +16,12 @@ from das2f_map.bundle.card import (
     ModelCard,
     TrainingRecord,
     Verdict,
+    card_text,
     domain_around,
 )
 from das2f_map.network import NetworkConfig
 from das2f_map.training.assessment import Assessment
+from das2f_map.training.ground import ground_of
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.report import draw_training
 from das2f_map.training.request import TrainRequest
@@ -59,7 +61,7 @@ def make_card(
     pixels = prepared.pixels
     counts = pixels.counts()
     return ModelCard(
-        name=request.card.name or folder.name,
+        name=request.card.name or card_text(folder.name),
         description=request.card.description,
         network=network,
         legend=pixels.legend,
@@ -88,7 +90,7 @@ def _record(
     return TrainingRecord(
         data=request.data,
         split={
-            **({"method": "none: all labels, no assessment"} if held is None else held.folds.summary()),
+            **_split(held),
             "left_out": prepared.left_out,
         },
         settings={
@@ -102,7 +104,22 @@ def _record(
             "started_from": None if run.start is None else run.start.card.name,
         },
         notes="" if final.complete else "stopped early on request",
+        ground=(
+            *(ground for s in prepared.scenes if (ground := ground_of(s.pair)) is not None),
+            # The trunk has seen what the model before it had seen.
+            *(() if run.start is None else run.start.card.training.ground),
+        ),
     )
+
+
+def _split(held: HeldGround | None) -> dict[str, Any]:
+    """How ground was held out."""
+    if held is None:
+        return {"method": "none: all labels, no assessment"}
+    summary = held.folds.summary([part.fold for part in held.parts])
+    if any(part.name == "holdout" for part in held.parts):
+        return summary | {"method": "spatial hold-out with a gap: one fold gives the figures, one chooses"}
+    return summary
 
 
 def _metrics(held: HeldGround) -> dict[str, Any]:

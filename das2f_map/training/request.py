@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from das2f_map.bundle.card import card_text, require_card_texts
 from das2f_map.scene.request import PairRequest
 from das2f_map.training.settings import AUTO, TrainingSettings
 
@@ -23,11 +24,14 @@ class LabelRequest:
         Attribute with the class; ``None`` for the only plausible one.
     skip_classes:
         Names of classes to leave out.
+    layer:
+        Layer of a vector file; ``None`` for the only one that fits.
     """
 
     path: str
     class_field: str | None = None
     skip_classes: tuple[str, ...] = ()
+    layer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,20 @@ class CardTexts:
         Where images and labels come from; ``None`` for the names of the files.
     licence:
         Licence of the weights.
+
+    Raises
+    ------
+    InputError
+        A text has control characters.
     """
 
     name: str | None = None
     description: str = ""
     data: str | None = None
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        require_card_texts(**asdict(self))
 
 
 @dataclass(frozen=True)
@@ -108,4 +120,4 @@ class TrainRequest:
         for scene in self.scenes:
             ms, pan, labels = (Path(p).name for p in (scene.pair.ms, scene.pair.pan, scene.labels.path))
             named.append(f"{ms} + {pan}, labels {labels}")
-        return self.card.data or "; ".join(named)
+        return self.card.data or card_text("; ".join(named))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ class HeldGround:
     ----------
     folds:
         The cut of the ground.
+    parts:
+        The trainings.
     histories:
         Checks of each training by its name.
     assessment:
@@ -50,6 +53,7 @@ class HeldGround:
     """
 
     folds: Folds
+    parts: tuple[HeldOut, ...]
     histories: dict[str, list[dict[str, Any]]]
     assessment: Assessment
     forest: ConfusionMatrix | None
@@ -83,14 +87,21 @@ class TrainingRun:
         )
         most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
         every = held_out(folds, settings.assess, most=most, seed=settings.seed)
-        parts = [part for part in every if can_assess(prepared.pixels, part)]
+        parts = tuple(part for part in every if can_assess(prepared.pixels, part))
         if not parts:
             log.warning(
                 "Not assessed: the labels lie in too few places to hold some of them out. "
                 "Label every class in several places"
             )
             return None
-        _say_leak(folds)
+        if len(parts) < len(every):
+            log.warning(
+                "%d of %d folds cannot be assessed: outside them are labels of fewer than two classes. "
+                "Label every class in several places",
+                len(every) - len(parts),
+                len(every),
+            )
+        _say_leak(folds, parts)
         histories: dict[str, list[dict[str, Any]]] = {}
         logits = []
         for part in parts:
@@ -100,7 +111,9 @@ class TrainingRun:
         assessment = assess(prepared.pixels, parts, logits)
         if assessment.not_assessed:
             log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
-        return HeldGround(folds, histories, assessment, forest_matrix(prepared.pixels, parts, settings.seed))
+        return HeldGround(
+            folds, parts, histories, assessment, forest_matrix(prepared.pixels, parts, settings.seed)
+        )
 
     def _checked(self, part: HeldOut) -> tuple[list[dict[str, Any]], Float32]:
         """Train with a part's ground held out; its checks, from an earlier run if it has them."""
@@ -123,8 +136,8 @@ class TrainingRun:
         return fit(self.prepared, part, self.progress, start=self.start, resume=self.resume)
 
 
-def _say_leak(folds: Folds) -> None:
-    summary = folds.summary()
+def _say_leak(folds: Folds, parts: Sequence[HeldOut]) -> None:
+    summary = folds.summary([part.fold for part in parts])
     if summary["held_out_overlapping_training"]:
         log.warning(
             "The labels lie too close for folds a whole patch apart: held-out pixels lie at least %d MS "

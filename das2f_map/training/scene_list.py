@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from das2f_map.errors import InputError
+from das2f_map.scene.vector_path import local_file
 
 COLUMNS = ("ms", "pan", "labels")
 _LARGEST = 10_000_000
@@ -51,4 +52,4 @@ def read_scene_list(path: Path) -> list[tuple[str, str, str]]:
 def _from(folder: Path, value: str) -> str:
     """A path of the list, seen from where the command runs."""
     beside = folder / value
-    return str(beside) if beside.exists() else value
+    return str(beside) if Path(local_file(beside)).exists() else value

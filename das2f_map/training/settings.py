@@ -62,7 +62,7 @@ class TrainingSettings:
         "By default by the number of labels.",
     )
     checks: int = setting(6, ge=1, le=1000, help="How often a training is measured on held-out ground.")
-    batch_size: int = setting(32, ge=1, help="Patches a step, on each device.")
+    batch_size: int = setting(32, ge=2, help="Patches a step, on each device.")
     balance: float = setting(
         0.5, ge=0.0, le=1.0, help="Draws of the classes: 0 as often as labelled, 1 equally often."
     )

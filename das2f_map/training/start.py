@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from rasterio.warp import transform_bounds
-
 from das2f_map.bundle.card import Ground, ModelCard
 from das2f_map.bundle.catalogue import bundled_models, load_model
 from das2f_map.bundle.files import read_card
@@ -19,6 +17,7 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import ModelError
 from das2f_map.network import NetworkConfig
 from das2f_map.scene.pair import ScenePair
+from das2f_map.training.ground import ground_of
 from das2f_map.training.settings import AUTO, FRESH
 
 log = logging.getLogger(__name__)
@@ -41,13 +40,15 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
     ModelError
         There is no such model, it has no weights to start from, or its network has other sizes.
     """
-    ground = [ground_of(pair) for pair in pairs]
     if choice == FRESH:
         return None
+    ground = [found for pair in pairs if (found := ground_of(pair)) is not None]
     if choice == AUTO:
         for folder in bundled_models().values():
             card = read_card(folder)
-            if _fits(card, config, pairs) and not _shared(card, ground):
+            # Ground that is not known may be shared.
+            ground_known = card.training.ground and len(ground) == len(pairs)
+            if ground_known and _fits(card, config, pairs) and not _shared(card, ground):
                 log.info(
                     "The trainings start from the weights of %s, but for the classifier; "
                     "--from none starts afresh",
@@ -78,15 +79,6 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
             "%s was trained on this ground: figures on held-out ground will be too good", bundle.card.name
         )
     return bundle
-
-
-def ground_of(pair: ScenePair) -> Ground:
-    """The ground of a scene: west, south, east and north in degrees."""
-    grid = pair.grids.ms
-    corners = [grid.pixel_to_map(r, c) for r in (0, grid.height) for c in (0, grid.width)]
-    x, y = zip(*corners, strict=True)
-    west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", min(x), min(y), max(x), max(y))
-    return Ground(west=west, south=south, east=east, north=north)
 
 
 def _fits(card: ModelCard, config: NetworkConfig, pairs: Sequence[ScenePair]) -> bool:

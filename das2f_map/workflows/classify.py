@@ -28,6 +28,7 @@ from das2f_map.engines.choose import EngineChoice, check_choice, make_engine
 from das2f_map.engines.device import resolve_device
 from das2f_map.engines.memory import BLOCK_SIZE
 from das2f_map.errors import InputError, OutputError
+from das2f_map.outputs.recovery import look_at_work
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_vector_path
@@ -40,6 +41,7 @@ from das2f_map.products.report import (
     class_reports,
 )
 from das2f_map.progress import Progress, silent
+from das2f_map.running.block_store import BlockStore, finished_blocks, stored_or_computed
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
@@ -47,8 +49,10 @@ from das2f_map.running.timings import Timings
 from das2f_map.scene.area import Area
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
+from das2f_map.scene.vector_path import local_file
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +76,16 @@ class ClassifyRequest:
     engine:
         How to compute.
     aoi:
-        Vector file that limits the map; ``None`` for the whole scene.
+        Vector file that limits the map, with its layer as in ``a.gpkg|layername=b``; ``None`` for the whole
+        scene.
     min_area_m2:
         Polygons smaller than this are merged into their neighbours; ``None`` for none.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
     overwrite:
         Replace existing outputs.
+    resume:
+        Go on with a run on the same outputs that was ended.
     """
 
     pair: PairRequest
@@ -90,6 +97,7 @@ class ClassifyRequest:
     min_area_m2: float | None = None
     reject: float | None = None
     overwrite: bool = False
+    resume: bool = False
 
     def check(self) -> None:
         """Check everything that can be checked without opening a file.
@@ -122,7 +130,7 @@ class ClassifyRequest:
     @property
     def inputs(self) -> list[str]:
         """Paths of all files that are read."""
-        paths = list(self.scene_files)
+        paths = [local_file(path) for path in self.scene_files]
         if isinstance(self.model, (str, Path)):
             paths += [str(p) for p in bundle_files(find_model(self.model))]
         return paths
@@ -140,6 +148,7 @@ def classify(
     entropy: str | Path | None = None,
     reject: float | None = None,
     aoi: str | Path | None = None,
+    aoi_layer: str | None = None,
     min_area_m2: float | None = None,
     bands: GivenBands | None = None,
     nodata: float | None = None,
@@ -154,6 +163,7 @@ def classify(
     turns: int | None = EngineChoice.turns,
     force: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> RunReport:
     """Classify every valid MS pixel of a scene and write the map.
@@ -185,6 +195,8 @@ def classify(
     aoi:
         Vector file with polygons: only pixels whose centre lies inside are classified, and the map is cut
         to their bounding box.
+    aoi_layer:
+        Layer of this file; by default the only one that has polygons.
     min_area_m2:
         Polygons smaller than this, in m², are merged into their neighbours; the raster stays as it is.
     bands:
@@ -212,7 +224,9 @@ def classify(
     force:
         Accept MS : PAN ratios under 1.5 or over 8.
     overwrite:
-        Replace existing outputs.
+        Replace existing outputs, and drop what a run that was ended has left.
+    resume:
+        Go on with the finished blocks of a run that was ended. It must have had the same inputs and options.
     progress:
         Receives the progress of the work.
 
@@ -248,29 +262,63 @@ def classify(
         model=model,
         radiometry=radiometry,
         engine=EngineChoice(engine, device, precision, batch_size, turns),
-        aoi=None if aoi is None else str(aoi),
+        aoi=None if aoi is None else _with_layer(given_path(aoi, "aoi"), aoi_layer),
         min_area_m2=min_area_m2,
         reject=reject,
         overwrite=overwrite,
+        resume=resume,
     )
     return run_classification(request, progress)
+
+
+def _with_layer(path: str, layer: str | None) -> str:
+    return path if layer is None else f"{local_file(path)}|layername={layer}"
 
 
 def run_classification(request: ClassifyRequest, progress: Progress = silent) -> RunReport:
     """Plan a map, compute its blocks, finish its files; returns and raises as :func:`classify` does."""
     timings = Timings()
     request.check()
+    if not (request.resume or request.overwrite):
+        _refuse_to_drop(request.outputs.raster)
     with (
-        StagedOutputs(inputs=request.inputs, overwrite=request.overwrite) as outputs,
+        StagedOutputs(inputs=request.inputs, overwrite=request.overwrite, resume=request.resume) as outputs,
         plan_map(request, outputs, timings) as planned,
+        BlockStore(outputs.work_folder(request.outputs.raster), planned.plan, resume=request.resume) as store,
     ):
-        contents = _write_map(planned, progress, timings)
+        with _kept_if_ended(outputs, store):
+            contents = _write_map(planned, store, progress, timings)
         if contents.is_empty:
             card = planned.plan.bundle.card
             raise planned.classifier.input.pair.nothing_valid(
                 request.aoi, classified=card.patch.max_invalid_share < 1
             )
         return _finish(request, planned, contents, timings)
+
+
+def _refuse_to_drop(raster: Path) -> None:
+    """Raise :class:`OutputError` where a run that was ended has left finished blocks."""
+    found = look_at_work(raster, finished_blocks)
+    if found:
+        raise OutputError(
+            f"a run on {raster} was ended after {found:,} block{'s' if found > 1 else ''}",
+            "--resume goes on with it, --overwrite begins anew",
+        )
+
+
+@contextmanager
+def _kept_if_ended(outputs: StagedOutputs, store: BlockStore) -> Iterator[None]:
+    """Inside the ``with`` block an error or an end leaves the finished blocks, and a line says so."""
+    outputs.keep_work()
+    try:
+        yield
+    except BaseException:
+        if len(store):
+            log.warning("%d finished blocks are kept; --resume goes on with them", len(store))
+        else:
+            outputs.keep_work(False)
+        raise
+    outputs.keep_work(False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,8 +423,8 @@ def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
         )
 
 
-def _write_map(planned: PlannedMap, progress: Progress, timings: Timings) -> MapContents:
-    """Compute the blocks of a plan and write them as they come."""
+def _write_map(planned: PlannedMap, store: BlockStore, progress: Progress, timings: Timings) -> MapContents:
+    """Compute the blocks of a plan, but for those that are stored, and write them in their order."""
     plan, window = planned.plan, planned.plan.window
     writer = MapWriter(
         planned.staged,
@@ -391,7 +439,7 @@ def _write_map(planned: PlannedMap, progress: Progress, timings: Timings) -> Map
         with (
             timings.phase("classify"),
             progress("Classifying", window.height * window.width) as advance,
-            closing(planned.classifier.classify_all(plan.blocks())) as blocks,
+            closing(stored_or_computed(planned.classifier, plan, store)) as blocks,
         ):
             for block in blocks:
                 writer.write(

@@ -29,6 +29,8 @@ EXTRAS: Final = {
 }
 """Extra → the packages that make it up."""
 _GPU_RUNTIME: Final = "onnxruntime-gpu"
+_MODULES: Final = {"scikit-learn": "sklearn"}
+"""Modules that have another name than their package."""
 
 
 @dataclass(frozen=True)
@@ -285,4 +287,4 @@ def _cuda_steps(missing: tuple[str, ...]) -> str:
 def _is_missing(package: str) -> bool:
     if package == _GPU_RUNTIME:  # its module has the name of onnxruntime's
         return _version(package) is None
-    return importlib.util.find_spec(package.replace("-", "_")) is None
+    return importlib.util.find_spec(_MODULES.get(package, package.replace("-", "_"))) is None

@@ -8,7 +8,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from das2f_map._version import __version__
-from das2f_map.bundle.card import ModelCard, TrainingRecord, domain_around
+from das2f_map.bundle.card import (
+    ModelCard,
+    TrainingRecord,
+    card_text,
+    domain_around,
+    require_card_texts,
+)
 from das2f_map.bundle.files import BundleOutput, load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.published import convert, read_checkpoint
@@ -57,6 +63,7 @@ def import_checkpoint(
         The image pair cannot be used.
     """
     output = Path(output)
+    require_card_texts(name=name, licence=licence)
     with BundleOutput(output, overwrite=overwrite) as bundle:
         given = read_checkpoint(checkpoint)
         config, state_dict = convert(given, str(checkpoint))
@@ -75,14 +82,16 @@ def import_checkpoint(
         except ValidationError as error:
             raise ModelError(f"class names do not make a legend: {error.errors()[0]['msg']}") from error
         card = ModelCard(
-            name=name or output.stem,
+            name=name or card_text(output.stem),
             description="Imported from a checkpoint of the published DAS²F network.",
             network=config,
             legend=legend,
             ms_bands=statistics.ms_bands,
             pan_band=statistics.pan_band,
             domain=domain,
-            training=TrainingRecord(data=f"unknown; statistics from {Path(ms).name} + {Path(pan).name}"),
+            training=TrainingRecord(
+                data=card_text(f"unknown; statistics from {Path(ms).name} + {Path(pan).name}")
+            ),
             software_version=__version__,
             licence=licence,
         )

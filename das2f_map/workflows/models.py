@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.bundle.card import Domain, ModelCard
 from das2f_map.bundle.catalogue import bundled_models, find_model, load_model
-from das2f_map.bundle.files import read_card
+from das2f_map.bundle.members import read_card
 from das2f_map.legend import LegendClass
 
 __all__ = ["ModelEntry", "list_models", "load_model", "model_card"]

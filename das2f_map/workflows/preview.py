@@ -10,8 +10,7 @@ from das2f_map.errors import OutputError
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import writing
-from das2f_map.products.class_raster import read_legend
-from das2f_map.products.map_figure import PAPER, completed, draw_map, read_at_a_glance
+from das2f_map.products.map_figure import PAPER, draw_map, read_at_a_glance
 
 
 def preview(
@@ -60,11 +59,11 @@ def preview(
     map_path, png_path = Path(map_path), Path(png_path)
     if png_path.suffix.lower() != ".png":
         raise OutputError(f"output {png_path} is not a PNG", "give it the extension .png")
-    classes, grid, full = read_at_a_glance(map_path, max_pixels)
+    glance = read_at_a_glance(map_path, max_pixels)
+    classes = glance.classes
     present, counts = np.unique(classes[classes != NODATA_CLASS], return_counts=True)
     shares = dict(zip(present.tolist(), (counts / max(1, counts.sum())).tolist(), strict=True))
-    legend = completed(read_legend(map_path), present.tolist())
-    figure = draw_map(classes, grid, full, legend, shares, title)
+    figure = draw_map(classes, glance.grid, glance.full, glance.legend, shares, title)
     with StagedOutputs(inputs=[map_path], overwrite=overwrite) as staged:
         picture = staged.stage(png_path)
         with writing(picture):

@@ -35,6 +35,7 @@ from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
+from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode
 from das2f_map.scene.request import PairRequest
 from das2f_map.training.assessment import (
@@ -101,6 +102,7 @@ def train(
     output: str | Path,
     *,
     class_field: str | None = None,
+    layer: str | None = None,
     skip_classes: Sequence[str] = (),
     bands: GivenBands | None = None,
     nodata: float | None = None,
@@ -147,8 +149,8 @@ def train(
         Polygons, points or a raster of classes; see :func:`das2f_map.labels.labelled_pixels.read_labels`.
     output:
         Bundle folder to make.
-    class_field, skip_classes:
-        Attribute with the class; classes to leave out.
+    class_field, layer, skip_classes:
+        Attribute with the class; layer of the label files, if several fit; classes to leave out.
     bands:
         MS bands to use, in this order: name in the model card → number in the file, from 1, or name in the
         file. By default all bands except alpha, under their names in the file.
@@ -229,7 +231,7 @@ def train(
                     max_shift=max_shift,
                     force=force,
                 ),
-                LabelRequest(str(labelled), class_field, tuple(skip_classes)),
+                LabelRequest(given_path(labelled, "labels"), class_field, tuple(skip_classes), layer),
             )
             for one, other, labelled in triples
         ),

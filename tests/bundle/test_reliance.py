@@ -42,6 +42,9 @@ def test_far_shares(share: float, seen: float, expected: bool) -> None:
 def test_small_maps_are_not_compared() -> None:
     assert warned(0.5, 0.0, total=10_000)
     assert not warned(0.5, 0.0, total=9_998)
+    # A class may lack in a window of a scene.
+    assert warned(0.0, 0.5, total=100_000)
+    assert not warned(0.0, 0.5, total=99_998)
     assert share_warnings(ClassShares(labels={"water": 1.0}), {"water": 0}) == ()
 
 

@@ -591,7 +591,7 @@ CASES = (
         "preview: map cut short",
         lambda f: ["preview", f.cut_map(), "-o", f.out / "p.png"],
         INPUT,
-        ("cannot read", "cut.tif"),
+        ("cannot be read", "cut.tif"),
     ),
     Case(
         "preview: not a PNG",
@@ -607,7 +607,7 @@ CASES = (
         "preview: an image",
         lambda f: ["preview", f.ms, "-o", f.out / "p.png"],
         INPUT,
-        ("ms.tif is not a class map",),
+        ("ms.tif has 4 bands",),
     ),
     Case(
         "preview: output exists",

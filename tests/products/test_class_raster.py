@@ -18,7 +18,8 @@ from rasterio.enums import ColorInterp
 
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend
-from das2f_map.products.class_raster import ClassRasterWriter, read_legend
+from das2f_map.products.class_file import read_legend
+from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.scene.grid import Grid, Window
 
 BIG = patchy_classes(700, 900, AWKWARD_LEGEND.ids)
@@ -126,7 +127,7 @@ def test_legend_of_foreign_rasters(written: Path, tmp_path: Path) -> None:
     legend = read_legend(path)
     assert legend is not None
     assert [(c.id, c.color) for c in legend.each()] == [(3, "#0a141e"), (7, "#ff0000")]
-    with pytest.raises(InputError, match=r"cannot read .*nothing\.tif"):
+    with pytest.raises(InputError, match=r"nothing\.tif does not exist"):
         read_legend(tmp_path / "nothing.tif")
 
 

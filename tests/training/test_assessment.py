@@ -60,7 +60,7 @@ def test_other_folds_choose_the_check_of_a_fold() -> None:
     assert found.matrix.overall_accuracy == pytest.approx((0 + 36 + 64) / 140)
     assert found.matrix.counts.tolist() == [[50, 20], [20, 50]]
     assert found.summary()["overall_accuracy_of_each"] == [0.0, 0.9, 0.8]
-    assert found.summary()["spread"] == pytest.approx(np.std([0.0, 0.9, 0.8]), abs=1e-4)
+    assert found.summary()["spread"] == pytest.approx(np.std([0.0, 0.9, 0.8], ddof=1), abs=1e-4)
     assert found.summary()["chosen_checks"] == [5, 5, 5]
 
 
@@ -79,6 +79,15 @@ def test_folds_may_be_measured_at_different_checks() -> None:
         (a + 2 * b + c) / 4 for a, b, c in zip(raw[[0, 0, 1, 2, 3]], raw, raw[[1, 2, 3, 4, 4]], strict=True)
     ]
     assert found.curve == pytest.approx(smooth)
+
+
+def test_a_single_fold_has_no_say_in_its_own_figures() -> None:
+    """All its pixels are tested, so none may choose: the last check counts, however bad it is."""
+    pixels, parts = apart(40, 40)
+    found = assess(pixels, parts[:1], [answers(pixels, parts[0], [0.3, 1, 1, 0.4])])
+    assert found.chosen == (4,)
+    assert found.checks == 4
+    assert found.matrix.overall_accuracy == pytest.approx(0.4)
 
 
 def test_a_lucky_check_does_not_beat_a_steady_time() -> None:

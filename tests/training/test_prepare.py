@@ -104,7 +104,7 @@ def test_a_class_to_skip_has_to_be_in_some_scene(small_scene: Scene, tmp_path: P
         return replace(request, scenes=tuple(scenes))
 
     assert prepared(skipping("snow")).pixels.legend.names == tuple(sorted(NAMES))
-    with pytest.raises(LabelError, match=r"more\.gpkg, .*: no class 'sonw' to skip") as caught:
+    with pytest.raises(LabelError, match=r"more\.gpkg, .* have no class 'sonw' to skip") as caught:
         prepared(skipping("sonw"))
     assert "snow" in str(caught.value.hint)
 

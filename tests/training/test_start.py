@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from small_scene import Scene
 from tiny import tiny_bundle
 
@@ -16,8 +19,9 @@ from das2f_map.bundle.files import load_bundle, save_bundle
 from das2f_map.errors import ModelError
 from das2f_map.network import NetworkConfig
 from das2f_map.scene.pair import ScenePair, open_pair
+from das2f_map.training.ground import ground_of
 from das2f_map.training.settings import AUTO, FRESH
-from das2f_map.training.start import find_start, ground_of
+from das2f_map.training.start import find_start
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "gulf"
 
@@ -85,6 +89,29 @@ def test_a_named_model_of_the_same_ground_is_used_with_a_warning(
         found = find_start(str(tmp_path / "same"), card.network, [pair])
         assert found is not None
         assert "trained on this ground" in caplog.text
+
+
+def test_ground_is_not_known_in_a_local_crs(small_scene: Scene, tmp_path: Path) -> None:
+    local = rasterio.crs.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    paths = []
+    for path in (small_scene.ms, small_scene.pan):
+        paths.append(Path(shutil.copy(path, tmp_path)))
+        with rasterio.open(paths[-1], "r+") as file:
+            file.crs = local
+    with open_pair(*paths) as pair:
+        assert ground_of(pair) is None
+        assert find_start(AUTO, example(pair), [pair]) is None
+
+
+def test_ground_is_that_of_the_corners(small_scene: Scene) -> None:
+    """The scene lies on the central meridian of its UTM zone, 3° east, with its west edge on it."""
+    with open_pair(small_scene.ms, small_scene.pan) as pair:
+        found = ground_of(pair)
+    assert found is not None
+    assert found.west == pytest.approx(3.0, abs=1e-6)
+    metres = 96 * 10
+    assert found.north - found.south == pytest.approx(metres / 111_250, rel=0.01)
+    assert found.east - found.west == pytest.approx(metres / (111_320 * np.cos(np.radians(50.5))), rel=0.01)
 
 
 def test_a_model_of_another_size_is_refused(small_scene: Scene, tmp_path: Path) -> None:

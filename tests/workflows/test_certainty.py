@@ -20,7 +20,7 @@ from das2f_map.bundle.card import Calibration, ClassShares, ModelCard, Verdict
 from das2f_map.bundle.files import load_bundle, save_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError
-from das2f_map.products.class_raster import read_legend, read_unsure
+from das2f_map.products.class_file import read_legend, read_unsure
 from das2f_map.products.report import RunReport
 
 TEMPERATURE = 2.5

@@ -18,7 +18,8 @@ from rasterio.crs import CRS
 from das2f_map.assess import map_comparison as evaluate_module
 from das2f_map.errors import InputError, LabelError
 from das2f_map.legend import Legend
-from das2f_map.products.class_raster import ClassRasterWriter, read_unsure
+from das2f_map.products.class_file import read_unsure
+from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.workflows.evaluate import evaluate_map
 

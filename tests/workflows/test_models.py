@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,12 @@ def test_a_card_by_name_or_path() -> None:
         model_card("none such")
     without = model_card(name).model_copy(update={"metrics": {}})
     assert without.overall_accuracy is None
+
+
+def test_the_list_loads_neither_torch_nor_rasterio() -> None:
+    program = (
+        "import sys; from das2f_map.workflows.models import list_models; assert list_models();"
+        "print([m for m in ('torch', 'rasterio', 'pandas', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from rasterio.warp import transform_bounds
 from small_scene import NAMES, TINY, Scene, make_scene
 from tiny import tiny_bundle
 
@@ -542,6 +543,23 @@ def test_weights_of_another_model_are_carried_over(
     assert not torch.allclose(ours[stem], theirs[stem], atol=1e-3)
     assert done.card.training is not None
     assert done.card.training.settings["started_from"] == "start"
+
+
+def test_a_trained_model_knows_its_ground(
+    small_scene: Scene, tmp_path: Path, no_forest: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A training that starts from it on the same ground is warned, and so is one after that."""
+    run(small_scene, output=tmp_path / "one", assess="none", steps=1)
+    (ground,) = load_bundle(tmp_path / "one").card.training.ground
+    with rasterio.open(small_scene.ms) as src:
+        west, south, east, north = transform_bounds(src.crs, "EPSG:4326", *src.bounds)
+    assert (ground.west, ground.south) == pytest.approx((west, south), abs=1e-6)
+    assert (ground.east, ground.north) == pytest.approx((east, north), abs=1e-6)
+    for name, start in (("two", "one"), ("three", "two")):
+        caplog.clear()
+        run(small_scene, output=tmp_path / name, start=tmp_path / start, assess="none", steps=1)
+        assert f"{start} was trained on this ground" in caplog.text
+    assert load_bundle(tmp_path / "three").card.training.ground[1:] == (ground, ground)
 
 
 def test_bands_are_carried_over_by_name(

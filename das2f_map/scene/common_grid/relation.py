@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 from das2f_map.errors import InputError
 from das2f_map.scene.antimeridian import near
 from das2f_map.scene.common_grid.pixel_map import AffineMap, PixelMap, ProjectedMap
+from das2f_map.scene.conversion import tell_accuracy
 from das2f_map.scene.grid import Grid
 from das2f_map.types import Float64
 
@@ -28,8 +29,10 @@ def transformer_between(ms: Grid, pan: Grid) -> Transformer | None:
         return None
     try:
         # One operation for the whole scene: PROJ chooses point by point, and could change its choice inside.
-        group = TransformerGroup(source, target, always_xy=True, area_of_interest=_area_of_interest(ms))
+        place = area_of_interest(ms)
+        group = TransformerGroup(source, target, always_xy=True, area_of_interest=place)
         transformer = group.transformers[0]
+        tell_accuracy(source, target, place)
     except (ProjError, IndexError) as error:
         raise InputError(
             f"coordinates of {crs_name(ms.crs)} (MS) and {crs_name(pan.crs)} (PAN) cannot be converted",
@@ -83,7 +86,8 @@ def _nodes(grid: Grid) -> Float64:
     return np.stack([t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f])
 
 
-def _area_of_interest(grid: Grid) -> AreaOfInterest | None:
+def area_of_interest(grid: Grid) -> AreaOfInterest | None:
+    """The place of a grid in degrees, for PROJ; ``None`` if it has none."""
     crs = pyproj_crs(grid.crs)
     if crs.geodetic_crs is None:
         return None

@@ -1,0 +1,502 @@
+"""Accuracy of a map and area of its classes, estimated from a probability sample, with their uncertainty.
+
+Pixel counts of a map are biased by its errors. A probability sample with the true classes gives unbiased
+areas, whatever the map. The estimators are those of Olofsson et al. (2014) and, where strata are not the
+map's classes, of Stehman (2014); :mod:`das2f_map.assess.sampled_units` has the designs and
+:mod:`das2f_map.assess.intervals` the intervals.
+
+Sources: Olofsson, P., Foody, G. M., Herold, M., Stehman, S. V., Woodcock, C. E., Wulder, M. A. (2014), "Good
+practices for estimating area and assessing accuracy of land change", Remote Sensing of Environment 148,
+42–57. Stehman (2014), see there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from das2f_map.assess.bootstrap import BootstrapFigures, bootstrap_clusters
+from das2f_map.assess.confusion_matrix import percent
+from das2f_map.assess.html_tables import html_page, html_table
+from das2f_map.assess.intervals import Possible, Ratios, clustered_interval, stratified_interval
+from das2f_map.assess.quantiles import t_quantile
+from das2f_map.assess.sampled_units import StratifiedUnits, Units
+from das2f_map.types import Bool, Float64, Int64
+
+CONFIDENCE = 0.95
+HECTARE = 10_000.0
+"""Square metres."""
+
+FEW_UNITS = 10
+"""Units of a stratum below which a note warns of it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its standard error and the ends of its interval; all ``None`` if it does not exist."""
+
+    value: float | None = None
+    standard_error: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+    def scaled(self, factor: float) -> Estimate:
+        """The estimate of the figure times a constant."""
+        numbers = (self.value, self.standard_error, self.lower, self.upper)
+        return Estimate(*(None if number is None else number * factor for number in numbers))
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON."""
+        return {
+            "estimate": self.value,
+            "standard_error": self.standard_error,
+            "lower": self.lower,
+            "upper": self.upper,
+        }
+
+    def as_percent(self) -> str:
+        """``93.1 % (90.2–95.2)``, or a dash."""
+        if self.value is None or self.lower is None or self.upper is None:
+            return "–"
+        return f"{percent(self.value)} ({100 * self.lower:.1f}–{100 * self.upper:.1f})"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledUnits:
+    """Sampled pixels with the class of the map and the true class.
+
+    Attributes
+    ----------
+    names, ids:
+        Classes of the map, then those that only the reference has; their ids, or ``None``.
+    mapped, reference:
+        int64 (n,): positions in ``names``; -1 in ``mapped`` where the map gives no answer.
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int | None, ...]
+    mapped: Int64
+    reference: Int64
+
+    @property
+    def count(self) -> int:
+        """Number of units."""
+        return int(self.mapped.size)
+
+    def select(self, keep: Bool) -> LabelledUnits:
+        """Some of the units."""
+        return LabelledUnits(self.names, self.ids, self.mapped[keep], self.reference[keep])
+
+    def counts(self) -> Int64:
+        """Units of every (mapped, reference) pair: int64 (C, C); units without an answer are left out."""
+        n = len(self.names)
+        answered = self.mapped >= 0
+        flat = np.bincount(self.mapped[answered] * n + self.reference[answered], minlength=n * n)
+        return flat.reshape(n, n).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class MappedGround:
+    """Pixels int64 (C,) and ground area float64 (C,), m², that a map gives each class; 0 if it lacks one."""
+
+    pixels: Int64
+    areas: Float64
+
+
+@dataclass(frozen=True)
+class ClassEstimate:
+    """Figures of one class.
+
+    Attributes
+    ----------
+    mapped_pixels, mapped_area_m2:
+        As counted in the map.
+    share:
+        Of the sampled area, 0..1.
+    area_m2:
+        Error-adjusted, that is from the reference classes of the sample.
+    mapped_units, reference_units:
+        Units of the sample that the map, or the reference, gives this class.
+    """
+
+    id: int | None
+    name: str
+    mapped_pixels: int
+    mapped_area_m2: float
+    share: Estimate
+    area_m2: Estimate
+    users_accuracy: Estimate
+    producers_accuracy: Estimate
+    f1: Estimate
+    mapped_units: int
+    reference_units: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "mapped_pixels": self.mapped_pixels,
+            "mapped_area_m2": self.mapped_area_m2,
+            "mapped_area_ha": self.mapped_area_m2 / HECTARE,
+            "share": self.share.to_dict(),
+            "area_m2": self.area_m2.to_dict(),
+            "area_ha": self.area_m2.scaled(1 / HECTARE).to_dict(),
+            "users_accuracy": self.users_accuracy.to_dict(),
+            "producers_accuracy": self.producers_accuracy.to_dict(),
+            "f1": self.f1.to_dict(),
+            "mapped_units": self.mapped_units,
+            "reference_units": self.reference_units,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class AreaEstimates:
+    """Accuracy and areas from a probability sample, each with standard error and interval.
+
+    Attributes
+    ----------
+    design:
+        The sampling design in words.
+    units:
+        Units with a reference class.
+    area_m2:
+        Ground that the estimates are about.
+    cells:
+        float64 (C, C): estimated share of that ground of every (mapped, reference) pair.
+    counts:
+        int64 (C, C): units of every pair.
+    confidence:
+        Level of the intervals, 0..1.
+    notes:
+        A sentence for each thing that the reader of the figures should know.
+    """
+
+    design: str
+    units: int
+    area_m2: float
+    overall_accuracy: Estimate
+    kappa: Estimate
+    classes: tuple[ClassEstimate, ...]
+    cells: Float64
+    counts: Int64
+    confidence: float
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, for JSON; those that do not exist are ``None``."""
+        return {
+            "design": self.design,
+            "units": self.units,
+            "area_m2": self.area_m2,
+            "area_ha": self.area_m2 / HECTARE,
+            "confidence": self.confidence,
+            "overall_accuracy": self.overall_accuracy.to_dict(),
+            "kappa": self.kappa.to_dict(),
+            "classes": [c.to_dict() for c in self.classes],
+            "error_matrix": {
+                "rows": "map",
+                "columns": "reference",
+                "class_names": [c.name for c in self.classes],
+                "shares_of_area": self.cells.tolist(),
+                "units": self.counts.tolist(),
+            },
+            "notes": list(self.notes),
+        }
+
+    def area_table(self) -> list[list[str]]:
+        """Header and rows as text: area of every class in the map and as estimated, in hectares."""
+        level = f"{100 * self.confidence:g} % interval"
+        header = ["class", "mapped pixels", "mapped ha", "area ha", "standard error", level, "share"]
+        rows = []
+        for c in self.classes:
+            area = c.area_m2.scaled(1 / HECTARE)
+            ends = "–" if area.lower is None else f"{_hectares(area.lower)} to {_hectares(area.upper)}"
+            rows.append(
+                [
+                    c.name,
+                    f"{c.mapped_pixels:,}",
+                    _hectares(c.mapped_area_m2 / HECTARE),
+                    _hectares(area.value),
+                    _hectares(area.standard_error),
+                    ends,
+                    percent(c.share.value),
+                ]
+            )
+        return [header, *rows]
+
+    def accuracy_table(self) -> list[list[str]]:
+        """Header and rows as text: accuracies of every class with their intervals."""
+        header = ["class", "user's", "producer's", "F1", "units mapped", "units in reference"]
+        return [
+            header,
+            *(
+                [
+                    c.name,
+                    c.users_accuracy.as_percent(),
+                    c.producers_accuracy.as_percent(),
+                    c.f1.as_percent(),
+                    f"{c.mapped_units:,}",
+                    f"{c.reference_units:,}",
+                ]
+                for c in self.classes
+            ),
+        ]
+
+    def overall_table(self) -> list[list[str]]:
+        """Header and one row as text: overall accuracy, kappa, number of units, area."""
+        kappa = self.kappa
+        text = "–" if kappa.value is None else f"{kappa.value:.3f}"
+        if kappa.lower is not None and kappa.upper is not None:
+            text += f" ({kappa.lower:.3f}–{kappa.upper:.3f})"
+        return [
+            ["overall accuracy", "kappa", "units", "area ha"],
+            [
+                self.overall_accuracy.as_percent(),
+                text,
+                f"{self.units:,}",
+                _hectares(self.area_m2 / HECTARE),
+            ],
+        ]
+
+    def to_html(self) -> str:
+        """The tables and the notes as HTML; a notebook shows it."""
+        return html_page(
+            f"Estimates from a probability sample ({self.design})",
+            [
+                html_table(self.overall_table()),
+                html_table(self.area_table()),
+                html_table(self.accuracy_table()),
+            ],
+            self.notes,
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+def estimate(
+    labelled: LabelledUnits,
+    units: Units,
+    ground: MappedGround,
+    *,
+    design: str,
+    notes: tuple[str, ...] = (),
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> AreaEstimates:
+    """Accuracy and areas, with standard errors and intervals, from a probability sample.
+
+    Parameters
+    ----------
+    labelled:
+        Classes of the units; all of them have a reference class.
+    units:
+        The units' place in the sampling design.
+    ground:
+        Pixels and areas that the map gives each class of ``labelled``.
+    design:
+        Its name, for the reader.
+    notes:
+        Sentences to put before the estimator's own.
+    confidence:
+        Level of the intervals.
+    seed:
+        Of the bootstrap for cluster samples.
+
+    Returns
+    -------
+    The figures. Of a cluster sample, the errors of kappa and F1 come from a bootstrap of the clusters.
+    """
+    n = len(labelled.names)
+    ratios = accuracy_ratios(labelled)
+    values = ratios.values(units.weights)
+    errors = np.sqrt(units.variance(ratios.linearised(units.weights)))
+    resampled: BootstrapFigures | None = None
+    if isinstance(units, StratifiedUnits):
+        possible = _possible(labelled, units)
+        lower, upper = stratified_interval(units, ratios, possible, confidence)
+    else:
+        each = cell_totals(labelled, units.weights, units.cluster, units.count)
+        resampled = bootstrap_clusters(each, confidence=confidence, seed=seed)
+        f1_errors = np.array(resampled.f1_errors())
+        # A class in few clusters may be missing in too many replicates.
+        errors[3 * n + 1 :] = np.where(np.isfinite(f1_errors), f1_errors, errors[3 * n + 1 :])
+        lower, upper = clustered_interval(units, ratios, errors, confidence)
+    found = [
+        Estimate() if math.isnan(v) else Estimate(float(v), float(e), float(low), float(high))
+        for v, e, low, high in zip(values, errors, lower, upper, strict=True)
+    ]
+    overall, shares, users = found[0], found[1 : n + 1], found[n + 1 : 2 * n + 1]
+    producers, f1 = found[2 * n + 1 : 3 * n + 1], found[3 * n + 1 :]
+    counts = labelled.counts()
+    cells = cell_totals(labelled, units.weights, np.zeros(labelled.count, np.int64), 1)[0] / units.total
+    classes = tuple(
+        ClassEstimate(
+            id=labelled.ids[k],
+            name=labelled.names[k],
+            mapped_pixels=int(ground.pixels[k]),
+            mapped_area_m2=float(ground.areas[k]),
+            share=shares[k],
+            area_m2=shares[k].scaled(units.total),
+            users_accuracy=users[k],
+            producers_accuracy=producers[k],
+            f1=f1[k],
+            mapped_units=int(counts[k].sum()),
+            reference_units=int((labelled.reference == k).sum()),
+        )
+        for k in range(n)
+    )
+    return AreaEstimates(
+        design=design,
+        units=labelled.count,
+        area_m2=units.total,
+        overall_accuracy=overall,
+        kappa=_kappa(labelled, units, cells, overall, resampled, confidence),
+        classes=classes,
+        cells=cells,
+        counts=counts,
+        confidence=confidence,
+        notes=(*notes, *_notes(labelled, units, classes, counts)),
+    )
+
+
+def accuracy_ratios(labelled: LabelledUnits) -> Ratios:
+    """Overall accuracy, then the classes' shares, user's and producer's accuracies and F1: 4 C + 1 figures.
+
+    A unit without an answer of the map counts for the shares alone.
+    """
+    each = np.arange(len(labelled.names))
+    answered = (labelled.mapped >= 0)[:, None]
+    mapped = labelled.mapped[:, None] == each
+    true = labelled.reference[:, None] == each
+    both, only_mapped, only_true = mapped & true, mapped & ~true, answered & true & ~mapped
+    right = both.any(axis=1, keepdims=True)
+    good = np.concatenate([right, true, both, both, both], axis=1)
+    bad = np.concatenate([answered & ~right, ~true, only_mapped, only_true, only_mapped | only_true], axis=1)
+    factor = np.concatenate([np.ones(1 + 3 * each.size), np.full(each.size, 2.0)])
+    return Ratios(good.astype(float), bad.astype(float), factor)
+
+
+def _possible(labelled: LabelledUnits, units: StratifiedUnits) -> Possible:
+    """Strata that can have good and bad units of the figures of :func:`accuracy_ratios`."""
+    n, strata = len(labelled.names), units.pixels.size
+    present = units.present
+    if present is None:
+        present = np.zeros((strata, n), bool)
+        answered = labelled.mapped >= 0
+        present[units.stratum[answered], labelled.mapped[answered]] = True
+    others = present.sum(axis=1, keepdims=True) - present > 0
+    some = present.any(axis=1, keepdims=True)
+    always = np.ones((strata, n), bool)
+    good = np.concatenate([some, always, present, present, present], axis=1)
+    bad = np.concatenate([some, always, present, others, present | others], axis=1)
+    return Possible(good, bad)
+
+
+def cell_totals(labelled: LabelledUnits, weights: Float64, group: Int64, groups: int) -> Float64:
+    """Ground of every (mapped, reference) pair in every group of units, m²: float64 (groups, C, C)."""
+    n = len(labelled.names)
+    answered = labelled.mapped >= 0
+    at = (group * n + labelled.mapped) * n + labelled.reference
+    flat = np.bincount(at[answered], weights[answered], minlength=groups * n * n)
+    result: Float64 = flat.reshape(groups, n, n).astype(np.float64)
+    return result
+
+
+def _kappa(
+    labelled: LabelledUnits,
+    units: Units,
+    cells: Float64,
+    overall: Estimate,
+    resampled: BootstrapFigures | None,
+    confidence: float,
+) -> Estimate:
+    """Cohen's kappa of the estimated error matrix, with the delta method, or the bootstrap for clusters."""
+    whole = cells.sum()
+    if whole <= 0 or overall.value is None or overall.lower is None or overall.upper is None:
+        return Estimate()
+    shares = cells / whole
+    rows, columns = shares.sum(axis=1), shares.sum(axis=0)
+    chance, observed = float(rows @ columns), float(np.trace(shares))
+    if chance >= 1:
+        return Estimate()
+    value = (observed - chance) / (1 - chance)
+    answered = labelled.mapped >= 0
+    right = (labelled.mapped == labelled.reference) & answered
+    slope = (1 - observed) / (1 - chance) ** 2
+    influence = right / (1 - chance) - slope * (columns[labelled.mapped] + rows[labelled.reference])
+    centre = observed / (1 - chance) - 2 * slope * chance
+    influence = np.where(answered, influence - centre, 0.0) / (whole * units.total)
+    error = math.sqrt(float(units.variance(influence[:, None])[0]))
+    if error == 0 or value >= 1:
+        # Without an error in the sample, doubt about the overall accuracy is doubt about kappa.
+        low, high = ((end - chance) / (1 - chance) for end in (overall.lower, overall.upper))
+        return Estimate(value, error, low, high)
+    if resampled is not None:
+        return _resampled(Estimate(value, error, None, None), *resampled.kappa_interval())
+    half = t_quantile((1 + confidence) / 2, units.degrees) * error
+    return Estimate(value, error, max(-1.0, value - half), min(1.0, value + half))
+
+
+def _resampled(analytic: Estimate, error: float, lower: float, upper: float) -> Estimate:
+    """An estimate with the bootstrap's error and interval, where the bootstrap found any spread."""
+    if analytic.value is None or not error > 0 or not lower < upper:
+        return analytic
+    return Estimate(analytic.value, error, min(lower, analytic.value), max(upper, analytic.value))
+
+
+def _notes(
+    labelled: LabelledUnits, units: Units, classes: tuple[ClassEstimate, ...], counts: Int64
+) -> tuple[str, ...]:
+    found = []
+    if unanswered := int((labelled.mapped < 0).sum()):
+        found.append(
+            f"{unanswered:,} of {labelled.count:,} units lie where the map gives no class: "
+            "they count for the areas, not for the accuracies"
+        )
+    never = [c.name for c in classes if c.reference_units == 0]
+    if never:
+        found.append(
+            f"The reference has no unit of {', '.join(never)}: the area is 0 up to the upper end of its "
+            "interval"
+        )
+    unseen = [c.name for c in classes if c.mapped_units == 0 and c.mapped_pixels]
+    if unseen:
+        found.append(f"No unit is mapped as {', '.join(unseen)}: the user's accuracy is not known")
+    flawless = [c.name for c in classes if c.mapped_units and c.users_accuracy.standard_error == 0]
+    if flawless:
+        found.append(
+            f"The units mapped as {', '.join(flawless)} are all right or all wrong: the standard error is 0, "
+            "the interval is Wilson's and has a width"
+        )
+    if isinstance(units, StratifiedUnits):
+        if single := int((units.sizes == 1).sum()):
+            found.append(
+                f"Strata with a single unit: {single}; its distance from the mean of all takes the place of "
+                "a variance"
+            )
+        if int(units.sizes.min()) < FEW_UNITS:
+            found.append(
+                f"The smallest stratum has {int(units.sizes.min())} units; with fewer than {FEW_UNITS} "
+                "its share of errors is hardly known"
+            )
+        if (units.fractions > 0.05).any():
+            found.append("More than 5 % of a stratum was sampled: the finite-population correction counts")
+        if (units.fractions >= 1).any():
+            found.append("A stratum was sampled wholly: it adds no uncertainty")
+    elif units.count < 20:
+        found.append(f"Only {units.count} clusters: intervals of cluster samples are rough below 20")
+    return tuple(found)
+
+
+def _hectares(value: float | None) -> str:
+    """``1,234`` or ``0.123``: at least three digits, or a dash."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 or size == 0 else 4
+    return f"{value:,.{digits}f}"

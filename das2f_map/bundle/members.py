@@ -1,0 +1,37 @@
+"""The parts of a bundle that are read before its weights: what kind of file it is, and its card.
+
+No torch is imported here, so that the list of models appears at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from das2f_map.bundle.card import ModelCard, parse_card
+from das2f_map.bundle.untrusted import read_member
+
+CARD_NAME: Final = "model.json"
+WEIGHTS_NAME: Final = "model.safetensors"
+ONNX_SUFFIX: Final = ".onnx"
+
+CARD_LIMIT: Final = 4 << 20
+"""Most bytes of a card. Cards with every figure of a training have some 20 kB."""
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a path names an ONNX file."""
+    return path.suffix.lower() == ONNX_SUFFIX and not path.is_dir()
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a bundle or an ONNX file, without its weights.
+
+    Raises :class:`~das2f_map.errors.ModelError` when it is missing, damaged, foreign, too large, or written
+    by a newer version; :class:`~das2f_map.errors.MissingDependencyError` for ONNX without onnxruntime.
+    """
+    if is_onnx(path):
+        from das2f_map.bundle.onnx_file import load_onnx
+
+        return load_onnx(path).card
+    return parse_card(read_member(path, CARD_NAME, CARD_LIMIT), path, CARD_NAME)

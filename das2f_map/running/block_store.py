@@ -1,0 +1,246 @@
+"""The finished blocks of a map that is being made, on disk, so that a run that was ended can go on.
+
+Two files in a folder of the run's own: the blocks' values one after the other, and a journal with a line for
+each block. A block's line is written when its values are safe on the disk. So whenever a run is killed, the
+journal names complete blocks only, apart from a torn last line, which is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import zlib
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from das2f_map.errors import InputError
+from das2f_map.legend import NODATA_CLASS
+from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.running.plan import ClassifyPlan
+from das2f_map.scene.grid import Window
+
+log = logging.getLogger(__name__)
+
+JOURNAL_NAME: Final = "blocks.journal"
+VALUES_NAME: Final = "blocks.values"
+_FORMAT: Final = 1
+_LONGEST_LINE: Final = 10_000
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Place and checksum of a block's values; no bytes where it has no class."""
+
+    start: int
+    length: int
+    checksum: int
+
+
+class BlockStore:
+    """Keeps the finished blocks of a plan in a folder.
+
+    Use it as a context manager. The folder goes away with the run's other work files.
+
+    Parameters
+    ----------
+    folder:
+        Exists; the run's own.
+    plan:
+        The map's plan.
+    resume:
+        Go on with the blocks that lie there. Otherwise they are dropped.
+
+    Raises
+    ------
+    InputError
+        The blocks in the folder are those of another plan, or of another version's journal.
+    OSError
+        The files cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, plan: ClassifyPlan, *, resume: bool = False) -> None:
+        self._plan = plan
+        self._shapes = _layers(plan)
+        self._entries: dict[int, _Entry] = {}
+        journal = folder / JOURNAL_NAME
+        kept = self._read_journal(journal) if resume and journal.is_file() else 0
+        self._values: IO[bytes] = (folder / VALUES_NAME).open("r+b" if kept else "w+b")
+        self._end = max((e.start + e.length for e in self._entries.values()), default=0)
+        self._values.truncate(self._end)
+        self._journal: IO[bytes] = journal.open("r+b" if kept else "w+b")
+        self._journal.truncate(kept)
+        self._journal.seek(kept)
+        if not kept:
+            self._note({"das2f-map": _FORMAT, "plan": plan.parts})
+
+    def __enter__(self) -> BlockStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._values.close()
+        self._journal.close()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._entries
+
+    @property
+    def finished(self) -> frozenset[int]:
+        """Numbers of the blocks that are stored."""
+        return frozenset(self._entries)
+
+    def add(self, index: int, block: ClassifiedBlock) -> None:
+        """Keep the block with a number; it is safe on the disk afterwards."""
+        parts = [
+            np.ascontiguousarray(layer, dtype).tobytes()
+            for layer, (_, dtype) in zip(_values_of(block), self._shapes, strict=True)
+        ]
+        # Most blocks of a scene's collar have no class; they cost a line.
+        values = b"".join(parts) if (block.classes != NODATA_CLASS).any() else b""
+        if values:
+            self._values.seek(self._end)
+            self._values.write(values)
+            _to_disk(self._values)
+        entry = _Entry(self._end, len(values), zlib.crc32(values))
+        self._note({"block": index, "start": entry.start, "length": entry.length, "crc32": entry.checksum})
+        self._end += len(values)
+        self._entries[index] = entry
+
+    def read(self, index: int, window: Window) -> ClassifiedBlock | None:
+        """A block that was kept; ``None`` where its values are damaged."""
+        entry = self._entries[index]
+        layers = [
+            np.full(
+                (*leading, window.height, window.width), NODATA_CLASS if dtype == np.uint8 else np.nan, dtype
+            )
+            for leading, dtype in self._shapes
+        ]
+        if entry.length:
+            self._values.seek(entry.start)
+            values = self._values.read(entry.length)
+            if len(values) != sum(layer.nbytes for layer in layers) or zlib.crc32(values) != entry.checksum:
+                log.warning("Block %d of the unfinished run is damaged; it is computed again", index)
+                del self._entries[index]
+                return None
+            start = 0
+            for k, layer in enumerate(layers):
+                part = values[start : start + layer.nbytes]
+                layers[k] = np.frombuffer(part, layer.dtype).reshape(layer.shape).copy()
+                start += layer.nbytes
+        classes, confidence, *others = layers
+        certainty = self._plan.certainty
+        probabilities = others.pop(0) if certainty.probabilities else None
+        return ClassifiedBlock(
+            window, classes, confidence, probabilities, others.pop(0) if certainty.entropy else None
+        )
+
+    def _note(self, line: Mapping[str, Any]) -> None:
+        self._journal.write(json.dumps(line).encode() + b"\n")
+        _to_disk(self._journal)
+
+    def _read_journal(self, journal: Path) -> int:
+        """Take the entries of a journal; the bytes of it that are sound, 0 if it is to be begun anew."""
+        kept = 0
+        with journal.open("rb") as file:
+            for k, line in enumerate(_whole_lines(file)):
+                try:
+                    found = json.loads(line)
+                    if k == 0:
+                        self._require_same(found)
+                    else:
+                        self._entries[int(found["block"])] = _Entry(
+                            int(found["start"]), int(found["length"]), int(found["crc32"])
+                        )
+                except (ValueError, TypeError, KeyError):
+                    break  # torn by the end of the run; what follows was never finished
+                kept += len(line)
+        return kept
+
+    def _require_same(self, header: Mapping[str, Any]) -> None:
+        if header["das2f-map"] != _FORMAT:
+            raise InputError(
+                "the unfinished run was made by another version of das2f-map", "begin anew with --overwrite"
+            )
+        differing = [name for name, own in self._plan.parts.items() if header["plan"].get(name) != own]
+        if differing:
+            raise InputError(
+                f"the unfinished run cannot go on, it differs in {'; '.join(differing)}",
+                "repeat its options and inputs, or begin anew with --overwrite",
+            )
+
+
+def stored_or_computed(
+    classifier: BlockClassifier, plan: ClassifyPlan, store: BlockStore
+) -> Generator[ClassifiedBlock, None, None]:
+    """All blocks of a plan in their order. Those that are not stored are computed, and stored.
+
+    Close the generator explicitly, and before the scene.
+    """
+    if len(store):
+        log.info("%d blocks are there already", len(store))
+    # A stored block may turn out to be damaged, which must not change what the generator below computes.
+    stored = store.finished
+    missing = (window for k, window in enumerate(plan.blocks()) if k not in stored)
+    with closing(classifier.classify_all(missing)) as computed:
+        for k, window in enumerate(plan.blocks()):
+            block = store.read(k, window) if k in stored else next(computed)
+            if block is None:
+                block = classifier.classify(window)
+            if k not in store:
+                store.add(k, block)
+            yield block
+
+
+def finished_blocks(folder: Path) -> int:
+    """Blocks that an unfinished run has left in a folder; 0 where there is no journal.
+
+    Raises
+    ------
+    OSError
+        The journal cannot be read.
+    """
+    try:
+        with (folder / JOURNAL_NAME).open("rb") as file:
+            return max(0, sum(1 for _ in _whole_lines(file)) - 1)
+    except FileNotFoundError:
+        return 0
+
+
+def _layers(plan: ClassifyPlan) -> list[tuple[tuple[int, ...], Any]]:
+    """Leading dimensions and type of each layer that a block has."""
+    certainty = plan.certainty
+    classes = len(plan.bundle.card.legend)
+    return [
+        ((), np.dtype(np.uint8)),
+        ((), np.dtype(np.float32)),
+        *([((classes,), np.dtype(np.float32))] if certainty.probabilities else []),
+        *([((), np.dtype(np.float32))] if certainty.entropy else []),
+    ]
+
+
+def _values_of(block: ClassifiedBlock) -> list[NDArray[Any]]:
+    layers = (block.classes, block.confidence, block.probabilities, block.entropy)
+    return [layer for layer in layers if layer is not None]
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines that end, up to the first that does not or that is longer than any of ours."""
+    while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+        yield line
+
+
+def _to_disk(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,81 @@
+"""Run `classify` in forked processes that are killed at random moments, and resume it. Called as a program.
+
+    python resumed_runs.py MS PAN MODEL FOLDER KILLS
+
+The imports are done once, before the forks. Prints what the exit statuses were.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import das2f_map.workflows.classify as classify_module
+from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.errors import OutputError
+from das2f_map.workflows.classify import classify
+
+SIDE = 12
+"""MS pixels a side of a block, so that a small scene has many."""
+
+
+def forked(ms: str, pan: str, model: str, output: Path, *, resume: bool) -> int:
+    """The process that makes a map."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        classify_module.BLOCK_SIZE = SIDE
+        PerPatchEngine.block_size = SIDE  # type: ignore[assignment, method-assign]
+        classify(
+            ms,
+            pan,
+            output,
+            model=model,
+            vectors=output.with_suffix(".gpkg"),
+            confidence=output.with_name("confidence.tif"),
+            probabilities=output.with_name("probabilities.tif"),
+            coregistration="off",
+            engine="patch",
+            device="cpu",
+            resume=resume,
+        )
+        status = 0
+    except OutputError as error:
+        # Killed when all files were in place: there is nothing to resume.
+        status = 0 if resume and "exists already" in error.message else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def main() -> None:
+    ms, pan, model, folder, kills = *sys.argv[1:4], Path(sys.argv[4]), int(sys.argv[5])
+    for name in ("whole", "killed"):
+        (folder / name).mkdir()
+    started = time.monotonic()
+    whole = forked(ms, pan, model, folder / "whole" / "m.tif", resume=False)
+    assert os.waitpid(whole, 0)[1] == 0
+    # A resumed run has less to do, so later kills come sooner.
+    seconds, killed, rng = time.monotonic() - started, 0, random.Random(0)
+    while True:
+        child = forked(ms, pan, model, folder / "killed" / "m.tif", resume=killed > 0)
+        if killed < kills:
+            time.sleep(rng.uniform(0.1, 0.4) * seconds)
+            os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(status, flush=True)
+        if status != -signal.SIGKILL:
+            break
+        killed += 1
+
+
+if __name__ == "__main__":
+    main()

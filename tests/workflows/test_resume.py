@@ -1,0 +1,121 @@
+"""A map whose run was ended goes on, and comes out as if nothing had ended it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic import make_pair
+from tiny import tiny_bundle
+
+import das2f_map.workflows.classify as classify_module
+from das2f_map.engines.per_patch import PerPatchEngine
+from das2f_map.errors import InputError, OutputError
+from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.scene.grid import Window
+from das2f_map.workflows.classify import classify
+
+TIME = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+COLLAR = [(slice(0, 14), slice(0, 14)), (slice(0, 3), slice(0, 60))]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> tuple[Path, Path]:
+    return make_pair(tmp_path, ms_shape=(40, 60), nodata=0, ms_invalid=COLLAR)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    tiny_bundle(folder, patch=8)
+    return folder / "tiny"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Files of a map by name, but for the report, which has times, and the GeoPackage's times of change."""
+    return {p.name: TIME.sub(b"", p.read_bytes()) for p in folder.iterdir() if p.name != "m.json"}
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(scene: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    program = Path(__file__).with_name("resumed_runs.py")
+    done = subprocess.run(
+        [sys.executable, program, *scene, model, tmp_path, "20"], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    statuses = [int(line) for line in done.stdout.split()]
+    assert statuses[-1] == 0, done.stderr
+    # A run may end just before it would be killed.
+    assert statuses[:-1] == [-signal.SIGKILL] * (len(statuses) - 1)
+    assert len(statuses) > 5
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+class Ended(Exception):
+    """Takes the place of whatever ends a run."""
+
+
+def run(scene: tuple[Path, Path], model: Path, output: Path, **options: object) -> list[Window]:
+    """Make a map; the windows whose blocks were computed."""
+    computed: list[Window] = []
+    ends_after = options.pop("ends_after", None)
+
+    class Watched(BlockClassifier):
+        def compute(self, window: Window, block: object) -> ClassifiedBlock:
+            if ends_after is not None and len(computed) == ends_after:
+                raise Ended
+            computed.append(window)
+            return super().compute(window, block)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(classify_module, "BLOCK_SIZE", 12)
+        patched.setattr(PerPatchEngine, "block_size", 12)
+        patched.setattr("das2f_map.running.plan.BlockClassifier", Watched)
+        settings: dict[str, object] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
+        classify(*scene, output, model=model, **(settings | options))  # type: ignore[arg-type]
+    return computed
+
+
+def test_goes_on_at_the_last_finished_block(scene: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    for name in ("whole", "ended"):
+        (tmp_path / name).mkdir()
+    every = run(scene, model, tmp_path / "whole" / "m.tif")
+    assert len(every) == 4 * 5
+    output = tmp_path / "ended" / "m.tif"
+    with pytest.raises(Ended):
+        run(scene, model, output, ends_after=7)
+    assert [p.name for p in output.parent.iterdir()] == [".m.tif.das2f-map"]
+    with pytest.raises(OutputError, match=r"was ended after 7 blocks") as caught:
+        run(scene, model, output)
+    assert caught.value.hint == "--resume goes on with it, --overwrite begins anew"
+    with pytest.raises(Ended):
+        run(scene, model, output, resume=True, ends_after=4)
+    with pytest.raises(InputError, match="it differs in --reject"):
+        run(scene, model, output, resume=True, reject=0.9)
+    assert run(scene, model, output, resume=True) == every[11:]
+    assert contents(output.parent) == contents(tmp_path / "whole")
+
+
+def test_begins_anew_where_nothing_is_left_or_it_is_dropped(
+    scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "m.tif"
+    output.parent.mkdir()
+    with pytest.raises(Ended):
+        run(scene, model, output, ends_after=3)
+    assert len(run(scene, model, output, overwrite=True)) == 20
+    assert not (output.parent / ".m.tif.das2f-map").exists()
+    output.unlink()
+    assert len(run(scene, model, output, resume=True, overwrite=True)) == 20
+
+
+def test_a_map_without_any_class_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    scene = make_pair(tmp_path, ms_shape=(20, 30), nodata=0, ms_invalid=[(slice(0, 20), slice(0, 30))])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError):
+        run(scene, model, tmp_path / "out" / "m.tif")
+    assert not any((tmp_path / "out").iterdir())
