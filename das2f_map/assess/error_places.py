@@ -8,7 +8,7 @@ import numpy as np
 
 from das2f_map.assess.map_comparison import BLOCK, ClassMatch, OpenMap
 from das2f_map.labels.source import LabelSource
-from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.legend import NODATA_CLASS
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import blocks_of
 
@@ -62,7 +62,6 @@ class ErrorPlaces:
 
 def find_errors(
     mapped: OpenMap,
-    legend: Legend,
     reference: LabelSource,
     match: ClassMatch,
     progress: Progress = silent,
@@ -71,8 +70,6 @@ def find_errors(
 
     Parameters
     ----------
-    legend:
-        Of the map, without its class of rejected pixels.
     reference:
         Opened on the map's grid.
     match:
@@ -93,8 +90,8 @@ def find_errors(
             advance(1)
             if not wanted.any():
                 continue
-            found = mapped.read(window)
-            r, c = np.nonzero((wanted != NODATA_CLASS) & np.isin(found, legend.ids))
+            found, _ = mapped.read(window)
+            r, c = np.nonzero((wanted != NODATA_CLASS) & np.isin(found, mapped.legend.ids))
             agree = wanted[r, c] == found[r, c]
             r, c = r + window.row, c + window.col
             square = r // side * cols + c // side

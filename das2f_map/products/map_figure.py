@@ -85,17 +85,24 @@ def read_at_a_glance(path: Path, max_pixels: int) -> MapAtAGlance:
 
 def _with_legend(file: ClassFile, codes: Int64, valid: Bool) -> tuple[UInt8, Legend | None]:
     """Class ids of a map's values, and the classes."""
-    present = np.unique(codes[valid]).tolist()
-    if not file.zero_is_a_class():
-        present = [code for code in present if code != NODATA_CLASS]
-    file.refuse_image(len(present), MOST_CLASSES)
-    if all(1 <= code <= MOST_CLASSES for code in present):
-        return np.where(valid, codes, NODATA_CLASS).astype(np.uint8), completed(file.legend, present)
-    legend, ids = Legend.of_codes(present, file.names.names)
+    legend, ids = classes_of(file, np.unique(codes[valid]).tolist())
     classes = np.zeros(codes.shape, np.uint8)
     for code, class_id in ids.items():
         classes[valid & (codes == code)] = class_id
     return classes, legend
+
+
+def classes_of(file: ClassFile, present: list[int]) -> tuple[Legend | None, dict[int, int]]:
+    """The classes that a map names or has values of, and the id of each value with a class.
+
+    Raises :class:`InputError` if there are more values than a map can have classes.
+    """
+    if not file.zero_is_a_class():
+        present = [code for code in present if code != NODATA_CLASS]
+    file.refuse_image(len(present), MOST_CLASSES)
+    if all(1 <= code <= MOST_CLASSES for code in present):
+        return completed(file.legend, present), {code: code for code in present}
+    return Legend.of_codes(present, file.names.names)
 
 
 def completed(legend: Legend | None, present: list[int]) -> Legend | None:

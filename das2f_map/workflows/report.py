@@ -18,17 +18,18 @@ from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import read_card
 from das2f_map.errors import InputError, LabelError, ModelError
 from das2f_map.labels.files import open_labels
-from das2f_map.legend import NODATA_CLASS, Legend
+from das2f_map.legend import Legend
 from das2f_map.pages.document import Page, check_page_path
 from das2f_map.pages.evaluation import EvaluationFigures, figures_of, read_evaluation
 from das2f_map.pages.map_page import Confidence, InputFile, MapFacts, map_page
 from das2f_map.pages.pictures import read_values
-from das2f_map.products.class_areas import ClassArea, class_areas
-from das2f_map.products.class_raster import read_legend, read_unsure
-from das2f_map.products.map_figure import completed, read_at_a_glance
+from das2f_map.products.class_areas import ClassArea, value_areas
+from das2f_map.products.class_file import ClassFile
+from das2f_map.products.map_figure import MapAtAGlance, classes_of, read_at_a_glance
 from das2f_map.products.report import RunReport
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid
+from das2f_map.types import UInt8
 
 _MAP_PIXELS = 1_000_000
 """Pixels of a picture on the page, at most."""
@@ -107,14 +108,15 @@ def report_map(
     path = Path(map_path)
     if output is not None:
         check_page_path(Path(output))
-    classes, grid, full = read_at_a_glance(path, _MAP_PIXELS)
-    legend = completed(read_legend(path), sorted({*np.unique(classes).tolist()} - {NODATA_CLASS}))
+    glance = read_at_a_glance(path, _MAP_PIXELS)
+    full = glance.full
     run, notices = _run_report(path, full)
-    areas = _areas(path, legend, run, progress)
+    measured = _measured(path, glance, run, progress)
+    legend = measured.legend
     figures = None if evaluation is None else _figures(evaluation, legend)
     places = None
     if reference is not None and legend is not None:
-        places, found = _against(path, legend, reference, class_field, progress)
+        places, found = _against(path, reference, class_field, progress)
         figures = figures or figures_of({**found.to_dict(), "notices": found.notices()}, legend)
     shown, more = _confidence(path, full, confidence, run)
     card = None if run is None else _card(run)
@@ -123,12 +125,12 @@ def report_map(
     facts = MapFacts(
         path=str(path),
         title=title or path.name,
-        classes=classes,
-        grid=grid,
+        classes=measured.classes,
+        grid=glance.grid,
         full=full,
         legend=legend,
-        areas=areas,
-        unsure=read_unsure(path),
+        areas=measured.areas,
+        unsure=measured.unsure,
         run=run,
         card=card,
         inputs=_inputs(path, run, reference, checksums),
@@ -160,15 +162,44 @@ def _run_report(path: Path, full: Grid) -> tuple[RunReport | None, tuple[str, ..
     return run, ()
 
 
-def _areas(
-    path: Path, legend: Legend | None, run: RunReport | None, progress: Progress
-) -> dict[int, ClassArea]:
-    """Areas of all classes: those of the run report, or else summed over the map."""
-    if legend is None:
-        return {}
-    if run is not None and {c.id for c in run.classes} == {*legend.ids}:
-        return {c.id: ClassArea(c.pixels, c.area_m2, c.polygons or 0, c.mean_confidence) for c in run.classes}
-    return class_areas(path, legend, progress=progress)[0]
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Classes of a map: ids (h, w) at reduced size, legend, areas by id, id of rejected pixels."""
+
+    classes: UInt8
+    legend: Legend | None
+    areas: dict[int, ClassArea]
+    unsure: int | None
+
+
+def _measured(path: Path, glance: MapAtAGlance, run: RunReport | None, progress: Progress) -> _Measured:
+    """Areas of all classes: those of the run report, or else summed over the whole map."""
+    with ClassFile.open(path, "map") as file:
+        unsure = file.names.unsure
+        if (
+            run is not None
+            and glance.legend is not None
+            and {c.id for c in run.classes} == {*glance.legend.ids}
+        ):
+            reported = {
+                c.id: ClassArea(c.pixels, c.area_m2, c.polygons or 0, c.mean_confidence) for c in run.classes
+            }
+            return _Measured(glance.classes, glance.legend, reported, unsure)
+        by_value = value_areas(file, progress)
+        # The reduced map may lack a class that the whole one has.
+        legend, ids = classes_of(file, [*by_value])
+    if legend is None or glance.legend is None:
+        return _Measured(glance.classes, legend, {}, None)
+    areas = dict.fromkeys(legend.ids, ClassArea(0, 0.0))
+    for value, found in by_value.items():
+        if (i := ids.get(value)) is not None:
+            areas[i] = ClassArea(areas[i].pixels + found.pixels, areas[i].area_m2 + found.area_m2)
+    known = dict(zip(legend.names, legend.ids, strict=True))
+    table = np.zeros(256, np.uint8)
+    for c in glance.legend.each():
+        table[c.id] = known.get(c.name, 0)
+    unsure = None if unsure is None else ids.get(unsure, unsure if unsure in legend.ids else None)
+    return _Measured(table[glance.classes], legend, areas, unsure)
 
 
 def _figures(
@@ -182,24 +213,22 @@ def _figures(
 
 
 def _against(
-    path: Path, legend: Legend, reference: str | Path, class_field: str | None, progress: Progress
+    path: Path, reference: str | Path, class_field: str | None, progress: Progress
 ) -> tuple[ErrorPlaces, Evaluation]:
     """Where a map is wrong, and its figures."""
-    unsure = read_unsure(path)
-    if unsure in legend.ids and len(legend) > 1:
-        legend = legend.without(unsure)
     with (
         open_map(path) as mapped,
         open_labels(reference, mapped.grid, class_field=class_field) as labels,
     ):
-        match = match_classes(legend, labels, str(path), str(reference))
+        match = match_classes(mapped, labels, str(reference))
         if not match.map_id:
             raise LabelError(
                 f"map {path} and reference {reference} have no class in common",
-                f"the map has {', '.join(legend.names)}; the reference has {', '.join(labels.legend.names)}",
+                f"the map has {', '.join(mapped.legend.names)}; "
+                f"the reference has {', '.join(labels.legend.names)}",
             )
-        found = compare(mapped, legend, labels, match, str(reference), progress, unsure)
-        return find_errors(mapped, legend, labels, match, progress), found
+        found = compare(mapped, labels, match, str(reference), progress)
+        return find_errors(mapped, labels, match, progress), found
 
 
 def _confidence(

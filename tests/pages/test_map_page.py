@@ -12,14 +12,15 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from maps import patchy_classes, write_map
+import rasterio
+from maps import UTM, patchy_classes, write_map
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend
 from das2f_map.workflows.report import MapReport, report_map
 
-EVIL = Legend.from_names(["<script>alert(1)</script>", "a & \x1b b", '"x" onload="y'])
+EVIL = Legend.from_names(["<script>alert(1)</script>", "a & b]]>", '"x" onload="y'])
 CLASSES = patchy_classes(60, 80, (1, 2, 3))
 
 
@@ -28,7 +29,7 @@ def made(folder: Path) -> MapReport:
     matrix = ConfusionMatrix(EVIL, np.array([[50, 3, 0], [2, 40, 1], [0, 0, 30]], np.int64)).to_dict()
     area = {"class": EVIL.names[0], "mapped_m2": 1.0, "estimated_m2": 5e5, "interval_m2": [4e5, 6e5]}
     (folder / "e.json").write_text(json.dumps({**matrix, "areas": [area]}))
-    return report_map(path, folder / "r.html", evaluation=folder / "e.json", checksums=True)
+    return report_map(path, folder / "r.html", evaluation=folder / "e.json", title="a\x1bb", checksums=True)
 
 
 def test_page_is_well_formed_and_holds_names_as_text(tmp_path: Path) -> None:
@@ -60,6 +61,22 @@ def test_notebook_form_is_a_part_of_a_page(tmp_path: Path) -> None:
     assert "<html" not in form
     assert ET.fromstring(f"<div>{form}</div>").find("div") is not None
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".html"] == []
+
+
+def test_codes_beyond_a_byte_are_counted_and_compared(tmp_path: Path) -> None:
+    codes = np.where(CLASSES == 0, -1, CLASSES.astype(np.int32) * 111)
+    profile = {"driver": "GTiff", "height": 60, "width": 80, "count": 1, "dtype": "int32", "nodata": -1}
+    for name, values in (("m.tif", codes), ("r.tif", np.where(codes == 222, 111, codes))):
+        with rasterio.open(tmp_path / name, "w", crs=UTM.crs, transform=UTM.transform, **profile) as file:
+            file.write(values, 1)
+    report = report_map(tmp_path / "m.tif", reference=tmp_path / "r.tif")
+    found = {report.facts.legend[i].name: a.pixels for i, a in report.facts.areas.items()}
+    assert found == {f"class {c}": int((codes == c).sum()) for c in (111, 222, 333)}
+    assert sum(a.area_m2 for a in report.facts.areas.values()) == pytest.approx(
+        900 * (codes > 0).sum(), 0.002
+    )
+    assert report.facts.places.wrong == (codes == 222).sum()
+    assert report.facts.places.right == np.isin(codes, (111, 333)).sum()
 
 
 def test_refuses_what_is_no_evaluation_and_existing_pages(tmp_path: Path) -> None:
