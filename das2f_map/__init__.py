@@ -15,6 +15,7 @@ from das2f_map._version import __version__
 
 if TYPE_CHECKING:
     from das2f_map.workflows.align import align
+    from das2f_map.workflows.check_labels import check_labels
     from das2f_map.workflows.classify import classify
     from das2f_map.workflows.evaluate import evaluate_map as evaluate
     from das2f_map.workflows.inspect import inspect_pair as inspect
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "align",
+    "check_labels",
     "classify",
     "evaluate",
     "inspect",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "align": ("das2f_map.workflows.align", "align"),
+    "check_labels": ("das2f_map.workflows.check_labels", "check_labels"),
     "classify": ("das2f_map.workflows.classify", "classify"),
     "evaluate": ("das2f_map.workflows.evaluate", "evaluate_map"),
     "inspect": ("das2f_map.workflows.inspect", "inspect_pair"),

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from das2f_map._version import __version__
-from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, report, train
+from das2f_map.cli import (
+    align,
+    classify,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    labels,
+    models,
+    preview,
+    report,
+    train,
+)
 from das2f_map.cli.console import setup_logging
 from das2f_map.errors import Das2fMapError
 from das2f_map.outputs.libtiff_messages import keep_libtiff_quiet
@@ -70,6 +82,7 @@ app.command("report")(report.report_command)
 app.command("export")(export.export_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(models.app, name="models")
+app.add_typer(labels.app, name="labels")
 
 
 def main() -> None:
