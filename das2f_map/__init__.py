@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from das2f_map.workflows.models import load_model
     from das2f_map.workflows.preview import preview
     from das2f_map.workflows.report import report_map as report
+    from das2f_map.workflows.report_model import report_model
     from das2f_map.workflows.train import train
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "load_model",
     "preview",
     "report",
+    "report_model",
     "train",
 ]
 
@@ -46,6 +48,7 @@ _HOMES = {
     "load_model": ("das2f_map.workflows.models", "load_model"),
     "preview": ("das2f_map.workflows.preview", "preview"),
     "report": ("das2f_map.workflows.report", "report_map"),
+    "report_model": ("das2f_map.workflows.report_model", "report_model"),
     "train": ("das2f_map.workflows.train", "train"),
 }
 

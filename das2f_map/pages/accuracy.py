@@ -49,20 +49,23 @@ def accuracy_part(figures: EvaluationFigures, pixels: str = "reference pixels") 
     for c in matrix.legend.each():
         of_class = figures.classes[c.name]
         shown = [_cell(of_class[key]) for key in ("producers_accuracy", "users_accuracy", "f1")]
-        rows.append([join([swatch(c.color), name(c.name)]), *shown, f"{counts[c.name].reference_pixels:,}"])
+        count = [] if figures.has_intervals else [f"{counts[c.name].reference_pixels:,}"]
+        rows.append([join([swatch(c.color), name(c.name)]), *shown, *count])
     caption = (
         "Producer's accuracy: share of a class's reference that the map shows as it. User's accuracy: share "
         "of what the map shows as a class that is it."
         + (" With 95 % intervals." if figures.has_intervals else "")
     )
-    classes = table(caption, ["Class", "Producer's", "User's", "F1", pixels.capitalize()], rows)
+    # With intervals there is no room for the counts on a phone; the matrix has them too.
+    last = [] if figures.has_intervals else [pixels.capitalize()]
+    classes = table(caption, ["Class", "Producer's", "User's", "F1", *last], rows)
     heat = confusion_table(matrix, f"Confusion matrix in {pixels}; shading: share of the reference class")
     return join([classes, heat, _confusions(matrix)])
 
 
 def _cell(figure: Estimate) -> Html:
     shown = interval(figure)
-    return join([percent(figure.value), None if shown is None else el("small", shown)])
+    return join([percent(figure.value), None if shown is None else el("small", shown.removesuffix(" %"))])
 
 
 def _confusions(matrix: ConfusionMatrix) -> Html | None:

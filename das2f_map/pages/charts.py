@@ -9,7 +9,7 @@ import numpy as np
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
 from das2f_map.bundle.card import ReliabilityBin
-from das2f_map.pages.elements import Html, el, join, name, scrolling, swatch
+from das2f_map.pages.elements import Html, caption_of, el, join, name, scrolling, swatch
 from das2f_map.types import Float64
 
 INK, FAINT, LINE = "#1d2731", "#8a949e", "#d5dbe1"
@@ -104,13 +104,14 @@ def confusion_table(matrix: ConfusionMatrix, caption: object) -> Html:
         "tr", el("th", "sum", scope="row", class_="sum"), *sums, el("td", f"{matrix.total:,}", class_="sum")
     )
     kind = "matrix many" if len(classes) > 6 else "matrix"
-    inner = el("table", el("caption", caption), el("thead", head), el("tbody", *rows, foot), class_=kind)
+    inner = el("table", caption_of(caption), el("thead", head), el("tbody", *rows, foot), class_=kind)
     return scrolling(inner, caption)
 
 
 def _heat_cell(count: int, share: float, right: bool) -> Html:
     fill = mixed("#ffffff" if count == 0 else "#eef1f4", RIGHT if right else WRONG, share**0.7)
-    ink = "#ffffff" if _luminance(fill) < 0.36 else (INK if count else FAINT)
+    dark = _contrast("#ffffff", fill) > _contrast(INK, fill)
+    ink = "#ffffff" if dark else (INK if count else FAINT)
     return el("td", f"{count:,}", style=f"background:{fill};color:{ink}")
 
 
@@ -277,10 +278,17 @@ def mixed(one: str, other: str, share: float) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
+def _contrast(one: str, other: str) -> float:
+    """Contrast of two colours by the Web Content Accessibility Guidelines: from 1, the same, to 21."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
 def _luminance(color: str) -> float:
-    """Perceived lightness of a colour, 0..1."""
-    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    """Relative luminance of a colour, 0..1."""
+    shares = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _n(value: float) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from html import escape
 
-_VOID = frozenset({"br", "img", "meta"})
+_VOID = frozenset({"br", "img", "meta", "wbr"})
 _NO_CHARACTER = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
     + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
@@ -62,8 +62,12 @@ def join(parts: Iterable[object]) -> Html:
 
 
 def name(value: object) -> Html:
-    """A name from a file. It may be in any script: its direction does not reach the words around it."""
-    return el("bdi", value)
+    """A name from a file. It may be in any script: its direction does not reach the words around it.
+
+    It may break after underscores and slashes, where a column is narrow.
+    """
+    parts = re.split(r"(?<=[_/\\])(?=[^_/\\])", clean(str(value)))
+    return el("bdi", parts[0], *(piece for part in parts[1:] for piece in (el("wbr"), part)))
 
 
 def swatch(color: str) -> Html:
@@ -106,8 +110,13 @@ def table(
         cells = [el("th", first, scope="row", class_=styles[0])]
         cells += [el("td", c, class_=style) for c, style in zip(rest, styles[1:], strict=True)]
         body.append(el("tr", *cells))
-    inner = el("table", el("caption", caption), el("thead", *lines), el("tbody", *body), class_=class_)
+    inner = el("table", caption_of(caption), el("thead", *lines), el("tbody", *body), class_=class_)
     return scrolling(inner, caption)
+
+
+def caption_of(caption: object) -> Html:
+    """A table's caption, which stays in sight while the table scrolls sideways."""
+    return el("caption", el("span", caption))
 
 
 def scrolling(inner: Html, label: object) -> Html:

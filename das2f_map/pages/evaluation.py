@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class EvaluationFigures:
         Sentences for the reader of the figures.
     reference:
         File of the reference; empty where the evaluation names none.
+    units:
+        Units of the probability sample; ``None`` without one.
     """
 
     matrix: ConfusionMatrix
@@ -61,6 +63,16 @@ class EvaluationFigures:
     design: str = ""
     notices: tuple[str, ...] = ()
     reference: str = ""
+    units: int | None = None
+
+    @property
+    def basis(self) -> str:
+        """The number of pixels or sampled units that the figures rest on, in words."""
+        return (
+            f"{self.matrix.total:,} reference pixels"
+            if self.units is None
+            else f"{self.units:,} sampled units"
+        )
 
     @property
     def has_intervals(self) -> bool:
@@ -108,9 +120,8 @@ def figures_of(values: Mapping[str, Any], legend: Legend | None = None) -> Evalu
     Parameters
     ----------
     values:
-        ``areas`` (a list with ``class``, ``mapped_m2``, ``estimated_m2``, ``standard_error_m2`` and
-        ``interval_m2``) and ``estimates`` (figures with ``value``, ``standard_error`` and ``interval``) may
-        be missing, as evaluations without a sampling design have none.
+        ``estimates``, as :meth:`AreaEstimates.to_dict` gives them, may be missing: evaluations without a
+        sampling design have none.
     legend:
         Of the map, for the colours.
 
@@ -119,47 +130,39 @@ def figures_of(values: Mapping[str, Any], legend: Legend | None = None) -> Evalu
     KeyError, TypeError, ValueError
         It is no evaluation.
     """
-    matrix = _matrix(values, legend)
     estimates = values.get("estimates") or {}
-    listed = values.get("classes") or []
-    known = {str(c["name"]): c for c in listed}
-    given = _by_class(estimates.get("classes") or {})
-    overall = {
-        key: _estimate(estimates[key])
-        if estimates.get(key) is not None
-        else Estimate(_number(values.get(key)))
-        for key in OVERALL
-    }
+    matrix = _matrix(values, legend)
+    known = _by_name(values.get("classes") or [])
+    given = _by_name(estimates.get("classes") or [])
+    overall = {key: _figure(key, estimates, values) for key in OVERALL}
     classes = {
-        name: {
-            key: _estimate(given[name][key])
-            if given.get(name, {}).get(key) is not None
-            else Estimate(_number(known.get(name, {}).get(key)))
-            for key in PER_CLASS
-        }
+        name: {key: _figure(key, given.get(name, {}), known.get(name, {})) for key in PER_CLASS}
         for name in matrix.legend.names
     }
     areas = {
-        str(a["class"]): AreaEstimate(
-            _number(a.get("mapped_m2")),
-            Estimate(
-                _number(a.get("estimated_m2")),
-                _number(a.get("standard_error_m2")),
-                _interval(a.get("interval_m2")),
-            ),
-        )
-        for a in values.get("areas") or []
+        name: AreaEstimate(_number(c.get("mapped_area_m2")), _estimate(c["area_m2"]))
+        for name, c in given.items()
     }
-    design = values.get("design") or estimates.get("design") or ""
+    notes = [*(values.get("notices") or ()), *(estimates.get("notes") or ())]
     return EvaluationFigures(
         matrix,
         overall,
         classes,
         areas,
-        design if isinstance(design, str) else str(design.get("name", "")),
-        tuple(str(n) for n in values.get("notices") or ()),
+        str(estimates.get("design") or ""),
+        tuple(dict.fromkeys(str(n) for n in notes)),
         str(values.get("reference") or ""),
+        int(estimates["units"]) if estimates else None,
     )
+
+
+def _by_name(given: Any) -> dict[str, Mapping[str, Any]]:
+    return {str(c["name"]): c for c in given}
+
+
+def _figure(key: str, estimates: Mapping[str, Any], counted: Mapping[str, Any]) -> Estimate:
+    """A figure with its interval if the evaluation estimates it; else as counted in the reference pixels."""
+    return _estimate(estimates[key]) if estimates.get(key) is not None else _estimate(counted.get(key))
 
 
 def _matrix(values: Mapping[str, Any], legend: Legend | None) -> ConfusionMatrix:
@@ -178,19 +181,13 @@ def _matrix(values: Mapping[str, Any], legend: Legend | None) -> ConfusionMatrix
     return ConfusionMatrix(kept, counts[np.ix_(order, order)])
 
 
-def _by_class(given: Any) -> dict[str, Mapping[str, Any]]:
-    """Figures by class name, from a table by name or from a list whose entries name their class."""
-    if isinstance(given, Mapping):
-        return {str(name): figures for name, figures in given.items()}
-    return {str(c.get("class", c.get("name"))): c for c in given}
-
-
 def _estimate(given: Any) -> Estimate:
-    """A figure from a number, or from a table with its value, standard error and interval."""
+    """A figure from a number, or from a table with its estimate, its error and the ends of its interval."""
     if not isinstance(given, Mapping):
         return Estimate(_number(given))
-    value = given.get("value", given.get("estimate"))
-    return Estimate(_number(value), _number(given.get("standard_error")), _interval(given.get("interval")))
+    low, high = _number(given.get("lower")), _number(given.get("upper"))
+    interval = None if low is None or high is None else (low, high)
+    return Estimate(_number(given["estimate"]), _number(given.get("standard_error")), interval)
 
 
 def _number(value: Any) -> float | None:
@@ -198,10 +195,3 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
         return None
     return float(value)
-
-
-def _interval(given: Any) -> tuple[float, float] | None:
-    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
-        return None
-    low, high = _number(given[0]), _number(given[1])
-    return None if low is None or high is None else (low, high)

@@ -144,7 +144,7 @@ def _summary(facts_: MapFacts) -> Html:
         ("Classes", occurring, None if not facts_.legend else f"of {len(facts_.legend)} in the legend"),
     ]
     if facts_.evaluation is not None:
-        found += overall_tiles(facts_.evaluation, f"{facts_.evaluation.matrix.total:,} reference pixels")
+        found += overall_tiles(facts_.evaluation, facts_.evaluation.basis)
     verdict = None
     if facts_.card is not None and facts_.card.verdict is not None and not facts_.card.verdict.usable:
         verdict = notes([facts_.card.verdict.text], "bad")
@@ -193,27 +193,25 @@ def _areas(facts_: MapFacts) -> Html:
     classes = [c for c in facts_.legend.each() if facts_.areas[c.id].pixels or c.name in found]
     bars = {c.id: _bar(facts_.areas[c.id], c.color, found.get(c.name)) for c in classes}
     largest = max((b.reach for b in bars.values()), default=1.0)
-    header: list[object] = ["Class", "", f"Counted, {unit.name}", "Share"]
-    kinds = "tbnn"
+    header: list[object] = ["Class", "", f"Counted, {unit.name}"]
     if found:
-        header += [f"Estimated, {unit.name}", "95 % interval"]
-        kinds += "nn"
+        header.append(f"Estimated, {unit.name}")
     rows = []
     for c in classes:
         area = facts_.areas[c.id].area_m2
         row: list[object] = [
             join([swatch(c.color), name(c.name)]),
             bar(bars[c.id], largest),
-            unit.number(area),
-            share(area / total),
+            join([unit.number(area), el("small", share(area / total))]),
         ]
         if found:
-            row += _estimated(found.get(c.name), unit)
+            row.append(_estimated(found.get(c.name), unit))
         rows.append(row)
     caption = (
-        "Bars: area counted from the map's pixels. Ticks: estimated area, with its 95 % interval."
+        "Bars: area counted from the map's pixels, with its share of the map. Ticks: estimated area ± its "
+        "standard error, with its 95 % interval."
         if found
-        else "Area of each class, counted from the map's pixels on the ellipsoid"
+        else "Area of each class, counted from the map's pixels on the ellipsoid, and its share of the map"
     )
     said = (
         "The estimated areas correct the bias that the map's errors give to counted pixels. They are the "
@@ -222,7 +220,7 @@ def _areas(facts_: MapFacts) -> Html:
         else "Areas counted from pixels are biased by every error of the map. For areas with intervals, draw "
         "a probability sample, label it, and evaluate the map with it."
     )
-    return join([table(caption, header, rows, kinds=kinds), el("p", said)])
+    return join([table(caption, header, rows, kinds="tbnn"[: len(header)]), el("p", said)])
 
 
 def _bar(area: ClassArea, color: str, found: AreaEstimate | None) -> Bar:
@@ -231,14 +229,14 @@ def _bar(area: ClassArea, color: str, found: AreaEstimate | None) -> Bar:
     return Bar(area.area_m2, color, found.estimated.value, found.estimated.interval)
 
 
-def _estimated(found: AreaEstimate | None, unit: AreaUnit) -> list[object]:
+def _estimated(found: AreaEstimate | None, unit: AreaUnit) -> object:
     if found is None or found.estimated.value is None:
-        return ["–", "–"]
-    limits = found.estimated.interval
-    shown = "–" if limits is None else f"{unit.number(limits[0])} – {unit.number(limits[1])}"
-    error = found.estimated.error
-    small = None if error is None else el("small", f"± {unit.number(error)} (standard error)")
-    return [join([unit.number(found.estimated.value), small]), shown]
+        return "–"
+    limits, error = found.estimated.interval, found.estimated.error
+    shown = None if limits is None else f"{unit.number(limits[0])} – {unit.number(limits[1])}"
+    around = "" if error is None else f" ± {unit.number(error)}"
+    small = None if shown is None else el("small", shown)
+    return join([f"{unit.number(found.estimated.value)}{around}", small])
 
 
 def _accuracy(facts_: MapFacts) -> Html:
@@ -395,11 +393,12 @@ def _cite(facts_: MapFacts, picture: MapPicture) -> Html:
         between = (
             "" if limits is None else f" (95 % interval {100 * limits[0]:.1f} – {100 * limits[1]:.1f} %)"
         )
-        design = f" of a {found.design} sample" if found.design and found.design != "none" else ""
-        sentences.append(
-            f"On {found.matrix.total:,} reference pixels{design} its overall accuracy is "
-            f"{percent(accuracy.value)}{between}."
+        basis = (
+            f"On {found.matrix.total:,} reference pixels"
+            if found.units is None
+            else f"From a probability sample of {found.units:,} units ({found.design})"
         )
+        sentences.append(f"{basis}, its overall accuracy is {percent(accuracy.value)}{between}.")
     return join(
         [cited, el("h3", "For a methods section"), el("blockquote", el("p", name(" ".join(sentences))))]
     )

@@ -58,10 +58,13 @@ CSS = """
 .das2f table { border-collapse: collapse; width: 100%; font-size: .9rem; background: #fff; color: inherit; }
 .das2f caption { text-align: left; font-size: .85rem; color: var(--faint); padding: 0 0 .35rem;
   caption-side: top; }
+.das2f caption span { display: block; position: sticky; left: 0;
+  max-width: calc(min(100vw, 64.5rem) - 2.5rem); }
 .das2f th, .das2f td { padding: .32rem .55rem; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: middle; font-weight: 400; background: none; }
 .das2f thead th { border-bottom: 1.5px solid var(--ink); font-size: .82rem; color: var(--faint);
   vertical-align: bottom; }
+.das2f thead th.n { white-space: normal; }
 .das2f tbody th { overflow-wrap: anywhere; min-width: 7rem; }
 .das2f .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .das2f td small { display: block; color: var(--faint); font-size: .78rem; white-space: nowrap; }
@@ -97,8 +100,14 @@ CSS = """
   .das2f .with-key { grid-template-columns: minmax(0, 1fr); gap: .6rem; }
   .das2f .facts div { grid-template-columns: minmax(0, 1fr); gap: 0; }
   .das2f .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .das2f th, .das2f td { padding: .3rem .4rem; }
-  .das2f td.bar { min-width: 6rem; }
+  .das2f table { font-size: .82rem; }
+  .das2f th, .das2f td { padding: .3rem .25rem; }
+  .das2f tbody th { min-width: 5.2rem; }
+  .das2f td.bar { min-width: 3.2rem; width: 24%; }
+  .das2f .matrix td, .das2f .matrix thead th { min-width: 2.1rem; }
+  .das2f .matrix thead th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg);
+    text-align: left; padding: .4rem .1rem; }
+  .das2f .tiles b { font-size: 1.2rem; }
 }
 @media print {
   .das2f { font-size: 10pt; }
@@ -108,7 +117,9 @@ CSS = """
   .das2f h1 { font-size: 20pt; }
   .das2f h2 { margin-top: 1.4rem; font-size: 13pt; }
   .das2f h2, .das2f h3, .das2f caption { break-after: avoid; }
-  .das2f figure, .das2f tr, .das2f .tiles, .das2f .box, .das2f .facts div,
+  .das2f h2 + p { break-after: avoid; }
+  .das2f .frame { max-width: 13cm; }
+  .das2f figure, .das2f tr, .das2f .wide, .das2f .tiles, .das2f .box, .das2f .facts div,
   .das2f blockquote { break-inside: avoid; }
   .das2f .with-key { grid-template-columns: minmax(0, 1fr) 12rem; }
   .das2f .tiles { grid-template-columns: repeat(4, 1fr); }

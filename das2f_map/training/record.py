@@ -20,13 +20,15 @@ from das2f_map.bundle.card import (
     domain_around,
 )
 from das2f_map.network import NetworkConfig
+from das2f_map.pages.model_page import model_page
 from das2f_map.training.assessment import Assessment
 from das2f_map.training.ground import ground_of
+from das2f_map.training.optimism import compare_with_random_split
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.report import draw_training
 from das2f_map.training.request import TrainRequest
 from das2f_map.training.run import HeldGround, TrainingRun
-from das2f_map.training.run_files import CURVES_NAME, RELIABILITY_NAME, TrainingFiles
+from das2f_map.training.run_files import CURVES_NAME, PAGE_NAME, RELIABILITY_NAME, TrainingFiles
 from das2f_map.training.settings import FEW_LABELS_TURNS, FOLDS_UP_TO
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def _record(
         data=request.data,
         split={
             **_split(held),
+            **_random_split(run, held),
             "left_out": prepared.left_out,
         },
         settings={
@@ -120,6 +123,14 @@ def _split(held: HeldGround | None) -> dict[str, Any]:
     if any(part.name == "holdout" for part in held.parts):
         return summary | {"method": "spatial hold-out with a gap: one fold gives the figures, one chooses"}
     return summary
+
+
+def _random_split(run: TrainingRun, held: HeldGround | None) -> dict[str, Any]:
+    """How far a split of random pixels would flatter; empty where nothing is held out."""
+    if held is None:
+        return {}
+    found = compare_with_random_split(run.prepared.pixels, held.parts, run.prepared.settings.seed)
+    return {} if found is None else {"random_split": found.to_dict()}
 
 
 def _metrics(held: HeldGround) -> dict[str, Any]:
@@ -160,7 +171,10 @@ def training_files(
     def training_picture(path: Path) -> None:
         draw_training(path, histories, final.history, assessment, folds, title=card.name)
 
-    pictures: dict[str, Callable[[Path], None]] = {CURVES_NAME: training_picture}
+    pictures: dict[str, Callable[[Path], None]] = {
+        CURVES_NAME: training_picture,
+        PAGE_NAME: model_page(card, record).write_at,
+    }
     if card.calibration is not None and assessment is not None:
         before = reliability_bins(softmax(assessment.logits), assessment.positions)
         after = card.calibration.bins

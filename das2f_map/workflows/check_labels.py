@@ -124,7 +124,7 @@ class _Once(logging.Filter):
 
 @contextmanager
 def _said_once() -> Iterator[None]:
-    """Within it, what the readers of labels say comes once: features and pixels are read one after the other."""
+    """Within it, the readers of labels say each thing once, though features and pixels are read in turn."""
     once = _Once()
     loggers = [logging.getLogger(module.__name__) for module in (vector, vector_file_module, class_values)]
     for logger in loggers:

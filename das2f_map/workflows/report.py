@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -28,8 +28,12 @@ from das2f_map.products.class_file import ClassFile
 from das2f_map.products.map_figure import MapAtAGlance, classes_of, read_at_a_glance
 from das2f_map.products.report import RunReport
 from das2f_map.progress import Progress, silent
+from das2f_map.scene.frames import vector_file
 from das2f_map.scene.grid import Grid
 from das2f_map.types import UInt8
+
+if TYPE_CHECKING:
+    from das2f_map.scene.frames import VectorSource
 
 _MAP_PIXELS = 1_000_000
 """Pixels of a picture on the page, at most."""
@@ -64,7 +68,7 @@ def report_map(
     output: str | Path | None = None,
     *,
     evaluation: str | Path | Mapping[str, Any] | Evaluation | None = None,
-    reference: str | Path | None = None,
+    reference: VectorSource | None = None,
     class_field: str | None = None,
     confidence: str | Path | None = None,
     title: str | None = None,
@@ -84,7 +88,8 @@ def report_map(
     evaluation:
         Result of `evaluate`, as JSON file, as dictionary, or as it was returned.
     reference:
-        Reference labels: the page shows where the errors lie. Without ``evaluation`` they give the figures.
+        Reference labels, as a file or a GeoDataFrame: the page shows where the errors lie. Without
+        ``evaluation`` they give the figures.
     class_field:
         Attribute of the reference with the class; by default the only plausible one.
     confidence:
@@ -116,7 +121,8 @@ def report_map(
     figures = None if evaluation is None else _figures(evaluation, legend)
     places = None
     if reference is not None and legend is not None:
-        places, found = _against(path, reference, class_field, progress)
+        with vector_file(reference, "reference") as reference_path:
+            places, found = _against(path, reference_path, class_field, progress)
         figures = figures or figures_of({**found.to_dict(), "notices": found.notices()}, legend)
     shown, more = _confidence(path, full, confidence, run)
     card = None if run is None else _card(run)
@@ -133,7 +139,7 @@ def report_map(
         unsure=measured.unsure,
         run=run,
         card=card,
-        inputs=_inputs(path, run, reference, checksums),
+        inputs=_inputs(path, run, reference if isinstance(reference, (str, Path)) else None, checksums),
         evaluation=figures,
         places=places,
         confidence=shown,

@@ -9,13 +9,17 @@ import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import geopandas
 import matplotlib.image
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from maps import UTM, patchy_classes, write_map
 
+from das2f_map.assess.area_estimates import AreaEstimates, LabelledUnits, MappedGround, estimate
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
+from das2f_map.assess.sampled_units import StratifiedUnits
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend
 from das2f_map.workflows.report import MapReport, report_map
@@ -24,11 +28,22 @@ EVIL = Legend.from_names(["<script>alert(1)</script>", "a & b]]>", '"x" onload="
 CLASSES = patchy_classes(60, 80, (1, 2, 3))
 
 
+def estimates() -> AreaEstimates:
+    """Estimates of the map from a sample that is stratified by its classes."""
+    counts = np.array([[50, 3, 0], [2, 40, 1], [0, 0, 30]])
+    mapped, reference = (np.repeat(at, counts[counts > 0]) for at in np.nonzero(counts))
+    pixels = np.bincount(CLASSES.ravel())[1:]
+    units = StratifiedUnits(
+        mapped, pixels.astype(float), 900.0 * pixels, np.full(mapped.size, 900.0), np.eye(3, dtype=bool)
+    )
+    labelled = LabelledUnits(EVIL.names, EVIL.ids, mapped, reference)
+    return estimate(labelled, units, MappedGround(pixels, 900.0 * pixels), design="stratified by class")
+
+
 def made(folder: Path) -> MapReport:
     path = write_map(folder / "m.tif", CLASSES, legend=EVIL)
-    matrix = ConfusionMatrix(EVIL, np.array([[50, 3, 0], [2, 40, 1], [0, 0, 30]], np.int64)).to_dict()
-    area = {"class": EVIL.names[0], "mapped_m2": 1.0, "estimated_m2": 5e5, "interval_m2": [4e5, 6e5]}
-    (folder / "e.json").write_text(json.dumps({**matrix, "areas": [area]}))
+    matrix = ConfusionMatrix(EVIL, np.array([[50, 2, 0], [3, 40, 0], [0, 1, 30]], np.int64)).to_dict()
+    (folder / "e.json").write_text(json.dumps({**matrix, "estimates": estimates().to_dict()}))
     return report_map(path, folder / "r.html", evaluation=folder / "e.json", title="a\x1bb", checksums=True)
 
 
@@ -50,8 +65,16 @@ def test_page_is_well_formed_and_holds_names_as_text(tmp_path: Path) -> None:
 def test_page_has_the_figures_and_the_checksum(tmp_path: Path) -> None:
     made(tmp_path)
     text = "".join(ET.fromstring((tmp_path / "r.html").read_text(encoding="utf-8")).itertext())
-    assert f"{100 * 120 / 126:.1f} %" in text
-    assert "40.0 – 60.0" in text  # hectares of the interval
+    found = estimates()
+    overall = found.overall_accuracy
+    assert f"{100 * overall.value:.1f} %" in text
+    assert f"{100 * overall.lower:.1f} – {100 * overall.upper:.1f} %" in text
+    for c in found.classes:
+        assert f"{c.area_m2.lower / 1e4:.1f} – {c.area_m2.upper / 1e4:.1f}" in text
+        assert f"{c.area_m2.value / 1e4:.1f}" in text
+        assert f"{c.users_accuracy.value:.1%}".replace("%", " %") in text
+    assert all(note in text for note in found.notes)
+    assert "stratified by class" in text
     assert hashlib.sha256((tmp_path / "m.tif").read_bytes()).hexdigest() in text
 
 
@@ -77,6 +100,16 @@ def test_codes_beyond_a_byte_are_counted_and_compared(tmp_path: Path) -> None:
     )
     assert report.facts.places.wrong == (codes == 222).sum()
     assert report.facts.places.right == np.isin(codes, (111, 333)).sum()
+
+
+def test_the_reference_may_be_a_table(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "m.tif", CLASSES, legend=EVIL)
+    x, y = UTM.transform.c, UTM.transform.f
+    whole = shapely.box(x, y - 30 * 60, x + 30 * 80, y)
+    table = geopandas.GeoDataFrame({"class": [EVIL.names[0]]}, geometry=[whole], crs=UTM.crs)
+    report = report_map(path, reference=table)
+    assert report.facts.places.right == (CLASSES == 1).sum()
+    assert report.facts.places.wrong == np.isin(CLASSES, (2, 3)).sum()
 
 
 def test_refuses_what_is_no_evaluation_and_existing_pages(tmp_path: Path) -> None:
