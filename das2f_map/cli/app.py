@@ -25,6 +25,7 @@ from das2f_map.cli import (
     models,
     preview,
     report,
+    sample,
     train,
 )
 from das2f_map.cli.commands import App
@@ -104,6 +105,7 @@ app.command("classify")(classify.classify_command)
 app.command("train", cls=train.TrainCommand)(train.train_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("align")(align.align_command)
+app.command("sample")(sample.sample_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("report")(report.report_command)

@@ -40,10 +40,10 @@ def _labels() -> None:
 def check_command(
     context: typer.Context,
     ms: MsArgument,
-    pan: PanArgument,
     labels: Annotated[
         str, typer.Option("--labels", metavar="FILE", help="Polygons, points or a raster of classes.")
     ],
+    pan: PanArgument = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="GPKG", help="Write doubtful features and pixels for QGIS."),

@@ -50,7 +50,7 @@ MOST_SQUARES = 100_000
 
 def check_labels(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None,
     labels: VectorSource,
     output: str | Path | None = None,
     *,
@@ -68,7 +68,7 @@ def check_labels(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; ``None`` for PAN where ``ms`` is a product as delivered.
     labels:
         Polygons, points or a raster of classes; or a GeoDataFrame.
     output:
