@@ -315,6 +315,7 @@ def estimate(
     ratios = accuracy_ratios(labelled)
     values = ratios.values(units.weights)
     errors = np.sqrt(units.variance(ratios.linearised(units.weights)))
+    errors[errors < 1e-12] = 0.0  # rounding
     resampled: BootstrapFigures | None = None
     if isinstance(units, StratifiedUnits):
         possible = _possible(labelled, units)
