@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
 
-.PHONY: map test quick slow check walkthrough benchmarks clean
+.PHONY: map test quick slow kills check walkthrough benchmarks clean
 
 # The files .core and .dev mark an installation without and with the extra `dev`. A change of the
 # dependencies or of the kernels' sources installs again.
@@ -34,6 +34,12 @@ quick: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+# Kill 200 runs at random moments and look at what each leaves; about ten minutes.
+SEED ?= 1
+kills: $(VENV)/.dev
+	rm -rf $(OUT)/kills && mkdir -p $(OUT)/kills
+	OMP_NUM_THREADS=1 $(BIN)/python tests/outputs/killed_runs.py maps_at_random $(OUT)/kills 200 $(SEED)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

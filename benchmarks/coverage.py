@@ -2,9 +2,10 @@
 
     python benchmarks/coverage.py --samples 2000 -o folder
 
-A made-up landscape of five classes (from 45 % to 3 % of the ground) has a map with errors along the borders of
-classes and in patches. Each design draws its sample many times; every time the figures are estimated with their
-intervals, as `das2f-map evaluate` does. Written are coverage.md, a table, and coverage.json with each figure.
+A made-up landscape of five classes (from 45 % to 3 % of the ground) has a map with errors along the borders
+of classes and in patches. Each design draws its sample many times; every time the figures are estimated with
+their intervals, as `das2f-map evaluate` does. Written are coverage.md, a table, and coverage.json with each
+figure.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NAMES = ("forest", "crop", "grass", "built", "water")
 
 @dataclass(frozen=True)
 class World:
-    """True classes, the map to assess and another map, int64 (pixels,); block of every pixel; its valid ground."""
+    """True classes, the map to assess and another map, int64 (pixels,); block of each pixel; valid ground."""
 
     truth: Array
     mapped: Array

@@ -8,12 +8,15 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from das2f_map._version import __version__
 from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, train
+from das2f_map.cli.commands import App
+from das2f_map.cli.configuration import FILE_VARIABLE, configure
 from das2f_map.cli.console import setup_logging
 from das2f_map.cli.streams import BROKEN_PIPE, is_broken_pipe, open_streams, output_failure
 from das2f_map.errors import Das2fMapError, OutputError
@@ -38,7 +41,7 @@ class _Settings:
 
 _settings = _Settings()
 
-app = typer.Typer(
+app = App(
     name="das2f-map",
     help="Land-cover maps from a multispectral and a panchromatic image with the DAS²F network.",
     no_args_is_help=True,
@@ -61,6 +64,16 @@ def _options(
     ] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors, no progress.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="Values of options, for all commands or in a table of one.",
+            envvar=FILE_VARIABLE,
+            show_envvar=False,
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -68,6 +81,9 @@ def _options(
     _settings.debug = debug
     context.obj = quiet
     setup_logging(-1 if quiet else verbose)
+    if not context.resilient_parsing:
+        for warning in configure(context, config, os.environ):
+            log.warning("%s", warning)
     for remark in _settings.remarks:
         log.info("%s", remark)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from das2f_map.cli.completion import complete_model, complete_vectors
 from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import (
     AoiLayerOption,
@@ -25,6 +26,7 @@ from das2f_map.cli.options import (
     OverwriteOption,
     PanArgument,
     PrecisionOption,
+    ReflectanceOption,
     bands_of,
     mask_of,
     setting_option,
@@ -40,14 +42,17 @@ if TYPE_CHECKING:
 def classify_command(
     context: typer.Context,
     ms: MsArgument,
-    pan: PanArgument,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="TIF", help="Class raster to write (a GeoTIFF).")
     ],
+    pan: PanArgument = None,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="NAME|PATH", help="Bundled model or bundle; chosen to fit if not given."
+            "--model",
+            metavar="NAME|PATH",
+            help="Bundled model or bundle; chosen to fit if not given.",
+            autocompletion=complete_model,
         ),
     ] = None,
     vectors: Annotated[
@@ -57,6 +62,7 @@ def classify_command(
             metavar="PATH",
             help="Polygons: .gpkg (a layer per class), .shp, .geojson, .fgb or .parquet. "
             "By default a GeoPackage beside the raster.",
+            autocompletion=complete_vectors,
         ),
     ] = None,
     no_vectors: Annotated[bool, typer.Option("--no-vectors", help="Write no polygons.")] = False,
@@ -96,6 +102,7 @@ def classify_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     radiometry: Annotated[
         Literal["model", "scene"],
         typer.Option(
@@ -146,6 +153,7 @@ def classify_command(
         bands=bands_of(bands),
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
+        reflectance=reflectance,
         radiometry=radiometry,
         engine=engine,
         device=device,

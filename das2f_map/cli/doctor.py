@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import typer
+
+from das2f_map.cli.configuration import configured_values
 from das2f_map.cli.console import print_json, print_table
 from das2f_map.cli.options import JsonOption
 
@@ -11,16 +15,16 @@ if TYPE_CHECKING:
     from das2f_map.workflows.doctor import Availability, DataFolder, Diagnosis
 
 
-def doctor_command(as_json: JsonOption = False) -> None:
+def doctor_command(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show what this machine has, and what das2f-map will use of it.
 
     Example: das2f-map doctor
     """
     from das2f_map.workflows.doctor import diagnose
 
-    diagnosis = diagnose()
+    diagnosis, configured = diagnose(), configured_values(context)
     if as_json:
-        print_json(diagnosis.to_dict())
+        print_json({**diagnosis.to_dict(), "configuration": [asdict(one) for one in configured]})
         return
     versions = [(name, version or "not installed") for name, version in diagnosis.versions.items()]
     print_table("Versions", {"": "left", " ": "left"}, versions)
@@ -64,6 +68,14 @@ def doctor_command(as_json: JsonOption = False) -> None:
             for e in diagnosis.extras
         ],
     )
+    if configured:
+        print_table(
+            "Options set by the environment or a file",
+            {"Command": "left", "Option": "left", "Value": "left", "From": "left"},
+            [(one.command, one.option, str(one.value), one.source) for one in configured],
+        )
+    else:
+        print("No option is set by the environment or a file")
 
 
 def _folder(data: DataFolder) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from das2f_map.errors import OutputError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|/vsi[a-z0-9_]+(/|$)")
 
 _PREFIX, _SUFFIX = ".", ".das2f-map"
 
@@ -80,3 +83,13 @@ def shown_folder(path: Path) -> Path:
     """
     private = enclosing_private(path)
     return path.parent if private is None else private.parent
+
+
+def require_local(path: Path) -> None:
+    """Raise :class:`OutputError` for an address such as ``s3://bucket/map.tif``, unless its folder exists."""
+    # A path has lost the second slash.
+    if _ADDRESS.match(str(path)) and not path.parent.is_dir():
+        raise OutputError(
+            f"output {path} is an address, and outputs are local files",
+            "write to a local folder, and copy the finished files, e.g. with aws s3 cp or gsutil cp",
+        )

@@ -22,6 +22,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from das2f_map.errors import InputError, MissingDependencyError, OutputError
+from das2f_map.installation import install_extra
 from das2f_map.legend import Legend
 from das2f_map.outputs.names import WORK_NAME, enclosing_private, private_path, siblings
 from das2f_map.outputs.work_files import work_folder
@@ -87,7 +88,7 @@ def check_vector_path(destination: Path, crs: CRS | None = None) -> None:
         except ImportError as error:
             raise MissingDependencyError(
                 f"writing {destination.name} needs pyarrow",
-                "pip install '.[parquet]' in the checkout, or pip install pyarrow",
+                install_extra("parquet"),
             ) from error
     if extension == ".geojson" and crs is not None and crs.to_epsg() is None:
         raise OutputError(

@@ -14,6 +14,7 @@ import shapely
 from shapely.errors import ShapelyError
 
 from das2f_map.errors import Das2fMapError, MissingDependencyError
+from das2f_map.installation import install_extra
 from das2f_map.scene.paths import is_local, vector_path
 from das2f_map.scene.vector_layer import Layer
 
@@ -32,7 +33,7 @@ def _parquet() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingDependencyError(
-            "reading GeoParquet needs pyarrow, which is not installed", "pip install pyarrow"
+            "reading GeoParquet needs pyarrow, which is not installed", install_extra("parquet")
         ) from error
     return pyarrow.parquet
 

@@ -143,7 +143,7 @@ class ClassifyRequest:
 
 def classify(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None,
     output: str | Path,
     *,
     model: str | Path | ModelBundle | None = None,
@@ -158,6 +158,7 @@ def classify(
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = PairRequest.reflectance,
     radiometry: Radiometry = "model",
     coregistration: CoregisterMode = PairRequest.coregistration,
     max_shift: float = PairRequest.max_shift,
@@ -176,7 +177,7 @@ def classify(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; or a product as delivered and ``None``, see :mod:`das2f_map.scene.products`.
     output:
         Class raster, a ``.tif``. A QGIS style (``.qml``), the class names (``.tif.aux.xml``) and the run
         report (``.json``) are written next to it.
@@ -211,7 +212,10 @@ def classify(
         Nodata value that the files do not declare, for both. An MS pixel is invalid if all bands in use have
         it.
     mask:
-        Pixels to leave out: a vector or raster file, or a :class:`MaskFile`.
+        Pixels to leave out: a vector or raster file, a :class:`MaskFile`, or ``"clouds"`` for the quality
+        band of a product.
+    reflectance:
+        Read reflectance, by the scale and offset that a product states.
     radiometry:
         Normalise with the statistics of the ``model``'s card, or with those of the ``scene``, taken once
         from a sample of all of it.
@@ -259,6 +263,7 @@ def classify(
             coregistration=coregistration,
             max_shift=max_shift,
             force=force,
+            reflectance=reflectance,
         ),
         MapPaths(
             output,
@@ -416,16 +421,18 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             )
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
-        _log(plan, classifier)
+        _log(plan, classifier, area)
         warnings = (*cautions, *pair.notices, *coregistration.warnings, *fitted.warnings)
         yield PlannedMap(plan, classifier, staged, coregistration, warnings)
 
 
-def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
+def _log(plan: ClassifyPlan, classifier: BlockClassifier, area: Area | None) -> None:
     engine = classifier.engine
+    pixels = plan.window.height * plan.window.width if area is None else area.pixels
     log.info(
-        "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
-        f"{plan.window.height * plan.window.width:,}",
+        "%s pixels%s (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
+        f"{pixels:,}",
+        "" if area is None else " inside the area",
         plan.window.width,
         plan.window.height,
         plan.bundle.card.name,

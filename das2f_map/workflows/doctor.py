@@ -17,6 +17,7 @@ import torch
 from das2f_map._version import __version__
 from das2f_map.engines.choose import KINDS, PRECISIONS, EngineKind, choose
 from das2f_map.engines.shared_scan import compiled as shared_kernels
+from das2f_map.installation import install_extra
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import BACKENDS, default_backend
 from das2f_map.network.selective_scan import compiled as scan_kernels
@@ -300,10 +301,7 @@ def _extra(name: str, packages: tuple[str, ...]) -> Extra:
     missing = tuple(p for p in packages if _is_missing(p))
     if not missing:
         return Extra(name, missing, "")
-    if name == "cuda":
-        hint = f"{_cuda_steps(missing)}, see docs/building.md"
-    else:
-        hint = f"pip install '.[{name}]' in the checkout"
+    hint = f"{_cuda_steps(missing)}, see docs/building.md" if name == "cuda" else install_extra(name)
     return Extra(name, missing, hint)
 
 
@@ -313,7 +311,7 @@ def _cuda_steps(missing: tuple[str, ...]) -> str:
         steps = f"pip install {_GPU_RUNTIME}"
     else:
         # mamba-ssm has to be built with the PyTorch that it will run with.
-        steps = "pip install --no-build-isolation '.[cuda]' in the checkout"
+        steps = install_extra("cuda").replace("install", "install --no-build-isolation", 1)
     if _GPU_RUNTIME in missing and _version("onnxruntime") is not None:
         # Both bring the same module: one would hide the other.
         return f"pip uninstall onnxruntime, then {steps}"
