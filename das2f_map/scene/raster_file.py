@@ -56,6 +56,8 @@ def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
             # rasterio warns of missing georeferencing; `check_georeferencing` raises an error with a hint.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(image_path(path))
+    except UnicodeDecodeError as error:
+        raise InputError(*not_utf8(f"{role} file {path}")) from error
     except RasterioError as error:
         if is_local(path) and Path(path).is_dir():
             raise InputError(
@@ -70,6 +72,11 @@ def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
         with dataset:
             raise container_error(f"{role} file {path}", dataset.subdatasets)
     return dataset
+
+
+def not_utf8(label: str) -> tuple[str, str]:
+    """Message and hint for a file whose texts, such as names of bands or of the CRS, are not UTF-8."""
+    return f"{label} has texts that are not UTF-8", "it seems to be damaged; gdalinfo shows its texts"
 
 
 def container_error(
