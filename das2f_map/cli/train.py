@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from das2f_map.cli.commands import Command
+from das2f_map.cli.completion import complete_start
 from das2f_map.cli.console import print_json, progress_for
 from das2f_map.cli.options import (
     BandsOption,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _option = partial(setting_option, TrainingSettings)
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(Command):
     """The command with an option of three values that may be repeated, which Typer cannot declare.
 
     Each three values become a single one, a JSON list, before Typer reads them.
@@ -104,6 +105,7 @@ def train_command(
             metavar="MODEL",
             help="Start from the weights of this model; auto: a bundled one with the same bands that was "
             "trained elsewhere; none: fresh weights.",
+            autocompletion=complete_start,
         ),
     ] = AUTO,
     class_field: ClassFieldOption = None,

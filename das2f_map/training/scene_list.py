@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from das2f_map.errors import InputError
-from das2f_map.scene.vector_path import local_file
+from das2f_map.scene.paths import is_local
 
 COLUMNS = ("ms", "pan", "labels")
 _LARGEST = 10_000_000
@@ -55,5 +55,4 @@ def read_scene_list(path: Path) -> list[tuple[str, str | None, str]]:
 
 def _from(folder: Path, value: str) -> str:
     """A path of the list, seen from where the command runs."""
-    beside = folder / value
-    return str(beside) if Path(local_file(beside)).exists() else value
+    return str(folder / value) if is_local(value) else value

@@ -17,20 +17,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import safetensors
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
-from das2f_map.bundle.card import (
-    ModelCard,
-)
+from das2f_map.bundle.card import ModelCard
 from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
+from das2f_map.installation import install_extra
 from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
@@ -38,12 +37,10 @@ from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode
 from das2f_map.scene.request import PairRequest
-from das2f_map.training.assessment import (
-    Assessment,
-)
+from das2f_map.training.assessment import Assessment
 from das2f_map.training.hardware import find_hardware
 from das2f_map.training.prepare import prepare
-from das2f_map.training.record import make_card, training_files
+from das2f_map.training.record import class_shares, make_card, training_files
 from das2f_map.training.request import CardTexts, LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.run import TrainingRun
 from das2f_map.training.run_files import (
@@ -55,12 +52,8 @@ from das2f_map.training.run_files import (
     working_path,
     write_bundle,
 )
-from das2f_map.training.scene_shares import mapped_shares
 from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
 from das2f_map.training.start import find_start
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +281,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     ):
         start = find_start(str(request.start), prepared.config, [scene.pair for scene in prepared.scenes])
         if not helper:
-            begin(work, prepared.note(request.start), resume=request.resume)
+            begin(work, prepared.note(start), resume=request.resume)
         run = TrainingRun(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()
@@ -302,7 +295,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
             from das2f_map.training.fit import final_network
 
             net = final_network(prepared, final.weights)
-            shares = mapped_shares(net, prepared.pixels, hardware.first, prepared.settings.seed)
+            shares = class_shares(net, prepared, held, hardware.first)
         card = make_card(request, folder, run, net.config, final, held, shares)
         write_bundle(output, card, net, training_files(card, prepared, held, final))
         if final.complete:
@@ -322,7 +315,7 @@ def _require_lightning() -> None:
             raise
         raise MissingDependencyError(
             "training needs the package lightning, which is not installed",
-            "pip install '.[train]' in the checkout",
+            install_extra("train"),
         ) from error
 
 
