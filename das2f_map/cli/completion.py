@@ -12,6 +12,7 @@ from das2f_map.settings import one_of
 
 DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:0")
 VECTOR_EXTENSIONS = (".gpkg", ".shp", ".geojson", ".fgb", ".parquet")
+_NOUNS = ("engine", "precision", "device")
 _OTHER_WORDS = {"gpu": "cuda", "nvidia": "cuda", "per_patch": "patch", "float32": "fp32", "half": "fp16"}
 """Words that people type → the name of the same thing here."""
 
@@ -72,4 +73,5 @@ def _unknown(what: str, value: str, choices: Sequence[str], listed: str) -> str:
     other = _OTHER_WORDS.get(value.lower(), value.lower())
     near = [other] if other in choices else difflib.get_close_matches(other, choices, n=1, cutoff=0.5)
     meant = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {what} {value!r}{meant} It is one of {listed}."
+    known = f"unknown {what} {value!r}" if what in _NOUNS else f"unknown value {value!r}"
+    return f"{known}{meant} It is one of {listed}."

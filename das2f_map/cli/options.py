@@ -34,7 +34,7 @@ def setting_option(owner: type, name: str, metavar: str | None = None) -> Any:
     words = [choice for choice in known.choices if isinstance(choice, str)]
     check, complete = None, None
     if words:
-        check, complete = require_choice(words, name.replace("_", " ")), from_list(words)
+        check, complete = require_choice(words, name), from_list(words)
     elif name == "device":
         check, complete = require_device, from_list(DEVICE_NAMES)
     return typer.Option(

@@ -208,9 +208,12 @@ def train_command(
         print_json(_summary(result))
         return
     from das2f_map.cli.accuracy_tables import print_accuracy
+    from das2f_map.training.optimism import optimism_text
 
     if result.test is not None:
         print_accuracy(result.test, f"{output}: accuracy on held-out ground")
+    if (compared := result.card.training.split.get("random_split")) is not None:
+        print(optimism_text(compared))
     if result.card.verdict is not None:
         print(f"Verdict: {result.card.verdict.text}")
     print(output)
@@ -252,6 +255,7 @@ def _summary(result: TrainingResult) -> dict[str, Any]:
         "test": card.metrics.get("test"),
         "random_forest": card.metrics.get("random_forest"),
         "calibration": card.calibration and card.calibration.model_dump(exclude={"bins"}),
+        "random_split": card.training.split.get("random_split"),
         "verdict": card.verdict and card.verdict.model_dump(),
         "shares": card.shares and card.shares.model_dump(),
     }

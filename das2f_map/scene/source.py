@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import FileBand, roles_of
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.raster_file import check_georeferencing, open_raster, upright
+from das2f_map.scene.raster_file import check_georeferencing, not_utf8, open_raster, upright
 from das2f_map.scene.virtual_image import VirtualImage
 from das2f_map.types import Bool, Float32
 
@@ -73,6 +73,9 @@ class RasterSource:
         self._dataset = open_raster(self.image, role)
         try:
             self._prepare()
+        except UnicodeDecodeError as error:
+            self._dataset.close()
+            raise InputError(*not_utf8(f"{role} file {self.path}")) from error
         except BaseException:  # an interrupt, too, must not leave the file open
             self._dataset.close()
             raise
@@ -143,7 +146,10 @@ class RasterSource:
 
     def tag(self, name: str) -> str | None:
         """A metadata item of the file; ``None`` if it has none of that name."""
-        value = self._dataset.tags().get(name)
+        try:
+            value = self._dataset.tags().get(name)
+        except UnicodeDecodeError as error:
+            raise InputError(*not_utf8(f"{self.role} file {self.path}")) from error
         return None if value is None else str(value)
 
     def can_hold(self, value: float) -> bool:

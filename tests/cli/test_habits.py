@@ -66,7 +66,9 @@ def test_near_misses_are_usage_errors(
 def test_other_choices_are_usage_errors_too(run: Run, scene: tuple[Path, Path], tmp_path: Path) -> None:
     outcome = run("train", *scene, "--labels", "l.gpkg", "-o", tmp_path / "m", "--head", "pool")
     assert outcome.code == 2
-    assert "did you mean 'pooled'?" in words(outcome.err)
+    assert "unknown value 'pool'; did you mean 'pooled'?" in words(outcome.err)
+    outcome = run("train", *scene, "--labels", "l.gpkg", "-o", tmp_path / "m", "--assess", "cross")
+    assert (outcome.code, "auto, holdout, folds or none" in words(outcome.err)) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_one_band_as_ms(run: Run, scene: tuple[Path, Path], model: Path, tmp_pat
     assert outcome.code == 5
     assert "gdalbuildvrt -separate" in outcome.hints[0]
     assert "blue.tif green.tif red.tif nir.tif" in outcome.hints[0]
-    assert "the folder of the product" in outcome.hints[0]
+    assert "the product's folder" in outcome.hints[0]
 
 
 class _Quiet(SimpleHTTPRequestHandler):
