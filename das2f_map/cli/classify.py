@@ -25,6 +25,7 @@ from das2f_map.cli.options import (
     OverwriteOption,
     PanArgument,
     PrecisionOption,
+    ReflectanceOption,
     bands_of,
     mask_of,
     setting_option,
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
 def classify_command(
     context: typer.Context,
     ms: MsArgument,
-    pan: PanArgument,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="TIF", help="Class raster to write (a GeoTIFF).")
     ],
+    pan: PanArgument = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +96,7 @@ def classify_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     radiometry: Annotated[
         Literal["model", "scene"],
         typer.Option(
@@ -145,6 +147,7 @@ def classify_command(
         bands=bands_of(bands),
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
+        reflectance=reflectance,
         radiometry=radiometry,
         engine=engine,
         device=device,

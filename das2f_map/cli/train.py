@@ -27,8 +27,9 @@ from das2f_map.cli.options import (
     MaxShiftOption,
     NodataOption,
     OptionalMsArgument,
-    OptionalPanArgument,
     OverwriteOption,
+    PanArgument,
+    ReflectanceOption,
     bands_of,
     mask_of,
     setting_option,
@@ -75,7 +76,7 @@ def train_command(
         Path, typer.Option("-o", "--output", metavar="MODEL_DIR", help="Folder of the model bundle to make.")
     ],
     ms: OptionalMsArgument = None,
-    pan: OptionalPanArgument = None,
+    pan: PanArgument = None,
     labels: Annotated[
         str | None,
         typer.Option("--labels", metavar="FILE", help="Polygons or points of any format, or a raster."),
@@ -112,6 +113,7 @@ def train_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     stages: Annotated[int, _option("stages")] = TrainingSettings.stages,
     head: Annotated[str, _option("head")] = TrainingSettings.head,
     assess: Annotated[str, _option("assess")] = TrainingSettings.assess,
@@ -165,6 +167,7 @@ def train_command(
         bands=bands_of(bands),
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
+        reflectance=reflectance,
         stages=stages,
         head=head,
         assess=assess,
@@ -216,15 +219,13 @@ def _all_scenes(
     labels: str | None,
     more: Sequence[str],
     listed: Path | None,
-) -> list[tuple[str, str, str]]:
-    """MS, PAN and labels of every scene that the command names."""
-    found: list[tuple[str, str, str]] = []
-    if ms is not None and pan is not None and labels is not None:
+) -> list[tuple[str, str | None, str]]:
+    """MS, PAN (``None`` where MS is a product) and labels of every scene that the command names."""
+    found: list[tuple[str, str | None, str]] = []
+    if ms is not None and labels is not None:
         found.append((ms, pan, labels))
-    elif ms is not None or pan is not None or labels is not None:
-        missing = next(
-            name for name, value in (("MS", ms), ("PAN", pan), ("--labels", labels)) if value is None
-        )
+    elif ms is not None or labels is not None:
+        missing = "MS" if ms is None else "--labels"
         raise typer.BadParameter(f"a scene needs MS, PAN and --labels; {missing} is missing")
     for values in more:
         one, other, labelled = json.loads(values)

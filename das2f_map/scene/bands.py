@@ -327,6 +327,12 @@ def _unmatched(
         what = (
             f"it needs {len(wanted)} MS bands ({', '.join(wanted)}), {path} has {len(images)} ({has}){beside}"
         )
+    if len(images) == 1 and len(wanted) > 1:
+        return UnmatchedBands(
+            what,
+            "stack the bands first, gdalbuildvrt -separate ms.vrt blue.tif green.tif red.tif nir.tif, "
+            "or give the product's folder in place of MS and PAN",
+        )
     if len(bands) < len(wanted):
         return UnmatchedBands(what, "use a model for fewer bands, or an image that has them")
     example = ",".join(f"{name}={n}" for n, name in enumerate(wanted, start=1))

@@ -14,6 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from das2f_map.errors import Das2fMapError, InputError
 from das2f_map.scene.paths import is_local, missing_local_file
+from das2f_map.scene.virtual_image import VirtualImage
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
 _ACCESS_HINT = (
@@ -24,13 +25,13 @@ _ACCESS_HINT = (
 _RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif out.tif, with your own CRS"
 
 
-def open_raster(path: str, role: str) -> rasterio.DatasetReader:
+def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
     """An open raster file; close it after use.
 
     Parameters
     ----------
     path:
-        A local path, or anything else that GDAL opens.
+        A local path, anything else that GDAL opens, or a virtual image.
     role:
         ``"MS"``, ``"PAN"`` or the like, for messages.
 
@@ -39,6 +40,9 @@ def open_raster(path: str, role: str) -> rasterio.DatasetReader:
     InputError
         The file is missing, a folder, out of reach, or no raster.
     """
+    if isinstance(path, VirtualImage):
+        # Its files were opened when it was made.
+        return rasterio.open(path.xml)
     if missing_local_file(path):
         raise InputError(f"{role} file {path} does not exist", "check the path")
     try:
@@ -48,7 +52,10 @@ def open_raster(path: str, role: str) -> rasterio.DatasetReader:
             dataset = rasterio.open(path)
     except RasterioError as error:
         if is_local(path) and Path(path).is_dir():
-            raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
+            raise InputError(
+                f"{role} file {path} is a folder",
+                "name the image file inside it; or give a product's folder alone, without PAN",
+            ) from error
         # If GDAL has fetched a file but does not recognise it, access is not the problem.
         fetched = "not recognized as being in a supported" in str(error)
         hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"

@@ -23,6 +23,7 @@ from das2f_map.errors import InputError
 from das2f_map.scene.bands import FileBand, roles_of
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.raster_file import check_georeferencing, open_raster, upright
+from das2f_map.scene.virtual_image import VirtualImage
 from das2f_map.types import Bool, Float32
 
 
@@ -32,7 +33,8 @@ class RasterSource:
     Parameters
     ----------
     path:
-        A local path, or anything else that GDAL opens (``https://``, ``s3://``, ``/vsicurl/``…).
+        A local path, anything else that GDAL opens (``https://``, ``s3://``, ``/vsicurl/``…), or a virtual
+        image.
     role:
         ``"MS"`` or ``"PAN"``, for messages.
     nodata:
@@ -43,7 +45,7 @@ class RasterSource:
     Attributes
     ----------
     path:
-        The path as given, as text.
+        The path as given, as text; the name of a virtual image.
     grid:
         The file's own grid, the usual way up (see the module's note).
     bands:
@@ -61,11 +63,11 @@ class RasterSource:
         The file is missing, not a raster, has no usable georeferencing or no real-valued bands.
     """
 
-    def __init__(self, path: str | Path, role: str, *, nodata: float | None = None) -> None:
+    def __init__(self, path: str | Path | VirtualImage, role: str, *, nodata: float | None = None) -> None:
         self.path = str(path)
         self.role = role
         self._nodata = nodata
-        self._dataset = open_raster(self.path, role)
+        self._dataset = open_raster(path if isinstance(path, VirtualImage) else self.path, role)
         try:
             self._prepare()
         except BaseException:  # an interrupt, too, must not leave the file open

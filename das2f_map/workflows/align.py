@@ -55,13 +55,14 @@ class AlignReport(BaseModel):
 
 def align(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None = None,
     output: str | Path | None = None,
     *,
     bands: GivenBands | None = None,
     max_shift: float = DEFAULT_MAX_SHIFT,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = False,
     force: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -75,14 +76,14 @@ def align(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; or a product as delivered and ``None``.
     output:
         Folder for ``ms.tif``, ``pan.tif``, ``align.json`` and ``align.png``; made if need be.
     bands:
         The MS bands to measure with, name → number or name in the file; by default all. All are written.
     max_shift:
         PAN pixels over which the pair is refused.
-    nodata, mask, force:
+    nodata, mask, reflectance, force:
         As in :func:`das2f_map.classify`. The mask keeps pixels from being matched, and is not applied.
     overwrite:
         Replace existing files in the folder.
@@ -97,7 +98,16 @@ def align(
     OutputError
         Files exist or cannot be written.
     """
-    request = PairRequest.of(ms, pan, bands=bands, nodata=nodata, mask=mask, max_shift=max_shift, force=force)
+    request = PairRequest.of(
+        ms,
+        pan,
+        bands=bands,
+        nodata=nodata,
+        mask=mask,
+        max_shift=max_shift,
+        force=force,
+        reflectance=reflectance,
+    )
     with request.open() as pair:
         measured = request.select(pair)
         if output is not None:

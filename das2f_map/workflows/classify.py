@@ -138,7 +138,7 @@ class ClassifyRequest:
 
 def classify(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None,
     output: str | Path,
     *,
     model: str | Path | ModelBundle | None = None,
@@ -153,6 +153,7 @@ def classify(
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = PairRequest.reflectance,
     radiometry: Radiometry = "model",
     coregistration: CoregisterMode = PairRequest.coregistration,
     max_shift: float = PairRequest.max_shift,
@@ -171,7 +172,7 @@ def classify(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; or a product as delivered and ``None``, see :mod:`das2f_map.scene.products`.
     output:
         Class raster, a ``.tif``. A QGIS style (``.qml``), the class names (``.tif.aux.xml``) and the run
         report (``.json``) are written next to it.
@@ -206,7 +207,10 @@ def classify(
         Nodata value that the files do not declare, for both. An MS pixel is invalid if all bands in use have
         it.
     mask:
-        Pixels to leave out: a vector or raster file, or a :class:`MaskFile`.
+        Pixels to leave out: a vector or raster file, a :class:`MaskFile`, or ``"clouds"`` for the quality
+        band of a product.
+    reflectance:
+        Read reflectance, by the scale and offset that a product states.
     radiometry:
         Normalise with the statistics of the ``model``'s card, or with those of the ``scene``, taken once
         from a sample of all of it.
@@ -252,6 +256,7 @@ def classify(
             coregistration=coregistration,
             max_shift=max_shift,
             force=force,
+            reflectance=reflectance,
         ),
         MapPaths(
             output,

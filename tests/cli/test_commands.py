@@ -356,6 +356,7 @@ def test_train(run: Run, tmp_path: Path) -> None:
     assert result["model"] == str(tmp_path / "model")
     assert result["steps"] in (1, 2)
     assert result["verdict"]["text"]
+    assert -1 <= result["random_split"]["optimism"] <= 1
     assert result["shares"]["labels"].keys() == result["shares"]["scenes"].keys()
     assert not result["interrupted"]
     assert "Labelled pixels: " in outcome.err
@@ -404,7 +405,7 @@ def test_train_takes_scenes_in_three_ways(
         ("", "name a scene"),
         ("ms.tif pan.tif", "--labels is missing"),
         ("--labels l.gpkg", "MS is missing"),
-        ("ms.tif --labels l.gpkg --scene a b c", "PAN is missing"),
+        ("ms.tif --scene a b c", "--labels is missing"),
         ("--scene a b", "--scene takes three values: MS PAN LABELS"),
         ("--scene a --fast c", "--scene takes three values"),
         ("--scene=a b c", "--scene takes three values"),

@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -184,6 +185,8 @@ def crowd(folder: Path, workers: int, rounds: int) -> None:
                     except OutputError as error:
                         if "another run" not in error.message:
                             raise
+            except BaseException:
+                traceback.print_exc()
             finally:
                 (folder / f"worker{worker}").write_text(json.dumps([had, clashes]))
                 os._exit(0)
