@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from das2f_map.workflows.preview import preview
     from das2f_map.workflows.report import report_map as report
     from das2f_map.workflows.report_model import report_model
+    from das2f_map.workflows.sample import sample_map as sample
     from das2f_map.workflows.train import train
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "preview",
     "report",
     "report_model",
+    "sample",
     "train",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "preview": ("das2f_map.workflows.preview", "preview"),
     "report": ("das2f_map.workflows.report", "report_map"),
     "report_model": ("das2f_map.workflows.report_model", "report_model"),
+    "sample": ("das2f_map.workflows.sample", "sample_map"),
     "train": ("das2f_map.workflows.train", "train"),
 }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from das2f_map.cli.completion import complete_model, complete_vectors
 from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import (
     AoiLayerOption,
@@ -48,7 +49,10 @@ def classify_command(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="NAME|PATH", help="Bundled model or bundle; chosen to fit if not given."
+            "--model",
+            metavar="NAME|PATH",
+            help="Bundled model or bundle; chosen to fit if not given.",
+            autocompletion=complete_model,
         ),
     ] = None,
     vectors: Annotated[
@@ -58,6 +62,7 @@ def classify_command(
             metavar="PATH",
             help="Polygons: .gpkg (a layer per class), .shp, .geojson, .fgb or .parquet. "
             "By default a GeoPackage beside the raster.",
+            autocompletion=complete_vectors,
         ),
     ] = None,
     no_vectors: Annotated[bool, typer.Option("--no-vectors", help="Write no polygons.")] = False,
@@ -80,8 +85,9 @@ def classify_command(
         ),
     ] = None,
     reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
+    # A path would lose the second slash of /vsizip//…
     aoi: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--aoi", metavar="FILE", help="Only inside the polygons of this vector file."),
     ] = None,
     aoi_layer: AoiLayerOption = None,

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from das2f_map.progress import Progress
 
+_WHOLE_NAME = 30
+"""Characters of the first column of a table that are never folded."""
+
 _PLAIN_INTERVAL_S = 10.0
 """Seconds between progress lines where there is no terminal to draw a bar on."""
 
@@ -121,8 +124,14 @@ def print_table(
     from rich.text import Text
 
     table = Table(show_header=any(heading.strip() for heading in columns))
-    for heading, justify in columns.items():
-        table.add_column(heading, justify="right" if justify == "right" else "left")
+    for i, (heading, justify) in enumerate(columns.items()):
+        # In a narrow terminal long cells are folded, not cut, and the names in the first column stay whole.
+        table.add_column(
+            heading,
+            justify="right" if justify == "right" else "left",
+            overflow="fold",
+            min_width=min(_WHOLE_NAME, max((len(row[0]) for row in rows), default=0)) if i == 0 else None,
+        )
     for i, row in enumerate(rows):
         cells = [Text(cell) for cell in row]
         if i < len(swatches):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from das2f_map.cli.completion import complete_model
 from das2f_map.cli.console import print_json, print_table
 from das2f_map.cli.options import (
     BandsOption,
@@ -41,7 +42,10 @@ def inspect_command(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="NAME|PATH", help="Model to compare with the scene, besides the bundled ones."
+            "--model",
+            metavar="NAME|PATH",
+            help="Model to compare with the scene, besides the bundled ones.",
+            autocompletion=complete_model,
         ),
     ] = None,
     bands: BandsOption = None,

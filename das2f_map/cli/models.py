@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from das2f_map.cli.commands import App
 from das2f_map.cli.console import print_json, print_table
-from das2f_map.cli.options import JsonOption, OverwriteOption
+from das2f_map.cli.options import JsonOption, ModelArgument, OverwriteOption
 
-app = typer.Typer(help="Bundled models and model bundles.", no_args_is_help=True)
+app = App(help="Bundled models and model bundles.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -52,7 +53,7 @@ def list_command(as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show_command(
-    model: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Bundled model, or a bundle's path.")],
+    model: ModelArgument,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="HTML", help="Write the card as a page, with charts.")
     ] = None,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from das2f_map.cli.completion import (
+    DEVICE_NAMES,
+    complete_model,
+    from_list,
+    require_choice,
+    require_device,
+)
 from das2f_map.engines.choice import EngineChoice
 from das2f_map.scene.shift_choice import CoregisterMode
 from das2f_map.settings import settings_of
@@ -25,8 +31,21 @@ def setting_option(owner: type, name: str, metavar: str | None = None) -> Any:
     # Typer's ranges include their ends; the setting itself refuses the end of an open range.
     low = known.gt if known.ge is None else known.ge
     high = known.lt if known.le is None else known.le
+    words = [choice for choice in known.choices if isinstance(choice, str)]
+    check, complete = None, None
+    if words:
+        check, complete = require_choice(words, name), from_list(words)
+    elif name == "device":
+        check, complete = require_device, from_list(DEVICE_NAMES)
     return typer.Option(
-        f"--{name.replace('_', '-')}", metavar=metavar, min=low, max=high, help=known.help, show_default=True
+        f"--{name.replace('_', '-')}",
+        metavar=metavar,
+        min=low,
+        max=high,
+        help=known.help,
+        show_default=True,
+        callback=check,
+        autocompletion=complete,
     )
 
 
@@ -43,7 +62,13 @@ MsArgument = Annotated[str, typer.Argument(metavar="MS", help=_MS_HELP)]
 OptionalMsArgument = Annotated[str | None, typer.Argument(metavar="MS", help=_MS_HELP)]
 PanArgument = Annotated[str | None, typer.Argument(metavar="PAN", help=_PAN_HELP)]
 MapArgument = Annotated[
-    Path, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
+    str, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|PATH", help="Bundled model, or a bundle's path.", autocompletion=complete_model
+    ),
 ]
 EngineOption = Annotated[str, setting_option(EngineChoice, "engine", metavar="ENGINE")]
 DeviceOption = Annotated[str, setting_option(EngineChoice, "device", metavar="DEVICE")]

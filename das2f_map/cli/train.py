@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from das2f_map.cli.commands import Command
+from das2f_map.cli.completion import complete_start
 from das2f_map.cli.console import print_json, progress_for
 from das2f_map.cli.options import (
     BandsOption,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _option = partial(setting_option, TrainingSettings)
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(Command):
     """The command with an option of three values that may be repeated, which Typer cannot declare.
 
     Each three values become a single one, a JSON list, before Typer reads them.
@@ -83,7 +84,11 @@ def train_command(
     ] = None,
     scene: Annotated[
         list[str] | None,
-        typer.Option("--scene", metavar="MS PAN LABELS", help="Another labelled scene; may be repeated."),
+        typer.Option(
+            "--scene",
+            metavar="MS PAN LABELS",
+            help='Another labelled scene; may be repeated. With a product as MS, PAN is "".',
+        ),
     ] = None,
     scenes: Annotated[
         Path | None,
@@ -100,6 +105,7 @@ def train_command(
             metavar="MODEL",
             help="Start from the weights of this model; auto: a bundled one with the same bands that was "
             "trained elsewhere; none: fresh weights.",
+            autocompletion=complete_start,
         ),
     ] = AUTO,
     class_field: ClassFieldOption = None,
@@ -229,7 +235,7 @@ def _all_scenes(
         raise typer.BadParameter(f"a scene needs MS, PAN and --labels; {missing} is missing")
     for values in more:
         one, other, labelled = json.loads(values)
-        found.append((one, other, labelled))
+        found.append((one, other or None, labelled))
     if listed is not None:
         from das2f_map.training.scene_list import read_scene_list
 

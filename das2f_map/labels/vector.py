@@ -55,7 +55,7 @@ class VectorLabels(LabelSource):
         self._grid = grid
         shapes, of = valid_parts(in_pixels(frame.geometry.to_numpy(), grid))
         shapes, moved = moved_onto(shapes, grid)
-        class_ids, self.legend, self.codes = _legend_of(label, given, found.named)
+        class_ids, self.legend, self.codes = legend_of(label, given, found.named)
         self._shapes, self._class_ids = shapes, class_ids[of[moved]]
         self._is_point = shapely.get_type_id(shapes) == shapely.GeometryType.POINT
         self._tree = shapely.STRtree(shapes)
@@ -229,10 +229,19 @@ def _choose_field(file: VectorFile, layer: Layer, wanted: str | None) -> str:
     )
 
 
-def _legend_of(
-    label: str, values: pd.Series[Any], named: bool
-) -> tuple[UInt8, Legend, dict[int, int] | None]:
-    """Class id of every feature, the legend, and the id of each of the file's own numbers if it has such."""
+def legend_of(label: str, values: pd.Series[Any], named: bool) -> tuple[UInt8, Legend, dict[int, int] | None]:
+    """Class id of every feature, the legend, and the id of each of the file's own numbers if it has such.
+
+    Parameters
+    ----------
+    values, named:
+        Of :class:`ClassValues`, without missing ones.
+
+    Raises
+    ------
+    LabelError
+        There is no class, or more than a map can have.
+    """
     distinct = sorted(v for v in values.unique().tolist() if v != 0)
     if not distinct:
         raise LabelError(f"No feature of {label} that lies in the scene has a class")

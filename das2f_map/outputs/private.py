@@ -12,7 +12,7 @@ from pathlib import Path
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.locks import RunLock
-from das2f_map.outputs.names import WORK_NAME, final_path, has_private_name, private_path
+from das2f_map.outputs.names import WORK_NAME, final_path, has_private_name, is_folder, private_path
 from das2f_map.outputs.whole_files import partial_path
 
 _LOCK, _MARKER = "lock", "das2f-map.txt"
@@ -23,6 +23,13 @@ _LOOKS, _BETWEEN_LOOKS = 5, 0.002
 """So often, and this many seconds apart, a folder has to look like somebody else's to be taken for it."""
 _TRIES = 100
 """More often than this in a row no folder is removed just when it is looked at."""
+
+_begun = False
+
+
+def has_begun() -> bool:
+    """Whether this process has held a private folder, so that files of it may be half written."""
+    return _begun
 
 
 class PrivateFolder:
@@ -73,6 +80,8 @@ class PrivateFolder:
         OSError
             The folder cannot be made or locked; ``FileNotFoundError`` where the output's folder is missing.
         """
+        global _begun
+        _begun = True
         for _ in range(_TRIES):
             try:
                 with suppress(FileExistsError):
@@ -179,7 +188,7 @@ def existing_private(path: Path) -> PrivateFolder | None:
         Another run holds it.
     """
     try:
-        if not has_private_name(path) or not path.is_dir() or not _is_ours(path):
+        if not has_private_name(path) or not is_folder(path) or not _is_ours(path):
             return None
     except FileNotFoundError:  # its owner removes it right now
         return None

@@ -13,6 +13,7 @@ import numpy as np
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
 from das2f_map.errors import InputError
 from das2f_map.legend import Legend, LegendClass
+from das2f_map.scene.products.delivery import read_text
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,10 @@ def read_evaluation(path: str | Path, legend: Legend | None = None) -> Evaluatio
         The file cannot be read, or is no evaluation.
     """
     hint = "das2f-map evaluate MAP --reference FILE --json > evaluation.json"
+    if not Path(path).exists():
+        raise InputError(f"evaluation {path} does not exist", hint)
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"evaluation {path} does not exist", hint) from None
-    except OSError as error:
-        raise InputError(f"cannot read evaluation {path}: {error.strerror or error}") from error
+        values = json.loads(read_text(str(path)))
     except ValueError as error:
         raise InputError(f"evaluation {path} is not JSON: {error}", hint) from error
     try:

@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import FileBand, roles_of
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.raster_file import check_georeferencing, open_raster, upright
+from das2f_map.scene.raster_file import check_georeferencing, not_utf8, open_raster, upright
 from das2f_map.scene.virtual_image import VirtualImage
 from das2f_map.types import Bool, Float32
 
@@ -46,6 +46,8 @@ class RasterSource:
     ----------
     path:
         The path as given, as text; the name of a virtual image.
+    image:
+        The path as given, as text; or the virtual image.
     grid:
         The file's own grid, the usual way up (see the module's note).
     bands:
@@ -65,11 +67,15 @@ class RasterSource:
 
     def __init__(self, path: str | Path | VirtualImage, role: str, *, nodata: float | None = None) -> None:
         self.path = str(path)
+        self.image = path if isinstance(path, VirtualImage) else self.path
         self.role = role
         self._nodata = nodata
-        self._dataset = open_raster(path if isinstance(path, VirtualImage) else self.path, role)
+        self._dataset = open_raster(self.image, role)
         try:
             self._prepare()
+        except UnicodeDecodeError as error:
+            self._dataset.close()
+            raise InputError(*not_utf8(f"{role} file {self.path}")) from error
         except BaseException:  # an interrupt, too, must not leave the file open
             self._dataset.close()
             raise
@@ -140,7 +146,10 @@ class RasterSource:
 
     def tag(self, name: str) -> str | None:
         """A metadata item of the file; ``None`` if it has none of that name."""
-        value = self._dataset.tags().get(name)
+        try:
+            value = self._dataset.tags().get(name)
+        except UnicodeDecodeError as error:
+            raise InputError(*not_utf8(f"{self.role} file {self.path}")) from error
         return None if value is None else str(value)
 
     def can_hold(self, value: float) -> bool:

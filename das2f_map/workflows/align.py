@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map._version import __version__
 from das2f_map.errors import InputError, OutputError
+from das2f_map.outputs.names import require_local
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.aligned_images import write_aligned
@@ -30,6 +31,7 @@ from das2f_map.scene.registration import (
 from das2f_map.scene.report import PairReport
 from das2f_map.scene.request import PairRequest
 from das2f_map.scene.survey import thumbnail
+from das2f_map.scene.virtual_files import with_sources
 
 NAMES = {"ms": "ms.tif", "pan": "pan.tif", "report": "align.json", "picture": "align.png"}
 """Files in the output folder."""
@@ -130,7 +132,7 @@ def _written(
     outputs = {kind: str(folder / name) for kind, name in NAMES.items()}
     with (
         _made(folder),
-        StagedOutputs(inputs=list(request.files), overwrite=overwrite) as staged,
+        StagedOutputs(inputs=with_sources(request.files), overwrite=overwrite) as staged,
     ):
         paths = {kind: staged.stage(Path(path)) for kind, path in outputs.items()}
         shift = measure_shift(measured)
@@ -194,6 +196,7 @@ def _report(
 def _made(folder: Path) -> Iterator[None]:
     """The output folder is there; if it was made for this run, it goes away when the run fails."""
     made = False
+    require_local(folder)
     if not folder.is_dir():
         if folder.exists():
             raise OutputError(f"output {folder} is not a folder", "choose another one with -o")

@@ -69,7 +69,7 @@ def check_labels(
     Parameters
     ----------
     ms, pan:
-        The image pair; ``None`` for ``pan`` if ``ms`` is a product as delivered.
+        The image pair; ``None`` for PAN where ``ms`` is a product as delivered.
     labels:
         Polygons, points or a raster of classes; or a GeoDataFrame.
     output:

@@ -30,6 +30,7 @@ from das2f_map.engines.memory import BLOCK_SIZE
 from das2f_map.errors import InputError, OutputError
 from das2f_map.outputs.recovery import look_at_work
 from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_vector_path
 from das2f_map.products.report import (
@@ -41,7 +42,7 @@ from das2f_map.products.report import (
     class_reports,
 )
 from das2f_map.progress import Progress, silent
-from das2f_map.running.block_store import BlockStore, finished_blocks, stored_or_computed
+from das2f_map.running.block_store import BlockStore, finished_blocks, stored_bytes, stored_or_computed
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
@@ -53,8 +54,12 @@ from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
 from das2f_map.scene.vector_path import local_file
+from das2f_map.scene.virtual_files import with_sources
 
 log = logging.getLogger(__name__)
+
+_LEAST_FILLED = 0.5
+"""Part of a map that is taken to have classes; a whole satellite scene, turned on its grid, has more."""
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 
@@ -129,8 +134,8 @@ class ClassifyRequest:
 
     @property
     def inputs(self) -> list[str]:
-        """Paths of all files that are read."""
-        paths = [local_file(path) for path in self.scene_files]
+        """Paths of all files that are read, those behind a VRT too."""
+        paths = with_sources(local_file(path) for path in self.scene_files)
         if isinstance(self.model, (str, Path)):
             paths += [str(p) for p in bundle_files(find_model(self.model))]
         return paths
@@ -245,6 +250,8 @@ def classify(
         left then.
     """
     output = Path(output)
+    if not output.name:
+        raise OutputError(f"output {output} is a folder", "give the path of a file")
     vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
     request = ClassifyRequest(
         PairRequest.of(
@@ -362,6 +369,8 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
     """
     staged = request.outputs.staged(outputs)
     with request.pair.open() as opened:
+        # An area that cannot be used is refused before the shift is measured.
+        area = None if request.aoi is None else Area.from_file(request.aoi, opened.grids.ms)
         with timings.phase("model"):
             views = SceneViews(opened, request.pair.given_bands)
             bundle = choose_bundle(views, request.model, request.radiometry)
@@ -373,7 +382,8 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             coregistration = request.pair.coregister(views.pair_for_model(bundle.card))
         coregistration.log()
         pair = coregistration.pair
-        area = None if request.aoi is None else Area.from_file(request.aoi, pair.grids.ms)
+        if request.aoi is not None and pair.grids.ms != opened.grids.ms:
+            area = Area.from_file(request.aoi, pair.grids.ms)
         with timings.phase("model"):
             if coregistration.corrected:
                 views = SceneViews(pair, request.pair.given_bands)
@@ -402,17 +412,27 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             min_area_m2=request.min_area_m2,
             reject=request.reject,
         )
+        # Parts without a class take no room, and how many these are shows only later.
+        require_space(
+            plan.outputs.work_bytes(
+                round(_LEAST_FILLED * plan.window.height * plan.window.width),
+                len(bundle.card.legend),
+                stored_bytes(outputs.work_folder(request.outputs.raster)),
+            )
+        )
         classifier = plan.classifier(fitted.input.pair, engine, area)
-        _log(plan, classifier)
+        _log(plan, classifier, area)
         warnings = (*cautions, *pair.notices, *coregistration.warnings, *fitted.warnings)
         yield PlannedMap(plan, classifier, staged, coregistration, warnings)
 
 
-def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
+def _log(plan: ClassifyPlan, classifier: BlockClassifier, area: Area | None) -> None:
     engine = classifier.engine
+    pixels = plan.window.height * plan.window.width if area is None else area.pixels
     log.info(
-        "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
-        f"{plan.window.height * plan.window.width:,}",
+        "%s pixels%s (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
+        f"{pixels:,}",
+        "" if area is None else " inside the area",
         plan.window.width,
         plan.window.height,
         plan.bundle.card.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from das2f_map.assess.error_places import ErrorPlaces, find_errors
 from das2f_map.assess.map_comparison import Evaluation, compare, match_classes, open_map
+from das2f_map.assess.sample_design import checksum as file_checksum
 from das2f_map.bundle.card import ModelCard
 from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import read_card
@@ -30,6 +30,7 @@ from das2f_map.products.report import RunReport
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.frames import vector_file
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.products.delivery import read_text
 from das2f_map.types import UInt8
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 _MAP_PIXELS = 1_000_000
 """Pixels of a picture on the page, at most."""
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +155,11 @@ def report_map(
 def _run_report(path: Path, full: Grid) -> tuple[RunReport | None, tuple[str, ...]]:
     """The run report next to a map, if it belongs to the map; else a sentence that says why not."""
     beside = path.with_suffix(".json")
-    try:
-        run = RunReport.model_validate_json(beside.read_bytes())
-    except FileNotFoundError:
+    if not beside.exists():
         return None, ()
-    except (OSError, ValidationError):
+    try:
+        run = RunReport.model_validate_json(read_text(str(beside)))
+    except (InputError, ValidationError):
         return None, (f"{beside.name} is left out: it is no run report that this version reads.",)
     size = (run.grid.height, run.grid.width)
     if size != (full.height, full.width) or not np.allclose(run.grid.transform, list(full.transform)[:6]):
@@ -287,14 +286,6 @@ def _inputs(
 def _input(role: str, where: str, checksum: bool) -> InputFile:
     try:
         size = Path(where).stat().st_size
-        return InputFile(role, where, size, _sha256(Path(where)) if checksum else None)
+        return InputFile(role, where, size, file_checksum(where) if checksum else None)
     except (OSError, ValueError):
         return InputFile(role, where)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -29,6 +29,7 @@ from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
+from das2f_map.installation import install_extra
 from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
@@ -314,7 +315,7 @@ def _require_lightning() -> None:
             raise
         raise MissingDependencyError(
             "training needs the package lightning, which is not installed",
-            "pip install '.[train]' in the checkout",
+            install_extra("train"),
         ) from error
 
 
