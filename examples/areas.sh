@@ -31,21 +31,25 @@ step() {
 
 mkdir -p "$out"
 
-step "1/4  Map the window of examples/gulf/window.geojson with the bundled model"
+step "1/5  Map the window of examples/gulf/window.geojson with the bundled model"
 "$das2f_map" classify "$scene/ms.tif" "$scene/pan.tif" --aoi "$scene/window.geojson" \
     -o "$out/landcover.tif" --device cpu --overwrite
 
-step "2/4  Draw a stratified sample of the map"
+step "2/5  Draw a stratified sample of the map"
 "$das2f_map" sample "$out/landcover.tif" -o "$out/points.gpkg" -n 1500 --overwrite
 
-step "3/4  Label it"
+step "3/5  Label it"
 echo "In earnest, a person labels the points in QGIS. Here a script answers from the labels, where it knows."
 "$python" "$here/label_sample.py" "$out/points.gpkg" "$scene/labels.gpkg"
 
-step "4/4  Estimate accuracies and areas"
+step "4/5  Estimate accuracies and areas"
 "$das2f_map" evaluate "$out/landcover.tif" --reference "$out/points.gpkg"
 "$das2f_map" --quiet evaluate "$out/landcover.tif" --reference "$out/points.gpkg" --json \
     >"$out/evaluation.json"
 
+step "5/5  Write a report"
+"$das2f_map" report "$out/landcover.tif" --evaluation "$out/evaluation.json" -o "$out/report.html" --overwrite
+
 step "Done"
-echo "Open $out/points.gpkg in QGIS for the labelling form. All figures are in $out/evaluation.json."
+echo "Open $out/report.html in a browser, and $out/points.gpkg in QGIS for the labelling form."
+echo "All figures are in $out/evaluation.json."

@@ -1,4 +1,4 @@
-"""The route from the example scene to areas with intervals, as a user runs it."""
+"""The route from the example scene to areas with intervals, as a user runs it, with the report."""
 
 from __future__ import annotations
 
@@ -44,5 +44,8 @@ def test_route_from_scene_to_areas(tmp_path: Path) -> None:
     total = sum(c["area_ha"]["estimate"] for c in estimates["classes"])
     assert total == pytest.approx(estimates["area_ha"])
     assert 900 < total <= 12_544 * 0.0901
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "stratified by the map" in page
+    assert f"{by_name['built_up']['area_ha']['estimate']:.1f}" in page
     assert "points have no class" in " ".join(found["notices"])
     assert "Accuracy of each class" in done.stdout

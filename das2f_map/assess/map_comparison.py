@@ -194,7 +194,7 @@ class Evaluation:
                 cells = (ends["producers_accuracy"], ends["users_accuracy"], ends["f1"])
                 producers, users, f1 = map(_ends, cells)
                 rows.append([c.name, producers, users, "", f1])
-        return [["95 % intervals", "producer's", "user's", "OA", "F1"], *rows]
+        return [["class", "producer's", "user's", "OA", "F1"], *rows]
 
     def to_html(self) -> str:
         """The tables and notices as HTML; a notebook shows it."""

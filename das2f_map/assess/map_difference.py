@@ -44,6 +44,8 @@ class MapDifference:
     p_value:
         Of McNemar's test, two-sided: the chance of so uneven a split of the pixels on which the maps differ,
         if they were equally accurate and the pixels were a simple random sample.
+    neighbours:
+        Whether many of the pixels are neighbours, so that the test is too sure of itself.
     """
 
     other: str
@@ -53,6 +55,7 @@ class MapDifference:
     both: int
     neither: int
     p_value: float
+    neighbours: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -78,7 +81,8 @@ class MapDifference:
         return (
             f"Against {self.other}: overall accuracy {100 * d.value:+.1f} points{ends}; only this map is "
             f"right on {self.first_only:,} reference pixels, only the other on {self.second_only:,}; "
-            f"McNemar's test {p}",
+            f"McNemar's test {p}"
+            + (", as if neighbouring pixels were independent" if self.neighbours else ""),
         )
 
 
@@ -137,7 +141,8 @@ def of_blocks(other: str, blocks: SpatialBlocks | None, counts: Any) -> MapDiffe
         if low < high:
             difference = Estimate(value, error, low, high)
     b, c = int(counts[1, 0]), int(counts[0, 1])
-    return MapDifference(other, difference, b, c, int(counts[1, 1]), int(counts[0, 0]), mcnemar(b, c))
+    both, neither = int(counts[1, 1]), int(counts[0, 0])
+    return MapDifference(other, difference, b, c, both, neither, mcnemar(b, c), neighbours=True)
 
 
 def mcnemar(first_only: int, second_only: int) -> float:

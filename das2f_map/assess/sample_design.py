@@ -18,7 +18,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from das2f_map.errors import LabelError
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import PathText, is_local
 
 SAMPLE_LAYER: Final = "sample"
 """Name of the layer with the points, or with the pixels as squares."""
@@ -94,7 +94,7 @@ class SampleDesign(_Value):
         default=None, description="of a stratified design"
     )
     seed: int
-    map_path: str = Field(description="as it was given")
+    map_path: PathText = Field(description="as it was given")
     map_sha256: str | None = Field(description="of the map's file; null where it is not a local file")
     strata: tuple[Stratum, ...] = Field(description="in ascending order of id; in every design")
     population_pixels: int = Field(ge=1, description="pixels of the map, without nodata")

@@ -379,8 +379,6 @@ def test_extras_are_installed_from_where_the_package_is(tmp_path: Path) -> None:
 
 def test_tables_in_memory_are_refused_by_name(scene: tuple[Path, Path], tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=4326)
-    with pytest.raises(InputError, match="reference_path cannot be a GeoDataFrame"):
-        das2f_map.evaluate("o.tif", frame)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="aoi cannot be a GeoDataFrame"):
         das2f_map.classify(*scene, tmp_path / "m.tif", aoi=frame)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="mask cannot be"):
