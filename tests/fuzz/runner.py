@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import gc
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -22,7 +23,6 @@ import signal
 import sys
 import time
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -71,20 +71,40 @@ class Running:
     late: bool = False
 
 
+NEEDED = (
+    "typer.rich_utils",
+    "typer.completion",
+    "rich.console",
+    "rich.table",
+    "das2f_map.cli.app",
+    "das2f_map.cli.accuracy_tables",
+    "das2f_map.workflows.align",
+    "das2f_map.workflows.classify",
+    "das2f_map.workflows.evaluate",
+    "das2f_map.workflows.import_checkpoint",
+    "das2f_map.workflows.inspect",
+    "das2f_map.workflows.models",
+    "das2f_map.workflows.preview",
+    "das2f_map.workflows.train",
+    "fuzz.base",
+)
+OPTIONAL = ("das2f_map.training.loop", "sklearn.ensemble", "pyarrow.parquet", "onnxruntime")
+
+
 def import_everything() -> None:
-    """Import what the commands import, so that a child need not."""
+    """Import what the commands import, so that a child need not. No thread is started: a child has none."""
     import matplotlib
 
     matplotlib.use("Agg")
-    warnings.simplefilter("ignore")  # as the command line does; what a child warns of shows on its stderr
+    for name in NEEDED:
+        importlib.import_module(name)
+    for name in OPTIONAL:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    import rasterio
 
-    with contextlib.suppress(ImportError):
-        pass
-    with contextlib.suppress(ImportError):
-        import pyarrow.parquet  # noqa: F401
-    import rich.console
-    import rich.table  # noqa: F401
-
+    with rasterio.Env():
+        pass  # which registers GDAL's drivers
     gc.collect()
     gc.freeze()  # else each child's first collection writes to all pages that it shares
 
@@ -121,7 +141,6 @@ def _command(arguments: list[str], folder: Path) -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (pages + _ROOM, pages + _ROOM))
     sys.argv = ["das2f-map", *arguments]
-    warnings.resetwarnings()
     from das2f_map.cli.app import main
 
     try:
