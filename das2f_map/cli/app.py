@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,18 +18,25 @@ from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, mo
 from das2f_map.cli.commands import App
 from das2f_map.cli.configuration import FILE_VARIABLE, configure
 from das2f_map.cli.console import setup_logging
-from das2f_map.errors import Das2fMapError
+from das2f_map.cli.streams import BROKEN_PIPE, is_broken_pipe, open_streams, output_failure
+from das2f_map.errors import Das2fMapError, OutputError
 from das2f_map.outputs.libtiff_messages import keep_libtiff_quiet
+from das2f_map.scene.library_data import use_own_data
 
 log = logging.getLogger(__name__)
 
 _INTERRUPTED = 130
 """Exit code of typer after Ctrl-C."""
 
+_AGAIN_S = 0.5
+"""Seconds after which a run that does not end is told to end again."""
+
 
 @dataclass
 class _Settings:
     debug: bool = False
+    remarks: tuple[str, ...] = ()
+    end: SystemExit | None = None
 
 
 _settings = _Settings()
@@ -77,6 +84,8 @@ def _options(
     if not context.resilient_parsing:
         for warning in configure(context, config, os.environ):
             log.warning("%s", warning)
+    for remark in _settings.remarks:
+        log.info("%s", remark)
 
 
 app.command("classify")(classify.classify_command)
@@ -92,22 +101,29 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Entry point of the ``das2f-map`` command."""
-    # Batch systems send SIGTERM when the time is up. It is raised as an exception, so that files which are
-    # half written are removed.
-    signal.signal(signal.SIGTERM, _terminate)
-    # Waiting threads sleep: OpenMP's default, spinning, slows a shared machine down several times over.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _settings.debug = False
-    keep_libtiff_quiet()
-    # A character that the terminal lacks becomes a question mark: printing a result must not fail.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    _prepare()
+    try:
+        _run()
+    finally:
+        if _settings.end is not None and hasattr(signal, "setitimer"):
+            # Python gives up its handlers before it ends: from then on the signal would kill.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _run() -> None:
+    """Run the command; errors become a line on stderr and an exit code."""
     try:
         app(prog_name="das2f-map")
     except SystemExit as end:
         if end.code == _INTERRUPTED:
             _say("interrupted")
+        failure = output_failure()
+        if failure is not None and not end.code:
+            if is_broken_pipe(failure):
+                sys.exit(BROKEN_PIPE)
+            _say(f"error: cannot print the result on standard output: {failure.strerror}")
+            _say("hint: files that the command writes are complete; a result goes to a file with > FILE")
+            sys.exit(OutputError.exit_code)
         raise
     except Das2fMapError as error:
         if _settings.debug:
@@ -132,6 +148,22 @@ def main() -> None:
         sys.exit(70)
 
 
+def _prepare() -> None:
+    """Set up signals, streams, and the environment of the libraries, which are imported later."""
+    _settings.debug, _settings.end = False, None
+    # Batch systems send SIGTERM when the time is up. It is raised as an exception, so that files which are
+    # half written are removed.
+    signal.signal(signal.SIGTERM, _terminate)
+    open_streams()
+    # Waiting threads sleep: OpenMP's default, spinning, slows a shared machine down several times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _settings.remarks = use_own_data()
+    keep_libtiff_quiet()
+    if "--debug" not in sys.argv:
+        # GDAL prints some messages itself. The process has two copies of it, and both obey this variable.
+        os.environ.setdefault("CPL_LOG", os.devnull)
+
+
 def _torch_out_of_memory(error: Exception) -> bool:
     if "torch" not in sys.modules:
         return False
@@ -146,5 +178,27 @@ def _say(text: str) -> None:
 
 
 def _terminate(number: int, _frame: object) -> None:
+    if _settings.end is not None:
+        return
+    _settings.end = SystemExit(128 + number)
     _say("terminated")
-    sys.exit(128 + number)
+    private = sys.modules.get("das2f_map.outputs.private")
+    if private is None or not private.has_begun():
+        # Nothing is written yet, and an exception in the middle of an import may be lost or shown.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(128 + number)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _terminate_again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S, _AGAIN_S)
+    raise _settings.end
+
+
+def _terminate_again(_number: int, _frame: object) -> None:
+    """Raise the exception again if it got lost: some callbacks of libraries let none pass."""
+    error = sys.exc_info()[1]
+    while error is not None and error is not _settings.end:
+        error = error.__context__
+    if error is None and _settings.end is not None:
+        raise _settings.end

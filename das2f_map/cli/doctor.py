@@ -12,7 +12,7 @@ from das2f_map.cli.console import print_json, print_table
 from das2f_map.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from das2f_map.workflows.doctor import Availability, Diagnosis
+    from das2f_map.workflows.doctor import Availability, DataFolder, Diagnosis
 
 
 def doctor_command(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -28,6 +28,11 @@ def doctor_command(context: typer.Context, as_json: JsonOption = False) -> None:
         return
     versions = [(name, version or "not installed") for name, version in diagnosis.versions.items()]
     print_table("Versions", {"": "left", " ": "left"}, versions)
+    print_table(
+        "Data of PROJ and GDAL",
+        {"Library": "left", "Package": "left", "Folder": "left"},
+        [(d.library, d.package, _folder(d)) for d in diagnosis.data],
+    )
     print_table("Processor", {"": "left", " ": "left"}, _processor(diagnosis))
     if diagnosis.cuda_devices:
         print_table(
@@ -71,6 +76,11 @@ def doctor_command(context: typer.Context, as_json: JsonOption = False) -> None:
         )
     else:
         print("No option is set by the environment or a file")
+
+
+def _folder(data: DataFolder) -> str:
+    named = f", by {data.variable}" if data.variable else ""
+    return f"{data.folder}{named}{f': {data.trouble}' if data.trouble else ''}"
 
 
 def _processor(diagnosis: Diagnosis) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -40,6 +41,16 @@ def siblings(path: Path) -> list[Path]:
 def private_path(final: Path) -> Path:
     """The private folder for runs that write ``final``: ``.NAME.das2f-map``, in the folder of ``final``."""
     return final.parent.resolve() / f"{_PREFIX}{final.name}{_SUFFIX}"
+
+
+def require_utf8(final: Path) -> None:
+    """Raise :class:`OutputError` if a path, or a folder in it, has a name that is not UTF-8."""
+    place = str(final.parent.resolve() / final.name)
+    if any("\ud800" <= ch <= "\udfff" for ch in place):
+        raise OutputError(
+            f"output {os.fsencode(place).decode('utf-8', 'backslashreplace')} has a name that is not UTF-8",
+            "choose another name or folder",
+        )
 
 
 def has_private_name(path: Path) -> bool:

@@ -24,6 +24,13 @@ _LOOKS, _BETWEEN_LOOKS = 5, 0.002
 _TRIES = 100
 """More often than this in a row no folder is removed just when it is looked at."""
 
+_begun = False
+
+
+def has_begun() -> bool:
+    """Whether this process has held a private folder, so that files of it may be half written."""
+    return _begun
+
 
 class PrivateFolder:
     """The private folder of one output. A run holds it by its lock.
@@ -73,6 +80,8 @@ class PrivateFolder:
         OSError
             The folder cannot be made or locked; ``FileNotFoundError`` where the output's folder is missing.
         """
+        global _begun
+        _begun = True
         for _ in range(_TRIES):
             try:
                 with suppress(FileExistsError):

@@ -17,7 +17,7 @@ from types import TracebackType
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.commit import commit, planned
-from das2f_map.outputs.names import BOUND_SUFFIXES, private_path, require_local, siblings
+from das2f_map.outputs.names import BOUND_SUFFIXES, private_path, require_local, require_utf8, siblings
 from das2f_map.outputs.private import PrivateFolder
 from das2f_map.outputs.recovery import claim
 from das2f_map.outputs.write_errors import DISK_FULL, one_line, write_error
@@ -72,9 +72,10 @@ class StagedOutputs:
         ------
         OutputError
             ``final`` exists and must not be overwritten, is a folder, is an input or staged already; its
-            folder is missing or not writable; or another run writes it.
+            folder is missing or not writable, or a name is not UTF-8; or another run writes it.
         """
         final = Path(final)
+        require_utf8(final)
         if final.is_dir():
             raise OutputError(f"output {final} is a folder", "give the path of a file")
         identity = _identity(final)
@@ -120,10 +121,11 @@ class StagedOutputs:
         Raises
         ------
         OutputError
-            Another run writes ``final``.
+            Another run writes ``final``, or its name is not UTF-8.
         OSError
             Its folder cannot be made or written to.
         """
+        require_utf8(final)
         for parent in reversed((final.parent, *final.parent.parents)):
             if not os.path.lexists(parent):
                 parent.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,29 @@ def disk_is_full(error: BaseException, folder: Path) -> bool:
         return shutil.disk_usage(folder).free < _NEARLY_NOTHING
     except OSError:
         return False
+
+
+def require_space(needed: Mapping[Path, int]) -> None:
+    """Raise :class:`OutputError` if a disk has less room than the folders on it need; folder → bytes."""
+    disks: dict[int, tuple[Path, int]] = {}
+    for folder, size in needed.items():
+        try:
+            disk = folder.stat().st_dev
+        except OSError:
+            continue
+        first, before = disks.get(disk, (folder, 0))
+        disks[disk] = first, before + size
+    for folder, size in disks.values():
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError:
+            continue
+        if free < size:
+            raise OutputError(
+                f"the disk of {folder} has {free / 1e9:,.1f} GB free, and the outputs need "
+                f"{size / 1e9:,.1f} GB while they are written",
+                "free some space, choose an output on another disk, or leave outputs out",
+            )
 
 
 def write_error(error: BaseException, path: Path) -> OutputError:

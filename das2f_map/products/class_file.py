@@ -26,7 +26,7 @@ from das2f_map.legend import Legend
 from das2f_map.products.attribute_table import legend_from
 from das2f_map.products.class_names import ClassNames, names_of
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.paths import missing_local_file
+from das2f_map.scene.paths import image_path, missing_local_file
 from das2f_map.scene.raster_file import container_error, not_utf8
 from das2f_map.types import Bool
 
@@ -152,7 +152,7 @@ class ClassFile:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                dataset = rasterio.open(text)
+                dataset = rasterio.open(image_path(text))
         except UnicodeDecodeError as reason:
             raise error(*not_utf8(label)) from reason
         except RasterioError as reason:

@@ -37,6 +37,8 @@ PAPER = "#ffffff"
 _HATCH, _HATCH_INK = "/////", "#c3c9cf"
 """Nodata is hatched: any plain colour could be taken for a class (clouds are nearly white)."""
 _LONGEST_NAME = 18
+_LONGEST_SIDE = 4
+"""Longest side of the image that is read, in sides of a square of as many pixels as may be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class MapAtAGlance:
     legend: Legend | None
 
 
-def read_at_a_glance(path: Path, max_pixels: int) -> MapAtAGlance:
+def read_at_a_glance(path: str | Path, max_pixels: int) -> MapAtAGlance:
     """A class map in at most ``max_pixels``.
 
     Raises :class:`InputError` if the file cannot be read or is no class map.
@@ -68,11 +70,13 @@ def read_at_a_glance(path: Path, max_pixels: int) -> MapAtAGlance:
         full = file.grid
         if file.dtype.kind not in "iu":
             raise InputError(
-                f"{path.name} is not a class map: it has values of type {file.dtype}",
+                f"{Path(path).name} is not a class map: it has values of type {file.dtype}",
                 "give the class raster that classify wrote",
             )
         factor = max(1.0, math.sqrt(full.height * full.width / max_pixels))
-        height, width = (max(1, math.floor(n / factor)) for n in (full.height, full.width))
+        # A strip of a map has a side of few pixels, and the other would be millions long.
+        longest = _LONGEST_SIDE * math.isqrt(max_pixels)
+        height, width = (min(longest, max(1, math.floor(n / factor))) for n in (full.height, full.width))
         # Overviews hold the most frequent class already. Without them GDAL would look at every
         # pixel for it, which is fine for small maps only.
         small = full.height * full.width <= 50_000_000

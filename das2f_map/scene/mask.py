@@ -29,7 +29,7 @@ from das2f_map.scene.area import Area
 from das2f_map.scene.common_grid.pixel_map import PixelMap
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
-from das2f_map.scene.paths import missing_local_file
+from das2f_map.scene.paths import image_path, missing_local_file
 from das2f_map.scene.reduced import reduced_windows
 from das2f_map.scene.report import MaskReport
 from das2f_map.scene.source import RasterSource
@@ -329,7 +329,7 @@ def _map_to(source: RasterSource, scene: Grid) -> PixelMap:
 def _why_no_raster(path: str | Path) -> str | None:
     """Why GDAL cannot open a file as a raster; ``None`` if it can."""
     try:
-        rasterio.open(path).close()
+        rasterio.open(image_path(path)).close()
     except RasterioError as error:
         return " ".join(str(error).split())
     return None

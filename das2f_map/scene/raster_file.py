@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from das2f_map.errors import Das2fMapError, InputError
-from das2f_map.scene.paths import is_local, missing_local_file
+from das2f_map.scene.paths import image_path, is_local, missing_local_file
 from das2f_map.scene.virtual_image import VirtualImage
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
@@ -49,7 +50,7 @@ def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
         with warnings.catch_warnings():
             # rasterio warns of missing georeferencing; `check_georeferencing` raises an error with a hint.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
+            dataset = rasterio.open(image_path(path))
     except UnicodeDecodeError as error:
         raise InputError(*not_utf8(f"{role} file {path}")) from error
     except RasterioError as error:
@@ -121,6 +122,27 @@ def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
             f"{label} has a sheared geotransform: its rows and columns are not at right angles",
             "bring it to a north-up grid first, e.g. gdalwarp in.tif out.tif",
         )
+    _refuse_impossible_place(ds, label)
+
+
+def _refuse_impossible_place(ds: rasterio.DatasetReader, label: str) -> None:
+    """Raise ``InputError`` if a file lies at a latitude or longitude that does not exist."""
+    if not ds.crs.is_geographic:
+        return
+    turn = 2 * math.pi / ds.crs.units_factor[1]
+    corners = [ds.transform * (c, r) for c in (0, ds.width) for r in (0, ds.height)]
+    # World grids may reach half a pixel beyond the pole, and files may count longitudes from 0 or further on.
+    margin = math.hypot(ds.transform.b, ds.transform.e)
+    for name, values, limit in (
+        ("latitude", [y for _, y in corners], turn / 4 + margin),
+        ("longitude", [x for x, _ in corners], 2 * turn),
+    ):
+        worst = max(values, key=abs)
+        if not abs(worst) <= limit:
+            raise InputError(
+                f"{label} claims to be in degrees ({ds.crs.to_string()[:40]}): {name} {worst:,.0f} is none",
+                "its coordinate reference system is another; if you know it: gdal_edit.py -a_srs EPSG:… file",
+            )
 
 
 def upright(transform: Affine, height: int, width: int) -> tuple[bool, bool, Affine]:

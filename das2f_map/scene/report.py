@@ -6,6 +6,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from das2f_map.scene.common_grid.plan import Strategy
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import PathText
 
 
 class UsedBand(BaseModel):
@@ -28,7 +29,7 @@ class FileReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
-    path: str
+    path: PathText
     height: int
     width: int
     gsd_m: float = Field(description="ground sample distance, metres")
@@ -80,7 +81,7 @@ class MaskReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
+    path: PathText
     values: list[int] | None
     bits: list[int] | None
     notices: list[str]

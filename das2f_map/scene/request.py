@@ -79,7 +79,8 @@ class PairRequest:
                 raise _unusable(f"bands[{name!r}]", which, "a band's number in the file, from 1, or its name")
         if self.nodata is not None and not _is_number(self.nodata):
             raise _unusable("nodata", self.nodata, "a number or None")
-        if self.mask is not None and self.mask != CLOUDS and not isinstance(self.mask, MaskFile):
+        clouds = isinstance(self.mask, str) and self.mask == CLOUDS
+        if self.mask is not None and not clouds and not isinstance(self.mask, MaskFile):
             raise _unusable("mask", self.mask, "a path, a MaskFile, 'clouds' or None")
         if self.pan is not None:
             _refuse_of_two_files(self)
@@ -121,7 +122,7 @@ class PairRequest:
             None if pan is None else str(pan),
             None if bands is None else tuple((name, _as_int(which)) for name, which in bands.items()),
             nodata,
-            MaskFile(mask) if mask != CLOUDS and isinstance(mask, (str, Path)) else mask,
+            MaskFile(mask) if isinstance(mask, (str, Path)) and mask != CLOUDS else mask,
             coregistration,
             max_shift,
             force,

@@ -31,6 +31,7 @@ from das2f_map.scene.registration import (
 from das2f_map.scene.report import PairReport
 from das2f_map.scene.request import PairRequest
 from das2f_map.scene.survey import thumbnail
+from das2f_map.scene.virtual_files import with_sources
 
 NAMES = {"ms": "ms.tif", "pan": "pan.tif", "report": "align.json", "picture": "align.png"}
 """Files in the output folder."""
@@ -131,7 +132,7 @@ def _written(
     outputs = {kind: str(folder / name) for kind, name in NAMES.items()}
     with (
         _made(folder),
-        StagedOutputs(inputs=list(request.files), overwrite=overwrite) as staged,
+        StagedOutputs(inputs=with_sources(request.files), overwrite=overwrite) as staged,
     ):
         paths = {kind: staged.stage(Path(path)) for kind, path in outputs.items()}
         shift = measure_shift(measured)

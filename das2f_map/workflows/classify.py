@@ -30,6 +30,7 @@ from das2f_map.engines.memory import BLOCK_SIZE
 from das2f_map.errors import InputError, OutputError
 from das2f_map.outputs.recovery import look_at_work
 from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_vector_path
 from das2f_map.products.report import (
@@ -41,7 +42,7 @@ from das2f_map.products.report import (
     class_reports,
 )
 from das2f_map.progress import Progress, silent
-from das2f_map.running.block_store import BlockStore, finished_blocks, stored_or_computed
+from das2f_map.running.block_store import BlockStore, finished_blocks, stored_bytes, stored_or_computed
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
@@ -53,8 +54,12 @@ from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
 from das2f_map.scene.vector_path import local_file
+from das2f_map.scene.virtual_files import with_sources
 
 log = logging.getLogger(__name__)
+
+_LEAST_FILLED = 0.5
+"""Part of a map that is taken to have classes; a whole satellite scene, turned on its grid, has more."""
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 
@@ -129,8 +134,8 @@ class ClassifyRequest:
 
     @property
     def inputs(self) -> list[str]:
-        """Paths of all files that are read."""
-        paths = [local_file(path) for path in self.scene_files]
+        """Paths of all files that are read, those behind a VRT too."""
+        paths = with_sources(local_file(path) for path in self.scene_files)
         if isinstance(self.model, (str, Path)):
             paths += [str(p) for p in bundle_files(find_model(self.model))]
         return paths
@@ -404,6 +409,14 @@ def plan_map(request: ClassifyRequest, outputs: StagedOutputs, timings: Timings)
             outputs=request.outputs,
             min_area_m2=request.min_area_m2,
             reject=request.reject,
+        )
+        # Parts without a class take no room, and how many these are shows only later.
+        require_space(
+            plan.outputs.work_bytes(
+                round(_LEAST_FILLED * plan.window.height * plan.window.width),
+                len(bundle.card.legend),
+                stored_bytes(outputs.work_folder(request.outputs.raster)),
+            )
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
         _log(plan, classifier, area)

@@ -21,6 +21,7 @@ from das2f_map.installation import install_extra
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import BACKENDS, default_backend
 from das2f_map.network.selective_scan import compiled as scan_kernels
+from das2f_map.scene.library_data import gdal_data, proj_data
 
 EXTRAS: Final = {
     "train": ("lightning", "scikit-learn"),
@@ -74,6 +75,29 @@ class Extra:
 
 
 @dataclass(frozen=True)
+class DataFolder:
+    """A folder that a package takes the data of PROJ or GDAL from.
+
+    Attributes
+    ----------
+    library, package:
+        ``PROJ`` or ``GDAL``, and the package that contains it.
+    folder:
+        The folder, or folders with the system's separator between them.
+    variable:
+        The environment variable that names it; ``None`` for the package's own data.
+    trouble:
+        Why it cannot serve the package; empty if it can.
+    """
+
+    library: str
+    package: str
+    folder: str
+    variable: str | None
+    trouble: str
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """Everything that `das2f-map doctor` shows.
 
@@ -81,6 +105,8 @@ class Diagnosis:
     ----------
     versions:
         Package → version, or the error that its import raises; ``None`` where it is not installed.
+    data:
+        The data of PROJ and GDAL that each package uses.
     cpu:
         Cores, threads and instruction sets.
     cuda_devices:
@@ -96,6 +122,7 @@ class Diagnosis:
     """
 
     versions: dict[str, str | None]
+    data: tuple[DataFolder, ...]
     cpu: dict[str, Any]
     cuda_devices: tuple[dict[str, Any], ...]
     cuda_missing: str
@@ -116,6 +143,7 @@ def diagnose() -> Diagnosis:
     float32 = torch.float32
     return Diagnosis(
         versions=_versions(),
+        data=_data_folders(),
         cpu=_cpu(),
         cuda_devices=tuple(_cuda_device(d) for d in devices[1:]),
         cuda_missing="" if len(devices) > 1 else _why_no_cuda(),
@@ -132,6 +160,14 @@ def diagnose() -> Diagnosis:
         ),
         uses=tuple(_use(d) for d in devices),
         extras=tuple(_extra(name, modules) for name, modules in EXTRAS.items()),
+    )
+
+
+def _data_folders() -> tuple[DataFolder, ...]:
+    return tuple(
+        DataFolder(library, package, folder, data.variable, data.unusable)
+        for library, data in (("PROJ", proj_data()), ("GDAL", gdal_data()))
+        for package, folder in data.in_use.items()
     )
 
 

@@ -39,6 +39,7 @@ from das2f_map.scene.registration import decide, measure_shift
 from das2f_map.scene.request import CLOUDS, PairRequest
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.scene.survey import Survey, survey_scene, thumbnail
+from das2f_map.scene.virtual_files import with_sources
 
 _SAMPLE = 150_000
 """MS pixels of the sample in a large scene."""
@@ -93,7 +94,10 @@ def inspect_pair(
     if output is not None and Path(output).suffix.lower() != ".png":
         raise OutputError(f"output {output} is not a PNG", "give it the extension .png")
     own = load_model(model) if isinstance(model, (str, Path)) else model
-    with StagedOutputs(inputs=list(request.files), overwrite=overwrite) as staged, request.open() as pair:
+    with (
+        StagedOutputs(inputs=with_sources(request.files), overwrite=overwrite) as staged,
+        request.open() as pair,
+    ):
         picture = None if output is None else staged.stage(Path(output))
         surveys = _Surveys()
         views = SceneViews(pair, request.given_bands, sample=surveys.sample)

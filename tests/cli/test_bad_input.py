@@ -66,6 +66,12 @@ class Files:
             dst.write(values)
         return self.inputs / name
 
+    def virtual(self, source: Path) -> Path:
+        """A VRT of another file."""
+        path = source.with_suffix(f"{source.suffix}.vrt")
+        rasterio.shutil.copy(source, path, driver="VRT")
+        return path
+
     def cut_short(self, *, directory_in_front: bool) -> Path:
         """PAN with its last third missing; with the directory in front it can still be opened."""
         whole, path = self.pan, self.inputs / "cut.tif"
@@ -384,6 +390,26 @@ CASES = (
         "--overwrite",
     ),
     Case(
+        "output a source of the scene",
+        lambda f: classify(f, "-o", f.ms, "--overwrite", ms=f.virtual(f.virtual(f.ms))),
+        OUTPUT,
+        ("ms.tif is also an input",),
+    ),
+    Case(
+        "polygons with an exclamation mark",
+        lambda f: classify(f, "-o", f.out / "a!b.tif"),
+        OUTPUT,
+        ("a!b.gpkg",),
+        "--no-vectors",
+    ),
+    Case(
+        "polygons in capitals",
+        lambda f: classify(f, "--vectors", f.out / "h.SHP"),
+        OUTPUT,
+        ("h.SHP", "lower case"),
+        "h.shp",
+    ),
+    Case(
         "polygons exist",
         lambda f: classify(f, "--vectors", f.text("old.gpkg")),
         OUTPUT,
@@ -507,7 +533,7 @@ CASES = (
     ),
     Case(
         "list of scenes with a gap",
-        lambda f: ["train", "--scenes", f.text("s.csv", "ms,pan,labels\na.tif,,c.gpkg\n"), "-o", f.out / "m"],
+        lambda f: ["train", "--scenes", f.text("s.csv", "ms,pan,labels\n,p.tif,c.gpkg\n"), "-o", f.out / "m"],
         INPUT,
         ("s.csv, line 2: ms, pan and labels are needed",),
     ),

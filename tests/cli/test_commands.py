@@ -375,8 +375,8 @@ def test_train(run: Run, tmp_path: Path) -> None:
         ("ms.tif pan.tif --labels l.gpkg", ["ms.tif pan.tif l.gpkg"]),
         ("--scene a b c --scene d e f", ["a b c", "d e f"]),
         ("ms.tif pan.tif --labels l.gpkg --scene a b c", ["ms.tif pan.tif l.gpkg", "a b c"]),
-        ("--scene a b c --scenes {list}", ["a b c", "x y z"]),
-        ("--scenes {list}", ["x y z"]),
+        ("--scene a b c --scenes {list}", ["a b c", "{f}/x {f}/y {f}/z"]),
+        ("--scenes {list}", ["{f}/x {f}/y {f}/z"]),
     ],
 )
 def test_train_takes_scenes_in_three_ways(
@@ -394,7 +394,8 @@ def test_train_takes_scenes_in_three_ways(
     outcome = run("train", *words, "-o", tmp_path / "model", "--fast", "--haze", "0.5")
     assert outcome.code == 3
     (request,) = asked
-    assert [f"{s.pair.ms} {s.pair.pan} {s.labels.path}" for s in request.scenes] == expected
+    found = [f"{s.pair.ms} {s.pair.pan} {s.labels.path}" for s in request.scenes]
+    assert found == [text.format(f=tmp_path) for text in expected]
     assert (request.settings.fast, request.settings.haze) == (True, 0.5)
 
 

@@ -372,7 +372,16 @@ def sheared(ms: Path, pan: Path) -> None:
     rewritten(ms, transform=Affine(8, 2, 5e5, 0, -8, 5.6e6))
 
 
+def metres_as_degrees(ms: Path, pan: Path) -> None:
+    rewritten(ms, crs=CRS.from_epsg(4326))
+
+
 REFUSED = [
+    (
+        metres_as_degrees,
+        "MS file .*ms.tif claims to be in degrees .*: latitude 5,600,000 is none",
+        "gdal_edit",
+    ),
     (missing, "MS file .*ms.tif does not exist", "path"),
     (not_a_raster, "PAN file .*pan.tif cannot be opened as a raster", "gdalinfo"),
     (a_folder, "MS file .*ms.tif is a folder", "inside"),

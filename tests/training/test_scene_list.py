@@ -86,6 +86,6 @@ def test_without_pan_ms_is_a_product(tmp_path: Path) -> None:
     (tmp_path / "LC08").mkdir()
     text = "ms,pan,labels\nLC08,,a.gpkg\nm.tif,p.tif,b.gpkg\n"
     assert read_scene_list(written(tmp_path, text)) == [
-        (str(tmp_path / "LC08"), None, "a.gpkg"),
-        ("m.tif", "p.tif", "b.gpkg"),
+        (str(tmp_path / "LC08"), None, str(tmp_path / "a.gpkg")),
+        (str(tmp_path / "m.tif"), str(tmp_path / "p.tif"), str(tmp_path / "b.gpkg")),
     ]
