@@ -129,6 +129,7 @@ PLAIN_OTHERS = {
     "scene.products.stac:is_item_file": "the first bytes of a STAC Item",
     "scene.products.stac:read_address": "the door for STAC Items at an address",
     "scene.products.stac:read_file": "the door for STAC Items",
+    "scene.virtual_files:_sources": "a VRT, for the files behind it; the image door has opened it",
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",
     "training.scene_list:read_scene_list": "the door for lists of scenes",
@@ -150,6 +151,8 @@ PLAIN_OTHERS = {
     "training.run_files:read_record": "the state of a training",
     # No file of a user.
     "engines.shared_scan.workspace:_huge_pages": "memory without a file",
+    "cli.streams:open_streams": "the null device, for a stream that is closed",
+    "scene.library_data:_layout": "the database of PROJ",
     "installation:_origin": "pip's record of this package",
     "workflows.doctor:_cpu_name": "the name of the processor",
 }
