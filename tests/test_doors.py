@@ -122,13 +122,10 @@ PLAIN_OTHERS = {
     "scene.vector_file:_refuse_cut_shapefile": "the header of a Shapefile",
     "assess.sample_design:read_design": "the table with the design, in a GeoPackage that the door has read",
     # Products as delivered: the files of a delivery, whose images go through the door for images.
-    "scene.products.delivery:Delivery.text": "the door for a delivery's texts",
     "scene.products.delivery:_read_tar": "the door for a delivery's archive",
     "scene.products.delivery:_read_zip": "the door for a delivery's archive",
     "scene.products.delivery:read_text": "the door for a delivery's texts",
-    "scene.products.stac:is_item_file": "the first bytes of a STAC Item",
     "scene.products.stac:read_address": "the door for STAC Items at an address",
-    "scene.products.stac:read_file": "the door for STAC Items",
     "scene.virtual_files:_sources": "a VRT, for the files behind it; the image door has opened it",
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",
