@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
 
-.PHONY: map test quick slow fuzz check walkthrough benchmarks clean
+.PHONY: map test quick slow fuzz check areas walkthrough benchmarks clean
 
 # The files .core and .dev mark an installation without and with the extra `dev`. A change of the
 # dependencies or of the kernels' sources installs again.
@@ -47,6 +47,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Train on the example for a few minutes, map it, and measure the map.
+areas: $(VENV)/.dev
+	BIN=$(abspath $(BIN)) sh examples/areas.sh $(OUT)/areas
+
 walkthrough: $(VENV)/.dev
 	BIN=$(abspath $(BIN)) sh examples/walkthrough.sh $(OUT)/walkthrough
 

@@ -4,7 +4,7 @@
 
 A made-up landscape of five classes (from 45 % to 3 % of the ground) has a map with errors along the borders
 of classes and in patches. Each design draws its sample many times; every time the figures are estimated with
-their intervals, as `das2f-map evaluate` does. Written are coverage.md, a table, and coverage.json with each
+their intervals, as `das2f-map evaluate` does. It writes coverage.md, a table, and coverage.json with each
 figure.
 """
 
@@ -33,7 +33,7 @@ NAMES = ("forest", "crop", "grass", "built", "water")
 
 @dataclass(frozen=True)
 class World:
-    """True classes, the map to assess and another map, int64 (pixels,); block of each pixel; valid ground."""
+    """True classes, the map to assess, another map, and the block of every valid pixel: int64 (pixels,)."""
 
     truth: Array
     mapped: Array

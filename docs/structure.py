@@ -29,6 +29,7 @@ LAYERS = {
     "workflows": "one module a verb: plan, run, finish",
     "running": "compute the blocks of a plan",
     "training": "split, patches, loop",
+    "pages": "HTML pages about maps and models",
     "assess": "confusion matrix, accuracies",
     "labels": "vector, raster or table → labelled pixels",
     "engines": "normalised block → logits",

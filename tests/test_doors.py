@@ -42,6 +42,7 @@ DOORS = {
 
 OTHERS = {
     "scene.mask:_why_no_raster": "asks whether a mask is a raster; RasterSource or VectorFile reads it",
+    "pages.pictures:read_values": "a raster next to a map whose grid the class door has checked",
     "products.vector_files:convert": "copies polygons that this run has written",
     "products.vector_files:_convert_to_parquet": "copies polygons that this run has written",
     "products.polygons:write_polygons": "the map that this run has written",
@@ -49,7 +50,6 @@ OTHERS = {
     "products.sieve:sieved": "the map that this run has written",
     "products.sieve:_merged": "the map that this run has written",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
-    "products.aligned_images:_Metadata.of": "tags of an image that the image door has open",
     "products.aligned_images:_AlignedImage.verify": "an image that this run has written",
 }
 
@@ -121,12 +121,9 @@ PLAIN_OTHERS = {
     "scene.text_encoding:wrong_encoding": "the .cpg of a Shapefile",
     "scene.vector_file:_refuse_cut_shapefile": "the header of a Shapefile",
     "assess.sample_design:read_design": "the table with the design, in a GeoPackage that the door has read",
-    # Products as delivered: the files of a delivery, whose images go through the door for images.
-    "scene.products.delivery:_read_tar": "the door for a delivery's archive",
-    "scene.products.delivery:_read_zip": "the door for a delivery's archive",
-    "scene.products.delivery:read_text": "the door for a delivery's texts",
-    "scene.products.stac:read_address": "the door for STAC Items at an address",
-    "scene.virtual_files:_sources": "a VRT, for the files behind it; the image door has opened it",
+    "scene.virtual_files:_sources": "the beginning of a VRT, for the names of its sources alone",
+    "scene.library_data:_layout": "the version of a proj.db",
+    "assess.sample_design:checksum": "the bytes of a file, of which nothing is understood",
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",
     "training.scene_list:read_scene_list": "the door for lists of scenes",
@@ -138,6 +135,7 @@ PLAIN_OTHERS = {
     "outputs.private:PrivateFolder.members": "a note of a run",
     "outputs.private:_looks_ours": "the mark of a run",
     "outputs.whole_files:_flush": "a file that this run has written",
+    "products.qgis_form:add_form": "a GeoPackage that this run has written",
     "products.qgis:style_vectors": "a GeoPackage that this run has written",
     "products.sieve:_mapped": "a work file of this run",
     "running.block_store:BlockStore.__init__": "blocks of a run",
@@ -147,9 +145,8 @@ PLAIN_OTHERS = {
     "training.run_files:_read_run": "the state of a training",
     "training.run_files:read_record": "the state of a training",
     # No file of a user.
+    "cli.streams:open_streams": "the null device",
     "engines.shared_scan.workspace:_huge_pages": "memory without a file",
-    "cli.streams:open_streams": "the null device, for a stream that is closed",
-    "scene.library_data:_layout": "the database of PROJ",
     "installation:_origin": "pip's record of this package",
     "workflows.doctor:_cpu_name": "the name of the processor",
 }

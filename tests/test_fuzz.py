@@ -1,4 +1,4 @@
-"""Damaged inputs are handled or refused in one line; the runner of these cases sees each kind of fault."""
+"""Damaged inputs are handled or refused in one line, and the runner of the cases sees each kind of fault."""
 
 from __future__ import annotations
 

@@ -14,7 +14,20 @@ from typing import Annotated
 import typer
 
 from das2f_map._version import __version__
-from das2f_map.cli import align, classify, doctor, evaluate, export, inspect, models, preview, train
+from das2f_map.cli import (
+    align,
+    classify,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    labels,
+    models,
+    preview,
+    report,
+    sample,
+    train,
+)
 from das2f_map.cli.commands import App
 from das2f_map.cli.configuration import FILE_VARIABLE, configure
 from das2f_map.cli.console import setup_logging
@@ -92,11 +105,14 @@ app.command("classify")(classify.classify_command)
 app.command("train", cls=train.TrainCommand)(train.train_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("align")(align.align_command)
+app.command("sample")(sample.sample_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
+app.command("report")(report.report_command)
 app.command("export")(export.export_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(models.app, name="models")
+app.add_typer(labels.app, name="labels")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,12 +54,24 @@ def list_command(as_json: JsonOption = False) -> None:
 @app.command("show")
 def show_command(
     model: ModelArgument,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="HTML", help="Write the card as a page, with charts.")
+    ] = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model's card.
 
     Example: das2f-map models show landsat8-gulf
     """
+    if html is not None:
+        from das2f_map.workflows.report_model import report_model
+
+        report_model(model, html, overwrite=overwrite)
+        # With --json, stdout holds the card alone.
+        print(f"{html}: {html.stat().st_size / 1000:,.0f} kB", file=sys.stderr if as_json else sys.stdout)
+        if not as_json:
+            return
     from das2f_map.assess.confusion_matrix import percent
     from das2f_map.workflows.models import model_card
 

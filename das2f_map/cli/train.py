@@ -84,7 +84,11 @@ def train_command(
     ] = None,
     scene: Annotated[
         list[str] | None,
-        typer.Option("--scene", metavar="MS PAN LABELS", help="Another labelled scene; may be repeated."),
+        typer.Option(
+            "--scene",
+            metavar="MS PAN LABELS",
+            help='Another labelled scene; may be repeated. With a product as MS, PAN is "".',
+        ),
     ] = None,
     scenes: Annotated[
         Path | None,
@@ -204,9 +208,12 @@ def train_command(
         print_json(_summary(result))
         return
     from das2f_map.cli.accuracy_tables import print_accuracy
+    from das2f_map.training.optimism import optimism_text
 
     if result.test is not None:
         print_accuracy(result.test, f"{output}: accuracy on held-out ground")
+    if (compared := result.card.training.split.get("random_split")) is not None:
+        print(optimism_text(compared))
     if result.card.verdict is not None:
         print(f"Verdict: {result.card.verdict.text}")
     print(output)
@@ -228,7 +235,7 @@ def _all_scenes(
         raise typer.BadParameter(f"a scene needs MS, PAN and --labels; {missing} is missing")
     for values in more:
         one, other, labelled = json.loads(values)
-        found.append((one, other, labelled))
+        found.append((one, other or None, labelled))
     if listed is not None:
         from das2f_map.training.scene_list import read_scene_list
 
@@ -248,6 +255,7 @@ def _summary(result: TrainingResult) -> dict[str, Any]:
         "test": card.metrics.get("test"),
         "random_forest": card.metrics.get("random_forest"),
         "calibration": card.calibration and card.calibration.model_dump(exclude={"bins"}),
+        "random_split": card.training.split.get("random_split"),
         "verdict": card.verdict and card.verdict.model_dump(),
         "shares": card.shares and card.shares.model_dump(),
     }

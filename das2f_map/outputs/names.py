@@ -43,6 +43,14 @@ def private_path(final: Path) -> Path:
     return final.parent.resolve() / f"{_PREFIX}{final.name}{_SUFFIX}"
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; one that is too long is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def require_utf8(final: Path) -> None:
     """Raise :class:`OutputError` if a path, or a folder in it, has a name that is not UTF-8."""
     place = str(final.parent.resolve() / final.name)

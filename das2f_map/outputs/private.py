@@ -12,7 +12,7 @@ from pathlib import Path
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.locks import RunLock
-from das2f_map.outputs.names import WORK_NAME, final_path, has_private_name, private_path
+from das2f_map.outputs.names import WORK_NAME, final_path, has_private_name, is_folder, private_path
 from das2f_map.outputs.whole_files import partial_path
 
 _LOCK, _MARKER = "lock", "das2f-map.txt"
@@ -188,7 +188,7 @@ def existing_private(path: Path) -> PrivateFolder | None:
         Another run holds it.
     """
     try:
-        if not has_private_name(path) or not path.is_dir() or not _is_ours(path):
+        if not has_private_name(path) or not is_folder(path) or not _is_ours(path):
             return None
     except FileNotFoundError:  # its owner removes it right now
         return None

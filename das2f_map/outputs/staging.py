@@ -17,7 +17,14 @@ from types import TracebackType
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.commit import commit, planned
-from das2f_map.outputs.names import BOUND_SUFFIXES, private_path, require_local, require_utf8, siblings
+from das2f_map.outputs.names import (
+    BOUND_SUFFIXES,
+    is_folder,
+    private_path,
+    require_local,
+    require_utf8,
+    siblings,
+)
 from das2f_map.outputs.private import PrivateFolder
 from das2f_map.outputs.recovery import claim
 from das2f_map.outputs.write_errors import DISK_FULL, one_line, write_error
@@ -76,7 +83,7 @@ class StagedOutputs:
         """
         final = Path(final)
         require_utf8(final)
-        if final.is_dir():
+        if is_folder(final):
             raise OutputError(f"output {final} is a folder", "give the path of a file")
         identity = _identity(final)
         if identity in self._inputs:
@@ -85,7 +92,7 @@ class StagedOutputs:
             raise OutputError(f"two outputs have the same path {final}", "choose different output paths")
         parent = final.parent
         require_local(final)
-        if not parent.is_dir():
+        if not is_folder(parent):
             raise OutputError(f"output folder {parent} does not exist", f"make it first: mkdir -p {parent}")
         if not os.path.lexists(private_path(final)):
             # What is to be refused is refused even where no private folder can be made.

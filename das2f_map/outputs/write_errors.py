@@ -71,10 +71,18 @@ def require_space(needed: Mapping[Path, int]) -> None:
             continue
         if free < size:
             raise OutputError(
-                f"the disk of {folder} has {free / 1e9:,.1f} GB free, and the outputs need "
-                f"{size / 1e9:,.1f} GB while they are written",
+                f"the disk of {folder} has {_size(free)} free, and the outputs need "
+                f"{_size(size)} while they are written",
                 "free some space, choose an output on another disk, or leave outputs out",
             )
+
+
+def _size(count: int) -> str:
+    """A number of bytes in words."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} bytes"
 
 
 def write_error(error: BaseException, path: Path) -> OutputError:

@@ -187,6 +187,11 @@ class ClassFile:
         """Whether the file has overviews."""
         return bool(self._dataset.overviews(self._band))
 
+    @property
+    def block_rows(self) -> int:
+        """Rows of the file's tiles or strips."""
+        return int(self._dataset.block_shapes[self._band - 1][0])
+
     def read(self, window: Window) -> tuple[npt.NDArray[Any], Bool]:
         """Numbers of a window inside the file, in its own type, and their validity; both (h, w).
 

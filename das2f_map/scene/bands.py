@@ -331,8 +331,8 @@ def _unmatched(
         files = " ".join(f"{name}.tif" for name in wanted)
         return UnmatchedBands(
             what,
-            f"a file for each band: stack them, gdalbuildvrt -separate ms.vrt {files}, in this order, and "
-            "give ms.vrt; or give the folder of the product",
+            f"stack the bands first, gdalbuildvrt -separate ms.vrt {files}, or give the product's folder in "
+            "place of MS and PAN",
         )
     if len(bands) < len(wanted):
         return UnmatchedBands(what, "use a model for fewer bands, or an image that has them")

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyproj
 import rasterio
 from affine import Affine
+from pyproj.exceptions import ProjError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from das2f_map.errors import Das2fMapError, InputError
@@ -22,6 +24,9 @@ _ACCESS_HINT = (
     "check the address and the connection; what is not public needs credentials in the environment, "
     "e.g. AWS_ACCESS_KEY_ID or GDAL_HTTP_BEARER"
 )
+
+_FARTHEST_M = 1e8
+"""Coordinates of no projection are as large, even two turns around the Earth away."""
 
 _RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif out.tif, with your own CRS"
 
@@ -112,7 +117,7 @@ def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
         )
     t = ds.transform
     lengths = np.hypot(t.a, t.d) * np.hypot(t.b, t.e)
-    if not np.isfinite(t.determinant) or abs(t.determinant) <= 1e-6 * lengths:
+    if not np.isfinite([*t]).all() or abs(t.determinant) <= 1e-6 * lengths:
         raise InputError(
             f"{label} has an unusable geotransform: its pixels have no area", "gdalinfo shows it; set it anew"
         )
@@ -126,7 +131,9 @@ def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
 
 
 def _refuse_impossible_place(ds: rasterio.DatasetReader, label: str) -> None:
-    """Raise ``InputError`` if a file lies at a latitude or longitude that does not exist."""
+    """Raise ``InputError`` if a file lies where its coordinate reference system has no place on Earth."""
+    if ds.crs.is_projected:
+        _refuse_place_off_the_map(ds, label)
     if not ds.crs.is_geographic:
         return
     turn = 2 * math.pi / ds.crs.units_factor[1]
@@ -143,6 +150,25 @@ def _refuse_impossible_place(ds: rasterio.DatasetReader, label: str) -> None:
                 f"{label} claims to be in degrees ({ds.crs.to_string()[:40]}): {name} {worst:,.0f} is none",
                 "its coordinate reference system is another; if you know it: gdal_edit.py -a_srs EPSG:… file",
             )
+
+
+def _refuse_place_off_the_map(ds: rasterio.DatasetReader, label: str) -> None:
+    # Only some corners may lack a place: a full disk seen from space has empty ones.
+    steps = [(c * ds.width / 4, r * ds.height / 4) for c in range(5) for r in range(5)]
+    x, y = np.transpose([ds.transform * step for step in steps])
+    try:
+        to_degrees = pyproj.Transformer.from_crs(ds.crs.to_wkt(), "OGC:CRS84", always_xy=True)
+    except ProjError:
+        return  # its own message comes from whatever needs degrees
+    placed = np.isfinite(to_degrees.transform(x, y)).all(axis=0)
+    # Some projections go on around the Earth without end.
+    placed &= np.maximum(np.abs(x), np.abs(y)) * ds.crs.linear_units_factor[1] < _FARTHEST_M
+    if not placed.any():
+        raise InputError(
+            f"{label} lies nowhere on Earth: its coordinates, {x[0]:,.0f} and {y[0]:,.0f}, are none of its "
+            f"coordinate reference system ({ds.crs.to_string()[:40]})",
+            "one of the two is wrong; gdalinfo shows them, and gdal_edit.py -a_srs or -a_ullr sets them",
+        )
 
 
 def upright(transform: Affine, height: int, width: int) -> tuple[bool, bool, Affine]:

@@ -46,6 +46,8 @@ class RasterSource:
     ----------
     path:
         The path as given, as text; the name of a virtual image.
+    image:
+        The path as given, as text; or the virtual image.
     grid:
         The file's own grid, the usual way up (see the module's note).
     bands:
@@ -65,9 +67,10 @@ class RasterSource:
 
     def __init__(self, path: str | Path | VirtualImage, role: str, *, nodata: float | None = None) -> None:
         self.path = str(path)
+        self.image = path if isinstance(path, VirtualImage) else self.path
         self.role = role
         self._nodata = nodata
-        self._dataset = open_raster(path if isinstance(path, VirtualImage) else self.path, role)
+        self._dataset = open_raster(self.image, role)
         try:
             self._prepare()
         except UnicodeDecodeError as error:

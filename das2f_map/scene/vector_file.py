@@ -379,7 +379,8 @@ def _noting_locks(label: str) -> Iterator[None]:
 def _in_words(reason: Exception, file: str) -> str:
     """A reader's reason on one line: with the user's path, without SQL or advice that is of no use here."""
     said = " ".join(str(reason).replace(vector_path(file), file).split())
-    return _SQL.sub("", said).partition("; It might help")[0]
+    said = _SQL.sub("", said).partition("; It might help")[0]
+    return "; ".join(dict.fromkeys(said.split("; ")))
 
 
 def _hint_for(reason: str) -> str:

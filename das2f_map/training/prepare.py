@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError, LabelError
+from das2f_map.labels.files import check_labels
 from das2f_map.labels.labelled_pixels import LabelTable, blocks_of_labels, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
 from das2f_map.progress import Progress
@@ -174,7 +175,11 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
     _require_scenes_to_hold_out(request)
     _say_idle(request.settings)
     with ExitStack() as stack:
-        scenes = tuple(_opened(scene, stack) for scene in request.scenes)
+        for scene in request.scenes:
+            check_labels(scene.labels.path, layer=scene.labels.layer)
+        # All files are there before the first shift is measured.
+        opened = [stack.enter_context(scene.pair.open()) for scene in request.scenes]
+        scenes = tuple(_aligned(*both) for both in zip(request.scenes, opened, strict=True))
         _require_same_bands(scenes)
         normalisation = _common_statistics([scene.pair for scene in scenes])
         readers = [
@@ -250,8 +255,8 @@ def _assessment_of(settings: TrainingSettings) -> str:
     return "holdout, which --fast implies" if settings.assess == "auto" else settings.assess
 
 
-def _opened(scene: SceneRequest, stack: ExitStack) -> OpenScene:
-    opened = used = stack.enter_context(scene.pair.open())
+def _aligned(scene: SceneRequest, opened: ScenePair) -> OpenScene:
+    used = opened
     if (bands := scene.pair.given_bands) is not None:
         used = opened.with_bands(given_bands(bands, opened.file_bands, opened.ms_path))
     coregistration = scene.pair.coregister(used)

@@ -21,14 +21,16 @@ from das2f_map.bundle.card import (
 )
 from das2f_map.bundle.reliance import share_doubts
 from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.pages.model_page import model_page
 from das2f_map.training.assessment import Assessment
 from das2f_map.training.forest import forest_shares
 from das2f_map.training.ground import ground_of
+from das2f_map.training.optimism import compare_with_random_split
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.report import draw_training
 from das2f_map.training.request import TrainRequest
 from das2f_map.training.run import HeldGround, TrainingRun
-from das2f_map.training.run_files import CURVES_NAME, RELIABILITY_NAME, TrainingFiles
+from das2f_map.training.run_files import CURVES_NAME, PAGE_NAME, RELIABILITY_NAME, TrainingFiles
 from das2f_map.training.scene_shares import mapped_shares
 from das2f_map.training.settings import map_turns
 
@@ -93,6 +95,7 @@ def _record(
         data=request.data,
         split={
             **_split(held),
+            **_random_split(run, held),
             "left_out": prepared.left_out,
         },
         settings={
@@ -122,6 +125,14 @@ def _split(held: HeldGround | None) -> dict[str, Any]:
     if any(part.name == "holdout" for part in held.parts):
         return summary | {"method": "spatial hold-out with a gap: one fold gives the figures, one chooses"}
     return summary
+
+
+def _random_split(run: TrainingRun, held: HeldGround | None) -> dict[str, Any]:
+    """How far a split of random pixels would flatter; empty where nothing is held out."""
+    if held is None:
+        return {}
+    found = compare_with_random_split(run.prepared.pixels, held.parts, run.prepared.settings.seed)
+    return {} if found is None else {"random_split": found.to_dict()}
 
 
 def _metrics(held: HeldGround) -> dict[str, Any]:
@@ -177,7 +188,10 @@ def training_files(
     def training_picture(path: Path) -> None:
         draw_training(path, histories, final.history, assessment, folds, title=card.name)
 
-    pictures: dict[str, Callable[[Path], None]] = {CURVES_NAME: training_picture}
+    pictures: dict[str, Callable[[Path], None]] = {
+        CURVES_NAME: training_picture,
+        PAGE_NAME: model_page(card, record).write_at,
+    }
     if card.calibration is not None and assessment is not None:
         before = reliability_bins(softmax(assessment.logits), assessment.positions)
         after = card.calibration.bins

@@ -28,6 +28,7 @@ from das2f_map.types import Float32
 TRAINING_NAME = "training.json"
 CURVES_NAME = "training.png"
 RELIABILITY_NAME = "reliability.png"
+PAGE_NAME = "model.html"
 SPLIT_NAME = "split.tif"
 _RUN_NAME = "run.json"
 _RUN_PARTS = ("network", "settings", "contents", "labels", "legend")

@@ -250,6 +250,8 @@ def classify(
         left then.
     """
     output = Path(output)
+    if not output.name:
+        raise OutputError(f"output {output} is a folder", "give the path of a file")
     vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
     request = ClassifyRequest(
         PairRequest.of(

@@ -18,8 +18,7 @@ def test_a_disk_that_is_too_small(
 ) -> None:
     """24 × 28 pixels, of which half have to fit.
 
-    1 byte for the class and 4 for each of three probabilities; as a stored block these, and 4 for the
-    confidence.
+    1 byte for the class and 4 for each of three probabilities; a stored block has 4 more for the confidence.
     """
     pixels = 24 * 28
     arguments = ("classify", *scene, "--model", model, "-o", tmp_path / "m.tif", "--no-vectors")
@@ -28,7 +27,7 @@ def test_a_disk_that_is_too_small(
     found = run(*arguments, *more)
     assert found.code == 6
     assert len(found.errors) == 1
-    assert "GB free" in found.errors[0]
+    assert "kB free" in found.errors[0]
     assert "engine" not in found.err  # the line that announces the work
     assert listing(tmp_path) == set()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(0, 0, pixels * 30 // 2))
@@ -56,7 +55,8 @@ def test_inputs_whose_names_are_not_utf8(
     shutil.copy(scene[0], ms)
     report = tmp_path / "m.json"
     assert run("classify", ms, scene[1], "--model", model, "-o", tmp_path / "m.tif", "--no-vectors").code == 0
-    assert json.loads(report.read_text("utf-8"))["pair"]["ms"]["path"].endswith("caf\\xe9.tif")
+    path = json.loads(report.read_text("utf-8"))["scene"]["ms"]["path"]
+    assert path == str(tmp_path / "caf\\xe9.tif")
 
 
 @pytest.mark.parametrize("name", [f"{NOT_UTF8}.tif", f"{NOT_UTF8}/m.tif"])
@@ -70,3 +70,22 @@ def test_outputs_whose_names_are_not_utf8(
     assert "UTF-8" in found.errors[0]
     assert "caf\\xe9" in found.errors[0]
     assert listing(output.parent) - {NOT_UTF8} == set()
+
+
+@pytest.mark.parametrize("length", [246, 255, 256, 3000])
+def test_names_that_are_too_long(
+    length: int, run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    """A file system takes 255 bytes; side files and the private folder have longer names than the output."""
+    output = tmp_path / ("n" * (length - 4) + ".tif")
+    found = run("classify", *scene, "--model", model, "-o", output, "--no-vectors")
+    assert found.code == 6
+    assert "too long" in found.errors[0]
+    assert found.hints == ["hint: choose a shorter name"]
+    assert listing(tmp_path) == set()
+
+
+def test_an_output_without_a_name(run: Run, scene: tuple[Path, Path], model: Path) -> None:
+    found = run("classify", *scene, "--model", model, "-o", "")
+    assert found.code == 6
+    assert "is a folder" in found.errors[0]

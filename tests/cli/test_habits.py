@@ -111,7 +111,7 @@ def test_one_band_as_ms(run: Run, scene: tuple[Path, Path], model: Path, tmp_pat
     assert outcome.code == 5
     assert "gdalbuildvrt -separate" in outcome.hints[0]
     assert "blue.tif green.tif red.tif nir.tif" in outcome.hints[0]
-    assert "the folder of the product" in outcome.hints[0]
+    assert "the product's folder" in outcome.hints[0]
 
 
 class _Quiet(SimpleHTTPRequestHandler):

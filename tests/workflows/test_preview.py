@@ -194,8 +194,9 @@ def test_a_strip_of_two_milliard_pixels(shape: tuple[int, int], tmp_path: Path) 
         "<GeoTransform>0,0.001,0,0,0,-0.001</GeoTransform>"
         '<VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
     )
-    classes, grid, full = read_at_a_glance(path, 10_000)
+    glance = read_at_a_glance(path, 10_000)
+    grid, full = glance.grid, glance.full
     assert (full.height, full.width) == shape
-    assert classes.size <= 10_000
+    assert glance.classes.size <= 10_000
     assert grid.height * grid.transform.e == pytest.approx(full.height * full.transform.e)
     assert preview(path, tmp_path / "p.png", max_pixels=10_000).exists()
