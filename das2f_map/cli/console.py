@@ -33,8 +33,18 @@ def setup_logging(verbosity: int) -> None:
     logging.getLogger("das2f_map").setLevel(level)
     if verbosity < 2:  # rasterio logs GDAL's messages; GDAL's errors are raised anyway
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+        sys.unraisablehook = _show_unless_of_a_log
         if not sys.warnoptions:  # libraries' advice to programmers; `python -W` still shows it
             warnings.simplefilter("ignore")
+
+
+def _show_unless_of_a_log(unraisable: sys.UnraisableHookArgs) -> None:
+    """Show an exception that Python could not raise, unless rasterio met it when it logged GDAL's message.
+
+    That is a message which is not UTF-8; the failure that it is about is raised, too.
+    """
+    if "log_error" not in str(unraisable.object):
+        sys.__unraisablehook__(unraisable)
 
 
 class _LevelFormatter(logging.Formatter):

@@ -21,6 +21,7 @@ from das2f_map.cli.options import (
     NodataOption,
     OverwriteOption,
     PanArgument,
+    ReflectanceOption,
     bands_of,
     mask_of,
 )
@@ -55,6 +56,7 @@ def check_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -75,6 +77,7 @@ def check_command(
         bands=bands_of(bands),
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
+        reflectance=reflectance,
         force=force,
         overwrite=overwrite,
         progress=progress_for(bool(context.obj)),

@@ -119,8 +119,8 @@ def figures_of(values: Mapping[str, Any], legend: Legend | None = None) -> Evalu
     Parameters
     ----------
     values:
-        ``estimates``, as :meth:`AreaEstimates.to_dict` gives them, may be missing: evaluations without a
-        sampling design have none.
+        ``estimates``, as :meth:`AreaEstimates.to_dict` gives them, may be missing or ``None``: evaluations
+        without a sampling design have none. These may have ``intervals`` of their accuracies.
     legend:
         Of the map, for the colours.
 
@@ -133,9 +133,14 @@ def figures_of(values: Mapping[str, Any], legend: Legend | None = None) -> Evalu
     matrix = _matrix(values, legend)
     known = _by_name(values.get("classes") or [])
     given = _by_name(estimates.get("classes") or [])
-    overall = {key: _figure(key, estimates, values) for key in OVERALL}
+    ends = values.get("intervals") or {}
+    ends_by_name = _by_name(ends.get("classes") or [])
+    overall = {key: _figure(key, estimates, values, ends) for key in OVERALL}
     classes = {
-        name: {key: _figure(key, given.get(name, {}), known.get(name, {})) for key in PER_CLASS}
+        name: {
+            key: _figure(key, given.get(name, {}), known.get(name, {}), ends_by_name.get(name, {}))
+            for key in PER_CLASS
+        }
         for name in matrix.legend.names
     }
     areas = {
@@ -159,9 +164,15 @@ def _by_name(given: Any) -> dict[str, Mapping[str, Any]]:
     return {str(c["name"]): c for c in given}
 
 
-def _figure(key: str, estimates: Mapping[str, Any], counted: Mapping[str, Any]) -> Estimate:
-    """A figure with its interval if the evaluation estimates it; else as counted in the reference pixels."""
-    return _estimate(estimates[key]) if estimates.get(key) is not None else _estimate(counted.get(key))
+def _figure(
+    key: str, estimates: Mapping[str, Any], counted: Mapping[str, Any], ends: Mapping[str, Any]
+) -> Estimate:
+    """A figure of a probability sample; else as counted in the reference, with an interval if it has one."""
+    if estimates.get(key) is not None:
+        return _estimate(estimates[key])
+    value = _number(counted.get(key))
+    spread = ends.get(key) if value is not None else None
+    return Estimate(value) if spread is None else _estimate({**spread, "estimate": value})
 
 
 def _matrix(values: Mapping[str, Any], legend: Legend | None) -> ConfusionMatrix:
@@ -180,10 +191,8 @@ def _matrix(values: Mapping[str, Any], legend: Legend | None) -> ConfusionMatrix
     return ConfusionMatrix(kept, counts[np.ix_(order, order)])
 
 
-def _estimate(given: Any) -> Estimate:
-    """A figure from a number, or from a table with its estimate, its error and the ends of its interval."""
-    if not isinstance(given, Mapping):
-        return Estimate(_number(given))
+def _estimate(given: Mapping[str, Any]) -> Estimate:
+    """A figure from a table with its estimate, its standard error and the ends of its interval."""
     low, high = _number(given.get("lower")), _number(given.get("upper"))
     interval = None if low is None or high is None else (low, high)
     return Estimate(_number(given["estimate"]), _number(given.get("standard_error")), interval)

@@ -250,7 +250,8 @@ def _accuracy(facts_: MapFacts) -> Html:
         ("Mean F1", percent(found.overall["mean_f1"].value)),
     ]
     without = None
-    if not found.areas and not found.has_intervals:
+    told = any(n.startswith(("Not a probability sample", "No intervals")) for n in found.notices)
+    if not (found.areas or found.has_intervals or told):
         without = (
             "These figures have no intervals: the reference is not a probability sample, "
             "or its design is not "

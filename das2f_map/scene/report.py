@@ -95,7 +95,7 @@ class ProductBandReport(BaseModel):
     name: str = Field(description="plain name of the light that it measures")
     label: str = Field(description="the product's name of it")
     band: int = Field(description="number in each of the files, from 1")
-    files: list[str] = Field(description="the file that has it, or its tiles")
+    files: list[PathText] = Field(description="the file that has it, or its tiles")
 
 
 class ProductReport(BaseModel):
@@ -103,16 +103,16 @@ class ProductReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field(description="folder, archive, metadata file or address, as given")
+    path: PathText = Field(description="folder, archive, metadata file or address, as given")
     kind: str
-    name: str
+    name: PathText
     sensor: str | None
     date: str | None = Field(description="date or time of acquisition, ISO 8601")
     bands: list[ProductBandReport] = Field(description="the MS bands, then PAN")
     nodata: float | None = Field(description="value of pixels without a measurement")
     reflectance: str | None = Field(description="how the product gives reflectance; null if it does not")
     reflectance_applied: bool = Field(description="whether the values are reflectance")
-    clouds: str | None = Field(description="file of the cloud mask; null if there is none")
+    clouds: PathText | None = Field(description="file of the cloud mask; null if there is none")
     clouds_excluded: str = Field(description="what the mask leaves out, or why there is none")
     notes: list[str]
 

@@ -59,6 +59,7 @@ def check_labels(
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = False,
     force: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -75,7 +76,7 @@ def check_labels(
         GeoPackage to write the doubtful features and pixels into, for a look in QGIS.
     class_field, layer:
         Attribute with the class; layer of the file. By default the only ones that fit.
-    bands, nodata, mask, force:
+    bands, nodata, mask, reflectance, force:
         As in :func:`das2f_map.train`.
     overwrite:
         Replace an existing GeoPackage.
@@ -87,7 +88,9 @@ def check_labels(
     OutputError
         The GeoPackage exists, or cannot be written.
     """
-    request = PairRequest.of(ms, pan, bands=bands, nodata=nodata, mask=mask, force=force)
+    request = PairRequest.of(
+        ms, pan, bands=bands, nodata=nodata, mask=mask, reflectance=reflectance, force=force
+    )
     if output is not None and Path(output).suffix.lower() != ".gpkg":
         raise OutputError(f"output {output} is not a GeoPackage", "give it the extension .gpkg")
     named = "the GeoDataFrame" if hasattr(labels, "to_file") else str(labels)

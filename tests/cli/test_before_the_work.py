@@ -89,3 +89,15 @@ def test_an_output_without_a_name(run: Run, scene: tuple[Path, Path], model: Pat
     found = run("classify", *scene, "--model", model, "-o", "")
     assert found.code == 6
     assert "is a folder" in found.errors[0]
+
+
+def test_labels_that_cannot_be_read(run: Run, scene: tuple[Path, Path], tmp_path: Path) -> None:
+    """A training finds out about all its files before it measures a shift."""
+    labels = tmp_path / "labels.txt"
+    labels.write_text("no labels")
+    before = listing(tmp_path)
+    found = run("train", *scene, "--labels", labels, "-o", tmp_path / "model")
+    assert found.code == 4
+    assert "neither a vector file nor a raster" in found.errors[0]
+    assert "shift" not in found.err
+    assert listing(tmp_path) == before

@@ -356,6 +356,7 @@ def test_train(run: Run, tmp_path: Path) -> None:
     assert result["model"] == str(tmp_path / "model")
     assert result["steps"] in (1, 2)
     assert result["verdict"]["text"]
+    assert -1 <= result["random_split"]["optimism"] <= 1
     assert result["shares"]["labels"].keys() == result["shares"]["scenes"].keys()
     assert not result["interrupted"]
     assert "Labelled pixels: " in outcome.err

@@ -198,7 +198,7 @@ def maps_at_random(folder: Path, kills: int, seed: int) -> None:
     assert in_child(lambda: write(1, overwrite=False)) == 0
     length = time.monotonic() - begin
     whole = {str(p.relative_to(out)) for p in out.rglob("*")}
-    last, killed = 1, 0
+    last, killed, lost = 1, 0, 0
     for kill in count(2):
         if killed == kills:
             break
@@ -238,8 +238,9 @@ def maps_at_random(folder: Path, kills: int, seed: int) -> None:
         for name in ("m.tif", "c.tif"):
             with rasterio.open(out / name) as dataset:
                 dataset.read()
-        last = number
+        last, lost = number, lost + bool(faults)
         print(json.dumps([round(after, 3), status, before, number == kill, faults]), flush=True)
+    print(f"{killed} runs killed; after {lost} of them something was lost or left", file=sys.stderr)
 
 
 def hold(folder: Path) -> None:

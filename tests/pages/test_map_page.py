@@ -78,6 +78,23 @@ def test_page_has_the_figures_and_the_checksum(tmp_path: Path) -> None:
     assert hashlib.sha256((tmp_path / "m.tif").read_bytes()).hexdigest() in text
 
 
+def test_intervals_of_a_reference_that_is_no_sample(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "m.tif", CLASSES, legend=EVIL)
+    matrix = ConfusionMatrix(EVIL, np.array([[50, 2, 0], [3, 40, 0], [0, 1, 30]], np.int64)).to_dict()
+    ends = {"lower": 0.8125, "upper": 0.9875, "standard_error": 0.04}
+    nothing = {"lower": None, "upper": None, "standard_error": None}
+    intervals = {
+        "overall_accuracy": ends,
+        "kappa": nothing,
+        "classes": [{"name": EVIL.names[0], "users_accuracy": ends, "producers_accuracy": nothing}],
+    }
+    found = {**matrix, "estimates": None, "intervals": intervals, "notices": ["Not a probability sample: x"]}
+    text = "".join(ET.fromstring(report_map(path, evaluation=found).page.html()).itertext())
+    assert "81.2 – 98.8 % (95 %), 126 reference pixels" in text
+    assert text.count("81.2 – 98.8") == 2
+    assert text.count("ot a probability sample") == 1
+
+
 def test_notebook_form_is_a_part_of_a_page(tmp_path: Path) -> None:
     path = write_map(tmp_path / "m.tif", CLASSES, legend=EVIL)
     form = report_map(path).page.notebook_form()

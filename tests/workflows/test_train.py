@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -181,8 +182,11 @@ def test_bundle_is_complete_and_consistent(trained: TrainingResult) -> None:
     files = {p.name for p in trained.folder.iterdir()}
     assert files == {
         *("model.json", "model.safetensors", "training.json"),
-        *("training.png", "reliability.png", "split.tif"),
+        *("training.png", "reliability.png", "split.tif", "model.html"),
     }
+    assert trained.card.verdict is not None
+    page = ET.fromstring((trained.folder / "model.html").read_text(encoding="utf-8"))
+    assert trained.card.verdict.text in "".join(page.itertext())
     card = load_bundle(trained.folder).card
     assert card.legend.names == tuple(sorted(NAMES))
     assert card.domain is not None
@@ -208,6 +212,9 @@ def test_record_of_the_training(trained: TrainingResult) -> None:
     assert not any("held_out_loss" in c for c in final), "the model has seen all ground"
     assert record["settings"] == card.training.settings
     assert record["settings"]["steps_done"] == final[-1]["steps"]
+    compared = record["split"]["random_split"]
+    assert 0.5 < compared["overall_accuracy_on_held_out_ground"] <= 1
+    assert compared["pixels"] == record["metrics"]["test"]["pixels"]
     assert record["split"] == card.training.split
     assert record["metrics"] == card.metrics
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from das2f_map.errors import InputError
+from das2f_map.scene.paths import image_path
 
 LARGEST_TEXT = 16 * 1024 * 1024
 """Bytes of a metadata file; larger ones are not read."""
@@ -80,7 +81,7 @@ class Delivery:
             raise InputError(
                 f"archive {path} cannot be read: {reason}", "it seems to be damaged, cut short or encrypted"
             ) from error
-        return cls(path, tuple(names), True, f"/{system}/{{{path}}}/", texts)
+        return cls(path, tuple(names), True, f"/{system}/{{{image_path(path)}}}/", texts)
 
     def path(self, name: str) -> str:
         """A file as GDAL opens it."""

@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 
 from das2f_map.errors import InputError
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import image_path, is_local
 from das2f_map.scene.raster_file import check_georeferencing, open_raster
 from das2f_map.scene.virtual_image import VirtualImage
 
@@ -186,9 +186,9 @@ def _same_pixels(one: Affine, other: Affine) -> bool:
 
 def _header(path: str, role: str) -> _Header:
     """The facts of a file; raises ``InputError`` if it cannot be opened or is not rectified."""
-    if is_local(path) and _NOT_IN_XML.search(path):
+    if _NOT_IN_XML.search(image_path(path)):
         raise InputError(
-            f"{role} file {path!r} has a name that cannot be used: control characters, or no UTF-8",
+            f"{role} file {path!r} has a name that cannot be used: it has control characters",
             "rename it",
         )
     with open_raster(path, role) as ds:
@@ -247,7 +247,8 @@ def _source(tile: _Header, at: tuple[int, int], band: str, dtype: str) -> Elemen
     """The element of a file as a source of a band's pixels, or of its mask's."""
     source = ElementTree.Element("SimpleSource")
     # A path that begins with a space would lose it.
-    path = tile.path if not is_local(tile.path) or tile.path.startswith("/") else f"./{tile.path}"
+    path = image_path(tile.path)
+    path = path if not is_local(path) or path.startswith("/") else f"./{path}"
     file = ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0", shared="0")
     file.text = gdal_path(path)
     ElementTree.SubElement(source, "SourceBand").text = band

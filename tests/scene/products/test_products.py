@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import re
 import shutil
@@ -332,13 +333,16 @@ def test_only_the_window_is_read(pair: Pair, tmp_path: Path) -> None:
 def test_names_that_xml_and_gdal_treat_specially(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("a & b <c>", ' "quoted" ', "x!y;z", "12:30", "äöü", "100%"):
+    for name in ("a & b <c>", ' "quoted" ', "x!y;z", "12:30", "äöü", "100%", os.fsdecode(b"caf\xe9")):
         folder = tmp_path / name
-        product = delivered.landsat(folder, pair)
+        # rasterio writes to no path that is not UTF-8.
+        made = delivered.landsat(tmp_path / "made", pair)
+        product = Path(shutil.copytree(made.parent, folder)) / made.name
         monkeypatch.chdir(folder)
         for scene in (product, Path(product.name), delivered.tar(product), delivered.zipped(product)):
             with PairRequest.of(scene).open() as opened:
                 assert opened.read_block(opened.grids.ms.window, 0, 0).valid.all()
+                assert json.loads(opened.report().model_dump_json())["product"]["kind"].startswith("Landsat")
 
 
 PLAIN: dict[str, tuple[str, dict[str, str]]] = {
