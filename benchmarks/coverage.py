@@ -2,9 +2,10 @@
 
     python benchmarks/coverage.py --samples 2000 -o folder
 
-A made-up landscape of five classes (from 45 % to 3 % of the ground) has a map with errors along the borders of
-classes and in patches. Each design draws its sample many times; every time the figures are estimated with their
-intervals, as `das2f-map evaluate` does. Written are coverage.md, a table, and coverage.json with each figure.
+A made-up landscape of five classes (from 45 % to 3 % of the ground) has a map with errors along the borders
+of classes and in patches. Each design draws its sample many times; every time the figures are estimated with
+their intervals, as `das2f-map evaluate` does. It writes coverage.md, a table, and coverage.json with each
+figure.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NAMES = ("forest", "crop", "grass", "built", "water")
 
 @dataclass(frozen=True)
 class World:
-    """True classes, the map to assess and another map, int64 (pixels,); block of every pixel; its valid ground."""
+    """True classes, the map to assess, another map, and the block of every valid pixel: int64 (pixels,)."""
 
     truth: Array
     mapped: Array
@@ -73,9 +74,7 @@ def classes_of(fields: list[Array]) -> Array:
 
 def draw_in(strata: Array, sizes: list[int], rng: np.random.Generator) -> Array:
     """Positions of pixels drawn in strata, without replacement."""
-    parts = [
-        rng.choice(np.flatnonzero(strata == h), n, replace=False) for h, n in enumerate(sizes) if n
-    ]
+    parts = [rng.choice(np.flatnonzero(strata == h), n, replace=False) for h, n in enumerate(sizes) if n]
     return np.concatenate(parts)
 
 
@@ -175,7 +174,9 @@ def true_figures(world: World) -> dict[str, float]:
     return result
 
 
-def coverage(draw: Callable[[np.random.Generator], AreaEstimates], truth: dict[str, float], samples: int) -> Any:
+def coverage(
+    draw: Callable[[np.random.Generator], AreaEstimates], truth: dict[str, float], samples: int
+) -> Any:
     """For every figure: share of the samples whose interval holds the truth, also of ± 1.96 errors; bias."""
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in truth}
     for number in range(samples):

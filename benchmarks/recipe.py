@@ -10,6 +10,7 @@ in an order that serves all variants alike, and begins none when the minutes are
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -61,7 +62,10 @@ from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
 from das2f_map.training.start import find_start
 
 NAME: Final = "recipe"
-PLANNED_GROUNDS: Final = ("berlin", "rotterdam1", "gulf-5")
+FIRST_GROUNDS: Final = ("berlin", "rotterdam1", "gulf-5")
+"""Scenes of few labels, on which each variant is tried before it is tried elsewhere."""
+
+PLANNED_GROUNDS: Final = (*FIRST_GROUNDS, "gulf-1", "gulf-25", "gulf", "zion")
 TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 """Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
@@ -77,6 +81,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "dropout 0.5": Variant({"dropout": 0.5}),
     "classes as often as labelled": Variant({"balance": 0.0}),
     "classes equally often": Variant({"balance": 1.0}),
+    "weights of classes in the loss": Variant({"balance": 0.0}, learner=tried.weighted),
     "label smoothing 0.1": Variant({"label_smoothing": 0.1}),
     "mixup 0.2": Variant({"mixup": 0.2}),
     "half the steps": Variant({"steps": 0.5}),
@@ -143,11 +148,12 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
 
 def jobs(options: argparse.Namespace) -> Iterator[tuple[int, str, str, int]]:
     """Seed, variant, scene and fold of every run, the most telling first."""
-    for seed in range(options.seeds):
-        for number in range(FOLDS):
-            for variant in options.variants or VARIANTS:
-                for ground in options.grounds:
-                    yield seed, variant, ground, number
+    first = [g for g in options.grounds if g in FIRST_GROUNDS]
+    others = [g for g in options.grounds if g not in FIRST_GROUNDS]
+    variants = options.variants or list(VARIANTS)
+    for seed, number, grounds in itertools.product(range(options.seeds), range(FOLDS), (first, others)):
+        for variant, ground in itertools.product(variants, grounds):
+            yield seed, variant, ground, number
 
 
 def parse() -> argparse.Namespace:

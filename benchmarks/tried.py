@@ -141,6 +141,36 @@ def quick_head(prepared: Prepared) -> Callable[..., Learner]:
     return QuickHead
 
 
+# --- weights of the classes ---------------------------------------------------------------------------------
+
+
+class Weighted(Learner):
+    """Classes weigh in the loss by one over the square root of their number of labelled pixels."""
+
+    def __init__(self, *given: Any, counts: Int64) -> None:
+        super().__init__(*given)
+        weights = 1.0 / np.sqrt(np.maximum(1, counts))
+        # A pixel drawn at random weighs 1 on average.
+        weights *= counts.sum() / (weights * counts).sum()
+        self.register_buffer("weights_of_classes", torch.from_numpy(weights.astype(np.float32)))
+
+    def _loss_around(self, ms: Tensor, pan: Tensor, labels: Tensor) -> Tensor:
+        wanted = labels >= 0
+        assert isinstance(self.network, Das2fNet)
+        logits = self.network.logits_at(ms, pan, wanted).float()
+        weights = self.get_buffer("weights_of_classes")
+        each = F.cross_entropy(logits, labels[wanted], weight=weights, reduction="none")
+        of_patch = wanted.sum(dim=(1, 2), keepdim=True).expand_as(wanted)[wanted]
+        return (each / of_patch).sum() / len(labels)
+
+
+def weighted(prepared: Prepared) -> Callable[..., Learner]:
+    """Makes the learner of :class:`Weighted`."""
+    pixels = prepared.pixels
+    counts = np.bincount(pixels.positions, minlength=len(pixels.legend)).astype(np.int64)
+    return lambda *given: Weighted(*given, counts=counts)
+
+
 # --- pixels without labels --------------------------------------------------------------------------------
 
 

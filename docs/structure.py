@@ -29,6 +29,7 @@ LAYERS = {
     "workflows": "one module a verb: plan, run, finish",
     "running": "compute the blocks of a plan",
     "training": "split, patches, loop",
+    "pages": "HTML pages about maps and models",
     "assess": "confusion matrix, accuracies",
     "labels": "vector, raster or table → labelled pixels",
     "engines": "normalised block → logits",
@@ -40,7 +41,7 @@ LAYERS = {
 }
 """Folders of the package from top to bottom, and their contents. A folder may import from those below it."""
 
-FOUNDATION = ("legend", "types", "errors", "settings", "progress", "_version")
+FOUNDATION = ("legend", "types", "errors", "settings", "progress", "installation", "_version")
 """Modules that every layer may import; together they form the lowest layer."""
 
 FRONT = PACKAGE
@@ -167,9 +168,9 @@ class _Reader(ast.NodeVisitor):
 
 
 def layer_of(module: str) -> str:
-    """Layer of a module: a folder of the package, ``foundation``, or the package for its ``__init__``."""
+    """Layer of a module: a folder, ``foundation``, or the package for its ``__init__`` and ``__main__``."""
     first = module.split(".")[1:2]
-    if not first:
+    if first in ([], ["__main__"]):
         return FRONT
     return BOTTOM if first[0] in FOUNDATION else first[0]
 

@@ -315,6 +315,7 @@ def estimate(
     ratios = accuracy_ratios(labelled)
     values = ratios.values(units.weights)
     errors = np.sqrt(units.variance(ratios.linearised(units.weights)))
+    errors[errors < 1e-12] = 0.0  # rounding
     resampled: BootstrapFigures | None = None
     if isinstance(units, StratifiedUnits):
         possible = _possible(labelled, units)
@@ -498,5 +499,6 @@ def _hectares(value: float | None) -> str:
     if value is None:
         return "–"
     size = abs(value)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 or size == 0 else 4
+    # Rounding leaves 1e-14 where the error is 0.
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 or size < 5e-5 else 4
     return f"{value:,.{digits}f}"

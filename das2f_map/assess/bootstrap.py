@@ -106,11 +106,33 @@ def bootstrap_clusters(cells: Float64, *, confidence: float, seed: int) -> Boots
     m, n = cells.shape[0], cells.shape[1]
     rng = np.random.default_rng([seed, 11])
     flat = cells.reshape(m, n * n)
-    parts = []
+    parts: list[BootstrapFigures] = []
     for start in range(0, REPLICATES, _AT_ONCE):
         drawn = rng.multinomial(max(1, m - 1), np.full(m, 1 / m), min(_AT_ONCE, REPLICATES - start))
-        parts.append((drawn @ flat).reshape(-1, n, n))
-    return _figures(np.concatenate(parts), confidence)
+        parts.append(_figures((drawn @ flat).reshape(-1, n, n), confidence))
+    return BootstrapFigures(
+        np.concatenate([p.overall for p in parts]),
+        np.concatenate([p.kappa for p in parts]),
+        np.concatenate([p.users for p in parts]),
+        np.concatenate([p.producers for p in parts]),
+        np.concatenate([p.f1 for p in parts]),
+        confidence,
+    )
+
+
+def resampled_difference(
+    blocks: SpatialBlocks, confidence: float, seed: int = 0
+) -> tuple[float, float, float]:
+    """Standard error and ends of the interval of the difference of two maps' accuracies.
+
+    ``blocks`` count pixels by whether each of two maps is right, as in
+    :func:`das2f_map.assess.map_difference.of_blocks`.
+    """
+    flat = blocks.cells.reshape(len(blocks.cells), 4)
+    m = len(flat)
+    rng = np.random.default_rng([seed, 12])
+    drawn = rng.multinomial(max(1, m - 1), np.full(m, 1 / m), REPLICATES) @ flat
+    return spread_of((drawn[:, 2] - drawn[:, 1]) / drawn.sum(axis=1), confidence)
 
 
 def _figures(cells: Float64, confidence: float) -> BootstrapFigures:
@@ -151,6 +173,11 @@ class BlockCounts:
         for (row, col), own in zip(cells.tolist(), sums, strict=True):
             before = self._counts.get((row, col))
             self._counts[row, col] = own if before is None else before + own
+
+    def total(self) -> Int64:
+        """The error matrix of all cells, int64 (C, C), map down."""
+        none = np.zeros((self._classes, self._classes), np.int64)
+        return np.asarray(sum(self._counts.values(), none), np.int64)
 
     def blocks(self) -> SpatialBlocks | None:
         """Blocks for a bootstrap, ``None`` if too few have reference pixels.

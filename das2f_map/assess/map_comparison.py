@@ -16,15 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from das2f_map.assess.area_estimates import AreaEstimates
+from das2f_map.assess.bootstrap import BlockCounts, BootstrapFigures, SpatialBlocks
 from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
+from das2f_map.assess.html_tables import html_page, html_table
+from das2f_map.assess.map_difference import MapDifference, of_blocks
 from das2f_map.errors import InputError, LabelError
 from das2f_map.labels.class_values import is_null
 from das2f_map.labels.source import LabelSource
-from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend, LegendClass
+from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, UNSURE_NAME, Legend, LegendClass
 from das2f_map.products.class_file import ClassFile
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid, Window, blocks_of
@@ -34,6 +38,23 @@ log = logging.getLogger(__name__)
 
 BLOCK = 1024
 _NUMBERED = re.compile(r"(?:class)?[ _]*([0-9]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class AreaUnit:
+    """The unit of areas in a map's CRS: its name, and its size in m²."""
+
+    name: str
+    square_metres: float
+
+
+@dataclass(frozen=True, eq=False)
+class BlockIntervals:
+    """Intervals from a bootstrap of square blocks of a map: replicates, number of blocks, side in pixels."""
+
+    figures: BootstrapFigures
+    blocks: int
+    side: int
 
 
 @dataclass(frozen=True)
@@ -56,6 +77,16 @@ class Evaluation:
     """Pixels the reference gives to several classes; not in the matrix."""
     zeros: int = 0
     """Pixels where the reference has a value such as 0 that is no class, and not declared as nodata."""
+    estimates: AreaEstimates | None = None
+    """Figures of the map, if the reference is a probability sample; ``matrix`` counts its points."""
+    intervals: BlockIntervals | None = None
+    """Of the figures of ``matrix``, if the reference is no probability sample and spread widely enough."""
+    difference: MapDifference | None = None
+    """Compared with another map."""
+    unit: AreaUnit | None = None
+    """Of areas in the map's CRS; ``None`` for degrees."""
+    remarks: tuple[str, ...] = ()
+    """Further sentences for the reader."""
 
     @property
     def rejected_share(self) -> float | None:
@@ -65,7 +96,22 @@ class Evaluation:
 
     def notices(self) -> tuple[str, ...]:
         """Notices for the reader of the figures, a sentence each."""
-        found = []
+        found = list(self.remarks)
+        if self.difference is not None:
+            found += self.difference.sentences()
+        if self.estimates is not None:
+            return (*found, *self._unit_in_words(), *self.estimates.notes)
+        found.append(
+            "Not a probability sample: the figures describe these reference pixels, not the whole map, and "
+            "no areas follow from them; das2f-map sample draws such a sample"
+        )
+        if self.intervals is not None:
+            found.append(
+                f"95 % intervals are from a bootstrap of {self.intervals.blocks} blocks of "
+                f"{self.intervals.side} × {self.intervals.side} map pixels that hold reference pixels"
+            )
+        elif self.matrix.total:
+            found.append("No intervals: the reference lies in too few places of the map")
         if self.only_in_reference:
             listed = ", ".join(f"{name} ({n:,} pixels)" for name, n in self.only_in_reference.items())
             found.append(f"Left out, since the map has no such class: {listed}")
@@ -90,9 +136,29 @@ class Evaluation:
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the figures of :meth:`ConfusionMatrix.to_dict` and the pixels left out."""
+        """For JSON: the figures of :meth:`ConfusionMatrix.to_dict`, the pixels left out, the estimates.
+
+        With a probability sample, accuracies and kappa are the estimates; the matrix counts points.
+        """
+        found = self.matrix.to_dict()
+        if self.estimates is not None:
+            found |= _estimated(found, self.estimates)
+        names = self.matrix.legend.names
         return {
-            **self.matrix.to_dict(),
+            **found,
+            "probability_sample": self.estimates is not None,
+            "design": None if self.estimates is None else self.estimates.design,
+            "estimates": None if self.estimates is None else self._estimates_dict(self.estimates),
+            "intervals": None
+            if self.intervals is None
+            else {
+                "blocks": self.intervals.blocks,
+                "block_side_pixels": self.intervals.side,
+                "confidence": self.intervals.figures.confidence,
+                **self.intervals.figures.to_dict(names),
+            },
+            "comparison": None if self.difference is None else self.difference.to_dict(),
+            "notices": list(self.notices()),
             "matched_by": self.matched_by,
             "only_in_map": list(self.only_in_map),
             "only_in_reference": self.only_in_reference,
@@ -102,6 +168,80 @@ class Evaluation:
             "contested_reference_pixels": self.contested,
             "zero_reference_pixels": self.zeros,
         }
+
+    def _estimates_dict(self, estimates: AreaEstimates) -> dict[str, Any]:
+        """The estimates with areas in the map's unit, too."""
+        found = estimates.to_dict()
+        found["map_unit"] = None if self.unit is None else f"square {self.unit.name}"
+        if self.unit is not None:
+            for record, c in zip(found["classes"], estimates.classes, strict=True):
+                record["area_map_unit"] = c.area_m2.scaled(1 / self.unit.square_metres).to_dict()
+        return found
+
+    def _unit_in_words(self) -> tuple[str, ...]:
+        if self.unit is None or abs(self.unit.square_metres - 1) < 1e-9:
+            return ()
+        return (f"1 ha is {10_000 / self.unit.square_metres:,.1f} square {self.unit.name}s, the map's unit",)
+
+    def interval_table(self) -> list[list[str]]:
+        """Header and rows as text: 95 % intervals of the accuracies from the bootstrap; without it, none."""
+        if self.intervals is None:
+            return []
+        figures = self.intervals.figures.to_dict(self.matrix.legend.names)
+        rows = [["overall", "", "", _ends(figures["overall_accuracy"]), ""]]
+        for c, ends in zip(self.matrix.per_class(), figures["classes"], strict=True):
+            if c.reference_pixels or c.mapped_pixels:
+                cells = (ends["producers_accuracy"], ends["users_accuracy"], ends["f1"])
+                producers, users, f1 = map(_ends, cells)
+                rows.append([c.name, producers, users, "", f1])
+        return [["class", "producer's", "user's", "OA", "F1"], *rows]
+
+    def to_html(self) -> str:
+        """The tables and notices as HTML; a notebook shows it."""
+        if self.estimates is not None:
+            head = [self.estimates.overall_table(), self.estimates.area_table()]
+            tables = [*head, self.estimates.accuracy_table(), self.matrix.matrix_table()]
+            return html_page(
+                f"Estimates from a probability sample ({self.estimates.design})",
+                map(html_table, tables),
+                self.notices(),
+            )
+        tables = [self.matrix.class_table(), self.interval_table(), self.matrix.matrix_table()]
+        title = f"OA {percent(self.matrix.overall_accuracy)} of {self.matrix.total:,} reference pixels"
+        return html_page(title, (html_table(t) for t in tables if t), self.notices())
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+def _ends(spread: dict[str, float | None]) -> str:
+    low, high = spread["lower"], spread["upper"]
+    if low is None or high is None or not low < high:
+        return "–"
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
+def _estimated(counted: dict[str, Any], estimates: AreaEstimates) -> dict[str, Any]:
+    """Figures of a dictionary of counts, replaced by the estimates."""
+    by_name = {c.name: c for c in estimates.classes}
+    classes = []
+    for record in counted["classes"]:
+        c = by_name[record["name"]]
+        accuracies = {
+            "producers_accuracy": c.producers_accuracy.value,
+            "users_accuracy": c.users_accuracy.value,
+            "f1": c.f1.value,
+        }
+        classes.append(record | accuracies)
+    there = [c for c in classes if c["reference_pixels"]]
+    known = {key: [c[key] for c in there if c[key] is not None] for key in ("producers_accuracy", "f1")}
+    return {
+        "overall_accuracy": estimates.overall_accuracy.value,
+        "kappa": estimates.kappa.value,
+        "average_accuracy": float(np.mean(known["producers_accuracy"])) if there else None,
+        "mean_f1": float(np.mean(known["f1"])) if there else None,
+        "classes": classes,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +258,15 @@ class OpenMap:
         Class id of each value in the file that has a class.
     unsure:
         Value of rejected pixels; ``None`` for none.
+    unsure_id:
+        Class id that they have as a stratum of a sample; ``None`` for none.
     """
 
     file: ClassFile
     legend: Legend
     codes: dict[int, int]
     unsure: int | None
+    unsure_id: int | None = None
 
     @property
     def grid(self) -> Grid:
@@ -143,6 +286,20 @@ class OpenMap:
         rejected = np.zeros(found.shape, bool) if self.unsure is None else valid & (values == self.unsure)
         return found, rejected
 
+    def strata(self, window: Window) -> UInt8:
+        """Class ids (h, w) of a window, 0 where the map has no data; rejected pixels have an id of their own.
+
+        Raises :class:`InputError` if the file is damaged.
+        """
+        found, rejected = self.read(window)
+        if self.unsure_id is not None:
+            found[rejected] = self.unsure_id
+        return found
+
+    def stratum_name(self, class_id: int) -> str:
+        """Name of a class of :meth:`strata`."""
+        return UNSURE_NAME if class_id == self.unsure_id else self.legend[class_id].name
+
 
 @dataclass(frozen=True)
 class ClassMatch:
@@ -154,12 +311,30 @@ class ClassMatch:
     """``name`` or ``id``, see :attr:`Evaluation.matched_by`."""
 
 
+@dataclass(frozen=True, eq=False)
+class OtherMap:
+    """Another map that is open, and which of its classes is which of the reference."""
+
+    path: str
+    mapped: OpenMap
+    match: ClassMatch
+
+    def right(self, window: Window, reference: UInt8) -> tuple[Bool, Bool]:
+        """Pixels of a window where it agrees with class ids of the reference, and where it has a class."""
+        to_map = np.zeros(256, np.uint8)
+        to_map[list(self.match.map_id)] = list(self.match.map_id.values())
+        wanted, (found, _) = to_map[reference], self.mapped.read(window)
+        answered = np.isin(found, self.mapped.legend.ids)
+        return (wanted == found) & answered, answered
+
+
 def compare(
     mapped: OpenMap,
     reference: LabelSource,
     match: ClassMatch,
     reference_path: str,
     progress: Progress,
+    other: OtherMap | None = None,
 ) -> Evaluation:
     """Compare a map with reference labels, block by block.
 
@@ -171,6 +346,8 @@ def compare(
         Opened on the map's grid.
     match:
         From :func:`match_classes`.
+    other:
+        Another map on the same grid, to compare the accuracies.
 
     Raises
     ------
@@ -183,6 +360,7 @@ def compare(
     matrix = ConfusionMatrix.empty(legend)
     seen = np.zeros(256, np.int64)
     unmapped = rejected = contested = zeros = 0
+    places, pairs = BlockCounts(mapped.grid, len(legend)), BlockCounts(mapped.grid, 2)
     windows = list(reference.windows(blocks_of(mapped.grid.window, BLOCK)))
     with progress("Comparing", len(windows)) as advance:
         for window in windows:
@@ -194,6 +372,12 @@ def compare(
                 seen += np.bincount(block.classes.ravel(), minlength=256)
                 wanted = to_map[block.classes]
                 matrix += ConfusionMatrix.from_arrays(wanted, found, legend)
+                places.add(window, legend.positions(wanted), legend.positions(found))
+                if other is not None:
+                    right = (wanted == found) & (wanted != NODATA_CLASS)
+                    theirs, there = other.right(window, block.classes)
+                    compared = there & np.isin(found, legend.ids) & (block.classes != NODATA_CLASS)
+                    pairs.add(window, np.where(compared, theirs, -1), np.where(compared, right, -1))
                 missing = (wanted != NODATA_CLASS) & ~np.isin(found, legend.ids)
                 rejected += int((missing & unsure).sum())
                 unmapped += int((missing & ~unsure).sum())
@@ -219,10 +403,28 @@ def compare(
         rejected=rejected,
         contested=contested,
         zeros=zeros,
+        intervals=_intervals(places.blocks()),
+        difference=None if other is None else of_blocks(other.path, pairs.blocks(), pairs.total()),
     )
 
 
-def match_classes(mapped: OpenMap, reference: LabelSource, reference_path: str) -> ClassMatch:
+def _intervals(blocks: SpatialBlocks | None) -> BlockIntervals | None:
+    return None if blocks is None else BlockIntervals(blocks.bootstrap(), len(blocks.cells), blocks.side)
+
+
+class ReferenceClasses(Protocol):
+    """The classes of a reference of any kind, as :class:`LabelSource` has them."""
+
+    @property
+    def legend(self) -> Legend:
+        """Its classes."""
+
+    @property
+    def codes(self) -> dict[int, int] | None:
+        """Its own numbers."""
+
+
+def match_classes(mapped: OpenMap, reference: ReferenceClasses, reference_path: str) -> ClassMatch:
     """The classes that a map and a reference have in common; there may be none.
 
     An id that was only counted up for a file (class names of a vector file in alphabetical order, codes
@@ -324,9 +526,10 @@ def open_map(path: str | Path, legend: Legend | None = None) -> Iterator[OpenMap
             legend, codes = _classes_of(file)
         else:
             codes = {i: i for i in legend.ids}
+        unsure_id = codes.get(unsure, unsure) if unsure is not None else None
         if unsure in codes and len(legend) > 1:
             legend = legend.without(codes.pop(unsure))
-        yield OpenMap(file, legend, codes, unsure)
+        yield OpenMap(file, legend, codes, unsure, unsure_id)
 
 
 def _classes_of(file: ClassFile) -> tuple[Legend, dict[int, int]]:

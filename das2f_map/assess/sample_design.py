@@ -9,7 +9,7 @@ The points themselves are the layer :data:`SAMPLE_LAYER`, with the fields that :
 
 from __future__ import annotations
 
-import json
+import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -18,12 +18,13 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from das2f_map.errors import LabelError
+from das2f_map.scene.paths import PathText, is_local
 
 SAMPLE_LAYER: Final = "sample"
 """Name of the layer with the points, or with the pixels as squares."""
 
-DESIGN_TABLE: Final = "das2f_map_sample"
-"""Table with a row for each field of :class:`SampleDesign`: its name, and its value as JSON."""
+DESIGN_STANDARD: Final = "https://pypi.org/project/das2f-map/sample"
+"""Marks the design among the metadata of a GeoPackage."""
 
 SAMPLE_FIELDS: Final = {
     "sample_id": "number from 1, in random order; in the order of their use for candidates by uncertainty",
@@ -40,6 +41,8 @@ CLASS_FIELD: Final = "class"
 SECOND_CLASS_FIELD: Final = "class_2"
 
 FORMAT_VERSION: Final = 1
+
+_CHUNK = 1 << 20
 
 DesignName = Literal["simple", "stratified", "cluster", "uncertainty"]
 DESIGNS: Final[tuple[DesignName, ...]] = ("simple", "stratified", "cluster", "uncertainty")
@@ -91,7 +94,7 @@ class SampleDesign(_Value):
         default=None, description="of a stratified design"
     )
     seed: int
-    map_path: str = Field(description="as it was given")
+    map_path: PathText = Field(description="as it was given")
     map_sha256: str | None = Field(description="of the map's file; null where it is not a local file")
     strata: tuple[Stratum, ...] = Field(description="in ascending order of id; in every design")
     population_pixels: int = Field(ge=1, description="pixels of the map, without nodata")
@@ -122,6 +125,19 @@ class SampleDesign(_Value):
         """Whether each pixel's probability is known exactly: a minimum distance changes it a little."""
         return self.is_probability_sample and self.min_distance is None
 
+    @property
+    def in_words(self) -> str:
+        """The design in words."""
+        if self.design == "uncertainty":
+            return f"candidates by {self.measure}, no probability sample"
+        if self.clusters is not None:
+            return (
+                f"two-stage cluster sample: {len(self.clusters.drawn):,} of {self.clusters.blocks:,} blocks"
+            )
+        if self.design == "stratified":
+            return f"stratified by the map's classes, {self.allocation} allocation"
+        return "simple random sample"
+
     def stratum(self, class_id: int) -> Stratum:
         """The stratum of a class id; ``KeyError`` if there is none."""
         for stratum in self.strata:
@@ -130,25 +146,73 @@ class SampleDesign(_Value):
         raise KeyError(class_id)
 
 
+_METADATA_TABLES = """
+CREATE TABLE IF NOT EXISTS gpkg_metadata (
+    id INTEGER CONSTRAINT m_pk PRIMARY KEY ASC NOT NULL,
+    md_scope TEXT NOT NULL DEFAULT 'dataset',
+    md_standard_uri TEXT NOT NULL,
+    mime_type TEXT NOT NULL DEFAULT 'text/xml',
+    metadata TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS gpkg_metadata_reference (
+    reference_scope TEXT NOT NULL,
+    table_name TEXT,
+    column_name TEXT,
+    row_id_value INTEGER,
+    timestamp DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    md_file_id INTEGER NOT NULL,
+    md_parent_id INTEGER,
+    CONSTRAINT crmr_mfi_fk FOREIGN KEY (md_file_id) REFERENCES gpkg_metadata(id),
+    CONSTRAINT crmr_mpi_fk FOREIGN KEY (md_parent_id) REFERENCES gpkg_metadata(id)
+);
+CREATE TABLE IF NOT EXISTS gpkg_extensions (
+    table_name TEXT,
+    column_name TEXT,
+    extension_name TEXT NOT NULL,
+    definition TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    CONSTRAINT ge_tce UNIQUE (table_name, column_name, extension_name)
+);
+"""
+"""Tables of the GeoPackage extension for metadata."""
+
+_EXTENSION = "http://www.geopackage.org/spec120/#extension_metadata"
+
+
 def write_design(gpkg: str | Path, design: SampleDesign) -> None:
     """Put a design into a GeoPackage, in place of one that it has.
 
+    It lies in the standard table ``gpkg_metadata``, as JSON: QGIS would take a table of another name for a
+    second layer, and ask which one to open.
+
     Raises ``sqlite3.Error`` when the file cannot be written or is no GeoPackage.
     """
-    rows = [(key, json.dumps(value)) for key, value in design.model_dump(mode="json").items()]
     # sqlite3's own context manager ends the transaction but does not close.
     with closing(sqlite3.connect(gpkg)) as database, database:
+        for statement in _METADATA_TABLES.split(";"):
+            database.execute(statement)
+        old = "SELECT id FROM gpkg_metadata WHERE md_standard_uri = ?"
         database.execute(
-            f"CREATE TABLE IF NOT EXISTS {DESIGN_TABLE} (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)"
+            f"DELETE FROM gpkg_metadata_reference WHERE md_file_id IN ({old})", (DESIGN_STANDARD,)
         )
-        database.execute(f"DELETE FROM {DESIGN_TABLE}")
-        database.executemany(f"INSERT INTO {DESIGN_TABLE} (key, value) VALUES (?, ?)", rows)
+        database.execute("DELETE FROM gpkg_metadata WHERE md_standard_uri = ?", (DESIGN_STANDARD,))
+        row = database.execute(
+            "INSERT INTO gpkg_metadata (md_scope, md_standard_uri, mime_type, metadata) "
+            "VALUES ('dataset', ?, 'application/json', ?)",
+            (DESIGN_STANDARD, design.model_dump_json(indent=1)),
+        )
         database.execute(
-            "INSERT OR REPLACE INTO gpkg_contents "
-            "(table_name, data_type, identifier, description, last_change) "
-            "VALUES (?, 'attributes', ?, 'How the sample was drawn', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
-            (DESIGN_TABLE, DESIGN_TABLE),
+            "INSERT INTO gpkg_metadata_reference (reference_scope, table_name, md_file_id) "
+            "VALUES ('table', ?, ?)",
+            (SAMPLE_LAYER, row.lastrowid),
         )
+        known = {name for (name,) in database.execute("SELECT table_name FROM gpkg_extensions")}
+        for table in {"gpkg_metadata", "gpkg_metadata_reference"} - known:
+            database.execute(
+                "INSERT INTO gpkg_extensions (table_name, extension_name, definition, scope) "
+                "VALUES (?, 'gpkg_metadata', ?, 'read-write')",
+                (table, _EXTENSION),
+            )
 
 
 def read_design(gpkg: str | Path) -> SampleDesign | None:
@@ -170,16 +234,31 @@ def read_design(gpkg: str | Path) -> SampleDesign | None:
     try:
         # Read only, so that a missing or foreign file is not changed.
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            rows = database.execute(f"SELECT key, value FROM {DESIGN_TABLE}").fetchall()
+            rows = database.execute(
+                "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?", (DESIGN_STANDARD,)
+            ).fetchall()
     except sqlite3.Error:
         return None
+    if not rows:
+        return None
     try:
-        return SampleDesign.model_validate({key: json.loads(value) for key, value in rows})
+        return SampleDesign.model_validate_json(rows[0][0])
     except (ValidationError, ValueError, TypeError) as error:
         raise LabelError(
             f"the sample's design in {path} cannot be read: {_first_line(error)}",
             "if a newer das2f-map wrote the file, use that version; else draw the sample anew",
         ) from error
+
+
+def checksum(path: str) -> str | None:
+    """SHA-256 of a local file; ``None`` for others."""
+    if not is_local(path):
+        return None
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

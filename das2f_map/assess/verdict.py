@@ -11,6 +11,7 @@ categorical data", Biometrics 33, 159–174, which calls agreement up to 0.2 sli
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,13 @@ and kappa guard against that.
 LEAST_KAPPA = 0.2
 
 
-def judge(matrix: ConfusionMatrix, forest_accuracy: float | None = None) -> Verdict:
+def judge(
+    matrix: ConfusionMatrix,
+    forest_accuracy: float | None = None,
+    *,
+    not_tested: Sequence[str] = (),
+    doubts: Sequence[str] = (),
+) -> Verdict:
     """Whether maps of a model are of use, and why.
 
     Parameters
@@ -40,6 +47,10 @@ def judge(matrix: ConfusionMatrix, forest_accuracy: float | None = None) -> Verd
         Of the model on held-out pixels.
     forest_accuracy:
         Overall accuracy 0..1 of a random forest on the same pixels, ``None`` if there is none.
+    not_tested:
+        Classes without held-out pixels, which the sentence names.
+    doubts:
+        Clauses about the model's maps that end the sentence.
 
     Returns
     -------
@@ -61,6 +72,7 @@ def judge(matrix: ConfusionMatrix, forest_accuracy: float | None = None) -> Verd
             if problem is None
             else f"do not use this map: {problem}{_other_way(accuracy, forest_accuracy)}"
         )
+    text += "".join(f"; {clause}" for clause in (*_untested(not_tested), *doubts))
     return Verdict(
         usable=usable,
         text=text,
@@ -122,6 +134,10 @@ def _praise(accuracy: float, common: _Commonest, forest: float | None) -> str:
     if abs(ahead) < 0.005:
         return f"{text}: {lead}, as good as a random forest"
     return f"{text}: {lead}, {_points(abs(ahead))} {'better' if ahead > 0 else 'worse'} than a random forest"
+
+
+def _untested(names: Sequence[str]) -> list[str]:
+    return [f"not tested: {', '.join(names)}"] if names else []
 
 
 def _other_way(accuracy: float, forest: float | None) -> str:

@@ -161,6 +161,10 @@ class ClassShares(BaseModel):
     scenes: dict[str, float] = Field(
         default_factory=dict, description="of pixels drawn at random from the scenes, as the model maps them"
     )
+    forest: dict[str, float] = Field(
+        default_factory=dict,
+        description="of the same pixels, as a random forest maps them",
+    )
 
 
 class ModelCard(BaseModel):

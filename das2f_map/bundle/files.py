@@ -21,6 +21,7 @@ from das2f_map.bundle.model import ModelBundle, weights_limit
 from das2f_map.bundle.onnx_file import load_onnx
 from das2f_map.bundle.untrusted import read_member
 from das2f_map.errors import ModelError, OutputError
+from das2f_map.outputs.names import require_local
 from das2f_map.outputs.staging import StagedOutputs
 
 __all__ = [
@@ -68,6 +69,7 @@ class BundleOutput:
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
+        require_local(path)
         self._given, self._overwrite = path, overwrite
         self.path = path.resolve()  # a link stays a link to the new bundle; `.` gets its name
         if not self.path.name:

@@ -356,7 +356,7 @@ def choose_model(views: SceneViews, radiometry: Radiometry = "model") -> Path:
     fitting: list[tuple[float, Path]] = []
     refusals: list[str] = []
     hint = (
-        f"train one: das2f-map train {pair.ms_path} {pair.pan_path} --labels labels.gpkg -o my-model, "
+        f"train one: das2f-map train {' '.join(pair.arguments)} --labels labels.gpkg -o my-model, "
         "or name one with --model to use it all the same"
     )
     for name, path in bundled_models().items():

@@ -16,6 +16,7 @@ from das2f_map.bundle.card import ModelCard, parse_card
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.untrusted import read_whole
 from das2f_map.errors import MissingDependencyError, ModelError
+from das2f_map.installation import install_extra
 from das2f_map.network import Das2fNet
 
 SUFFIX: Final = ".onnx"
@@ -23,7 +24,6 @@ LIMIT: Final = 1 << 30
 """Most bytes of a file; the published networks have 70 million."""
 CARD_KEY: Final = "das2f_map.card"
 """Metadata key of the whole card; the other keys repeat parts of it for other programs."""
-INSTALL_HINT: Final = "pip install '.[onnx]' in the checkout, or pip install onnx onnxruntime"
 
 
 class OnnxModel(ModelBundle):
@@ -55,7 +55,9 @@ def require_packages(*names: str) -> None:
     """Raise :class:`~das2f_map.errors.MissingDependencyError` unless all packages can be imported."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingDependencyError(f"ONNX models need the package {' and '.join(missing)}", INSTALL_HINT)
+        raise MissingDependencyError(
+            f"ONNX models need the package {' and '.join(missing)}", install_extra("onnx")
+        )
     for name in names:
         try:
             importlib.import_module(name)

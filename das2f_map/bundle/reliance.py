@@ -59,8 +59,9 @@ def share_warnings(
 ) -> tuple[str, ...]:
     """A sentence for each class whose share of a map is far from the share that the training saw.
 
-    The share is compared with the one in the scenes of the training, or with the one in the labels where
-    the card has none of the scenes. It is far if
+    The share is compared with the one in the scenes of the training as the model maps them, or with the one
+    in the labels where the card has none of the scenes. If it is not far from that, it is compared with the
+    share that a random forest gave the class in the scenes. It is far if
 
     - the class has at least 10 % of the map, and over three times its share in the training; or
     - the class had at least 10 % in the training, less than a fifth of that is left, and the map has at least
@@ -80,14 +81,36 @@ def share_warnings(
     total = sum(pixels.values())
     if seen is None or total < LEAST_PIXELS:
         return ()
-    known, where = (
-        (seen.scenes, "the training scenes") if seen.scenes else (seen.labels, "the training labels")
-    )
+    known = [(seen.scenes, "the training scenes") if seen.scenes else (seen.labels, "the training labels")]
+    if seen.forest:
+        known.append((seen.forest, "a random forest's map of the training scenes"))
+    found = []
+    for name, count in pixels.items():
+        share = count / total
+        for shares, where in known:
+            expected = shares.get(name, 0.0)
+            if _far(share, expected, total >= LARGE_PIXELS):
+                found.append(
+                    f"{name} takes {_percent(share)} of {of}; {where} had {_percent(expected)}: "
+                    "check the map before use"
+                )
+                break
+    return tuple(found)
+
+
+def share_doubts(seen: ClassShares) -> tuple[str, ...]:
+    """A clause for each class whose share of the training scenes is far from the share in a forest's map.
+
+    The network and the forest have learnt from the same labels and map the same pixels; at most one of them
+    is right. Without a forest there is nothing to compare.
+    """
+    if not seen.forest:
+        return ()
     return tuple(
-        f"{name} takes {_percent(count / total)} of {of}; {where} had {_percent(known.get(name, 0.0))}: "
-        "check the map before use"
-        for name, count in pixels.items()
-        if _far(count / total, known.get(name, 0.0), total >= LARGE_PIXELS)
+        f"look at {name}: {_percent(share)} of the scenes, {_percent(seen.forest.get(name, 0.0))} in a "
+        "random forest's map"
+        for name, share in seen.scenes.items()
+        if _far(share, seen.forest.get(name, 0.0), large=True)
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from das2f_map.cli.console import print_table
 
 if TYPE_CHECKING:
+    from das2f_map.assess.area_estimates import AreaEstimates
     from das2f_map.assess.confusion_matrix import ConfusionMatrix
 
 
@@ -27,6 +28,22 @@ def print_accuracy(matrix: ConfusionMatrix, title: str) -> None:
     _print(title, overall, text_columns=0)
     _print("Accuracy of each class", matrix.class_table(), swatches=colours)
     _print("Pixels", matrix.matrix_table(), swatches=colours)
+
+
+def print_estimates(estimates: AreaEstimates, matrix: ConfusionMatrix, title: str) -> None:
+    """Print the estimates from a probability sample: overall, areas, accuracies, and the sample's counts."""
+    colour = {c.name: c.color for c in matrix.legend.each()}
+    swatches = [colour.get(c.name, "#808080") for c in estimates.classes]
+    _print(f"{title}: {estimates.design}", estimates.overall_table(), text_columns=0)
+    _print("Area of each class", estimates.area_table(), swatches=swatches)
+    level = f"{100 * estimates.confidence:g} % intervals"
+    _print(f"Accuracy of each class, with {level}", estimates.accuracy_table(), swatches=swatches)
+    _print("Points", matrix.matrix_table(), swatches=list(colour.values()))
+
+
+def print_text_table(title: str, table: list[list[str]]) -> None:
+    """Print a table of text whose first column is set left."""
+    _print(title, table)
 
 
 def _print(

@@ -20,6 +20,7 @@ from das2f_map.cli.options import (
     NodataOption,
     OverwriteOption,
     PanArgument,
+    ReflectanceOption,
     bands_of,
     mask_of,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def align_command(
     context: typer.Context,
     ms: MsArgument,
-    pan: PanArgument,
+    pan: PanArgument = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -45,6 +46,7 @@ def align_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -63,6 +65,7 @@ def align_command(
         max_shift=max_shift,
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
+        reflectance=reflectance,
         force=force,
         overwrite=overwrite,
         progress=progress_for(bool(context.obj)),

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from das2f_map._version import __version__
-from das2f_map.cli import align, classify, clean, doctor, evaluate, export, inspect, models, preview, train
+from das2f_map.cli import (
+    align,
+    classify,
+    clean,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    labels,
+    models,
+    preview,
+    report,
+    sample,
+    train,
+)
+from das2f_map.cli.commands import App
+from das2f_map.cli.configuration import FILE_VARIABLE, configure
 from das2f_map.cli.console import setup_logging
-from das2f_map.errors import Das2fMapError
+from das2f_map.cli.streams import BROKEN_PIPE, is_broken_pipe, open_streams, output_failure
+from das2f_map.errors import Das2fMapError, OutputError
 from das2f_map.outputs.libtiff_messages import keep_libtiff_quiet
+from das2f_map.scene.library_data import use_own_data
+
+log = logging.getLogger(__name__)
 
 _INTERRUPTED = 130
 """Exit code of typer after Ctrl-C."""
+
+_AGAIN_S = 0.5
+"""Seconds after which a run that does not end is told to end again."""
 
 
 @dataclass
 class _Settings:
     debug: bool = False
+    remarks: tuple[str, ...] = ()
+    end: SystemExit | None = None
 
 
 _settings = _Settings()
 
-app = typer.Typer(
+app = App(
     name="das2f-map",
     help="Land-cover maps from a multispectral and a panchromatic image with the DAS²F network.",
     no_args_is_help=True,
@@ -51,6 +78,16 @@ def _options(
     ] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors, no progress.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="Values of options, for all commands or in a table of one.",
+            envvar=FILE_VARIABLE,
+            show_envvar=False,
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -58,38 +95,53 @@ def _options(
     _settings.debug = debug
     context.obj = quiet
     setup_logging(-1 if quiet else verbose)
+    if not context.resilient_parsing:
+        for warning in configure(context, config, os.environ):
+            log.warning("%s", warning)
+    for remark in _settings.remarks:
+        log.info("%s", remark)
 
 
 app.command("classify")(classify.classify_command)
 app.command("train", cls=train.TrainCommand)(train.train_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("align")(align.align_command)
+app.command("sample")(sample.sample_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
+app.command("report")(report.report_command)
 app.command("export")(export.export_command)
 app.command("clean")(clean.clean_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(models.app, name="models")
+app.add_typer(labels.app, name="labels")
 
 
 def main() -> None:
     """Entry point of the ``das2f-map`` command."""
-    # Batch systems send SIGTERM when the time is up. It is raised as an exception, so that files which are
-    # half written are removed.
-    signal.signal(signal.SIGTERM, _terminate)
-    # Waiting threads sleep: OpenMP's default, spinning, slows a shared machine down several times over.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _settings.debug = False
-    keep_libtiff_quiet()
-    # A character that the terminal lacks becomes a question mark: printing a result must not fail.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    _prepare()
+    try:
+        _run()
+    finally:
+        if _settings.end is not None and hasattr(signal, "setitimer"):
+            # Python gives up its handlers before it ends: from then on the signal would kill.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _run() -> None:
+    """Run the command; errors become a line on stderr and an exit code."""
     try:
         app(prog_name="das2f-map")
     except SystemExit as end:
         if end.code == _INTERRUPTED:
             _say("interrupted")
+        failure = output_failure()
+        if failure is not None and not end.code:
+            if is_broken_pipe(failure):
+                sys.exit(BROKEN_PIPE)
+            _say(f"error: cannot print the result on standard output: {failure.strerror}")
+            _say("hint: files that the command writes are complete; a result goes to a file with > FILE")
+            sys.exit(OutputError.exit_code)
         raise
     except Das2fMapError as error:
         if _settings.debug:
@@ -114,6 +166,22 @@ def main() -> None:
         sys.exit(70)
 
 
+def _prepare() -> None:
+    """Set up signals, streams, and the environment of the libraries, which are imported later."""
+    _settings.debug, _settings.end = False, None
+    # Batch systems send SIGTERM when the time is up. It is raised as an exception, so that files which are
+    # half written are removed.
+    signal.signal(signal.SIGTERM, _terminate)
+    open_streams()
+    # Waiting threads sleep: OpenMP's default, spinning, slows a shared machine down several times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _settings.remarks = use_own_data()
+    keep_libtiff_quiet()
+    if "--debug" not in sys.argv:
+        # GDAL prints some messages itself. The process has two copies of it, and both obey this variable.
+        os.environ.setdefault("CPL_LOG", os.devnull)
+
+
 def _torch_out_of_memory(error: Exception) -> bool:
     if "torch" not in sys.modules:
         return False
@@ -128,5 +196,27 @@ def _say(text: str) -> None:
 
 
 def _terminate(number: int, _frame: object) -> None:
+    if _settings.end is not None:
+        return
+    _settings.end = SystemExit(128 + number)
     _say("terminated")
-    sys.exit(128 + number)
+    private = sys.modules.get("das2f_map.outputs.private")
+    if private is None or not private.has_begun():
+        # Nothing is written yet, and an exception in the middle of an import may be lost or shown.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(128 + number)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _terminate_again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S, _AGAIN_S)
+    raise _settings.end
+
+
+def _terminate_again(_number: int, _frame: object) -> None:
+    """Raise the exception again if it got lost: some callbacks of libraries let none pass."""
+    error = sys.exc_info()[1]
+    while error is not None and error is not _settings.end:
+        error = error.__context__
+    if error is None and _settings.end is not None:
+        raise _settings.end

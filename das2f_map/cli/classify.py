@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from das2f_map.cli.completion import complete_model, complete_vectors
 from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import (
     AoiLayerOption,
@@ -25,6 +26,7 @@ from das2f_map.cli.options import (
     OverwriteOption,
     PanArgument,
     PrecisionOption,
+    ReflectanceOption,
     bands_of,
     mask_of,
     setting_option,
@@ -42,14 +44,17 @@ if TYPE_CHECKING:
 def classify_command(
     context: typer.Context,
     ms: MsArgument,
-    pan: PanArgument,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="TIF", help="Class raster to write (a GeoTIFF).")
     ],
+    pan: PanArgument = None,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="NAME|PATH", help="Bundled model or bundle; chosen to fit if not given."
+            "--model",
+            metavar="NAME|PATH",
+            help="Bundled model or bundle; chosen to fit if not given.",
+            autocompletion=complete_model,
         ),
     ] = None,
     vectors: Annotated[
@@ -59,6 +64,7 @@ def classify_command(
             metavar="PATH",
             help="Polygons: .gpkg (a layer per class), .shp, .geojson, .fgb or .parquet. "
             "By default a GeoPackage beside the raster.",
+            autocompletion=complete_vectors,
         ),
     ] = None,
     no_vectors: Annotated[bool, typer.Option("--no-vectors", help="Write no polygons.")] = False,
@@ -81,8 +87,9 @@ def classify_command(
         ),
     ] = None,
     reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
+    # A path would lose the second slash of /vsizip//…
     aoi: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--aoi", metavar="FILE", help="Only inside the polygons of this vector file."),
     ] = None,
     aoi_layer: AoiLayerOption = None,
@@ -97,6 +104,7 @@ def classify_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     radiometry: Annotated[
         Literal["model", "scene"],
         typer.Option(
@@ -165,6 +173,7 @@ def classify_command(
         "bands": bands_of(bands),
         "nodata": nodata,
         "mask": mask_of(mask, mask_values, mask_bits),
+        "reflectance": reflectance,
         "radiometry": radiometry,
         "engine": engine,
         "device": device,

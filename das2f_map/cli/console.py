@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from das2f_map.progress import Progress
 
+_WHOLE_NAME = 30
+"""Characters of the first column of a table that are never folded."""
+
 _PLAIN_INTERVAL_S = 10.0
 """Seconds between progress lines where there is no terminal to draw a bar on."""
 
@@ -30,8 +33,18 @@ def setup_logging(verbosity: int) -> None:
     logging.getLogger("das2f_map").setLevel(level)
     if verbosity < 2:  # rasterio logs GDAL's messages; GDAL's errors are raised anyway
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+        sys.unraisablehook = _show_unless_of_a_log
         if not sys.warnoptions:  # libraries' advice to programmers; `python -W` still shows it
             warnings.simplefilter("ignore")
+
+
+def _show_unless_of_a_log(unraisable: sys.UnraisableHookArgs) -> None:
+    """Show an exception that Python could not raise, unless rasterio met it when it logged GDAL's message.
+
+    That is a message which is not UTF-8; the failure that it is about is raised, too.
+    """
+    if "log_error" not in str(unraisable.object):
+        sys.__unraisablehook__(unraisable)
 
 
 class _LevelFormatter(logging.Formatter):
@@ -121,8 +134,14 @@ def print_table(
     from rich.text import Text
 
     table = Table(show_header=any(heading.strip() for heading in columns))
-    for heading, justify in columns.items():
-        table.add_column(heading, justify="right" if justify == "right" else "left")
+    for i, (heading, justify) in enumerate(columns.items()):
+        # In a narrow terminal long cells are folded, not cut, and the names in the first column stay whole.
+        table.add_column(
+            heading,
+            justify="right" if justify == "right" else "left",
+            overflow="fold",
+            min_width=min(_WHOLE_NAME, max((len(row[0]) for row in rows), default=0)) if i == 0 else None,
+        )
     for i, row in enumerate(rows):
         cells = [Text(cell) for cell in row]
         if i < len(swatches):

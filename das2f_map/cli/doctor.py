@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import typer
+
+from das2f_map.cli.configuration import configured_values
 from das2f_map.cli.console import print_json, print_table
 from das2f_map.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from das2f_map.workflows.doctor import Availability, Diagnosis
+    from das2f_map.workflows.doctor import Availability, DataFolder, Diagnosis
 
 
-def doctor_command(as_json: JsonOption = False) -> None:
+def doctor_command(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show what this machine has, and what das2f-map will use of it.
 
     Example: das2f-map doctor
     """
     from das2f_map.workflows.doctor import diagnose
 
-    diagnosis = diagnose()
+    diagnosis, configured = diagnose(), configured_values(context)
     if as_json:
-        print_json(diagnosis.to_dict())
+        print_json({**diagnosis.to_dict(), "configuration": [asdict(one) for one in configured]})
         return
     versions = [(name, version or "not installed") for name, version in diagnosis.versions.items()]
     print_table("Versions", {"": "left", " ": "left"}, versions)
+    print_table(
+        "Data of PROJ and GDAL",
+        {"Library": "left", "Package": "left", "Folder": "left"},
+        [(d.library, d.package, _folder(d)) for d in diagnosis.data],
+    )
     print_table("Processor", {"": "left", " ": "left"}, _processor(diagnosis))
     if diagnosis.cuda_devices:
         print_table(
@@ -59,6 +68,19 @@ def doctor_command(as_json: JsonOption = False) -> None:
             for e in diagnosis.extras
         ],
     )
+    if configured:
+        print_table(
+            "Options set by the environment or a file",
+            {"Command": "left", "Option": "left", "Value": "left", "From": "left"},
+            [(one.command, one.option, str(one.value), one.source) for one in configured],
+        )
+    else:
+        print("No option is set by the environment or a file")
+
+
+def _folder(data: DataFolder) -> str:
+    named = f", by {data.variable}" if data.variable else ""
+    return f"{data.folder}{named}{f': {data.trouble}' if data.trouble else ''}"
 
 
 def _processor(diagnosis: Diagnosis) -> list[tuple[str, str]]:

@@ -7,12 +7,18 @@ from typing import Annotated
 
 import typer
 
+from das2f_map.cli.completion import complete_model
 from das2f_map.cli.console import print_json, print_table
 from das2f_map.cli.options import JsonOption, OverwriteOption
 
 
 def export_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Bundled model, or a bundle's path.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Bundled model, or a bundle's path.", autocompletion=complete_model
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="ONNX", help="File to write.")],
     opset: Annotated[
         int, typer.Option("--opset", min=17, max=22, help="Version of ONNX's operators.", show_default=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from das2f_map.cli.completion import complete_model
 from das2f_map.cli.console import print_json, print_table
 from das2f_map.cli.options import (
     BandsOption,
@@ -20,6 +21,7 @@ from das2f_map.cli.options import (
     NodataOption,
     OverwriteOption,
     PanArgument,
+    ReflectanceOption,
     bands_of,
     mask_of,
 )
@@ -27,11 +29,12 @@ from das2f_map.engines.choice import DEFAULT_DEVICE
 
 if TYPE_CHECKING:
     from das2f_map.products.inspection import BandReport, Estimate, Inspection
+    from das2f_map.scene.report import ProductBandReport, ProductReport
 
 
 def inspect_command(
     ms: MsArgument,
-    pan: PanArgument,
+    pan: PanArgument = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="PNG", help="Picture of MS and PAN, with nodata and mask."),
@@ -39,7 +42,10 @@ def inspect_command(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="NAME|PATH", help="Model to compare with the scene, besides the bundled ones."
+            "--model",
+            metavar="NAME|PATH",
+            help="Model to compare with the scene, besides the bundled ones.",
+            autocompletion=complete_model,
         ),
     ] = None,
     bands: BandsOption = None,
@@ -47,6 +53,7 @@ def inspect_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     device: DeviceOption = DEFAULT_DEVICE,
     force: ForceOption = False,
     overwrite: OverwriteOption = False,
@@ -68,6 +75,7 @@ def inspect_command(
         bands=bands_of(bands),
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
+        reflectance=reflectance,
         device=device,
         force=force,
         overwrite=overwrite,
@@ -81,6 +89,8 @@ def inspect_command(
 def print_inspection(found: Inspection) -> None:
     """Print the findings as tables, then the verdict and the next command."""
     scene = found.scene
+    if scene.product is not None:
+        _print_product(scene.product)
     files = (scene.ms, scene.pan)
     print_table(
         "Images",
@@ -152,6 +162,37 @@ def print_inspection(found: Inspection) -> None:
     print(f"Next: {found.next_command}")
     if found.quicklook is not None:
         print(found.quicklook)
+
+
+def _print_product(product: ProductReport) -> None:
+    """A table of what was recognised."""
+    rows = [
+        ("Kind", product.kind),
+        ("Name", product.name),
+        *((label, text) for label, text in (("Sensor", product.sensor), ("Date", product.date)) if text),
+        *((b.name, f"{b.label}: {_files(b)}") for b in product.bands),
+        ("No data", "not stated" if product.nodata is None else f"{product.nodata:g}"),
+        ("Clouds", product.clouds_excluded if product.clouds is None else _clouds(product)),
+        ("Reflectance", _reflectance(product)),
+        *(("", note) for note in product.notes),
+    ]
+    print_table("Product", {"": "left", " ": "left"}, rows)
+
+
+def _files(band: ProductBandReport) -> str:
+    number = f", band {band.band}" if band.band > 1 else ""
+    more = f" and {len(band.files) - 1} more tiles" if len(band.files) > 1 else ""
+    return f"{_last(band.files[0])}{number}{more}"
+
+
+def _clouds(product: ProductReport) -> str:
+    return f"{_last(product.clouds or '')}: {product.clouds_excluded}; left out with --mask clouds"
+
+
+def _reflectance(product: ProductReport) -> str:
+    if product.reflectance is None:
+        return "not stated"
+    return f"{product.reflectance}; {'applied' if product.reflectance_applied else 'with --reflectance'}"
 
 
 def _values(band: BandReport) -> tuple[str, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from das2f_map.cli.commands import App
 from das2f_map.cli.console import print_json, print_table
-from das2f_map.cli.options import JsonOption, OverwriteOption
+from das2f_map.cli.options import JsonOption, ModelArgument, OverwriteOption
 
-app = typer.Typer(help="Bundled models and model bundles.", no_args_is_help=True)
+app = App(help="Bundled models and model bundles.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -51,13 +53,25 @@ def list_command(as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show_command(
-    model: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Bundled model, or a bundle's path.")],
+    model: ModelArgument,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="HTML", help="Write the card as a page, with charts.")
+    ] = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model's card.
 
     Example: das2f-map models show landsat8-gulf
     """
+    if html is not None:
+        from das2f_map.workflows.report_model import report_model
+
+        report_model(model, html, overwrite=overwrite)
+        # With --json, stdout holds the card alone.
+        print(f"{html}: {html.stat().st_size / 1000:,.0f} kB", file=sys.stderr if as_json else sys.stdout)
+        if not as_json:
+            return
     from das2f_map.assess.confusion_matrix import percent
     from das2f_map.workflows.models import model_card
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from das2f_map.cli.completion import (
+    DEVICE_NAMES,
+    complete_model,
+    from_list,
+    require_choice,
+    require_device,
+)
 from das2f_map.engines.choice import EngineChoice
 from das2f_map.scene.shift_choice import CoregisterMode
 from das2f_map.settings import settings_of
@@ -25,8 +31,21 @@ def setting_option(owner: type, name: str, metavar: str | None = None) -> Any:
     # Typer's ranges include their ends; the setting itself refuses the end of an open range.
     low = known.gt if known.ge is None else known.ge
     high = known.lt if known.le is None else known.le
+    words = [choice for choice in known.choices if isinstance(choice, str)]
+    check, complete = None, None
+    if words:
+        check, complete = require_choice(words, name), from_list(words)
+    elif name == "device":
+        check, complete = require_device, from_list(DEVICE_NAMES)
     return typer.Option(
-        f"--{name.replace('_', '-')}", metavar=metavar, min=low, max=high, help=known.help, show_default=True
+        f"--{name.replace('_', '-')}",
+        metavar=metavar,
+        min=low,
+        max=high,
+        help=known.help,
+        show_default=True,
+        callback=check,
+        autocompletion=complete,
     )
 
 
@@ -37,21 +56,19 @@ def _finite(value: float) -> float:
     return value
 
 
-MsArgument = Annotated[
-    str, typer.Argument(metavar="MS", help="Multispectral image: a file, or a URL that GDAL reads.")
-]
-PanArgument = Annotated[
-    str, typer.Argument(metavar="PAN", help="Panchromatic image of the same place, about four times finer.")
-]
-OptionalMsArgument = Annotated[
-    str | None, typer.Argument(metavar="MS", help="Multispectral image: a file, or a URL that GDAL reads.")
-]
-OptionalPanArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="PAN", help="Panchromatic image of the same place, about four times finer."),
-]
+_MS_HELP = "Multispectral image: a file, or a URL that GDAL reads. Without PAN: a product as delivered."
+_PAN_HELP = "Panchromatic image of the same place, about four times finer."
+MsArgument = Annotated[str, typer.Argument(metavar="MS", help=_MS_HELP)]
+OptionalMsArgument = Annotated[str | None, typer.Argument(metavar="MS", help=_MS_HELP)]
+PanArgument = Annotated[str | None, typer.Argument(metavar="PAN", help=_PAN_HELP)]
 MapArgument = Annotated[
-    Path, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
+    str, typer.Argument(metavar="LANDCOVER", help="Class raster, as `das2f-map classify` writes it.")
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|PATH", help="Bundled model, or a bundle's path.", autocompletion=complete_model
+    ),
 ]
 EngineOption = Annotated[str, setting_option(EngineChoice, "engine", metavar="ENGINE")]
 DeviceOption = Annotated[str, setting_option(EngineChoice, "device", metavar="DEVICE")]
@@ -75,7 +92,10 @@ NodataOption = Annotated[
 MaskOption = Annotated[
     str | None,
     typer.Option(
-        "--mask", metavar="FILE", help="Leave out pixels in these polygons, or not 0 in this raster."
+        "--mask",
+        metavar="FILE|clouds",
+        help="Leave out pixels in these polygons, or not 0 in this raster; clouds: those of the product's "
+        "quality band.",
     ),
 ]
 MaskValuesOption = Annotated[
@@ -91,6 +111,10 @@ MaskBitsOption = Annotated[
         metavar="N,N…",
         help="Of a raster mask, leave out where any of these bits is set, 0 the lowest.",
     ),
+]
+ReflectanceOption = Annotated[
+    bool,
+    typer.Option("--reflectance", help="Read reflectance, by the scale and offset that the product states."),
 ]
 CoregisterOption = Annotated[
     CoregisterMode,
@@ -149,13 +173,18 @@ def bands_of(text: str | None) -> dict[str, int | str] | None:
         raise typer.BadParameter(str(error), param_hint="--bands") from error
 
 
-def mask_of(mask: str | None, values: str | None, bits: str | None) -> MaskFile | None:
+def mask_of(mask: str | None, values: str | None, bits: str | None) -> MaskFile | Literal["clouds"] | None:
     """The mask from the texts of ``--mask``, ``--mask-values`` and ``--mask-bits``; ``None`` without mask."""
     if mask is None:
         for option, given in (("--mask-values", values), ("--mask-bits", bits)):
             if given is not None:
                 raise typer.BadParameter("it needs --mask FILE, too", param_hint=option)
         return None
+    if mask == "clouds":
+        for option, given in (("--mask-values", values), ("--mask-bits", bits)):
+            if given is not None:
+                raise typer.BadParameter("it needs a file, not --mask clouds", param_hint=option)
+        return "clouds"
     from das2f_map.scene.mask import MaskFile, parse_numbers
 
     def numbers(text: str | None, option: str) -> tuple[int, ...]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from das2f_map.cli.commands import Command
+from das2f_map.cli.completion import complete_start
 from das2f_map.cli.console import print_json, progress_for
 from das2f_map.cli.options import (
     BandsOption,
@@ -27,8 +28,9 @@ from das2f_map.cli.options import (
     MaxShiftOption,
     NodataOption,
     OptionalMsArgument,
-    OptionalPanArgument,
     OverwriteOption,
+    PanArgument,
+    ReflectanceOption,
     bands_of,
     mask_of,
     setting_option,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 _option = partial(setting_option, TrainingSettings)
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(Command):
     """The command with an option of three values that may be repeated, which Typer cannot declare.
 
     Each three values become a single one, a JSON list, before Typer reads them.
@@ -75,14 +77,18 @@ def train_command(
         Path, typer.Option("-o", "--output", metavar="MODEL_DIR", help="Folder of the model bundle to make.")
     ],
     ms: OptionalMsArgument = None,
-    pan: OptionalPanArgument = None,
+    pan: PanArgument = None,
     labels: Annotated[
         str | None,
         typer.Option("--labels", metavar="FILE", help="Polygons or points of any format, or a raster."),
     ] = None,
     scene: Annotated[
         list[str] | None,
-        typer.Option("--scene", metavar="MS PAN LABELS", help="Another labelled scene; may be repeated."),
+        typer.Option(
+            "--scene",
+            metavar="MS PAN LABELS",
+            help='Another labelled scene; may be repeated. With a product as MS, PAN is "".',
+        ),
     ] = None,
     scenes: Annotated[
         Path | None,
@@ -99,6 +105,7 @@ def train_command(
             metavar="MODEL",
             help="Start from the weights of this model; auto: a bundled one with the same bands that was "
             "trained elsewhere; none: fresh weights.",
+            autocompletion=complete_start,
         ),
     ] = AUTO,
     class_field: ClassFieldOption = None,
@@ -112,6 +119,7 @@ def train_command(
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
+    reflectance: ReflectanceOption = False,
     stages: Annotated[int, _option("stages")] = TrainingSettings.stages,
     head: Annotated[str, _option("head")] = TrainingSettings.head,
     assess: Annotated[str, _option("assess")] = TrainingSettings.assess,
@@ -165,6 +173,7 @@ def train_command(
         bands=bands_of(bands),
         nodata=nodata,
         mask=mask_of(mask, mask_values, mask_bits),
+        reflectance=reflectance,
         stages=stages,
         head=head,
         assess=assess,
@@ -199,9 +208,12 @@ def train_command(
         print_json(_summary(result))
         return
     from das2f_map.cli.accuracy_tables import print_accuracy
+    from das2f_map.training.optimism import optimism_text
 
     if result.test is not None:
         print_accuracy(result.test, f"{output}: accuracy on held-out ground")
+    if (compared := result.card.training.split.get("random_split")) is not None:
+        print(optimism_text(compared))
     if result.card.verdict is not None:
         print(f"Verdict: {result.card.verdict.text}")
     print(output)
@@ -213,19 +225,17 @@ def _all_scenes(
     labels: str | None,
     more: Sequence[str],
     listed: Path | None,
-) -> list[tuple[str, str, str]]:
-    """MS, PAN and labels of every scene that the command names."""
-    found: list[tuple[str, str, str]] = []
-    if ms is not None and pan is not None and labels is not None:
+) -> list[tuple[str, str | None, str]]:
+    """MS, PAN (``None`` where MS is a product) and labels of every scene that the command names."""
+    found: list[tuple[str, str | None, str]] = []
+    if ms is not None and labels is not None:
         found.append((ms, pan, labels))
-    elif ms is not None or pan is not None or labels is not None:
-        missing = next(
-            name for name, value in (("MS", ms), ("PAN", pan), ("--labels", labels)) if value is None
-        )
+    elif ms is not None or labels is not None:
+        missing = "MS" if ms is None else "--labels"
         raise typer.BadParameter(f"a scene needs MS, PAN and --labels; {missing} is missing")
     for values in more:
         one, other, labelled = json.loads(values)
-        found.append((one, other, labelled))
+        found.append((one, other or None, labelled))
     if listed is not None:
         from das2f_map.training.scene_list import read_scene_list
 
@@ -245,6 +255,7 @@ def _summary(result: TrainingResult) -> dict[str, Any]:
         "test": card.metrics.get("test"),
         "random_forest": card.metrics.get("random_forest"),
         "calibration": card.calibration and card.calibration.model_dump(exclude={"bins"}),
+        "random_split": card.training.split.get("random_split"),
         "verdict": card.verdict and card.verdict.model_dump(),
         "shares": card.shares and card.shares.model_dump(),
     }

@@ -5,6 +5,7 @@ The command line reads its options here, so nothing heavy is imported.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,11 @@ DEFAULT_DEVICE: Final = "auto"
 
 DEVICES: Final = "auto, cpu, cuda or cuda:N."
 """The names of devices, in words."""
+
+
+def device_is_known(name: str) -> bool:
+    """Whether a text names a device, present or not: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    return re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name) is not None
 
 
 @dataclass(frozen=True)

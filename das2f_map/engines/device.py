@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from das2f_map.engines.choice import device_is_known
 from das2f_map.errors import DeviceError
 
 
@@ -18,8 +19,8 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    kind, _, number = name.partition(":")
-    if kind != "cuda" or (number and not number.isdecimal()) or name.endswith(":"):
+    number = name.partition(":")[2]
+    if not device_is_known(name):
         raise DeviceError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
         built = (

@@ -51,12 +51,47 @@ def open_labels(
     return VectorLabels(file, grid, class_field)
 
 
+def check_labels(path: str | Path, *, layer: str | None = None) -> None:
+    """Raise an error unless labels can be opened, as :func:`open_labels` does; quick, as no label is read.
+
+    Raises
+    ------
+    LabelError
+        The file is missing, is neither vector nor raster, or has no such layer.
+    """
+    where = VectorPath.parse(path, layer)
+    if missing_local_file(where.file):
+        raise LabelError(f"label file {where.file} does not exist")
+    try:
+        file = VectorFile.open(path, f"labels {path}", layer=layer, option="--layer", error=LabelError)
+    except UnreadableVectorError as no_vector:
+        _class_file(where, None, no_vector).close()
+        return
+    if not file.layers:
+        _class_file(where, None, None).close()
+    elif where.layer is not None:
+        file.choose(lambda _: True, "")
+
+
 def _open_raster(
     where: VectorPath, grid: Grid, class_field: str | None, no_vector: UnreadableVectorError | None
 ) -> LabelSource:
+    file = _class_file(where, class_field, no_vector)
+    try:
+        if where.layer is not None:
+            raise LabelError(f"{where.file} is a label raster; it has no layers", "leave the layer out")
+        return RasterLabels(file, grid)
+    except BaseException:  # an interrupt too
+        file.close()
+        raise
+
+
+def _class_file(
+    where: VectorPath, class_field: str | None, no_vector: UnreadableVectorError | None
+) -> ClassFile:
     """A label raster; if it is none either, the reason of the reader that recognised the file."""
     try:
-        file = ClassFile.open(where.file, "label raster", LabelError, column=class_field)
+        return ClassFile.open(where.file, "label raster", LabelError, column=class_field)
     except NoRasterError as no_raster:
         if no_vector is not None and no_vector.recognised:
             raise LabelError(
@@ -75,10 +110,3 @@ def _open_raster(
             f"{where.file} is neither a vector file nor a raster that GDAL can read",
             "labels can be a Shapefile, GeoPackage, GeoJSON… or a GeoTIFF of class numbers",
         ) from None
-    try:
-        if where.layer is not None:
-            raise LabelError(f"{where.file} is a label raster; it has no layers", "leave the layer out")
-        return RasterLabels(file, grid)
-    except BaseException:  # an interrupt too
-        file.close()
-        raise

@@ -157,6 +157,15 @@ def by_block(rows: NDArray[Any], cols: NDArray[Any], block: int) -> list[tuple[i
     return [(k >> 32, k & 0xFFFFFFFF, part) for k, part in zip(distinct.tolist(), parts, strict=True)]
 
 
+def blocks_of_labels(labels: LabelTable, block: int) -> int:
+    """Number of squares of ``block`` × ``block`` MS pixels that hold labels."""
+    return int(np.unique(_block_keys(labels, block)).size)
+
+
+def _block_keys(labels: LabelTable, block: int) -> Int64:
+    return labels.rows.astype(np.int64) // block * (1 << 32) + labels.cols // block
+
+
 def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> LabelTable:
     """Keep the pixels of at most ``limit`` blocks of ``block`` × ``block`` MS pixels.
 
@@ -164,8 +173,7 @@ def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> Label
     the whole scene. Blocks are drawn at random, for rare classes first, so that every class keeps as many as
     possible.
     """
-    keys = labels.rows.astype(np.int64) // block * (1 << 32) + labels.cols // block
-    blocks, of_pixel = np.unique(keys, return_inverse=True)
+    blocks, of_pixel = np.unique(_block_keys(labels, block), return_inverse=True)
     if blocks.size <= limit:
         return labels
     rng = np.random.default_rng([seed, 2])

@@ -55,7 +55,7 @@ class VectorLabels(LabelSource):
         self._grid = grid
         shapes, of = valid_parts(in_pixels(frame.geometry.to_numpy(), grid))
         shapes, moved = moved_onto(shapes, grid)
-        class_ids, self.legend, self.codes = _legend_of(label, given, found.named)
+        class_ids, self.legend, self.codes = legend_of(label, given, found.named)
         self._shapes, self._class_ids = shapes, class_ids[of[moved]]
         self._is_point = shapely.get_type_id(shapes) == shapely.GeometryType.POINT
         self._tree = shapely.STRtree(shapes)
@@ -118,18 +118,9 @@ class VectorLabels(LabelSource):
 def _read_features(file: VectorFile, grid: Grid, class_field: str | None) -> gpd.GeoDataFrame:
     """Features near the grid as single geometries in the grid's CRS, columns ``value`` and ``geometry``."""
     label = file.label
-
-    def fits(layer: Layer) -> bool:
-        return layer.holds_areas_or_points and bool(_fields_for(layer, class_field))
-
     frames: list[gpd.GeoDataFrame] = []
-    layers = file.choose(fits, "polygons or points and a class field")
-    for layer in layers:
+    for layer, field in class_layers(file, class_field):
         crs = file.crs_of(layer)
-        field = _choose_field(file, layer, class_field)
-        # Layers that are taken together have the same fields: one line is enough.
-        if class_field is None and len(layer.fields) > 1 and layer == layers[0]:
-            log.info("%s: the class is in the field %s", label, field)
         file.check_conversion(layer, grid)
         frame = _read_near(file, layer, field, grid)
         if field in layer.booleans and pd.api.types.is_numeric_dtype(frame["value"]):
@@ -155,6 +146,28 @@ def _read_features(file: VectorFile, grid: Grid, class_field: str | None) -> gpd
             "clip them to the surroundings of the scene",
         )
     return merged
+
+
+def class_layers(file: VectorFile, class_field: str | None) -> list[tuple[Layer, str]]:
+    """The layers of a file that hold labels, and the field of each that has the class.
+
+    Raises
+    ------
+    LabelError
+        It is not clear which layer or field is meant, or the file has no such field.
+    """
+
+    def fits(layer: Layer) -> bool:
+        return layer.holds_areas_or_points and bool(_fields_for(layer, class_field))
+
+    found = [
+        (layer, _choose_field(file, layer, class_field))
+        for layer in file.choose(fits, "polygons or points and a class field")
+    ]
+    # Layers that are taken together have the same fields: one line is enough.
+    if found and class_field is None and len(found[0][0].fields) > 1:
+        log.info("%s: the class is in the field %s", file.label, found[0][1])
+    return found
 
 
 def _truth(value: Any) -> bool | None:
@@ -216,10 +229,19 @@ def _choose_field(file: VectorFile, layer: Layer, wanted: str | None) -> str:
     )
 
 
-def _legend_of(
-    label: str, values: pd.Series[Any], named: bool
-) -> tuple[UInt8, Legend, dict[int, int] | None]:
-    """Class id of every feature, the legend, and the id of each of the file's own numbers if it has such."""
+def legend_of(label: str, values: pd.Series[Any], named: bool) -> tuple[UInt8, Legend, dict[int, int] | None]:
+    """Class id of every feature, the legend, and the id of each of the file's own numbers if it has such.
+
+    Parameters
+    ----------
+    values, named:
+        Of :class:`ClassValues`, without missing ones.
+
+    Raises
+    ------
+    LabelError
+        There is no class, or more than a map can have.
+    """
     distinct = sorted(v for v in values.unique().tolist() if v != 0)
     if not distinct:
         raise LabelError(f"No feature of {label} that lies in the scene has a class")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+
+from das2f_map.errors import OutputError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|/vsi[a-z0-9_]+(/|$)")
 
 _PREFIX, _SUFFIX = ".", ".das2f-map"
 
@@ -37,6 +43,24 @@ def private_path(final: Path) -> Path:
     return final.parent.resolve() / f"{_PREFIX}{final.name}{_SUFFIX}"
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; one that is too long is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def require_utf8(final: Path) -> None:
+    """Raise :class:`OutputError` if a path, or a folder in it, has a name that is not UTF-8."""
+    place = str(final.parent.resolve() / final.name)
+    if any("\ud800" <= ch <= "\udfff" for ch in place):
+        raise OutputError(
+            f"output {os.fsencode(place).decode('utf-8', 'backslashreplace')} has a name that is not UTF-8",
+            "choose another name or folder",
+        )
+
+
 def has_private_name(path: Path) -> bool:
     """Whether a path has the name of a private folder."""
     return path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX)
@@ -59,3 +83,13 @@ def shown_folder(path: Path) -> Path:
     """
     private = enclosing_private(path)
     return path.parent if private is None else private.parent
+
+
+def require_local(path: Path) -> None:
+    """Raise :class:`OutputError` for an address such as ``s3://bucket/map.tif``, unless its folder exists."""
+    # A path has lost the second slash.
+    if _ADDRESS.match(str(path)) and not path.parent.is_dir():
+        raise OutputError(
+            f"output {path} is an address, and outputs are local files",
+            "write to a local folder, and copy the finished files, e.g. with aws s3 cp or gsutil cp",
+        )

@@ -5,21 +5,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.locks import RunLock
-from das2f_map.outputs.names import WORK_NAME, final_path, has_private_name, private_path
+from das2f_map.outputs.names import WORK_NAME, final_path, has_private_name, is_folder, private_path
 from das2f_map.outputs.whole_files import partial_path
 
 _LOCK, _MARKER = "lock", "das2f-map.txt"
 _SIGNATURE = (
     b"das2f-map keeps the files of an unfinished run here. Its next run on this output removes them.\n"
 )
+_LOOKS, _BETWEEN_LOOKS = 5, 0.002
+"""So often, and this many seconds apart, a folder has to look like somebody else's to be taken for it."""
 _TRIES = 100
 """More often than this in a row no folder is removed just when it is looked at."""
+
+_begun = False
+
+
+def has_begun() -> bool:
+    """Whether this process has held a private folder, so that files of it may be half written."""
+    return _begun
 
 
 class PrivateFolder:
@@ -70,6 +80,8 @@ class PrivateFolder:
         OSError
             The folder cannot be made or locked; ``FileNotFoundError`` where the output's folder is missing.
         """
+        global _begun
+        _begun = True
         for _ in range(_TRIES):
             try:
                 with suppress(FileExistsError):
@@ -82,8 +94,9 @@ class PrivateFolder:
                     )
                 free = self._lock.acquire()
                 break
-            except FileNotFoundError:
-                # Its owner removed it between two of these steps.
+            except (FileNotFoundError, FileExistsError):
+                # Its owner removed it between two of these steps. The other error comes from code that makes
+                # the folder of a lock file and finds it gone when it looks again.
                 if not self.path.parent.is_dir():
                     raise
             except OSError:
@@ -174,7 +187,10 @@ def existing_private(path: Path) -> PrivateFolder | None:
     OutputError
         Another run holds it.
     """
-    if not has_private_name(path) or not path.is_dir() or not _is_ours(path):
+    try:
+        if not has_private_name(path) or not is_folder(path) or not _is_ours(path):
+            return None
+    except FileNotFoundError:  # its owner removes it right now
         return None
     folder = PrivateFolder(final_path(path))
     folder.hold()
@@ -183,6 +199,16 @@ def existing_private(path: Path) -> PrivateFolder | None:
 
 def _is_ours(path: Path) -> bool:
     """Whether this package made a folder. Raises ``FileNotFoundError`` if it is gone."""
+    # Between two steps of one look a folder may go and come again, and then the look mixes two folders. A
+    # folder of somebody else looks the same every time.
+    for _ in range(_LOOKS):
+        if _looks_ours(path):
+            return True
+        time.sleep(_BETWEEN_LOOKS)
+    return False
+
+
+def _looks_ours(path: Path) -> bool:
     if path.is_symlink() or not path.is_dir():
         if not os.path.lexists(path):
             raise FileNotFoundError(path)

@@ -17,7 +17,14 @@ from types import TracebackType
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.commit import commit, planned
-from das2f_map.outputs.names import BOUND_SUFFIXES, private_path, siblings
+from das2f_map.outputs.names import (
+    BOUND_SUFFIXES,
+    is_folder,
+    private_path,
+    require_local,
+    require_utf8,
+    siblings,
+)
 from das2f_map.outputs.private import PrivateFolder
 from das2f_map.outputs.recovery import claim
 from das2f_map.outputs.write_errors import DISK_FULL, one_line, write_error
@@ -72,10 +79,11 @@ class StagedOutputs:
         ------
         OutputError
             ``final`` exists and must not be overwritten, is a folder, is an input or staged already; its
-            folder is missing or not writable; or another run writes it.
+            folder is missing or not writable, or a name is not UTF-8; or another run writes it.
         """
         final = Path(final)
-        if final.is_dir():
+        require_utf8(final)
+        if is_folder(final):
             raise OutputError(f"output {final} is a folder", "give the path of a file")
         identity = _identity(final)
         if identity in self._inputs:
@@ -83,7 +91,8 @@ class StagedOutputs:
         if identity in self._folders:
             raise OutputError(f"two outputs have the same path {final}", "choose different output paths")
         parent = final.parent
-        if not parent.is_dir():
+        require_local(final)
+        if not is_folder(parent):
             raise OutputError(f"output folder {parent} does not exist", f"make it first: mkdir -p {parent}")
         if not os.path.lexists(private_path(final)):
             # What is to be refused is refused even where no private folder can be made.
@@ -119,10 +128,11 @@ class StagedOutputs:
         Raises
         ------
         OutputError
-            Another run writes ``final``.
+            Another run writes ``final``, or its name is not UTF-8.
         OSError
             Its folder cannot be made or written to.
         """
+        require_utf8(final)
         for parent in reversed((final.parent, *final.parent.parents)):
             if not os.path.lexists(parent):
                 parent.mkdir()

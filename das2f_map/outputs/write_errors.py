@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,37 @@ def disk_is_full(error: BaseException, folder: Path) -> bool:
         return shutil.disk_usage(folder).free < _NEARLY_NOTHING
     except OSError:
         return False
+
+
+def require_space(needed: Mapping[Path, int]) -> None:
+    """Raise :class:`OutputError` if a disk has less room than the folders on it need; folder → bytes."""
+    disks: dict[int, tuple[Path, int]] = {}
+    for folder, size in needed.items():
+        try:
+            disk = folder.stat().st_dev
+        except OSError:
+            continue
+        first, before = disks.get(disk, (folder, 0))
+        disks[disk] = first, before + size
+    for folder, size in disks.values():
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError:
+            continue
+        if free < size:
+            raise OutputError(
+                f"the disk of {folder} has {_size(free)} free, and the outputs need "
+                f"{_size(size)} while they are written",
+                "free some space, choose an output on another disk, or leave outputs out",
+            )
+
+
+def _size(count: int) -> str:
+    """A number of bytes in words."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} bytes"
 
 
 def write_error(error: BaseException, path: Path) -> OutputError:

@@ -21,6 +21,7 @@ from das2f_map.outputs.write_errors import WRITE_ERRORS, writing
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import PAN_PER_MS, Grid, Window, blocks_of
 from das2f_map.scene.pair import ALIGNED_TAG, ScenePair
+from das2f_map.scene.raster_file import open_raster
 from das2f_map.scene.source import RasterSource
 from das2f_map.types import Bool
 
@@ -88,7 +89,7 @@ class _Metadata:
     @classmethod
     def of(cls, source: RasterSource) -> _Metadata:
         places = [b.number - 1 for b in source.bands if not b.alpha]
-        with rasterio.open(source.path) as ds:
+        with open_raster(source.image, source.role) as ds:
             return cls(
                 declared=[ds.nodatavals[k] for k in places],
                 descriptions=[ds.descriptions[k] for k in places],

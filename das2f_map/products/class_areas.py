@@ -9,8 +9,11 @@ import numpy as np
 
 from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS, Legend
-from das2f_map.products.strips import Strip, read_strips
+from das2f_map.products.areas import PixelAreas
+from das2f_map.products.class_file import ClassFile
+from das2f_map.products.strips import Strip, read_strips, strip_rows
 from das2f_map.progress import Progress, silent
+from das2f_map.scene.grid import Window
 from das2f_map.types import Float64, Int64, UInt8
 
 
@@ -107,6 +110,33 @@ def class_areas(
         sums.add(strip)
     check_ids(sums.ids, legend, class_raster)
     return sums.of(legend), sums.nodata_pixels
+
+
+def value_areas(file: ClassFile, progress: Progress = silent) -> dict[int, ClassArea]:
+    """Pixels and area of every value of a raster of classes, whatever the values mean; nodata is left out.
+
+    Raises
+    ------
+    Das2fMapError
+        The file is damaged, or holds no class numbers.
+    """
+    grid = file.grid
+    areas = PixelAreas(grid)
+    pixels: dict[int, int] = {}
+    ground: dict[int, float] = {}
+    rows = strip_rows(grid)
+    with progress("Measuring", grid.height) as advance:
+        for row in range(0, grid.height, rows):
+            window = Window(row, 0, min(rows, grid.height - row), grid.width)
+            codes, valid = file.codes(window)
+            found, place = np.unique(codes[valid], return_inverse=True)
+            counts = np.bincount(place, minlength=found.size)
+            sums = np.bincount(place, areas.of(window)[valid], minlength=found.size)
+            for code, count, area in zip(found.tolist(), counts.tolist(), sums.tolist(), strict=True):
+                pixels[code] = pixels.get(code, 0) + count
+                ground[code] = ground.get(code, 0.0) + area
+            advance(window.height)
+    return {code: ClassArea(pixels[code], ground[code]) for code in sorted(pixels)}
 
 
 def check_ids(ids: Int64, legend: Legend, raster: Path) -> None:

@@ -26,8 +26,8 @@ from das2f_map.legend import Legend
 from das2f_map.products.attribute_table import legend_from
 from das2f_map.products.class_names import ClassNames, names_of
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.paths import missing_local_file
-from das2f_map.scene.raster_file import container_error
+from das2f_map.scene.paths import image_path, missing_local_file
+from das2f_map.scene.raster_file import container_error, not_utf8
 from das2f_map.types import Bool
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,9 @@ class ClassFile:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                dataset = rasterio.open(text)
+                dataset = rasterio.open(image_path(text))
+        except UnicodeDecodeError as reason:
+            raise error(*not_utf8(label)) from reason
         except RasterioError as reason:
             said = " ".join(str(reason).split())
             known = "not recognized as being in a supported file format" not in said
@@ -165,6 +167,9 @@ class ClassFile:
             ) from reason
         try:
             return cls(text, label, dataset, error, column)
+        except UnicodeDecodeError as reason:
+            dataset.close()
+            raise error(*not_utf8(label)) from reason
         except BaseException:  # an interrupt, too, must not leave the file open
             dataset.close()
             raise
@@ -181,6 +186,11 @@ class ClassFile:
     def has_overviews(self) -> bool:
         """Whether the file has overviews."""
         return bool(self._dataset.overviews(self._band))
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of the file's tiles or strips."""
+        return int(self._dataset.block_shapes[self._band - 1][0])
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], Bool]:
         """Numbers of a window inside the file, in its own type, and their validity; both (h, w).

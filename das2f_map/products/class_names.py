@@ -27,7 +27,7 @@ from rasterio.io import MemoryFile
 from das2f_map.errors import Das2fMapError
 from das2f_map.legend import UNSURE_NAME, Legend, require_printable
 from das2f_map.products.attribute_table import AttributeTable, Column, UnclearColumnError, side_file
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import image_path, is_local, vector_path
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def _vat_dbf(dataset: Any, label: str, error: type[Das2fMapError]) -> tuple[str,
     """The attribute table that ArcGIS keeps beside a raster, also inside an archive."""
     for path in _vat_paths(dataset.files[0] if dataset.files else dataset.name):
         try:
-            meta, _, _, cells = pyogrio.raw.read(path, read_geometry=False)
+            meta, _, _, cells = pyogrio.raw.read(vector_path(path), read_geometry=False)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
             continue  # there is none
         except (pyogrio.errors.FeatureError, pyogrio.errors.FieldError, OSError) as reason:
@@ -259,7 +259,7 @@ def _from_sources(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                opened = rasterio.open(path)
+                opened = rasterio.open(image_path(path))
         except RasterioError:
             continue  # a side file
         with opened:

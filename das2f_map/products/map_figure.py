@@ -37,6 +37,8 @@ PAPER = "#ffffff"
 _HATCH, _HATCH_INK = "/////", "#c3c9cf"
 """Nodata is hatched: any plain colour could be taken for a class (clouds are nearly white)."""
 _LONGEST_NAME = 18
+_LONGEST_SIDE = 4
+"""Longest side of the image that is read, in sides of a square of as many pixels as may be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class MapAtAGlance:
     legend: Legend | None
 
 
-def read_at_a_glance(path: Path, max_pixels: int) -> MapAtAGlance:
+def read_at_a_glance(path: str | Path, max_pixels: int) -> MapAtAGlance:
     """A class map in at most ``max_pixels``.
 
     Raises :class:`InputError` if the file cannot be read or is no class map.
@@ -68,11 +70,13 @@ def read_at_a_glance(path: Path, max_pixels: int) -> MapAtAGlance:
         full = file.grid
         if file.dtype.kind not in "iu":
             raise InputError(
-                f"{path.name} is not a class map: it has values of type {file.dtype}",
+                f"{Path(path).name} is not a class map: it has values of type {file.dtype}",
                 "give the class raster that classify wrote",
             )
         factor = max(1.0, math.sqrt(full.height * full.width / max_pixels))
-        height, width = (max(1, math.floor(n / factor)) for n in (full.height, full.width))
+        # A strip of a map has a side of few pixels, and the other would be millions long.
+        longest = _LONGEST_SIDE * math.isqrt(max_pixels)
+        height, width = (min(longest, max(1, math.floor(n / factor))) for n in (full.height, full.width))
         # Overviews hold the most frequent class already. Without them GDAL would look at every
         # pixel for it, which is fine for small maps only.
         small = full.height * full.width <= 50_000_000
@@ -85,17 +89,24 @@ def read_at_a_glance(path: Path, max_pixels: int) -> MapAtAGlance:
 
 def _with_legend(file: ClassFile, codes: Int64, valid: Bool) -> tuple[UInt8, Legend | None]:
     """Class ids of a map's values, and the classes."""
-    present = np.unique(codes[valid]).tolist()
-    if not file.zero_is_a_class():
-        present = [code for code in present if code != NODATA_CLASS]
-    file.refuse_image(len(present), MOST_CLASSES)
-    if all(1 <= code <= MOST_CLASSES for code in present):
-        return np.where(valid, codes, NODATA_CLASS).astype(np.uint8), completed(file.legend, present)
-    legend, ids = Legend.of_codes(present, file.names.names)
+    legend, ids = classes_of(file, np.unique(codes[valid]).tolist())
     classes = np.zeros(codes.shape, np.uint8)
     for code, class_id in ids.items():
         classes[valid & (codes == code)] = class_id
     return classes, legend
+
+
+def classes_of(file: ClassFile, present: list[int]) -> tuple[Legend | None, dict[int, int]]:
+    """The classes that a map names or has values of, and the id of each value with a class.
+
+    Raises :class:`InputError` if there are more values than a map can have classes.
+    """
+    if not file.zero_is_a_class():
+        present = [code for code in present if code != NODATA_CLASS]
+    file.refuse_image(len(present), MOST_CLASSES)
+    if all(1 <= code <= MOST_CLASSES for code in present):
+        return completed(file.legend, present), {code: code for code in present}
+    return Legend.of_codes(present, file.names.names)
 
 
 def completed(legend: Legend | None, present: list[int]) -> Legend | None:
@@ -156,8 +167,8 @@ def draw_map(
     _north_arrow(paper, right - 0.3, _BASE + 0.38, ground.north)
     _scale_bar(paper, _MARGIN, _BASE - 0.14, page.map_width, page.inches_per_unit, ground.along_x)
     side = " × ".join(f"{n:,}" for n in (full.width, full.height))
-    pixel = f"{side} pixels of {_pixel_text(full)}"
-    for line, text in enumerate((_crs_text(full), pixel)):
+    pixel = f"{side} pixels of {pixel_title(full)}"
+    for line, text in enumerate((crs_title(full), pixel)):
         y = _BASE - 0.2 - 0.17 * line
         paper.text(right, y, text, size=7.5, color=_FAINT, ha="right", va="center")
     return figure
@@ -393,7 +404,8 @@ def ground_of(grid: Grid) -> Ground:
     return Ground(along_x, along_y, north if math.isfinite(north) else 0.0)
 
 
-def _pixel_text(grid: Grid) -> str:
+def pixel_title(grid: Grid) -> str:
+    """The size of a grid's pixels on the ground, in metres."""
     ground, t = ground_of(grid), grid.transform
     width = math.hypot(t.a * ground.along_x, t.d * ground.along_y)
     height = math.hypot(t.b * ground.along_x, t.e * ground.along_y)
@@ -402,7 +414,8 @@ def _pixel_text(grid: Grid) -> str:
     return f"{width:.3g} × {height:.3g} m"
 
 
-def _crs_text(grid: Grid) -> str:
+def crs_title(grid: Grid) -> str:
+    """Name and code of a grid's CRS."""
     if not grid.crs:
         return "no CRS"
     name = pyproj.CRS.from_wkt(grid.crs.to_wkt()).name

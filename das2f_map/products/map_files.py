@@ -70,6 +70,32 @@ class MapPaths:
         paths = (self.raster, self.confidence, self.probabilities, self.entropy)
         return tuple(path for path in paths if path is not None)
 
+    def work_bytes(self, pixels: int, classes: int, stored: int = 0) -> dict[Path, int]:
+        """Folder → bytes that files take there while the map is made, without compression.
+
+        Finished blocks, which wait for a run that goes on, and the rasters; not the polygons.
+
+        Parameters
+        ----------
+        pixels:
+            Those with a class.
+        classes:
+            Classes of the model.
+        stored:
+            Bytes of finished blocks that an earlier run has left.
+        """
+        entropy = 4 if self.entropy is not None else 0
+        probabilities = 4 * classes if self.probabilities is not None else 0
+        # A block is stored with its classes and their confidence, whether or not that becomes a raster.
+        blocks = (5 + entropy + probabilities) * pixels
+        found = {self.raster.parent.resolve(): max(0, blocks - stored)}
+        sizes = {self.raster: 1, self.confidence: 4, self.entropy: entropy, self.probabilities: probabilities}
+        for path, size in sizes.items():
+            if path is not None:
+                folder = path.parent.resolve()
+                found[folder] = found.get(folder, 0) + pixels * size
+        return found
+
     def staged(self, outputs: StagedOutputs) -> MapPaths:
         """The same files as they are written until the run is over; refuses those that cannot be."""
         return MapPaths(**{kind: outputs.stage(path) for kind, path in self.by_kind().items()})

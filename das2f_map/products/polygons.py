@@ -7,6 +7,7 @@ cannot be appended to, they are collected in a temporary GeoPackage and streamed
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from das2f_map.errors import InputError, MissingDependencyError, OutputError
+from das2f_map.installation import install_extra
 from das2f_map.legend import Legend
-from das2f_map.outputs.names import siblings
+from das2f_map.outputs.names import WORK_NAME, enclosing_private, private_path, siblings
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_areas import ClassArea, check_ids
@@ -34,9 +36,16 @@ from das2f_map.products.tracing import RegionTracer
 from das2f_map.products.vector_files import DRIVERS, FeatureBatch, LayerFile, convert
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import passes_as_it_is
 
 _BATCH_FEATURES = 50_000
 _BATCH_VERTICES = 1_000_000
+_NOT_FIRST = frozenset("`~!@#$%^&*()+-={}|[]\\:\";'<>?,./")
+"""Characters that GDAL does not allow at the start of a GeoPackage layer's name."""
+_RESERVED = ("gpkg_", "sqlite_", "rtree_", "ogr_")
+"""SQLite and GeoPackage keep their own tables under these prefixes."""
+_LONGEST_PATH = 480
+"""Bytes; SQLite takes 512, with the endings of its own files."""
 _HINT = "known: " + ", ".join(f"{extension} ({name})" for extension, name in DRIVERS.items())
 
 
@@ -46,20 +55,40 @@ def check_vector_path(destination: Path, crs: CRS | None = None) -> None:
     Raises
     ------
     OutputError
-        The extension is unknown, or the format cannot name the CRS.
+        The extension is unknown, the format cannot name the CRS, or the path has characters or a length that
+        GDAL or SQLite does not take.
     MissingDependencyError
         GeoParquet is asked for and pyarrow is not installed.
     """
     extension = destination.suffix.lower()
     if extension not in DRIVERS:
         raise OutputError(f"unknown vector format {extension or 'without extension'!r}: {destination}", _HINT)
+    if extension == ".shp" and destination.suffix != extension:
+        # GDAL writes .shp, whatever the name given.
+        raise OutputError(
+            f"{destination} cannot be written: a Shapefile's extension is in lower case",
+            f"name it {destination.stem}.shp",
+        )
+    if not passes_as_it_is(destination):
+        raise OutputError(
+            f"polygons cannot be written to {str(destination)!r}: it has characters that GDAL would not take",
+            "avoid ! and ; and line breaks in names of files and folders, or use --no-vectors",
+        )
+    # While it is written, it lies in a private folder.
+    staged = enclosing_private(destination) is not None
+    place = destination if staged else private_path(destination) / WORK_NAME / destination.name
+    if len(os.fsencode(place)) > _LONGEST_PATH:
+        raise OutputError(
+            f"{destination} cannot be written: the path is too long for SQLite, which writes the polygons",
+            "choose a shorter name for --vectors, or leave out polygons with --no-vectors",
+        )
     if extension == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401 - only whether it is there
         except ImportError as error:
             raise MissingDependencyError(
                 f"writing {destination.name} needs pyarrow",
-                "pip install '.[parquet]' in the checkout, or pip install pyarrow",
+                install_extra("parquet"),
             ) from error
     if extension == ".geojson" and crs is not None and crs.to_epsg() is None:
         raise OutputError(
@@ -222,12 +251,14 @@ def layer_names(legend: Legend) -> dict[int, str]:
     used: set[str] = {"layer_styles"}
     names: dict[int, str] = {}
     for c in legend.each():
-        # QGIS ends a layer's name at "|"; SQLite keeps its own tables under these prefixes.
+        # QGIS ends a layer's name at "|".
         base = "".join("_" if ch in "|\"'`;" or not ch.isprintable() else ch for ch in c.name).strip()
-        if not base or base.lower().startswith(("gpkg_", "sqlite_", "rtree_", "ogr_")):
+        if not base or base[0] in _NOT_FIRST or base.lower().startswith(_RESERVED):
             base = f"class_{base}" if base else f"class_{c.id}"
         # SQLite does not tell upper from lower case in names of tables.
-        name = base if base.casefold() not in used else f"{base} ({c.id})"
+        name, number = base, c.id
+        while name.casefold() in used:
+            name, number = f"{base} ({number})", number + len(legend)
         used.add(name.casefold())
         names[c.id] = name
     return names

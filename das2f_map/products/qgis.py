@@ -70,44 +70,46 @@ def style_vectors(vectors: Path, legend: Legend, layers: Mapping[int, str]) -> P
         return _write_qml(vectors, legend)
     # sqlite3's own context manager ends the transaction but does not close.
     with closing(sqlite3.connect(vectors)) as database, database:
-        database.execute(_LAYER_STYLES)
         for c in legend.each():
-            database.execute(
-                "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, "
-                "styleName, styleQML, styleSLD, useAsDefault, description, owner, update_time) "
-                "VALUES ('', '', ?, ?, ?, ?, ?, 1, ?, '', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
-                (
-                    layers[c.id],
-                    GEOMETRY_COLUMN,
-                    c.name[:30],
-                    layer_qml(c),
-                    layer_sld(c),
-                    f"Land cover: {c.name}",
-                ),
+            add_default_style(
+                database, layers[c.id], c.name[:30], layer_qml(c), layer_sld(c), f"Land cover: {c.name}"
             )
-        database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', "
-            "strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
-        )
     return vectors
+
+
+def add_default_style(
+    database: sqlite3.Connection, layer: str, name: str, qml: str, sld: str, description: str
+) -> None:
+    """Give a layer of an open GeoPackage its default style, in QGIS's own form and, if not empty, as SLD."""
+    database.execute(_LAYER_STYLES)
+    database.execute(
+        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, "
+        "styleName, styleQML, styleSLD, useAsDefault, description, owner, update_time) "
+        "VALUES ('', '', ?, ?, ?, ?, ?, 1, ?, '', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+        (layer, GEOMETRY_COLUMN, name, qml, sld, description),
+    )
+    database.execute(
+        "INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
+        "VALUES ('layer_styles', 'attributes', 'layer_styles', '', "
+        "strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
+    )
 
 
 def layer_qml(c: LegendClass) -> str:
     """Style of one class's polygon layer: a plain fill."""
-    root = _root()
+    root = empty_style()
     renderer = ET.SubElement(
         root, "renderer-v2", type="singleSymbol", symbollevels="0", enableorderby="0", forceraster="0"
     )
     symbols = ET.SubElement(renderer, "symbols")
     _fill(symbols, "0", c)
     ET.SubElement(root, "layerGeometryType").text = "2"
-    return _text(root)
+    return style_text(root)
 
 
 def both_qml(legend: Legend) -> str:
     """Style with a paletted raster part and a categorised polygon part."""
-    root = _root()
+    root = empty_style()
     pipe = ET.SubElement(root, "pipe")
     renderer = ET.SubElement(
         pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
@@ -140,7 +142,7 @@ def both_qml(legend: Legend) -> str:
         _fill(symbols, str(index), c)
     ET.SubElement(root, "layerGeometryType").text = "2"
     ET.SubElement(root, "blendMode").text = "0"
-    return _text(root)
+    return style_text(root)
 
 
 def layer_sld(c: LegendClass) -> str:
@@ -160,8 +162,9 @@ def layer_sld(c: LegendClass) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _root() -> ET.Element:
-    return ET.Element("qgis", version=_VERSION, styleCategories="Symbology")
+def empty_style(categories: str = "Symbology") -> ET.Element:
+    """The root of a style with some of QGIS's categories."""
+    return ET.Element("qgis", version=_VERSION, styleCategories=categories)
 
 
 def _fill(symbols: ET.Element, name: str, c: LegendClass) -> None:
@@ -188,7 +191,8 @@ def _fill(symbols: ET.Element, name: str, c: LegendClass) -> None:
         ET.SubElement(layer, "prop", k=key, v=value)
 
 
-def _text(root: ET.Element) -> str:
+def style_text(root: ET.Element) -> str:
+    """A style as QGIS reads it from a file or a table."""
     ET.indent(root)
     return _DOCTYPE + ET.tostring(root, encoding="unicode") + "\n"
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from das2f_map.legend import Legend
 from das2f_map.products.class_areas import ClassArea
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import PathText
 from das2f_map.scene.radiometry import BandStatistics
 from das2f_map.scene.registration import CoregistrationReport
 from das2f_map.scene.report import PairReport, crs_text
@@ -23,7 +24,7 @@ class ModelReport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    path: str | None = Field(description="bundle it was read from; null for one given in memory")
+    path: PathText | None = Field(description="bundle it was read from; null for one given in memory")
     temperature: float | None = Field(
         description="calibration of the probabilities: logits are divided by it; null: not calibrated"
     )
@@ -102,7 +103,7 @@ class RunReport(BaseModel):
     software_version: str
     torch_version: str
     scene: PairReport = Field(description="input files and their common grid")
-    aoi: str | None
+    aoi: PathText | None
     model: ModelReport
     radiometry: RadiometryReport
     coregistration: CoregistrationReport = Field(

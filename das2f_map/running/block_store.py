@@ -281,6 +281,14 @@ def finished_blocks(folder: Path) -> int:
         return 0
 
 
+def stored_bytes(folder: Path) -> int:
+    """Bytes of the blocks that an unfinished run has left in a folder; 0 where there are none."""
+    try:
+        return (folder / VALUES_NAME).stat().st_size
+    except OSError:
+        return 0
+
+
 def _layers(plan: ClassifyPlan) -> list[tuple[tuple[int, ...], Any]]:
     """Leading dimensions and type of each layer that a block has."""
     certainty = plan.certainty

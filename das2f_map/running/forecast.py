@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from das2f_map.products.map_files import MapPaths
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.running.memory import MemoryPlan
 from das2f_map.running.plan import ClassifyPlan
@@ -81,7 +80,7 @@ def forecast(
     pixels = shape[0] * shape[1]
     valid, rate = _trial(plan, classifier)
     outputs = _outputs(plan, round(pixels * valid))
-    work = work_bytes(plan)
+    work = sum(plan.outputs.work_bytes(pixels, len(plan.bundle.card.legend)).values())
     free = _free_disk(plan.outputs.raster)
     disk = work + sum(o.bytes for o in outputs)
     notes = [*warnings]
@@ -116,15 +115,6 @@ def forecast(
     )
 
 
-def work_bytes(plan: ClassifyPlan) -> int:
-    """Bytes of the work files of a run: blocks that are kept, and rasters before they are compressed."""
-    paths, pixels = plan.outputs, plan.window.height * plan.window.width
-    values = _bands(plan, paths)
-    kept = 5 + 4 * sum(n for kind, n in values.items() if kind != "confidence")
-    rasters = 1 + 4 * sum(values.values())
-    return (kept + rasters) * pixels
-
-
 def _trial(plan: ClassifyPlan, classifier: BlockClassifier) -> tuple[float, float | None]:
     """Share of pixels that can be classified, and pixels a second, from some parts of the map."""
     usable = looked = 0
@@ -142,15 +132,15 @@ def _trial(plan: ClassifyPlan, classifier: BlockClassifier) -> tuple[float, floa
     return usable / looked, None if trial is None else trial.rate
 
 
-def _bands(plan: ClassifyPlan, paths: MapPaths) -> dict[str, int]:
+def _bands(plan: ClassifyPlan) -> dict[str, int]:
     """Bands of each raster of values that is written."""
     bands = {"confidence": 1, "probabilities": len(plan.bundle.card.legend), "entropy": 1}
-    return {kind: n for kind, n in bands.items() if kind in paths.by_kind()}
+    return {kind: n for kind, n in bands.items() if kind in plan.outputs.by_kind()}
 
 
 def _outputs(plan: ClassifyPlan, pixels: int) -> list[OutputForecast]:
     sizes = {"raster": _CLASS_BYTES * pixels, "vectors": _POLYGON_BYTES * pixels, "report": 10_000.0}
-    sizes |= {kind: n * _VALUE_BYTES * pixels for kind, n in _bands(plan, plan.outputs).items()}
+    sizes |= {kind: n * _VALUE_BYTES * pixels for kind, n in _bands(plan).items()}
     return [
         OutputForecast(kind=kind, path=str(path), bytes=round(sizes[kind]), exists=path.exists())
         for kind, path in plan.outputs.by_kind().items()

@@ -24,6 +24,7 @@ from das2f_map.running.certainty import Certainty
 from das2f_map.running.resources import Resources
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.paths import is_local
@@ -193,8 +194,8 @@ class ClassifyPlan:
         whole = replace(
             request,
             ms=_whole(request.ms),
-            pan=_whole(request.pan),
-            mask=None if mask is None else replace(mask, path=_whole(str(mask.path))),
+            pan=None if request.pan is None else _whole(request.pan),
+            mask=replace(mask, path=_whole(str(mask.path))) if isinstance(mask, MaskFile) else mask,
         )
         return replace(
             self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from pathlib import Path
 
 import geopandas
@@ -75,7 +76,7 @@ class Area:
             raise InputError(
                 f"{label} does not touch the scene", "check its coordinate reference system and its place"
             )
-        if not any(area.mask(block).any() for block in blocks_of(area.window, 1024)):
+        if not area.pixels:
             raise InputError(f"{label} covers no pixel centre of the scene", "draw a larger area")
         return area
 
@@ -104,6 +105,11 @@ class Area:
         bounding = Window(row, col, math.ceil(bottom - _EDGE) - row, math.ceil(right - _EDGE) - col)
         window = bounding.intersection(grid.window)
         return None if window.is_empty else cls(geometries, grid, window)
+
+    @cached_property
+    def pixels(self) -> int:
+        """Number of pixels whose centre lies inside the area."""
+        return sum(int(self.mask(block).sum()) for block in blocks_of(self.window, 1024))
 
     def mask(self, window: Window) -> Bool:
         """Whether the centre of each pixel of a window lies inside the area, bool (h, w)."""

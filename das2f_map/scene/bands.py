@@ -327,6 +327,13 @@ def _unmatched(
         what = (
             f"it needs {len(wanted)} MS bands ({', '.join(wanted)}), {path} has {len(images)} ({has}){beside}"
         )
+    if len(images) == 1 and len(wanted) > 1:
+        files = " ".join(f"{name}.tif" for name in wanted)
+        return UnmatchedBands(
+            what,
+            f"stack the bands first, gdalbuildvrt -separate ms.vrt {files}, or give the product's folder in "
+            "place of MS and PAN",
+        )
     if len(bands) < len(wanted):
         return UnmatchedBands(what, "use a model for fewer bands, or an image that has them")
     example = ",".join(f"{name}={n}" for n, name in enumerate(wanted, start=1))

@@ -14,7 +14,8 @@ import shapely
 from shapely.errors import ShapelyError
 
 from das2f_map.errors import Das2fMapError, MissingDependencyError
-from das2f_map.scene.paths import is_local
+from das2f_map.installation import install_extra
+from das2f_map.scene.paths import is_local, vector_path
 from das2f_map.scene.vector_layer import Layer
 
 
@@ -32,7 +33,7 @@ def _parquet() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingDependencyError(
-            "reading GeoParquet needs pyarrow, which is not installed", "pip install pyarrow"
+            "reading GeoParquet needs pyarrow, which is not installed", install_extra("parquet")
         ) from error
     return pyarrow.parquet
 
@@ -52,7 +53,7 @@ def parquet_layer(file: str, label: str, error: type[Das2fMapError]) -> Layer:
     except MissingDependencyError as missing:
         raise MissingDependencyError(f"{label}: {missing.message}", missing.hint) from missing
     try:
-        opened = reader.ParquetFile(file)
+        opened = reader.ParquetFile(vector_path(file))
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
         described = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
         primary = str(described["primary_column"]) if described else ""
@@ -89,6 +90,7 @@ def read_parquet(
 ) -> tuple[npt.NDArray[np.object_], pd.Series[Any] | None]:
     """WKB (n,) and an attribute of all features; raises as :func:`parquet_layer` does."""
     reader = _parquet()
+    file = vector_path(file)
     try:
         described = json.loads(reader.read_schema(file).metadata[b"geo"])
         primary = described["primary_column"]

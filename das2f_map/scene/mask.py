@@ -29,7 +29,7 @@ from das2f_map.scene.area import Area
 from das2f_map.scene.common_grid.pixel_map import PixelMap
 from das2f_map.scene.common_grid.relation import map_between
 from das2f_map.scene.grid import PAN_PER_MS, Grid, GridPair, Window
-from das2f_map.scene.paths import missing_local_file
+from das2f_map.scene.paths import image_path, missing_local_file
 from das2f_map.scene.reduced import reduced_windows
 from das2f_map.scene.report import MaskReport
 from das2f_map.scene.source import RasterSource
@@ -52,6 +52,27 @@ _NUMBERS = re.compile(r"(-?\d+)(?:\s*-\s*(-?\d+))?")
 
 
 @dataclass(frozen=True)
+class BitPattern:
+    """A field of bits, as the quality bands of products have them, and its value where a pixel is excluded.
+
+    Attributes
+    ----------
+    bits:
+        The number with all bits of the field set: 3 << 14 for bits 14 and 15.
+    value:
+        The number with those bits of the field set that are set in an excluded pixel, and no others.
+    """
+
+    bits: int
+    value: int
+
+    @classmethod
+    def of(cls, first: int, length: int, value: int) -> BitPattern:
+        """The pattern of ``length`` bits from bit ``first`` on, excluded where they are ``value``."""
+        return cls(((1 << length) - 1) << first, value << first)
+
+
+@dataclass(frozen=True)
 class MaskFile:
     """A mask file and the pixels of it that a user excludes.
 
@@ -64,11 +85,14 @@ class MaskFile:
     bits:
         Bits of a raster, in place of values: pixels with any of them set are excluded. Bit 0 is the lowest.
         Negative numbers have the bits of their two's complement in the raster's own type.
+    patterns:
+        Fields of bits of a raster, in place of values and bits: pixels that match any of them are excluded.
     """
 
     path: str | Path
     values: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
+    patterns: tuple[BitPattern, ...] = ()
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
@@ -146,6 +170,10 @@ class SceneMask:
 
     def _chosen(self, source: RasterSource, raw: npt.NDArray[Any], valid: Bool) -> Bool:
         """Which pixels the user excludes, given the file's own values and whether they are valid."""
+        if self.file.patterns:
+            numbers = raw.astype(np.int64)
+            found = [(numbers & p.bits) == p.value for p in self.file.patterns]
+            return np.asarray(np.logical_or.reduce(found) & valid)
         if self.file.bits:
             wanted = np.array(sum(1 << b for b in set(self.file.bits)), dtype=np.uint64)
             return np.asarray((raw.astype(np.int64).view(np.uint64) & wanted) != 0) & valid
@@ -256,7 +284,7 @@ def open_mask(file: MaskFile, grids: GridPair) -> SceneMask:
                 f"{label} has {source.band_count} bands, a mask has one",
                 "take one out, e.g. gdal_translate -b 1 in.tif out.tif",
             )
-        if file.bits and not np.issubdtype(np.dtype(source.dtype), np.integer):
+        if (file.bits or file.patterns) and not np.issubdtype(np.dtype(source.dtype), np.integer):
             raise InputError(f"{label} has no bits: its values are {source.dtype}", "choose by --mask-values")
         _refuse_impossible(file, np.dtype(source.dtype), label)
         mask = SceneMask(file, source, grids)
@@ -301,7 +329,7 @@ def _map_to(source: RasterSource, scene: Grid) -> PixelMap:
 def _why_no_raster(path: str | Path) -> str | None:
     """Why GDAL cannot open a file as a raster; ``None`` if it can."""
     try:
-        rasterio.open(path).close()
+        rasterio.open(image_path(path)).close()
     except RasterioError as error:
         return " ".join(str(error).split())
     return None

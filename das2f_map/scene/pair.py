@@ -24,11 +24,13 @@ from das2f_map.scene.report import (
     FileReport,
     MsFileReport,
     PairReport,
+    ProductReport,
     ShiftCorrection,
     UsedBand,
     crs_text,
 )
 from das2f_map.scene.source import RasterSource
+from das2f_map.scene.virtual_image import VirtualImage
 from das2f_map.types import Float32
 
 ALIGNED_TAG = "DAS2F_MAP_ALIGNED"
@@ -41,7 +43,9 @@ class ScenePair:
     Attributes
     ----------
     ms_path, pan_path:
-        The paths as given, as text (they may be URLs).
+        The paths as given, as text (they may be URLs); the names of virtual images.
+    product:
+        The product that both come from; ``None`` for two files.
     grids:
         The common grid.
     strategy:
@@ -78,6 +82,7 @@ class ScenePair:
         self._nodata_notices = _check_nodata(ms, pan, nodata)
         self._open: list[RasterSource | SceneMask] = [ms, pan, *([] if mask is None else [mask])]
         self.shift: PanShift | None = None
+        self.product: ProductReport | None = None
         self.ms_path, self.pan_path = ms.path, pan.path
         self._use_plan(plan)
         self.ms_gsd_m: float = pixel_size_m(ms.grid)
@@ -102,6 +107,11 @@ class ScenePair:
     def sources(self) -> tuple[RasterSource, RasterSource]:
         """The MS and the PAN file, each on its own grid."""
         return self._ms, self._pan
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The pair as a user names it: the MS and the PAN file, or the product."""
+        return (self.ms_path, self.pan_path) if self.product is None else (self.product.path,)
 
     @property
     def aligned(self) -> bool:
@@ -242,6 +252,7 @@ class ScenePair:
     def report(self) -> PairReport:
         """The report of the pair: its files, and how they are read."""
         return PairReport(
+            product=self.product,
             ms=MsFileReport(
                 **_file_facts(self._ms, self.ms_gsd_m),
                 used=[UsedBand(role=b.role, band=b.number, name=b.name, how=b.how) for b in self.bands],
@@ -280,8 +291,8 @@ class ScenePair:
 
 
 def open_pair(
-    ms: str | Path,
-    pan: str | Path,
+    ms: str | Path | VirtualImage,
+    pan: str | Path | VirtualImage,
     *,
     force: bool = False,
     nodata: float | None = None,
@@ -293,7 +304,8 @@ def open_pair(
     Parameters
     ----------
     ms, pan:
-        The multispectral and the panchromatic file: paths or anything else that GDAL opens.
+        The multispectral and the panchromatic file: paths or anything else that GDAL opens; or virtual
+        images.
     force:
         Take ratios of pixel sizes far from 4 too.
     nodata:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyproj
 import rasterio
 from affine import Affine
+from pyproj.exceptions import ProjError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from das2f_map.errors import Das2fMapError, InputError
-from das2f_map.scene.paths import is_local, missing_local_file
+from das2f_map.scene.paths import image_path, is_local, missing_local_file
+from das2f_map.scene.virtual_image import VirtualImage
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
 _ACCESS_HINT = (
@@ -21,16 +25,19 @@ _ACCESS_HINT = (
     "e.g. AWS_ACCESS_KEY_ID or GDAL_HTTP_BEARER"
 )
 
+_FARTHEST_M = 1e8
+"""Coordinates of no projection are as large, even two turns around the Earth away."""
+
 _RECTIFY_HINT = "rectify it first, e.g. gdalwarp -t_srs EPSG:32631 {flag}in.tif out.tif, with your own CRS"
 
 
-def open_raster(path: str, role: str) -> rasterio.DatasetReader:
+def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
     """An open raster file; close it after use.
 
     Parameters
     ----------
     path:
-        A local path, or anything else that GDAL opens.
+        A local path, anything else that GDAL opens, or a virtual image.
     role:
         ``"MS"``, ``"PAN"`` or the like, for messages.
 
@@ -39,16 +46,24 @@ def open_raster(path: str, role: str) -> rasterio.DatasetReader:
     InputError
         The file is missing, a folder, out of reach, or no raster.
     """
+    if isinstance(path, VirtualImage):
+        # Its files were opened when it was made.
+        return rasterio.open(path.xml)
     if missing_local_file(path):
         raise InputError(f"{role} file {path} does not exist", "check the path")
     try:
         with warnings.catch_warnings():
             # rasterio warns of missing georeferencing; `check_georeferencing` raises an error with a hint.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
+            dataset = rasterio.open(image_path(path))
+    except UnicodeDecodeError as error:
+        raise InputError(*not_utf8(f"{role} file {path}")) from error
     except RasterioError as error:
         if is_local(path) and Path(path).is_dir():
-            raise InputError(f"{role} file {path} is a folder", "name the image file inside it") from error
+            raise InputError(
+                f"{role} file {path} is a folder",
+                "name the image file inside it; or give a product's folder alone, without PAN",
+            ) from error
         # If GDAL has fetched a file but does not recognise it, access is not the problem.
         fetched = "not recognized as being in a supported" in str(error)
         hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"
@@ -57,6 +72,11 @@ def open_raster(path: str, role: str) -> rasterio.DatasetReader:
         with dataset:
             raise container_error(f"{role} file {path}", dataset.subdatasets)
     return dataset
+
+
+def not_utf8(label: str) -> tuple[str, str]:
+    """Message and hint for a file whose texts, such as names of bands or of the CRS, are not UTF-8."""
+    return f"{label} has texts that are not UTF-8", "it seems to be damaged; gdalinfo shows its texts"
 
 
 def container_error(
@@ -97,7 +117,7 @@ def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
         )
     t = ds.transform
     lengths = np.hypot(t.a, t.d) * np.hypot(t.b, t.e)
-    if not np.isfinite(t.determinant) or abs(t.determinant) <= 1e-6 * lengths:
+    if not np.isfinite([*t]).all() or abs(t.determinant) <= 1e-6 * lengths:
         raise InputError(
             f"{label} has an unusable geotransform: its pixels have no area", "gdalinfo shows it; set it anew"
         )
@@ -106,6 +126,48 @@ def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
         raise InputError(
             f"{label} has a sheared geotransform: its rows and columns are not at right angles",
             "bring it to a north-up grid first, e.g. gdalwarp in.tif out.tif",
+        )
+    _refuse_impossible_place(ds, label)
+
+
+def _refuse_impossible_place(ds: rasterio.DatasetReader, label: str) -> None:
+    """Raise ``InputError`` if a file lies where its coordinate reference system has no place on Earth."""
+    if ds.crs.is_projected:
+        _refuse_place_off_the_map(ds, label)
+    if not ds.crs.is_geographic:
+        return
+    turn = 2 * math.pi / ds.crs.units_factor[1]
+    corners = [ds.transform * (c, r) for c in (0, ds.width) for r in (0, ds.height)]
+    # World grids may reach half a pixel beyond the pole, and files may count longitudes from 0 or further on.
+    margin = math.hypot(ds.transform.b, ds.transform.e)
+    for name, values, limit in (
+        ("latitude", [y for _, y in corners], turn / 4 + margin),
+        ("longitude", [x for x, _ in corners], 2 * turn),
+    ):
+        worst = max(values, key=abs)
+        if not abs(worst) <= limit:
+            raise InputError(
+                f"{label} claims to be in degrees ({ds.crs.to_string()[:40]}): {name} {worst:,.0f} is none",
+                "its coordinate reference system is another; if you know it: gdal_edit.py -a_srs EPSG:… file",
+            )
+
+
+def _refuse_place_off_the_map(ds: rasterio.DatasetReader, label: str) -> None:
+    # Only some corners may lack a place: a full disk seen from space has empty ones.
+    steps = [(c * ds.width / 4, r * ds.height / 4) for c in range(5) for r in range(5)]
+    x, y = np.transpose([ds.transform * step for step in steps])
+    try:
+        to_degrees = pyproj.Transformer.from_crs(ds.crs.to_wkt(), "OGC:CRS84", always_xy=True)
+    except ProjError:
+        return  # its own message comes from whatever needs degrees
+    placed = np.isfinite(to_degrees.transform(x, y)).all(axis=0)
+    # Some projections go on around the Earth without end.
+    placed &= np.maximum(np.abs(x), np.abs(y)) * ds.crs.linear_units_factor[1] < _FARTHEST_M
+    if not placed.any():
+        raise InputError(
+            f"{label} lies nowhere on Earth: its coordinates, {x[0]:,.0f} and {y[0]:,.0f}, are none of its "
+            f"coordinate reference system ({ds.crs.to_string()[:40]})",
+            "one of the two is wrong; gdalinfo shows them, and gdal_edit.py -a_srs or -a_ullr sets them",
         )
 
 

@@ -6,6 +6,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from das2f_map.scene.common_grid.plan import Strategy
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import PathText
 
 
 class UsedBand(BaseModel):
@@ -28,7 +29,7 @@ class FileReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
-    path: str
+    path: PathText
     height: int
     width: int
     gsd_m: float = Field(description="ground sample distance, metres")
@@ -80,10 +81,40 @@ class MaskReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
+    path: PathText
     values: list[int] | None
     bits: list[int] | None
     notices: list[str]
+
+
+class ProductBandReport(BaseModel):
+    """A band that a product delivers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="plain name of the light that it measures")
+    label: str = Field(description="the product's name of it")
+    band: int = Field(description="number in each of the files, from 1")
+    files: list[PathText] = Field(description="the file that has it, or its tiles")
+
+
+class ProductReport(BaseModel):
+    """A product that a pair comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: PathText = Field(description="folder, archive, metadata file or address, as given")
+    kind: str
+    name: PathText
+    sensor: str | None
+    date: str | None = Field(description="date or time of acquisition, ISO 8601")
+    bands: list[ProductBandReport] = Field(description="the MS bands, then PAN")
+    nodata: float | None = Field(description="value of pixels without a measurement")
+    reflectance: str | None = Field(description="how the product gives reflectance; null if it does not")
+    reflectance_applied: bool = Field(description="whether the values are reflectance")
+    clouds: PathText | None = Field(description="file of the cloud mask; null if there is none")
+    clouds_excluded: str = Field(description="what the mask leaves out, or why there is none")
+    notes: list[str]
 
 
 class PairReport(BaseModel):
@@ -91,13 +122,17 @@ class PairReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
+    product: ProductReport | None = Field(
+        default=None, description="the product that both images come from; null for two files"
+    )
+
     ms: MsFileReport
     pan: FileReport
     ratio: float = Field(description="MS over PAN pixel size")
     strategy: Strategy
     shift_corrected: ShiftCorrection | None
     common_grid: CommonGridReport
-    nodata: float | None = Field(description="undeclared nodata value that the user gives")
+    nodata: float | None = Field(description="undeclared nodata value, from the user or the product")
     nodata_notices: list[str]
     mask: MaskReport | None
     notices: list[str] = Field(description="sentences that a user should read")

@@ -23,7 +23,8 @@ from das2f_map.errors import InputError, ReadError
 from das2f_map.scene.bands import FileBand, roles_of
 from das2f_map.scene.finite import all_finite
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.scene.raster_file import check_georeferencing, open_raster, upright
+from das2f_map.scene.raster_file import check_georeferencing, not_utf8, open_raster, upright
+from das2f_map.scene.virtual_image import VirtualImage
 from das2f_map.types import Bool, Float32
 
 
@@ -33,7 +34,8 @@ class RasterSource:
     Parameters
     ----------
     path:
-        A local path, or anything else that GDAL opens (``https://``, ``s3://``, ``/vsicurl/``…).
+        A local path, anything else that GDAL opens (``https://``, ``s3://``, ``/vsicurl/``…), or a virtual
+        image.
     role:
         ``"MS"`` or ``"PAN"``, for messages.
     nodata:
@@ -44,7 +46,9 @@ class RasterSource:
     Attributes
     ----------
     path:
-        The path as given, as text.
+        The path as given, as text; the name of a virtual image.
+    image:
+        The path as given, as text; or the virtual image.
     grid:
         The file's own grid, the usual way up (see the module's note).
     bands:
@@ -62,13 +66,17 @@ class RasterSource:
         The file is missing, not a raster, has no usable georeferencing or no real-valued bands.
     """
 
-    def __init__(self, path: str | Path, role: str, *, nodata: float | None = None) -> None:
+    def __init__(self, path: str | Path | VirtualImage, role: str, *, nodata: float | None = None) -> None:
         self.path = str(path)
+        self.image = path if isinstance(path, VirtualImage) else self.path
         self.role = role
         self._nodata = nodata
-        self._dataset = open_raster(self.path, role)
+        self._dataset = open_raster(self.image, role)
         try:
             self._prepare()
+        except UnicodeDecodeError as error:
+            self._dataset.close()
+            raise InputError(*not_utf8(f"{role} file {self.path}")) from error
         except BaseException:  # an interrupt, too, must not leave the file open
             self._dataset.close()
             raise
@@ -139,7 +147,10 @@ class RasterSource:
 
     def tag(self, name: str) -> str | None:
         """A metadata item of the file; ``None`` if it has none of that name."""
-        value = self._dataset.tags().get(name)
+        try:
+            value = self._dataset.tags().get(name)
+        except UnicodeDecodeError as error:
+            raise InputError(*not_utf8(f"{self.role} file {self.path}")) from error
         return None if value is None else str(value)
 
     def can_hold(self, value: float) -> bool:

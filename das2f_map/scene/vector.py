@@ -14,6 +14,7 @@ from rasterio.crs import CRS
 
 from das2f_map.scene.antimeridian import box_turns, in_one_piece, near
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.mended import made_valid
 from das2f_map.types import Geometries, Int64
 
 _SAMPLES = 33
@@ -40,7 +41,7 @@ def near_grid(shapes: geopandas.GeoSeries, grid: Grid) -> geopandas.GeoSeries:
         shapely.get_type_id(geometries), (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
     )
     if over.any():
-        cut = shapely.intersection(shapely.make_valid(geometries[over]), around)
+        cut = shapely.intersection(made_valid(geometries[over]), around)
         # Lines and points come out of polygons that only touch the box or were invalid.
         geometries[over] = [
             shapely.MultiPolygon([p for p in single_parts(np.array([g]))[0] if p.geom_type == "Polygon"])
@@ -108,7 +109,7 @@ def valid_parts(geometries: npt.NDArray[Any]) -> tuple[Geometries, Int64]:
     """
     parts, of = single_parts(geometries)
     was_point = shapely.get_type_id(parts) == shapely.GeometryType.POINT
-    mended, of_part = single_parts(shapely.make_valid(parts))
+    mended, of_part = single_parts(made_valid(parts))
     kind = shapely.get_type_id(mended)
     keep = (kind == shapely.GeometryType.POLYGON) | was_point[of_part]
     return mended[keep], of[of_part[keep]]

@@ -8,6 +8,7 @@ choice and each omission. It gives the reader's own reason where a file cannot b
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ from das2f_map.scene.common_grid.relation import area_of_interest
 from das2f_map.scene.conversion import tell_accuracy
 from das2f_map.scene.geoparquet import is_parquet, parquet_layer, read_parquet
 from das2f_map.scene.grid import Grid
-from das2f_map.scene.paths import is_local, missing_local_file
+from das2f_map.scene.paths import is_local, missing_local_file, vector_path
 from das2f_map.scene.text_encoding import tell_assumed_encoding, wrong_encoding
 from das2f_map.scene.vector_layer import Layer
 from das2f_map.scene.vector_path import VectorPath
@@ -61,6 +62,7 @@ _HINTS = (
     ("malformed", "the file seems to be damaged or cut short"),
     ("duckdb", "GDAL cannot read this format here; a local GeoParquet file is read with pyarrow"),
 )
+_SQL = re.compile(r"sqlite3_\w+\(.*\) failed: ")
 OWN_FIELDS = frozenset({"class_id", "class_name", "area_m2", "confidence"})
 """Fields of the polygons that this package writes, in a GeoPackage with a layer for each class."""
 
@@ -155,14 +157,15 @@ class VectorFile:
         _refuse_cut_shapefile(where.file, label, error)
         if is_parquet(where.file):
             return cls(where, label, [parquet_layer(where.file, label, error)], error, option)
+        spelled = vector_path(where.file)
         try:
             with _noting_locks(label):
-                listed = [(str(n), k) for n, k in pyogrio.list_layers(where.file)]
-                layers = [_layer_of(where.file, name, str(kind)) for name, kind in listed if kind is not None]
+                listed = [(str(n), k) for n, k in pyogrio.list_layers(spelled)]
+                layers = [_layer_of(spelled, name, str(kind)) for name, kind in listed if kind is not None]
         except _ERRORS as reason:
             if isinstance(reason, (UnicodeDecodeError, LookupError)):
                 raise wrong_encoding(where.file, label, reason, error) from reason
-            said = " ".join(str(reason).split())
+            said = _in_words(reason, where.file)
             raise UnreadableVectorError(
                 f"{label} cannot be read as a vector file: {said}",
                 _hint_for(said),
@@ -244,7 +247,7 @@ class VectorFile:
         else:
             with self._reasons():
                 _, _, wkb, fields = pyogrio.raw.read(
-                    self.path.file,
+                    vector_path(self.path.file),
                     layer=layer.name,
                     columns=[] if column is None else [column],
                     force_2d=True,
@@ -344,7 +347,7 @@ class VectorFile:
         except (UnicodeDecodeError, LookupError) as reason:
             raise wrong_encoding(self.path.file, self.label, reason, self._error) from reason
         except _ERRORS as reason:
-            said = " ".join(str(reason).split())
+            said = _in_words(reason, self.path.file)
             raise self._error(f"{self.label} cannot be read: {said}", _hint_for(said)) from reason
 
 
@@ -371,6 +374,13 @@ def _noting_locks(label: str) -> Iterator[None]:
         yield
     if any("locked" in str(w.message) for w in caught):
         log.warning("%s is open in another program; changes that it has not yet saved are missing", label)
+
+
+def _in_words(reason: Exception, file: str) -> str:
+    """A reader's reason on one line: with the user's path, without SQL or advice that is of no use here."""
+    said = " ".join(str(reason).replace(vector_path(file), file).split())
+    said = _SQL.sub("", said).partition("; It might help")[0]
+    return "; ".join(dict.fromkeys(said.split("; ")))
 
 
 def _hint_for(reason: str) -> str:

@@ -9,7 +9,7 @@ Hold-out. One part of the ground chooses the check, another part, which has no s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,12 @@ HOLDOUT_FOLDS, TEST_FOLD, CHOICE_FOLD = 5, 0, 1
 
 MOST_HELD_CPU, MOST_HELD_GPU = 600, 20_000
 """Held-out pixels of a fold that are checked; more are thinned at random, as every check costs time."""
+
+LEAST_KEPT = 5
+"""Pixels of a class that thinning leaves: a rare class would else go untested."""
+
+AtCheck = Callable[["HeldOut", int], Float32]
+"""A part and a check, from 0 → logits float32 (held, C) that the figures are made of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,21 +67,28 @@ def held_out(folds: Folds, method: str, *, most: int, seed: int) -> tuple[HeldOu
     rng = np.random.default_rng([seed, 5])
     if method == "holdout":
         # Half of the checked pixels choose, half give the figures.
-        fold = _thinned(folds.fold(TEST_FOLD, CHOICE_FOLD), 2 * most, rng)
+        fold = _thinned(folds.pixels, folds.fold(TEST_FOLD, CHOICE_FOLD), 2 * most, rng)
         of_held = folds.of_pixel[fold.held]
         return (HeldOut("holdout", fold, of_held == TEST_FOLD, of_held == CHOICE_FOLD),)
     found = []
     for number, whole in enumerate(folds.each(), start=1):
-        fold = _thinned(whole, most, rng)
+        fold = _thinned(folds.pixels, whole, most, rng)
         everything = np.ones(fold.held.size, bool)
         found.append(HeldOut(f"fold-{number}", fold, everything, everything))
     return tuple(found)
 
 
-def _thinned(fold: Fold, most: int, rng: np.random.Generator) -> Fold:
+def _thinned(pixels: TrainingPixels, fold: Fold, most: int, rng: np.random.Generator) -> Fold:
+    """A fold with ``most`` held-out pixels drawn at random, and some more of rare classes."""
     if fold.held.size <= most:
         return fold
-    return Fold(fold.train, np.sort(rng.choice(fold.held, most, replace=False)))
+    drawn = rng.choice(fold.held, most, replace=False)
+    rest = rng.permutation(np.setdiff1d(fold.held, drawn))
+    kept = [drawn]
+    for k in np.unique(pixels.positions[rest]):
+        lacking = max(0, LEAST_KEPT - int((pixels.positions[drawn] == k).sum()))
+        kept.append(rest[pixels.positions[rest] == k][:lacking])
+    return Fold(fold.train, np.sort(np.concatenate(kept)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +101,10 @@ class Assessment:
         Of all tested pixels, each mapped by a network that has not seen its ground.
     each:
         The matrix of every fold.
-    positions, logits:
-        Class int64 (n,) and logits float32 (n, C) of the tested pixels.
+    positions, logits, groups:
+        Of the pixels that the probabilities are calibrated on: class int64 (n,), logits float32 (n, C), and
+        the number of the held-out ground, int64 (n,). They are the tested pixels, and with a hold-out also
+        those that choose.
     chosen:
         Check, from 1, that each fold's figures are taken at.
     checks:
@@ -104,6 +119,7 @@ class Assessment:
     each: tuple[ConfusionMatrix, ...]
     positions: Int64
     logits: Float32
+    groups: Int64
     chosen: tuple[int, ...]
     checks: int
     curve: tuple[float, ...]
@@ -122,8 +138,22 @@ class Assessment:
         }
 
 
-def assess(pixels: TrainingPixels, parts: Sequence[HeldOut], logits: Sequence[Float32]) -> Assessment:
-    """Figures of some trainings from the logits of their checked pixels, float32 (checks, held, C) each."""
+def assess(
+    pixels: TrainingPixels,
+    parts: Sequence[HeldOut],
+    logits: Sequence[Float32],
+    at_check: AtCheck | None = None,
+) -> Assessment:
+    """Figures of some trainings.
+
+    Parameters
+    ----------
+    logits:
+        Of the checked pixels of each training at every check, float32 (checks, held, C). They choose the
+        checks.
+    at_check:
+        Gives the logits that the figures are made of, where they are others than those that choose.
+    """
     can = [learnt(pixels, part) for part in parts]
     if len(parts) == 1 and (parts[0].tests & parts[0].chooses).any():
         # No tested pixel has a say in its own figures: they are taken at the last check.
@@ -138,13 +168,15 @@ def assess(pixels: TrainingPixels, parts: Sequence[HeldOut], logits: Sequence[Fl
     for own in counts:
         others = together - own if len(parts) > 1 else own
         chosen.append(_choice(others))
-    matrices, positions, kept = [], [], []
-    for part, found, ok, check in zip(parts, logits, can, chosen, strict=True):
-        use = part.tests & ok
-        counted = _counts(pixels, part, found[check], use)
+    matrices, positions, kept, groups = [], [], [], []
+    for number, (part, found, ok, check) in enumerate(zip(parts, logits, can, chosen, strict=True)):
+        values = found[check] if at_check is None else at_check(part, check)
+        counted = _counts(pixels, part, values, part.tests & ok)
         matrices.append(ConfusionMatrix(pixels.legend, counted))
+        use = (part.tests | part.chooses) & ok
         positions.append(pixels.positions[part.fold.held[use]])
-        kept.append(found[check][use])
+        kept.append(values[use])
+        groups.append(2 * number + (part.tests[use] < part.chooses[use]))
     matrix = sum(matrices[1:], matrices[0])
     without = matrix.counts.sum(axis=1) == 0
     return Assessment(
@@ -152,6 +184,7 @@ def assess(pixels: TrainingPixels, parts: Sequence[HeldOut], logits: Sequence[Fl
         tuple(matrices),
         np.concatenate(positions),
         np.concatenate(kept),
+        np.concatenate(groups),
         tuple(int(k) + 1 for k in chosen),
         _choice(together) + 1,
         tuple(float(q) for q in _quality(together)),

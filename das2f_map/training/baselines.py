@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from das2f_map.errors import MissingDependencyError
+from das2f_map.installation import install_extra
 from das2f_map.scene.grid import PAN_PER_MS
 from das2f_map.scene.patch import PatchGeometry
 from das2f_map.types import Float32, Float64, Int64
@@ -313,7 +314,7 @@ def _ensembles() -> ModuleType:
             raise
         raise MissingDependencyError(
             "random forests and gradient boosting need the package scikit-learn, which is not installed",
-            "pip install '.[train]' in the checkout",
+            install_extra("train"),
         ) from error
     ensembles: ModuleType = sklearn.ensemble
     return ensembles

@@ -35,6 +35,8 @@ class Part:
         Checks after which it ends.
     state:
         File of its state.
+    keep_weights:
+        Whether the weights of every check are of use afterwards.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Part:
     held: Int64 | None
     stop_after: int
     state: Path
+    keep_weights: bool = False
 
 
 def fit(
@@ -71,6 +74,7 @@ def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun
         state=part.state,
         stop_after=part.stop_after,
         resume=resume,
+        keep_weights=part.keep_weights,
     )
 
 

@@ -9,6 +9,8 @@ Strips have short borders and lose few pixels to the gap. Blocks give every fold
 strips and blocks are tried. The search takes those that leave each class most pixels to learn from, assess
 most of its pixels, and spread it over the folds. It depends on labels, grid, gap and the seed alone.
 
+Scenes that show the same ground are cut together, see :mod:`das2f_map.training.common_ground`.
+
 In a small scene a gap of a whole patch would leave too little. There the gap shrinks, and
 :attr:`Folds.leak` says how many held-out patches overlap training patches, and by how much.
 """
@@ -16,11 +18,12 @@ In a small scene a gap of a whole patch would leave too little. There the gap sh
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from das2f_map.training.common_ground import Places
 from das2f_map.training.nearby import near, nearest_overlap
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Bool, Int64
@@ -36,6 +39,9 @@ _SHRUNK = (1.0, 0.75, 0.5, 0.25)
 
 _ENOUGH = 0.5
 """Least share of the pixels outside a fold, over all folds, that the gap may leave for training."""
+
+MOST_FOLDS = 20
+"""Folds of scenes; with more scenes some are held out together."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Folds:
         Least distance (Chebyshev, MS pixels) between a fold's held-out and training pixels.
     reach:
         Distance at which patches share no pixel of the files.
+    places:
+        Where the pixels lie on the ground; ``None`` if no scenes share ground.
     """
 
     pixels: TrainingPixels
@@ -85,15 +93,21 @@ class Folds:
     count: int
     gap: int
     reach: int
+    places: Places | None = None
+
+    @property
+    def _places(self) -> Places:
+        return Places.apart(self.pixels) if self.places is None else self.places
 
     def fold(self, *held: int) -> Fold:
         """Training and held-out pixels when these folds are held out."""
         out = np.isin(self.of_pixel, held)
         train = ~out
-        for scene in range(len(self.pixels.readers)):
-            here = self.pixels.scene == scene
+        places = self._places
+        for part in np.unique(places.part):
+            here = places.part == part
             mine, others = np.flatnonzero(here & train), np.flatnonzero(here & out)
-            close = _near(self.pixels, mine, others, self.gap)
+            close = _near(places, mine, others, self.gap)
             train[mine[close]] = False
         return Fold(np.flatnonzero(train), np.flatnonzero(out))
 
@@ -104,16 +118,13 @@ class Folds:
     def leak(self, fold: Fold) -> Leak:
         """Image content that the held-out pixels of a fold share with its training pixels."""
         overlaps = np.zeros(fold.held.size)
-        for scene in range(len(self.pixels.readers)):
-            held = np.flatnonzero(self.pixels.scene[fold.held] == scene)
-            train = fold.train[self.pixels.scene[fold.train] == scene]
+        places = self._places
+        for part in np.unique(places.part):
+            held = np.flatnonzero(places.part[fold.held] == part)
+            train = fold.train[places.part[fold.train] == part]
             at = fold.held[held]
             overlaps[held] = nearest_overlap(
-                self.pixels.rows[at],
-                self.pixels.cols[at],
-                self.pixels.rows[train],
-                self.pixels.cols[train],
-                self.reach,
+                places.rows[at], places.cols[at], places.rows[train], places.cols[train], self.reach
             )
         if not overlaps.size:
             return Leak(0.0, 0.0)
@@ -135,7 +146,13 @@ class Folds:
 
 
 def spatial_folds(
-    pixels: TrainingPixels, count: int, *, gap: int, seed: int, by_scene: bool = False
+    pixels: TrainingPixels,
+    count: int,
+    *,
+    gap: int,
+    seed: int,
+    by_scene: bool = False,
+    places: Places | None = None,
 ) -> Folds:
     """Folds of the labelled ground.
 
@@ -146,38 +163,55 @@ def spatial_folds(
     gap:
         Distance in MS pixels at which patches share no pixel of the files.
     by_scene:
-        Hold out whole scenes in turn; ``count`` and ``gap`` play no part then.
+        Hold out whole scenes in turn, all pixels of a scene in the same fold; ``count`` plays no part then.
+        Where scenes share ground, pixels of the others near it are left out, unless that leaves too few.
+    places:
+        Where the pixels lie on the ground; ``None`` if no scenes share ground.
     """
-    scenes = len(pixels.readers)
-    if by_scene and scenes > 1:
-        return Folds(pixels, pixels.scene.copy(), scenes, 0, gap)
-    found = Folds(pixels, np.zeros(len(pixels), np.int64), count, gap, gap)
+    places = Places.apart(pixels) if places is None else places
+    if places.shared:
+        gap += 1  # for the rounding
+    if by_scene and len(pixels.readers) > 1:
+        return _by_scene(pixels, places, gap, seed)
+    found = Folds(pixels, np.zeros(len(pixels), np.int64), count, gap, gap, places)
     for share in _SHRUNK:
         used = max(1, round(share * gap))
         of_pixel = np.zeros(len(pixels), np.int64)
-        for scene in range(scenes):
-            here = np.flatnonzero(pixels.scene == scene)
-            if here.size:
-                of_pixel[here] = _search(
-                    pixels.select(here), count, used, np.random.default_rng([seed, scene])
-                )
-        found = Folds(pixels, of_pixel, count, used, gap)
-        left = sum(fold.train.size for fold in found.each())
-        if left >= _ENOUGH * sum(int((of_pixel != k).sum()) for k in range(count)):
+        for part in np.unique(places.part):
+            here = np.flatnonzero(places.part == part)
+            rng = np.random.default_rng([seed, int(part)])
+            of_pixel[here] = _search(pixels.select(here), places.select(here), count, used, rng)
+        found = Folds(pixels, of_pixel, count, used, gap, places)
+        if _leaves_enough(found):
             break
     return found
 
 
-def _search(pixels: TrainingPixels, count: int, gap: int, rng: np.random.Generator) -> Int64:
-    """The best of some ways to cut one scene's ground into folds, int64 ``(n,)``."""
-    rows, cols = pixels.rows.astype(np.int64), pixels.cols.astype(np.int64)
+def _by_scene(pixels: TrainingPixels, places: Places, reach: int, seed: int) -> Folds:
+    """Whole scenes held out in turn."""
+    scenes = len(pixels.readers)
+    count = min(scenes, MOST_FOLDS)
+    dealt = np.arange(scenes) if scenes == count else np.random.default_rng(seed).permutation(scenes) % count
+    of_pixel = dealt[pixels.scene].astype(np.int64)
+    found = Folds(pixels, of_pixel, count, reach if places.shared else 0, reach, places)
+    return found if not places.shared or _leaves_enough(found) else replace(found, gap=0)
+
+
+def _leaves_enough(folds: Folds) -> bool:
+    """Whether the gap leaves enough of the pixels outside a fold to learn from."""
+    left = sum(fold.train.size for fold in folds.each())
+    return left >= _ENOUGH * sum(int((folds.of_pixel != k).sum()) for k in range(folds.count))
+
+
+def _search(pixels: TrainingPixels, places: Places, count: int, gap: int, rng: np.random.Generator) -> Int64:
+    """The best of some ways to cut connected ground into folds, int64 ``(n,)``."""
     seen = np.arange(len(pixels))
     if seen.size > _SEARCHED:
         seen = np.sort(rng.choice(seen.size, _SEARCHED, replace=False))
-    looked_at = pixels.select(seen)
+    looked_at, looked_places = pixels.select(seen), places.select(seen)
     best: tuple[float, Int64] | None = None
-    for of_pixel in _candidates(rows, cols, count, gap, rng):
-        score = _score(looked_at, of_pixel[seen], count, gap)
+    for of_pixel in _candidates(places.rows, places.cols, count, gap, rng):
+        score = _score(Folds(looked_at, of_pixel[seen], count, gap, gap, looked_places))
         if best is None or score > best[0]:
             best = score, of_pixel
     assert best is not None  # there is at least one way
@@ -203,12 +237,13 @@ def _candidates(rows: Int64, cols: Int64, count: int, gap: int, rng: np.random.G
             yield dealt[of_block]
 
 
-def _score(pixels: TrainingPixels, of_pixel: Int64, count: int, gap: int) -> float:
+def _score(folds: Folds) -> float:
     """Quality of a cut: pixels of each class left to learn from, and pixels of each class assessed."""
+    pixels, of_pixel, count = folds.pixels, folds.of_pixel, folds.count
     n = len(pixels.legend)
     totals = np.bincount(pixels.positions, minlength=n).astype(float)
     assessed, learnt, spread = np.zeros(n), np.zeros(n), np.zeros(n)
-    for fold in Folds(pixels, of_pixel, count, gap, gap).each():
+    for fold in folds.each():
         train = np.bincount(pixels.positions[fold.train], minlength=n)
         held = np.bincount(pixels.positions[fold.held], minlength=n)
         assessed += np.where(train >= LEAST_TO_LEARN, held, 0)
@@ -226,8 +261,8 @@ def _evenness(of_pixel: Int64, count: int) -> float:
     return float(np.log(0.05 + count * shares.min()) - np.log(1.05))
 
 
-def _near(pixels: TrainingPixels, at: Int64, others: Int64, distance: int) -> Bool:
+def _near(places: Places, at: Int64, others: Int64, distance: int) -> Bool:
     if not at.size or not others.size or distance < 1:
         return np.zeros(at.size, bool)
-    rows, cols = pixels.rows.astype(np.int64), pixels.cols.astype(np.int64)
+    rows, cols = places.rows, places.cols
     return near(rows[at], cols[at], rows[others], cols[others], distance)

@@ -26,15 +26,18 @@ class LabelPatches:
         source = pixels.readers[0].source
         self._pixels, self._reach = pixels, reach
         self._radius, self._patch = source.radius, source.patch
+        # Keys number the pixels of all scenes one after the other. A margin on every side keeps positions
+        # outside a scene apart from the next row and the next scene.
+        self._margin = self._radius + 1
+        self._height = int(pixels.rows.max(initial=0)) + 1 + 2 * self._margin
+        self._width = int(pixels.cols.max(initial=0)) + 1 + 2 * self._margin
         keys = self._keys(pixels.scene, pixels.rows.astype(np.int64), pixels.cols.astype(np.int64))
         order = np.argsort(keys, kind="stable")
         self._sorted, self._classes = keys[order], pixels.positions[order]
 
-    @staticmethod
-    def _keys(scene: Int64, rows: Int64, cols: Int64) -> Int64:
-        # A margin keeps positions left of a scene apart from the row above.
-        big = np.int64(1) << 28
-        return (scene.astype(np.int64) * big + rows + 64) * big + cols + 64
+    def _keys(self, scene: Int64, rows: Int64, cols: Int64) -> Int64:
+        row = scene.astype(np.int64) * self._height + rows + self._margin
+        return row * self._width + cols + self._margin
 
     def patches(self, at: Int64, turns: Int64) -> Int64:
         """Classes int64 ``(n, P, P)`` around the pixels at ``at``, turned as their patches are."""

@@ -61,6 +61,9 @@ class Learner(pl.LightningModule):
         self.history: list[dict[str, Any]] = []
         self.logits: list[Tensor] = []
         """Of the held-out pixels at every check, float32 ``(n, C)``."""
+        self.weights: list[dict[str, Tensor]] = []
+        """State dicts of the kept network at every check, if they are to be kept."""
+        self.keeps_weights = False
         self.cut_short = False
         """Whether training was stopped between two checks."""
 
@@ -139,6 +142,8 @@ class Learner(pl.LightningModule):
             "seconds": round(time.monotonic() - self._started, 3),
         }
         self.history.append(record | self._checked())
+        if self.keeps_weights:
+            self.weights.append(state_of(self.kept))
         if self.trainer.is_global_zero:
             log.info("%s", _line(self.history[-1]))
 
@@ -199,11 +204,17 @@ class Learner(pl.LightningModule):
         return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * along))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["das2f"] = {"history": self.history, "logits": self.logits}
+        checkpoint["das2f"] = {"history": self.history, "logits": self.logits, "weights": self.weights}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = checkpoint["das2f"]
         self.history, self.logits = list(record["history"]), list(record["logits"])
+        self.weights = list(record["weights"])
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of a network's state dict on the CPU."""
+    return {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
 
 
 def _averaged(decay: float, mean: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:

@@ -28,7 +28,7 @@ from das2f_map.outputs.whole_files import written_whole
 from das2f_map.progress import Progress
 from das2f_map.training.batches import DrawnBatches, PatchDataset, PlainBatches
 from das2f_map.training.hardware import Hardware
-from das2f_map.training.learner import Batch, Learner
+from das2f_map.training.learner import Batch, Learner, state_of
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Float32
 
@@ -62,6 +62,8 @@ class LoopRun:
         Go on from the state, if it is there.
     learner:
         Makes the learner from network, settings, legend and steps.
+    keep_weights:
+        Whether the weights of every check are of use afterwards.
     """
 
     title: str
@@ -73,6 +75,7 @@ class LoopRun:
     stop_after: int
     resume: bool = False
     learner: Callable[[nn.Module, TrainingSettings, Legend, int], Learner] = Learner
+    keep_weights: bool = False
 
     @property
     def steps_a_check(self) -> int:
@@ -105,6 +108,8 @@ class LoopOutcome:
         Of the held-out pixels, float32 (checks, n, C).
     weights:
         State dict of the network that is kept.
+    each:
+        State dicts at every check, if they were to be kept.
     complete:
         Whether all checks were done.
     interrupted:
@@ -114,6 +119,7 @@ class LoopOutcome:
     history: list[dict[str, Any]]
     logits: Float32
     weights: dict[str, Tensor]
+    each: list[dict[str, Tensor]]
     complete: bool
     interrupted: bool
 
@@ -155,6 +161,7 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
     stop = threading.Event()
     steps = run.settings.checks * run.steps_a_check
     learner = run.learner(network, run.settings, run.train.pixels.legend, steps)
+    learner.keeps_weights = run.keep_weights
     state = run.state if run.resume and run.state.exists() else None
     total = run.stop_after * run.steps_a_check
     with _quiet(), _graceful(stop), _own_random(run.hardware), progress(run.title, total) as advance:
@@ -170,10 +177,16 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
             raise KeyboardInterrupt from None
     if not learner.history:
         raise KeyboardInterrupt
-    weights = {k: v.detach().cpu().contiguous().clone() for k, v in learner.kept.state_dict().items()}
     logits = torch.stack(learner.logits).numpy() if learner.logits else np.zeros((0, 0, 0), np.float32)
     complete = len(learner.history) >= run.stop_after
-    return LoopOutcome(learner.history, logits, weights, complete, keeper.stopped or stop.is_set())
+    return LoopOutcome(
+        learner.history,
+        logits,
+        state_of(learner.kept),
+        learner.weights,
+        complete,
+        keeper.stopped or stop.is_set(),
+    )
 
 
 def _trainer(run: LoopRun, keeper: _Keeper) -> pl.Trainer:

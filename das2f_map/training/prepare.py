@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError, LabelError
-from das2f_map.labels.labelled_pixels import LabelTable, limit_blocks, read_labels
+from das2f_map.labels.files import check_labels
+from das2f_map.labels.labelled_pixels import LabelTable, blocks_of_labels, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
 from das2f_map.progress import Progress
 from das2f_map.scene.bands import given_bands
@@ -24,11 +27,11 @@ from das2f_map.scene.registration import Coregistration
 from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.pixels import TrainingPixels
-from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.request import SceneRequest, TrainRequest
 from das2f_map.training.settings import (
-    AUTO,
     FAST_CHECKS,
     FOLDS_UP_TO,
+    FRESH,
     TrainingSettings,
     default_steps,
 )
@@ -104,6 +107,12 @@ class Prepared:
         return self.inputs[0].normalisation
 
     @property
+    def _bands(self) -> list[tuple[float, float]]:
+        """Mean and standard deviation of every band: other images have others."""
+        bands = (*self.normalisation.ms_bands, self.normalisation.pan_band)
+        return [(b.mean, b.std) for b in bands]
+
+    @property
     def patch(self) -> PatchGeometry:
         """Geometry of the patches."""
         return self.inputs[0].patch
@@ -113,20 +122,29 @@ class Prepared:
         """MS pixels at which two targets' patches share no pixel of the files, in any of the scenes."""
         return max(reader.reach for reader in self.pixels.readers)
 
-    def note(self, start: str = AUTO) -> dict[str, Any]:
-        """Network, settings, labels and legend; a resumed training must have the same."""
+    def note(self, start: ModelBundle | None = None) -> dict[str, Any]:
+        """Network, settings, start, labels and legend; a resumed training must have the same."""
         reports = [scene.pair.report() for scene in self.scenes]
         return {
             "network": self.config.model_dump(),
             "settings": {
                 **self.settings.recorded(),
                 "bands": [[b.number for b in scene.pair.bands] for scene in self.scenes],
-                "started_from": str(start),
+                "started_from": FRESH if start is None else start.card.name,
                 "nodata": [scene.request.pair.nodata for scene in self.scenes],
                 "mask": [r.mask and r.mask.model_dump(mode="json") for r in reports],
                 "shift_corrected": [
                     r.shift_corrected and r.shift_corrected.model_dump(mode="json") for r in reports
                 ],
+            },
+            "contents": {
+                "the labelled pixels": _digest(
+                    self.pixels.scene, self.pixels.rows, self.pixels.cols, self.pixels.positions
+                ),
+                "the images": _digest(*(statistic for b in self._bands for statistic in b)),
+                "the weights to start from": (
+                    "" if start is None else _digest(*(t.numpy() for t in start.state_dict.values()))
+                ),
             },
             "labels": {
                 "pixels": self.pixels.counts(),
@@ -134,6 +152,14 @@ class Prepared:
             },
             "legend": self.pixels.legend.model_dump(mode="json"),
         }
+
+
+def _digest(*values: Any) -> str:
+    """A short checksum of some arrays or numbers."""
+    sha = hashlib.sha256()
+    for value in values:
+        sha.update(np.ascontiguousarray(value).tobytes())
+    return sha.hexdigest()[:16]
 
 
 @contextmanager
@@ -147,17 +173,24 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
     """
     patch = PatchGeometry()
     _require_scenes_to_hold_out(request)
+    _say_idle(request.settings)
     with ExitStack() as stack:
-        scenes = tuple(_opened(scene, stack) for scene in request.scenes)
+        for scene in request.scenes:
+            check_labels(scene.labels.path, layer=scene.labels.layer)
+        # All files are there before the first shift is measured.
+        opened = [stack.enter_context(scene.pair.open()) for scene in request.scenes]
+        scenes = tuple(_aligned(*both) for both in zip(request.scenes, opened, strict=True))
         _require_same_bands(scenes)
         normalisation = _common_statistics([scene.pair for scene in scenes])
         readers = [
             stack.enter_context(PatchReader(ModelInput(scene.pair, normalisation, patch))) for scene in scenes
         ]
         seed = request.settings.seed
+        read = [_labels_of(scene, progress) for scene in scenes]
+        quotas = shared_out([blocks_of_labels(table, BLOCK) for table in read], MAX_BLOCKS)
         tables = [
-            _usable_labels(scene.request.labels, reader, seed, MAX_BLOCKS // len(scenes), progress)
-            for scene, reader in zip(scenes, readers, strict=True)
+            _usable_labels(limit_blocks(table, BLOCK, quota, seed), reader, progress)
+            for table, quota, reader in zip(read, quotas, readers, strict=True)
         ]
         _require_skipped_classes(tables, scenes)
         pixels, left_out = _learnable(
@@ -205,8 +238,25 @@ def _require_scenes_to_hold_out(request: TrainRequest) -> None:
         raise InputError("A hold-out is cut from the ground of each scene", "--assess folds holds out scenes")
 
 
-def _opened(scene: SceneRequest, stack: ExitStack) -> OpenScene:
-    opened = used = stack.enter_context(scene.pair.open())
+def _say_idle(settings: TrainingSettings) -> None:
+    """Warn of settings that have no effect with the others."""
+    default = TrainingSettings()
+    if settings.folds != default.folds and (settings.assess in ("holdout", "none") or settings.fast):
+        log.warning("--folds has no effect: no folds are made with --assess %s", _assessment_of(settings))
+    if settings.folds != default.folds and settings.fold_by == "scene":
+        log.warning("--folds has no effect: each scene is a fold with --fold-by scene")
+    if settings.fold_by == "scene" and settings.assess == "none":
+        log.warning("--fold-by has no effect: no ground is held out with --assess none")
+    if settings.head == "published" and settings.dropout != default.dropout:
+        log.warning("--dropout has no effect: the published head has none")
+
+
+def _assessment_of(settings: TrainingSettings) -> str:
+    return "holdout, which --fast implies" if settings.assess == "auto" else settings.assess
+
+
+def _aligned(scene: SceneRequest, opened: ScenePair) -> OpenScene:
+    used = opened
     if (bands := scene.pair.given_bands) is not None:
         used = opened.with_bands(given_bands(bands, opened.file_bands, opened.ms_path))
     coregistration = scene.pair.coregister(used)
@@ -256,19 +306,29 @@ def _require_skipped_classes(tables: Sequence[LabelTable], scenes: Sequence[Open
         )
 
 
-def _usable_labels(
-    labels: LabelRequest, reader: PatchReader, seed: int, most_blocks: int, progress: Progress
-) -> LabelTable:
-    """Labels on pixels that both sensors see; their blocks are loaded."""
-    table = read_labels(
+def shared_out(wanted: Sequence[int], most: int) -> list[int]:
+    """Numbers up to the wanted ones, ``most`` in all at most; who wants little leaves more to others."""
+    left, given = most, [0] * len(wanted)
+    for place, k in enumerate(sorted(range(len(wanted)), key=lambda k: wanted[k])):
+        given[k] = min(wanted[k], left // (len(wanted) - place))
+        left -= given[k]
+    return given
+
+
+def _labels_of(scene: OpenScene, progress: Progress) -> LabelTable:
+    labels = scene.request.labels
+    return read_labels(
         labels.path,
-        reader.source.pair.grids.ms,
+        scene.pair.grids.ms,
         class_field=labels.class_field,
         layer=labels.layer,
         skip_classes=labels.skip_classes,
         progress=progress,
     )
-    table = limit_blocks(table, BLOCK, most_blocks, seed)
+
+
+def _usable_labels(table: LabelTable, reader: PatchReader, progress: Progress) -> LabelTable:
+    """Labels on pixels that both sensors see; their blocks are loaded."""
     valid = reader.load(table.rows, table.cols, progress)
     if not valid.all():
         log.warning("%d labelled pixels left out: no valid data there", int((~valid).sum()))

@@ -19,17 +19,24 @@ from das2f_map.bundle.card import (
     card_text,
     domain_around,
 )
-from das2f_map.network import NetworkConfig
+from das2f_map.bundle.reliance import share_doubts
+from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.pages.model_page import model_page
 from das2f_map.training.assessment import Assessment
+from das2f_map.training.forest import forest_shares
 from das2f_map.training.ground import ground_of
+from das2f_map.training.optimism import compare_with_random_split
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.report import draw_training
 from das2f_map.training.request import TrainRequest
 from das2f_map.training.run import HeldGround, TrainingRun
-from das2f_map.training.run_files import CURVES_NAME, RELIABILITY_NAME, TrainingFiles
-from das2f_map.training.settings import FEW_LABELS_TURNS, FOLDS_UP_TO
+from das2f_map.training.run_files import CURVES_NAME, PAGE_NAME, RELIABILITY_NAME, TrainingFiles
+from das2f_map.training.scene_shares import mapped_shares
+from das2f_map.training.settings import map_turns
 
 if TYPE_CHECKING:
+    import torch
+
     from das2f_map.training.loop import LoopOutcome
 
 
@@ -40,7 +47,7 @@ def make_card(
     network: NetworkConfig,
     final: LoopOutcome,
     held: HeldGround | None,
-    shares: dict[str, float],
+    shares: ClassShares,
 ) -> ModelCard:
     """The card of a model.
 
@@ -55,11 +62,10 @@ def make_card(
     held:
         Figures on held-out ground; ``None`` without an assessment.
     shares:
-        Share of each class in the scenes, as the model maps them.
+        Share of each class in labels and scenes.
     """
     prepared = run.prepared
     pixels = prepared.pixels
-    counts = pixels.counts()
     return ModelCard(
         name=request.card.name or card_text(folder.name),
         description=request.card.description,
@@ -68,15 +74,13 @@ def make_card(
         ms_bands=prepared.normalisation.ms_bands,
         pan_band=prepared.normalisation.pan_band,
         patch=prepared.patch,
-        turns=FEW_LABELS_TURNS if len(pixels) <= FOLDS_UP_TO else 1,
+        turns=map_turns(len(pixels)),
         domain=domain_around([(s.pair.ms_gsd_m, s.pair.ratio) for s in prepared.scenes]),
         training=_record(request, run, final, held),
         metrics={} if held is None else _metrics(held),
         calibration=None if held is None else _calibration(held.assessment),
-        verdict=_verdict(held),
-        shares=ClassShares(
-            labels={name: round(k / len(pixels), 4) for name, k in counts.items()}, scenes=shares
-        ),
+        verdict=_verdict(held, shares),
+        shares=shares,
         software_version=__version__,
         licence=request.card.licence,
     )
@@ -91,6 +95,7 @@ def _record(
         data=request.data,
         split={
             **_split(held),
+            **_random_split(run, held),
             "left_out": prepared.left_out,
         },
         settings={
@@ -122,25 +127,48 @@ def _split(held: HeldGround | None) -> dict[str, Any]:
     return summary
 
 
+def _random_split(run: TrainingRun, held: HeldGround | None) -> dict[str, Any]:
+    """How far a split of random pixels would flatter; empty where nothing is held out."""
+    if held is None:
+        return {}
+    found = compare_with_random_split(run.prepared.pixels, held.parts, run.prepared.settings.seed)
+    return {} if found is None else {"random_split": found.to_dict()}
+
+
 def _metrics(held: HeldGround) -> dict[str, Any]:
     """Figures of networks that did not see the ground; the model itself is trained on all labels."""
-    found = {"test": held.assessment.matrix.to_dict() | held.assessment.summary()}
+    summary = held.assessment.summary() | {"turns": held.turns}
+    found = {"test": held.assessment.matrix.to_dict() | summary}
     if held.forest is not None:
-        found["random_forest"] = held.forest.to_dict()
+        found["random_forest"] = held.forest.matrix.to_dict()
     return found
 
 
 def _calibration(assessment: Assessment) -> Calibration | None:
     if not assessment.positions.size:
         return None
-    return calibrate(assessment.logits, assessment.positions)
+    return calibrate(assessment.logits, assessment.positions, assessment.groups)
 
 
-def _verdict(held: HeldGround | None) -> Verdict:
+def class_shares(
+    network: Das2fNet, prepared: Prepared, held: HeldGround | None, device: torch.device
+) -> ClassShares:
+    """Share of each class in the labels, and in the scenes as the network and a forest map them."""
+    pixels, seed = prepared.pixels, prepared.settings.seed
+    labels = {name: round(k / len(pixels), 4) for name, k in pixels.counts().items()}
+    scenes = mapped_shares(network, pixels, device, seed)
+    forest = {}
+    if held is not None and held.forest is not None:
+        forest = forest_shares(pixels, held.forest.features, seed)
+    return ClassShares(labels=labels, scenes=scenes, forest=forest)
+
+
+def _verdict(held: HeldGround | None, shares: ClassShares) -> Verdict:
     if held is None:
         return Verdict(usable=True, text="not assessed: no ground was held out")
-    forest = None if held.forest is None else held.forest.overall_accuracy
-    return judge(held.assessment.matrix, forest)
+    forest = None if held.forest is None else held.forest.matrix.overall_accuracy
+    assessment = held.assessment
+    return judge(assessment.matrix, forest, not_tested=assessment.not_assessed, doubts=share_doubts(shares))
 
 
 def training_files(
@@ -160,7 +188,10 @@ def training_files(
     def training_picture(path: Path) -> None:
         draw_training(path, histories, final.history, assessment, folds, title=card.name)
 
-    pictures: dict[str, Callable[[Path], None]] = {CURVES_NAME: training_picture}
+    pictures: dict[str, Callable[[Path], None]] = {
+        CURVES_NAME: training_picture,
+        PAGE_NAME: model_page(card, record).write_at,
+    }
     if card.calibration is not None and assessment is not None:
         before = reliability_bins(softmax(assessment.logits), assessment.positions)
         after = card.calibration.bins

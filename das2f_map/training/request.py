@@ -118,6 +118,6 @@ class TrainRequest:
         """Images and labels of the training in words, for the model card."""
         named = []
         for scene in self.scenes:
-            ms, pan, labels = (Path(p).name for p in (scene.pair.ms, scene.pair.pan, scene.labels.path))
-            named.append(f"{ms} + {pan}, labels {labels}")
+            images = " + ".join(Path(p).name for p in scene.pair.arguments)
+            named.append(f"{images}, labels {Path(scene.labels.path).name}")
         return self.card.data or card_text("; ".join(named))

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from das2f_map.assess.confusion_matrix import ConfusionMatrix
+import numpy as np
+
 from das2f_map.bundle.model import ModelBundle
+from das2f_map.engines.turned import VIEWS
 from das2f_map.progress import Progress
 from das2f_map.training.assessment import (
     HOLDOUT_FOLDS,
@@ -22,13 +24,17 @@ from das2f_map.training.assessment import (
     can_assess,
     held_out,
 )
+from das2f_map.training.common_ground import common_places
 from das2f_map.training.folds import Folds, spatial_folds
-from das2f_map.training.forest import forest_matrix
+from das2f_map.training.forest import ForestFigures, forest_figures
 from das2f_map.training.prepare import Prepared
-from das2f_map.training.run_files import keep_record, read_record, state_path
+from das2f_map.training.run_files import PartRecord, keep_record, read_record, state_path
+from das2f_map.training.settings import map_turns
 from das2f_map.types import Float32, Int64
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from das2f_map.training.loop import LoopOutcome
 
 log = logging.getLogger(__name__)
@@ -50,13 +56,16 @@ class HeldGround:
         Figures on the held-out ground.
     forest:
         Figures of a random forest there; ``None`` without scikit-learn.
+    turns:
+        Turns of a patch whose logits the figures average, as a map does.
     """
 
     folds: Folds
     parts: tuple[HeldOut, ...]
     histories: dict[str, list[dict[str, Any]]]
     assessment: Assessment
-    forest: ConfusionMatrix | None
+    forest: ForestFigures | None
+    turns: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +93,7 @@ class TrainingRun:
             gap=prepared.reach,
             seed=settings.seed,
             by_scene=settings.fold_by == "scene",
+            places=common_places(prepared.pixels),
         )
         most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
         every = held_out(folds, settings.assess, most=most, seed=settings.seed)
@@ -102,37 +112,58 @@ class TrainingRun:
                 len(every),
             )
         _say_leak(folds, parts)
-        histories: dict[str, list[dict[str, Any]]] = {}
-        logits = []
-        for part in parts:
-            history, found = self._checked(part)
-            histories[part.name] = history
-            logits.append(found)
-        assessment = assess(prepared.pixels, parts, logits)
+        records = {part.name: self._checked(part) for part in parts}
+        at_check = None
+        if self._turns > 1:
+
+            def at_check(part: HeldOut, check: int) -> Float32:
+                return self._turned_logits(part, records[part.name].weights[check])
+
+        assessment = assess(prepared.pixels, parts, [r.logits for r in records.values()], at_check)
         if assessment.not_assessed:
             log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
-        return HeldGround(
-            folds, parts, histories, assessment, forest_matrix(prepared.pixels, parts, settings.seed)
-        )
+        histories = {name: record.history for name, record in records.items()}
+        forest = forest_figures(prepared.pixels, parts, settings.seed)
+        return HeldGround(folds, parts, histories, assessment, forest, self._turns)
 
-    def _checked(self, part: HeldOut) -> tuple[list[dict[str, Any]], Float32]:
+    @property
+    def _turns(self) -> int:
+        """Turns that a map with the model averages, and so the figures too."""
+        return map_turns(len(self.prepared.pixels))
+
+    def _turned_logits(self, part: HeldOut, weights: dict[str, Tensor]) -> Float32:
+        """Mean logits over the turns of a map, float32 (held, C)."""
+        from das2f_map.training.batches import PatchDataset
+        from das2f_map.training.fit import final_network
+        from das2f_map.training.predict import predict
+
+        prepared = self.prepared
+        network = final_network(prepared, weights)
+        dataset = PatchDataset(prepared.pixels.select(part.fold.held))
+        device, size = prepared.hardware.first, 2 * prepared.settings.batch_size
+        views = [predict(network, dataset, size, device, turn=turn) for turn in VIEWS[self._turns]]
+        return np.asarray(np.mean(views, axis=0, dtype=np.float32))
+
+    def _checked(self, part: HeldOut) -> PartRecord:
         """Train with a part's ground held out; its checks, from an earlier run if it has them."""
         if self.resume and (record := read_record(self.work, part.name)) is not None:
             return record
         title = f"Training without the ground of {part.name}"
         checks = self.prepared.settings.checks
         outcome = self.fit(part.name, title, part.fold.train, part.fold.held, checks)
+        record = PartRecord(outcome.history, outcome.logits, outcome.each)
         if outcome.complete and int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            keep_record(self.work, part.name, outcome.history, outcome.logits)
+            keep_record(self.work, part.name, record)
         if outcome.interrupted:
             raise KeyboardInterrupt
-        return outcome.history, outcome.logits
+        return record
 
     def fit(self, name: str, title: str, train: Int64, held: Int64 | None, checks: int) -> LoopOutcome:
         """One training."""
         from das2f_map.training.fit import Part, fit
 
-        part = Part(title, train, held, checks, state_path(self.work, name))
+        keep = held is not None and self._turns > 1
+        part = Part(title, train, held, checks, state_path(self.work, name), keep)
         return fit(self.prepared, part, self.progress, start=self.start, resume=self.resume)
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 from rasterio.errors import RasterioError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from das2f_map.bundle.card import ModelCard
 from das2f_map.bundle.files import BundleOutput
@@ -18,18 +21,18 @@ from das2f_map.errors import OutputError
 from das2f_map.network import Das2fNet
 from das2f_map.outputs.work_files import StateFolder
 from das2f_map.training.fold_raster import write_fold_rasters
-from das2f_map.training.folds import Folds
+from das2f_map.training.folds import MOST_FOLDS, Folds
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Float32
 
 TRAINING_NAME = "training.json"
 CURVES_NAME = "training.png"
 RELIABILITY_NAME = "reliability.png"
+PAGE_NAME = "model.html"
 SPLIT_NAME = "split.tif"
 _RUN_NAME = "run.json"
-_RUN_PARTS = ("network", "settings", "labels", "legend")
-_MOST_FOLDS = 20
-_PARTS = ("holdout", *(f"fold-{k}" for k in range(1, _MOST_FOLDS + 1)), "final")
+_RUN_PARTS = ("network", "settings", "contents", "labels", "legend")
+_PARTS = ("holdout", *(f"fold-{k}" for k in range(1, MOST_FOLDS + 1)), "final")
 """Trainings whose states may lie in the folder: those that assess the model, and that of the model."""
 
 
@@ -43,8 +46,9 @@ def state_path(work: Path, part: str) -> Path:
     return work / f"{part}.ckpt"
 
 
-def _record_names(part: str) -> tuple[str, str]:
-    return f"{part}.json", f"{part}.npy"
+def _record_names(part: str) -> tuple[str, str, str]:
+    """Files of the checks, of the weights, and of the logits, whose file comes last."""
+    return f"{part}.json", f"{part}.safetensors", f"{part}.npy"
 
 
 def _state(work: Path) -> StateFolder:
@@ -56,27 +60,54 @@ def _state(work: Path) -> StateFolder:
 
 def _begun(work: Path) -> bool:
     """Whether a training has come far enough to be resumed."""
-    return any((work / name).exists() for part in _PARTS for name in (f"{part}.ckpt", _record_names(part)[1]))
+    ends = ((f"{part}.ckpt", _record_names(part)[-1]) for part in _PARTS)
+    return any((work / name).exists() for names in ends for name in names)
 
 
-def keep_record(work: Path, part: str, history: list[dict[str, Any]], logits: Float32) -> None:
+@dataclass(frozen=True, eq=False)
+class PartRecord:
+    """The checks of a complete training.
+
+    Attributes
+    ----------
+    history:
+        Figures of every check.
+    logits:
+        Of the held-out pixels at every check, float32 (checks, n, C).
+    weights:
+        State dicts at every check; empty where they are of no use.
+    """
+
+    history: list[dict[str, Any]]
+    logits: Float32
+    weights: list[dict[str, Tensor]]
+
+
+def keep_record(work: Path, part: str, record: PartRecord) -> None:
     """Note the checks of a training that is complete, and remove its state."""
-    state, (text, array) = _state(work), _record_names(part)
+    state, (text, weights, array) = _state(work), _record_names(part)
     with state.written(text) as partial:
-        partial.write_text(json.dumps(history))
+        partial.write_text(json.dumps(record.history))
+    with state.written(weights) as partial:
+        save_file({f"{k} {n}": t for k, each in enumerate(record.weights) for n, t in each.items()}, partial)
     with state.written(array) as partial, partial.open("wb") as file:
-        np.save(file, logits)
+        np.save(file, record.logits)
     state_path(work, part).unlink(missing_ok=True)
 
 
-def read_record(work: Path, part: str) -> tuple[list[dict[str, Any]], Float32] | None:
+def read_record(work: Path, part: str) -> PartRecord | None:
     """The checks of a complete training, or ``None``."""
-    text, array = (work / name for name in _record_names(part))
+    text, stored, array = (work / name for name in _record_names(part))
     if not array.exists():
         return None
     try:
-        return json.loads(text.read_text()), np.load(array, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+        weights: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in load_file(stored).items():
+            number, _, name = key.partition(" ")
+            weights.setdefault(int(number), {})[name] = tensor
+        history, logits = json.loads(text.read_text()), np.load(array, allow_pickle=False)
+        return PartRecord(history, logits, [weights[k] for k in sorted(weights)])
+    except (OSError, EOFError, ValueError, SafetensorError) as error:
         raise OutputError(
             f"the training in {work} cannot be resumed: {error}", "remove that folder and train anew"
         ) from error
@@ -176,7 +207,7 @@ def begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
     if before is None:
         raise OutputError(f"the training in {work} cannot be resumed: its {_RUN_NAME} is missing or damaged")
     changed = sorted(
-        f"{key} ({before[part].get(key)} before, {value} now)" if part != "legend" else "the classes"
+        _change(part, key, before[part].get(key), value)
         for part in run
         for key, value in json.loads(text)[part].items()
         if before[part].get(key) != value
@@ -186,6 +217,13 @@ def begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
             f"the training in {work} cannot be resumed with other settings: {', '.join(changed)}",
             "give the settings it was started with, or start anew with --overwrite",
         )
+
+
+def _change(part: str, key: str, before: Any, now: Any) -> str:
+    """What differs, in words: of the classes and of contents that are noted by a checksum, that they do."""
+    if part == "legend":
+        return "the classes"
+    return key if part == "contents" else f"{key} ({before} before, {now} now)"
 
 
 def _read_run(work: Path) -> dict[str, dict[str, Any]] | None:

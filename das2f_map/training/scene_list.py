@@ -6,17 +6,18 @@ import csv
 from pathlib import Path
 
 from das2f_map.errors import InputError
-from das2f_map.scene.vector_path import local_file
+from das2f_map.scene.paths import is_local
 
 COLUMNS = ("ms", "pan", "labels")
 _LARGEST = 10_000_000
 """Bytes of a list; a larger file is some other CSV."""
 
 
-def read_scene_list(path: Path) -> list[tuple[str, str, str]]:
+def read_scene_list(path: Path) -> list[tuple[str, str | None, str]]:
     """MS, PAN and labels of every line of a CSV file with the columns ``ms``, ``pan`` and ``labels``.
 
-    Relative paths start at the file's folder. URLs stay as they are.
+    PAN is ``None`` where its column is empty: MS is then a product as delivered. Relative paths start at the
+    file's folder. URLs stay as they are.
 
     Raises
     ------
@@ -35,11 +36,14 @@ def read_scene_list(path: Path) -> list[tuple[str, str, str]]:
                 )
             found = []
             for row in reader:
-                values = [(row[c] or "").strip() for c in COLUMNS]
-                if not all(values):
-                    raise InputError(f"{path}, line {reader.line_num}: ms, pan and labels are needed")
-                ms, pan, labels = (_from(path.parent, v) for v in values)
-                found.append((ms, pan, labels))
+                ms, pan, labels = ((row[c] or "").strip() for c in COLUMNS)
+                if not (ms and labels):
+                    raise InputError(
+                        f"{path}, line {reader.line_num}: ms, pan and labels are needed",
+                        "pan is empty only where ms is a product",
+                    )
+                ms, labels = _from(path.parent, ms), _from(path.parent, labels)
+                found.append((ms, _from(path.parent, pan) if pan else None, labels))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -51,5 +55,4 @@ def read_scene_list(path: Path) -> list[tuple[str, str, str]]:
 
 def _from(folder: Path, value: str) -> str:
     """A path of the list, seen from where the command runs."""
-    beside = folder / value
-    return str(beside) if Path(local_file(beside)).exists() else value
+    return str(folder / value) if is_local(value) else value

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from das2f_map.network import Das2fNet
 from das2f_map.scene.spread import spread_blocks
@@ -56,15 +59,33 @@ def mapped_shares(
     network: Das2fNet, pixels: TrainingPixels, device: torch.device, seed: int
 ) -> dict[str, float]:
     """Share of each class by name among pixels drawn from all scenes; empty where none can be mapped."""
-    counts: Int64 = np.zeros(len(pixels.legend), np.int64)
     network = network.to(device).eval()
-    with torch.inference_mode():
-        for reader in pixels.readers:
-            rows, cols = sampled_pixels(reader, SAMPLED // len(pixels.readers), seed)
-            for first in range(0, rows.size, 64):
-                ms, pan = reader.patches(rows[first : first + 64], cols[first : first + 64])
-                best = network(ms.to(device), pan.to(device)).argmax(1).cpu().numpy()
-                counts += np.bincount(best, minlength=counts.size)
+
+    def classes(ms: Tensor, pan: Tensor) -> Int64:
+        with torch.inference_mode():
+            return np.asarray(network(ms.to(device), pan.to(device)).argmax(1).cpu().numpy(), np.int64)
+
+    return shares_of(classes, pixels, seed)
+
+
+def shares_of(
+    classes: Callable[[Tensor, Tensor], Int64], pixels: TrainingPixels, seed: int
+) -> dict[str, float]:
+    """Share of each class by name among pixels drawn from all scenes; empty where none can be mapped.
+
+    Parameters
+    ----------
+    classes:
+        MS and PAN patches → positions of their classes in the legend, int64 ``(n,)``.
+    seed:
+        Decides which pixels are drawn.
+    """
+    counts: Int64 = np.zeros(len(pixels.legend), np.int64)
+    for reader in pixels.readers:
+        rows, cols = sampled_pixels(reader, SAMPLED // len(pixels.readers), seed)
+        for first in range(0, rows.size, 64):
+            best = classes(*reader.patches(rows[first : first + 64], cols[first : first + 64]))
+            counts += np.bincount(best, minlength=counts.size)
     total = int(counts.sum())
     if not total:
         return {}

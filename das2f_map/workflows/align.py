@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map._version import __version__
 from das2f_map.errors import InputError, OutputError
+from das2f_map.outputs.names import require_local
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.aligned_images import write_aligned
@@ -30,6 +31,7 @@ from das2f_map.scene.registration import (
 from das2f_map.scene.report import PairReport
 from das2f_map.scene.request import PairRequest
 from das2f_map.scene.survey import thumbnail
+from das2f_map.scene.virtual_files import with_sources
 
 NAMES = {"ms": "ms.tif", "pan": "pan.tif", "report": "align.json", "picture": "align.png"}
 """Files in the output folder."""
@@ -55,13 +57,14 @@ class AlignReport(BaseModel):
 
 def align(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None = None,
     output: str | Path | None = None,
     *,
     bands: GivenBands | None = None,
     max_shift: float = DEFAULT_MAX_SHIFT,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = False,
     force: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -75,14 +78,14 @@ def align(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; or a product as delivered and ``None``.
     output:
         Folder for ``ms.tif``, ``pan.tif``, ``align.json`` and ``align.png``; made if need be.
     bands:
         The MS bands to measure with, name → number or name in the file; by default all. All are written.
     max_shift:
         PAN pixels over which the pair is refused.
-    nodata, mask, force:
+    nodata, mask, reflectance, force:
         As in :func:`das2f_map.classify`. The mask keeps pixels from being matched, and is not applied.
     overwrite:
         Replace existing files in the folder.
@@ -97,7 +100,16 @@ def align(
     OutputError
         Files exist or cannot be written.
     """
-    request = PairRequest.of(ms, pan, bands=bands, nodata=nodata, mask=mask, max_shift=max_shift, force=force)
+    request = PairRequest.of(
+        ms,
+        pan,
+        bands=bands,
+        nodata=nodata,
+        mask=mask,
+        max_shift=max_shift,
+        force=force,
+        reflectance=reflectance,
+    )
     with request.open() as pair:
         measured = request.select(pair)
         if output is not None:
@@ -120,7 +132,7 @@ def _written(
     outputs = {kind: str(folder / name) for kind, name in NAMES.items()}
     with (
         _made(folder),
-        StagedOutputs(inputs=list(request.files), overwrite=overwrite) as staged,
+        StagedOutputs(inputs=with_sources(request.files), overwrite=overwrite) as staged,
     ):
         paths = {kind: staged.stage(Path(path)) for kind, path in outputs.items()}
         shift = measure_shift(measured)
@@ -184,6 +196,7 @@ def _report(
 def _made(folder: Path) -> Iterator[None]:
     """The output folder is there; if it was made for this run, it goes away when the run fails."""
     made = False
+    require_local(folder)
     if not folder.is_dir():
         if folder.exists():
             raise OutputError(f"output {folder} is not a folder", "choose another one with -o")

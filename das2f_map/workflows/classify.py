@@ -32,6 +32,7 @@ from das2f_map.engines.memory import BLOCK_SIZE
 from das2f_map.errors import InputError, OutputError
 from das2f_map.outputs.recovery import look_at_work
 from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_vector_path
 from das2f_map.products.report import (
@@ -48,6 +49,7 @@ from das2f_map.running.block_store import (
     Compute,
     block_size_of,
     finished_blocks,
+    stored_bytes,
     stored_or_computed,
 )
 from das2f_map.running.blocks import BlockClassifier, computed_here
@@ -68,8 +70,12 @@ from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
 from das2f_map.scene.vector_path import local_file
+from das2f_map.scene.virtual_files import with_sources
 
 log = logging.getLogger(__name__)
+
+_LEAST_FILLED = 0.5
+"""Part of a map that is taken to have classes; a whole satellite scene, turned on its grid, has more."""
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 
@@ -149,8 +155,8 @@ class ClassifyRequest:
 
     @property
     def inputs(self) -> list[str]:
-        """Paths of all files that are read."""
-        paths = [local_file(path) for path in self.scene_files]
+        """Paths of all files that are read, those behind a VRT too."""
+        paths = with_sources(local_file(path) for path in self.scene_files)
         if isinstance(self.model, (str, Path)):
             paths += [str(p) for p in bundle_files(find_model(self.model))]
         return paths
@@ -158,7 +164,7 @@ class ClassifyRequest:
 
 def classify(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None,
     output: str | Path,
     *,
     model: str | Path | ModelBundle | None = None,
@@ -173,6 +179,7 @@ def classify(
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = PairRequest.reflectance,
     radiometry: Radiometry = "model",
     coregistration: CoregisterMode = PairRequest.coregistration,
     max_shift: float = PairRequest.max_shift,
@@ -194,7 +201,7 @@ def classify(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; or a product as delivered and ``None``, see :mod:`das2f_map.scene.products`.
     output:
         Class raster, a ``.tif``. A QGIS style (``.qml``), the class names (``.tif.aux.xml``) and the run
         report (``.json``) are written next to it.
@@ -229,7 +236,10 @@ def classify(
         Nodata value that the files do not declare, for both. An MS pixel is invalid if all bands in use have
         it.
     mask:
-        Pixels to leave out: a vector or raster file, or a :class:`MaskFile`.
+        Pixels to leave out: a vector or raster file, a :class:`MaskFile`, or ``"clouds"`` for the quality
+        band of a product.
+    reflectance:
+        Read reflectance, by the scale and offset that a product states.
     radiometry:
         Normalise with the statistics of the ``model``'s card, or with those of the ``scene``, taken once
         from a sample of all of it.
@@ -274,7 +284,7 @@ def classify(
     return run_classification(_request(ms, pan, output, **options), progress)
 
 
-def forecast_map(ms: str | Path, pan: str | Path, output: str | Path, **options: Any) -> RunForecast:
+def forecast_map(ms: str | Path, pan: str | Path | None, output: str | Path, **options: Any) -> RunForecast:
     """The plan of a map and what it will take; nothing is written.
 
     Takes the arguments of :func:`classify` but for ``progress``, and raises its errors, but for those of
@@ -289,7 +299,7 @@ def forecast_map(ms: str | Path, pan: str | Path, output: str | Path, **options:
 
 def _request(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None,
     output: str | Path,
     *,
     model: str | Path | ModelBundle | None,
@@ -304,6 +314,7 @@ def _request(
     bands: GivenBands | None,
     nodata: float | None,
     mask: str | Path | MaskFile | None,
+    reflectance: bool,
     radiometry: Radiometry,
     coregistration: CoregisterMode,
     max_shift: float,
@@ -321,6 +332,8 @@ def _request(
 ) -> ClassifyRequest:
     """The request of the arguments of :func:`classify`."""
     output = Path(output)
+    if not output.name:
+        raise OutputError(f"output {output} is a folder", "give the path of a file")
     vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
     return ClassifyRequest(
         PairRequest.of(
@@ -332,6 +345,7 @@ def _request(
             coregistration=coregistration,
             max_shift=max_shift,
             force=force,
+            reflectance=reflectance,
         ),
         MapPaths(
             output,
@@ -369,18 +383,19 @@ def run_classification(request: ClassifyRequest, progress: Progress = silent) ->
         staged = request.outputs.staged(outputs)
         work = outputs.work_folder(request.outputs.raster)
         fixed = block_size_of(work) if request.resume else None
-        with (
-            plan_map(request, timings, block_size=fixed) as planned,
-            BlockStore(work, planned.plan, resume=request.resume) as store,
-        ):
-            with _kept_if_ended(outputs, store):
-                contents = _write_map(planned, staged, store, progress, timings)
-            if contents.is_empty:
-                card = planned.plan.bundle.card
-                raise planned.classifier.input.pair.nothing_valid(
-                    request.aoi, classified=card.patch.max_invalid_share < 1
-                )
-            return _finish(request, planned, staged, contents, timings)
+        with plan_map(request, timings, block_size=fixed) as planned:
+            plan = planned.plan
+            # Parts without a class take no room, and how many these are shows only later.
+            pixels = round(_LEAST_FILLED * plan.window.height * plan.window.width)
+            require_space(plan.outputs.work_bytes(pixels, len(plan.bundle.card.legend), stored_bytes(work)))
+            with BlockStore(work, plan, resume=request.resume) as store:
+                with _kept_if_ended(outputs, store):
+                    contents = _write_map(planned, staged, store, progress, timings)
+                if contents.is_empty:
+                    raise planned.classifier.input.pair.nothing_valid(
+                        request.aoi, classified=plan.bundle.card.patch.max_invalid_share < 1
+                    )
+                return _finish(request, planned, staged, contents, timings)
 
 
 def run_forecast(request: ClassifyRequest) -> RunForecast:
@@ -462,6 +477,8 @@ def plan_map(
         small.
     """
     with request.pair.open() as opened:
+        # An area that cannot be used is refused before the shift is measured.
+        area = None if request.aoi is None else Area.from_file(request.aoi, opened.grids.ms)
         with timings.phase("model"):
             views = SceneViews(opened, request.pair.given_bands)
             bundle = choose_bundle(views, request.model, request.radiometry)
@@ -473,7 +490,8 @@ def plan_map(
             coregistration = request.pair.coregister(views.pair_for_model(bundle.card))
         coregistration.log()
         pair = coregistration.pair
-        area = None if request.aoi is None else Area.from_file(request.aoi, pair.grids.ms)
+        if request.aoi is not None and pair.grids.ms != opened.grids.ms:
+            area = Area.from_file(request.aoi, pair.grids.ms)
         with timings.phase("model"):
             if coregistration.corrected:
                 views = SceneViews(pair, request.pair.given_bands)
@@ -508,7 +526,7 @@ def plan_map(
             cache_bytes=memory.cache_bytes,
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
-        _log(plan, classifier)
+        _log(plan, classifier, area)
         warnings = (*cautions, *pair.notices, *coregistration.warnings, *fitted.warnings)
         with gdal_cache(memory.cache_bytes):
             yield PlannedMap(plan, classifier, memory, coregistration, warnings)
@@ -532,11 +550,13 @@ def _demand(
     )
 
 
-def _log(plan: ClassifyPlan, classifier: BlockClassifier) -> None:
+def _log(plan: ClassifyPlan, classifier: BlockClassifier, area: Area | None) -> None:
     engine = classifier.engine
+    pixels = plan.window.height * plan.window.width if area is None else area.pixels
     log.info(
-        "%s pixels (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
-        f"{plan.window.height * plan.window.width:,}",
+        "%s pixels%s (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
+        f"{pixels:,}",
+        "" if area is None else " inside the area",
         plan.window.width,
         plan.window.height,
         plan.bundle.card.name,

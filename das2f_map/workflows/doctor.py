@@ -17,9 +17,11 @@ import torch
 from das2f_map._version import __version__
 from das2f_map.engines.choose import KINDS, PRECISIONS, EngineKind, choose
 from das2f_map.engines.shared_scan import compiled as shared_kernels
+from das2f_map.installation import install_extra
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import BACKENDS, default_backend
 from das2f_map.network.selective_scan import compiled as scan_kernels
+from das2f_map.scene.library_data import gdal_data, proj_data
 
 EXTRAS: Final = {
     "train": ("lightning", "scikit-learn"),
@@ -73,6 +75,29 @@ class Extra:
 
 
 @dataclass(frozen=True)
+class DataFolder:
+    """A folder that a package takes the data of PROJ or GDAL from.
+
+    Attributes
+    ----------
+    library, package:
+        ``PROJ`` or ``GDAL``, and the package that contains it.
+    folder:
+        The folder, or folders with the system's separator between them.
+    variable:
+        The environment variable that names it; ``None`` for the package's own data.
+    trouble:
+        Why it cannot serve the package; empty if it can.
+    """
+
+    library: str
+    package: str
+    folder: str
+    variable: str | None
+    trouble: str
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """Everything that `das2f-map doctor` shows.
 
@@ -80,6 +105,8 @@ class Diagnosis:
     ----------
     versions:
         Package → version, or the error that its import raises; ``None`` where it is not installed.
+    data:
+        The data of PROJ and GDAL that each package uses.
     cpu:
         Cores, threads and instruction sets.
     cuda_devices:
@@ -95,6 +122,7 @@ class Diagnosis:
     """
 
     versions: dict[str, str | None]
+    data: tuple[DataFolder, ...]
     cpu: dict[str, Any]
     cuda_devices: tuple[dict[str, Any], ...]
     cuda_missing: str
@@ -115,6 +143,7 @@ def diagnose() -> Diagnosis:
     float32 = torch.float32
     return Diagnosis(
         versions=_versions(),
+        data=_data_folders(),
         cpu=_cpu(),
         cuda_devices=tuple(_cuda_device(d) for d in devices[1:]),
         cuda_missing="" if len(devices) > 1 else _why_no_cuda(),
@@ -131,6 +160,14 @@ def diagnose() -> Diagnosis:
         ),
         uses=tuple(_use(d) for d in devices),
         extras=tuple(_extra(name, modules) for name, modules in EXTRAS.items()),
+    )
+
+
+def _data_folders() -> tuple[DataFolder, ...]:
+    return tuple(
+        DataFolder(library, package, folder, data.variable, data.unusable)
+        for library, data in (("PROJ", proj_data()), ("GDAL", gdal_data()))
+        for package, folder in data.in_use.items()
     )
 
 
@@ -264,10 +301,7 @@ def _extra(name: str, packages: tuple[str, ...]) -> Extra:
     missing = tuple(p for p in packages if _is_missing(p))
     if not missing:
         return Extra(name, missing, "")
-    if name == "cuda":
-        hint = f"{_cuda_steps(missing)}, see docs/building.md"
-    else:
-        hint = f"pip install '.[{name}]' in the checkout"
+    hint = f"{_cuda_steps(missing)}, see docs/building.md" if name == "cuda" else install_extra(name)
     return Extra(name, missing, hint)
 
 
@@ -277,7 +311,7 @@ def _cuda_steps(missing: tuple[str, ...]) -> str:
         steps = f"pip install {_GPU_RUNTIME}"
     else:
         # mamba-ssm has to be built with the PyTorch that it will run with.
-        steps = "pip install --no-build-isolation '.[cuda]' in the checkout"
+        steps = install_extra("cuda").replace("install", "install --no-build-isolation", 1)
     if _GPU_RUNTIME in missing and _version("onnxruntime") is not None:
         # Both bring the same module: one would hide the other.
         return f"pip uninstall onnxruntime, then {steps}"

@@ -35,9 +35,10 @@ from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import SceneSample
 from das2f_map.scene.registration import decide, measure_shift
-from das2f_map.scene.request import PairRequest
+from das2f_map.scene.request import CLOUDS, PairRequest
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.scene.survey import Survey, survey_scene, thumbnail
+from das2f_map.scene.virtual_files import with_sources
 
 _SAMPLE = 150_000
 """MS pixels of the sample in a large scene."""
@@ -45,13 +46,14 @@ _SAMPLE = 150_000
 
 def inspect_pair(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None = None,
     output: str | Path | None = None,
     *,
     model: str | Path | ModelBundle | None = None,
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = False,
     device: str = DEFAULT_DEVICE,
     force: bool = False,
     overwrite: bool = False,
@@ -63,12 +65,12 @@ def inspect_pair(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; or a product as delivered and ``None``.
     output:
         PNG to draw MS and PAN into, with nodata and mask.
     model:
         Model to compare with the scene, in addition to the bundled ones, and to use for the trial.
-    bands, nodata, mask, device, force:
+    bands, nodata, mask, reflectance, device, force:
         As in :func:`das2f_map.classify`.
     overwrite:
         Replace an existing picture.
@@ -78,12 +80,17 @@ def inspect_pair(
     InputError, ModelError, OutputError, DeviceError
         The pair cannot be used at all, the model cannot be read, or the picture cannot be written.
     """
-    request = PairRequest.of(ms, pan, bands=bands, nodata=nodata, mask=mask, force=force)
+    request = PairRequest.of(
+        ms, pan, bands=bands, nodata=nodata, mask=mask, force=force, reflectance=reflectance
+    )
     resolve_device(device)  # raises for a bad name before the long work starts
     if output is not None and Path(output).suffix.lower() != ".png":
         raise OutputError(f"output {output} is not a PNG", "give it the extension .png")
     own = load_model(model) if isinstance(model, (str, Path)) else model
-    with StagedOutputs(inputs=list(request.files), overwrite=overwrite) as staged, request.open() as pair:
+    with (
+        StagedOutputs(inputs=with_sources(request.files), overwrite=overwrite) as staged,
+        request.open() as pair,
+    ):
         picture = None if output is None else staged.stage(Path(output))
         surveys = _Surveys()
         views = SceneViews(pair, request.given_bands, sample=surveys.sample)
@@ -220,7 +227,7 @@ def _advice(
     request: PairRequest, pair: ScenePair, survey: Survey, fits: list[ModelFit], own: ModelBundle | None
 ) -> tuple[str, str]:
     """A sentence on whether the pair can be classified, and the command to type next."""
-    files, options = shlex.join([pair.ms_path, pair.pan_path]), _options_again(request)
+    files, options = shlex.join(request.arguments), _options_again(request)
     train = f"das2f-map train {files} --labels labels.gpkg -o my-model{options}"
     classify = f"das2f-map classify {files} -o landcover.tif"
     if survey.sample is None:
@@ -248,7 +255,7 @@ def _advice(
 def _with_shift(verdict: str, command: str, request: PairRequest, shift: ShiftFinding) -> tuple[str, str]:
     """Verdict and next command, changed if the shift is too large or not known."""
     if shift.action == "refuse" and shift.length is not None:
-        files, options = shlex.join([request.ms, request.pan]), _options_again(request, bands=False)
+        files, options = shlex.join(request.arguments), _options_again(request, bands=False)
         return (
             f"PAN lies {shift.length:.1f} PAN pixels from MS, which is too far: classify and train stop. "
             "Check that the files belong together",
@@ -267,10 +274,14 @@ def _options_again(request: PairRequest, *, bands: bool = True) -> str:
     if request.nodata is not None:
         words += ["--nodata", f"{request.nodata:.10g}"]
     mask = request.mask
-    if mask is not None:
+    if mask == CLOUDS:
+        words += ["--mask", CLOUDS]
+    elif mask is not None:
         words += ["--mask", str(mask.path)]
         words += ["--mask-values", ",".join(map(str, mask.values))] if mask.values else []
         words += ["--mask-bits", ",".join(map(str, mask.bits))] if mask.bits else []
+    if request.reflectance:
+        words.append("--reflectance")
     if request.force:
         words.append("--force")
     return f" {shlex.join(words)}" if words else ""

@@ -11,6 +11,7 @@ from das2f_map.legend import NODATA_CLASS
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.map_figure import PAPER, draw_map, read_at_a_glance
+from das2f_map.scene.virtual_files import with_sources
 
 
 def preview(
@@ -56,7 +57,7 @@ def preview(
     OutputError
         The picture cannot be written, or exists already.
     """
-    map_path, png_path = Path(map_path), Path(png_path)
+    png_path = Path(png_path)
     if png_path.suffix.lower() != ".png":
         raise OutputError(f"output {png_path} is not a PNG", "give it the extension .png")
     glance = read_at_a_glance(map_path, max_pixels)
@@ -64,7 +65,7 @@ def preview(
     present, counts = np.unique(classes[classes != NODATA_CLASS], return_counts=True)
     shares = dict(zip(present.tolist(), (counts / max(1, counts.sum())).tolist(), strict=True))
     figure = draw_map(classes, glance.grid, glance.full, glance.legend, shares, title)
-    with StagedOutputs(inputs=[map_path], overwrite=overwrite) as staged:
+    with StagedOutputs(inputs=with_sources([map_path]), overwrite=overwrite) as staged:
         picture = staged.stage(png_path)
         with writing(picture):
             figure.savefig(

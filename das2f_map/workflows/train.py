@@ -17,20 +17,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import safetensors
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
-from das2f_map.bundle.card import (
-    ModelCard,
-)
+from das2f_map.bundle.card import ModelCard
 from das2f_map.bundle.catalogue import find_model
 from das2f_map.bundle.files import load_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
+from das2f_map.installation import install_extra
 from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
@@ -38,12 +37,10 @@ from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.paths import given_path
 from das2f_map.scene.registration import DEFAULT_MAX_SHIFT, CoregisterMode
 from das2f_map.scene.request import PairRequest
-from das2f_map.training.assessment import (
-    Assessment,
-)
+from das2f_map.training.assessment import Assessment
 from das2f_map.training.hardware import find_hardware
 from das2f_map.training.prepare import prepare
-from das2f_map.training.record import make_card, training_files
+from das2f_map.training.record import class_shares, make_card, training_files
 from das2f_map.training.request import CardTexts, LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.run import TrainingRun
 from das2f_map.training.run_files import (
@@ -55,12 +52,8 @@ from das2f_map.training.run_files import (
     working_path,
     write_bundle,
 )
-from das2f_map.training.scene_shares import mapped_shares
 from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
 from das2f_map.training.start import find_start
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +90,7 @@ class TrainingResult:
 
 def train(
     ms: str | Path,
-    pan: str | Path,
+    pan: str | Path | None,
     labels: str | Path,
     output: str | Path,
     *,
@@ -107,6 +100,7 @@ def train(
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
+    reflectance: bool = PairRequest.reflectance,
     stages: int = TrainingSettings.stages,
     head: str = TrainingSettings.head,
     assess: str = TrainingSettings.assess,
@@ -126,7 +120,7 @@ def train(
     dropout: float = TrainingSettings.dropout,
     jitter: float = TrainingSettings.jitter,
     haze: float = TrainingSettings.haze,
-    scenes: Sequence[tuple[str | Path, str | Path, str | Path]] = (),
+    scenes: Sequence[tuple[str | Path, str | Path | None, str | Path]] = (),
     start: str | Path = AUTO,
     name: str | None = None,
     description: str = "",
@@ -144,7 +138,7 @@ def train(
     Parameters
     ----------
     ms, pan:
-        The image pair.
+        The image pair; or a product as delivered and ``None``, see :mod:`das2f_map.scene.products`.
     labels:
         Polygons, points or a raster of classes; see :func:`das2f_map.labels.labelled_pixels.read_labels`.
     output:
@@ -158,7 +152,10 @@ def train(
         Nodata value that the files do not declare, for both. An MS pixel is invalid if all bands in use have
         it.
     mask:
-        Pixels to leave out: a vector or raster file, or a :class:`MaskFile`.
+        Pixels to leave out: a vector or raster file, a :class:`MaskFile`, or ``"clouds"`` for the quality
+        band of a product.
+    reflectance:
+        Read reflectance, by the scale and offset that a product states.
     stages:
         Fusion stages, 1 or 2.
     head:
@@ -179,8 +176,8 @@ def train(
     jitter, haze:
         Strength of random gain, offset and noise; share of the patches with random haze, and with shade.
     scenes:
-        Further scenes: MS, PAN and labels of each. Classes are matched by name. All scenes are normalised
-        with common statistics, in which each counts alike.
+        Further scenes: MS, PAN (``None`` where MS is a product) and labels of each. Classes are matched by
+        name. All scenes are normalised with common statistics, in which each counts alike.
     start:
         Name or path of a model to start from. Its weights are taken over where they fit, bands by name; the
         classifier starts anew. ``auto`` takes a bundled model with the same bands that was trained elsewhere,
@@ -230,6 +227,7 @@ def train(
                     coregistration=coregistration,
                     max_shift=max_shift,
                     force=force,
+                    reflectance=reflectance,
                 ),
                 LabelRequest(given_path(labelled, "labels"), class_field, tuple(skip_classes), layer),
             )
@@ -283,7 +281,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     ):
         start = find_start(str(request.start), prepared.config, [scene.pair for scene in prepared.scenes])
         if not helper:
-            begin(work, prepared.note(request.start), resume=request.resume)
+            begin(work, prepared.note(start), resume=request.resume)
         run = TrainingRun(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()
@@ -297,7 +295,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
             from das2f_map.training.fit import final_network
 
             net = final_network(prepared, final.weights)
-            shares = mapped_shares(net, prepared.pixels, hardware.first, prepared.settings.seed)
+            shares = class_shares(net, prepared, held, hardware.first)
         card = make_card(request, folder, run, net.config, final, held, shares)
         write_bundle(output, card, net, training_files(card, prepared, held, final))
         if final.complete:
@@ -317,7 +315,7 @@ def _require_lightning() -> None:
             raise
         raise MissingDependencyError(
             "training needs the package lightning, which is not installed",
-            "pip install '.[train]' in the checkout",
+            install_extra("train"),
         ) from error
 
 

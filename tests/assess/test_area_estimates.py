@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from das2f_map.assess.area_estimates import AreaEstimates, LabelledUnits, MappedGround, estimate
-from das2f_map.assess.intervals import wilson
+from das2f_map.assess.intervals import modified_wilson, wilson
 from das2f_map.assess.sampled_units import ClusteredUnits, StratifiedUnits, occupied
 from das2f_map.types import Float64, Int64
 
@@ -279,3 +279,16 @@ def test_a_census_leaves_no_doubt() -> None:
     area = found.classes[1].area_m2
     assert (area.value, area.standard_error) == (pytest.approx(30), pytest.approx(0, abs=1e-9))
     assert any("wholly" in note for note in found.notes)
+
+
+def test_few_units_have_the_bounds_of_brown_cai_and_dasgupta() -> None:
+    """The modified interval of 1, 2 and 3 of 100: 0.0513, 0.3554 and 0.8177 over 100; from 4 on Wilson's."""
+    share, size = np.array([0.01, 0.02, 0.03, 0.04, 0.97]), np.full(5, 100.0)
+    low, high = modified_wilson(share, size, Z)
+    plain = wilson(share, size, Z)
+    assert low[:3] * 100 == pytest.approx([0.0513, 0.3554, 0.8177], abs=1e-4)
+    assert high[4] == pytest.approx(1 - 0.008177, abs=1e-6)
+    assert low[3:].tolist() == plain[0][3:].tolist()
+    assert high[:4].tolist() == plain[1][:4].tolist()
+    nothing_left = modified_wilson(np.array([0.02]), np.array([np.inf]), Z)
+    assert nothing_left[0] == nothing_left[1] == pytest.approx(0.02)

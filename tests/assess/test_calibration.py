@@ -168,3 +168,27 @@ def test_picture_shows_both_curves(tmp_path: Path) -> None:
     found = colours(tmp_path / "one")
     assert blue in found
     assert grey not in found
+
+
+def test_the_error_after_calibration_is_cross_validated() -> None:
+    """Two grounds, on one of which the network is right and on the other too sure.
+
+    Each gets the temperature of the other. So neither is well calibrated, whatever the common temperature
+    makes of their mixture.
+    """
+    sure, sure_labels = drawn_with(1.0, 4000)
+    unsure, unsure_labels = drawn_with(4.0, 4000)
+    logits, labels = np.concatenate([sure, unsure]), np.concatenate([sure_labels, unsure_labels])
+    groups = np.repeat([0, 1], 4000)
+    found = calibrate(logits, labels, groups)
+    assert found.temperature == pytest.approx(fit_temperature(logits, labels))
+    crossed = np.concatenate(
+        [
+            softmax(sure, fit_temperature(unsure, unsure_labels)),
+            softmax(unsure, fit_temperature(sure, sure_labels)),
+        ]
+    )
+    assert found.error_after == pytest.approx(expected_calibration_error(crossed, labels))
+    assert found.error_after > 2 * calibrate(logits, labels).error_after
+    # A single ground has nothing to be crossed with.
+    assert calibrate(logits, labels, np.zeros(8000)) == calibrate(logits, labels)

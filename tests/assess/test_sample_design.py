@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 import shapely
 
 from das2f_map.assess.sample_design import (
-    DESIGN_TABLE,
     ClusterDesign,
     DrawnBlock,
     SampleDesign,
@@ -60,15 +60,13 @@ def test_what_is_written_is_read_back(gpkg: Path) -> None:
     assert len(gpd.read_file(gpkg, layer="sample", engine="pyogrio")) == 1
 
 
-def test_gdal_sees_a_table_without_geometry(gpkg: Path) -> None:
-    write_design(gpkg, DESIGN)
-    layers = dict(pyogrio.list_layers(gpkg))
-    assert layers == {"sample": "Point", DESIGN_TABLE: None}
-    table = pyogrio.read_dataframe(gpkg, layer=DESIGN_TABLE)
-    found = dict(zip(table["key"], table["value"], strict=True))
-    assert found["design"] == '"cluster"'
-    assert found["seed"] == "7"
-    assert found["pixel_area_m2"] == "null"
+def test_it_is_metadata_of_the_layer_and_no_layer_itself(gpkg: Path) -> None:
+    for _ in range(2):
+        write_design(gpkg, DESIGN)
+    assert [name for name, _ in pyogrio.list_layers(gpkg)] == ["sample"]
+    found = pyogrio.read_info(gpkg, layer="sample")["layer_metadata"] or {}
+    texts = [text for text in found.values() if text.startswith("{")]
+    assert [json.loads(text)["seed"] for text in texts] == [7]
 
 
 def test_files_without_a_design(gpkg: Path, tmp_path: Path) -> None:
@@ -84,9 +82,12 @@ def test_files_without_a_design(gpkg: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("UPDATE das2f_map_sample SET value = '2' WHERE key = 'format_version'", "format_version"),
-        ("DELETE FROM das2f_map_sample WHERE key = 'strata'", "strata"),
-        ("UPDATE das2f_map_sample SET value = '{' WHERE key = 'seed'", "Expecting property name"),
+        (
+            "UPDATE gpkg_metadata SET metadata = replace(metadata, '_version\": 1', '_version\": 2')",
+            "format_version",
+        ),
+        ("UPDATE gpkg_metadata SET metadata = replace(metadata, 'strata', 'layers')", "strata"),
+        ("UPDATE gpkg_metadata SET metadata = '{'", "EOF while parsing"),
     ],
 )
 def test_a_damaged_design_is_an_error_that_names_the_file(gpkg: Path, change: str, message: str) -> None:

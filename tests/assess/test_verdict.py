@@ -148,3 +148,10 @@ def test_a_model_of_chance_is_hardly_ever_usable_and_a_fair_one_nearly_always(se
             usable[name] += judge(ConfusionMatrix.from_arrays(reference, mapped, LEGEND)).usable
     assert usable["chance"] == 0
     assert usable["fair"] > 95
+
+
+def test_clauses_about_classes_end_the_sentence() -> None:
+    plain = judge(GOOD).text
+    found = judge(GOOD, not_tested=["Soil", "Rock"], doubts=["look at water: 41 % of the scenes"])
+    assert found.text == f"{plain}; not tested: Soil, Rock; look at water: 41 % of the scenes"
+    assert found.usable

@@ -6,7 +6,7 @@ import pytest
 from tiny import tiny_card
 
 from das2f_map.bundle.card import Calibration, ClassShares, ModelCard, Verdict
-from das2f_map.bundle.reliance import model_cautions, share_warnings
+from das2f_map.bundle.reliance import model_cautions, share_doubts, share_warnings
 
 CALIBRATION = Calibration(temperature=1.5, pixels=10, error_before=0.1, error_after=0.0)
 
@@ -78,3 +78,20 @@ def test_cautions_about_a_model() -> None:
     assert model_cautions(card(calibration=CALIBRATION), reject=0.8) == ()
     (only,) = model_cautions(card(calibration=CALIBRATION), reject=0.3)
     assert only.startswith("no pixel is rejected at 0.3: the best of 3 classes")
+
+
+def test_a_forest_contradicts_the_model() -> None:
+    """The model maps its own scene wrongly, so a new map of it is as wrong and no surprise to the model."""
+    labels = {"water": 0.2, "forest": 0.5, "soil": 0.3}
+    scenes = {"water": 0.41, "forest": 0.5, "soil": 0.09}
+    forest = {"water": 0.012, "forest": 0.9, "soil": 0.088}
+    pixels = {"water": 41_000, "forest": 50_000, "soil": 9_000}
+    assert share_warnings(ClassShares(labels=labels, scenes=scenes), pixels) == ()
+    seen = ClassShares(labels=labels, scenes=scenes, forest=forest)
+    assert share_warnings(seen, pixels) == (
+        "water takes 41 % of the map; a random forest's map of the training scenes had 1 %: "
+        "check the map before use",
+    )
+    assert share_doubts(seen) == ("look at water: 41 % of the scenes, 1 % in a random forest's map",)
+    assert share_doubts(ClassShares(labels=labels, scenes=scenes)) == ()
+    assert share_doubts(ClassShares(labels=labels, scenes=forest, forest=forest)) == ()

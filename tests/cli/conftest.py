@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,13 @@ import pytest
 from command import Run, in_process
 from synthetic import make_pair
 from tiny import tiny_bundle
+
+
+@pytest.fixture(autouse=True)
+def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options that the person who runs the tests has set in the environment do not count."""
+    for name in [n for n in os.environ if n.startswith("DAS2F_MAP_") and "REQUIRE" not in n]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ COMMANDS = (
     ("train",),
     ("evaluate",),
     ("export",),
+    ("clean",),
     ("doctor",),
     ("preview",),
     ("models",),
@@ -356,6 +357,7 @@ def test_train(run: Run, tmp_path: Path) -> None:
     assert result["model"] == str(tmp_path / "model")
     assert result["steps"] in (1, 2)
     assert result["verdict"]["text"]
+    assert -1 <= result["random_split"]["optimism"] <= 1
     assert result["shares"]["labels"].keys() == result["shares"]["scenes"].keys()
     assert not result["interrupted"]
     assert "Labelled pixels: " in outcome.err
@@ -375,8 +377,8 @@ def test_train(run: Run, tmp_path: Path) -> None:
         ("ms.tif pan.tif --labels l.gpkg", ["ms.tif pan.tif l.gpkg"]),
         ("--scene a b c --scene d e f", ["a b c", "d e f"]),
         ("ms.tif pan.tif --labels l.gpkg --scene a b c", ["ms.tif pan.tif l.gpkg", "a b c"]),
-        ("--scene a b c --scenes {list}", ["a b c", "x y z"]),
-        ("--scenes {list}", ["x y z"]),
+        ("--scene a b c --scenes {list}", ["a b c", "{f}/x {f}/y {f}/z"]),
+        ("--scenes {list}", ["{f}/x {f}/y {f}/z"]),
     ],
 )
 def test_train_takes_scenes_in_three_ways(
@@ -394,7 +396,8 @@ def test_train_takes_scenes_in_three_ways(
     outcome = run("train", *words, "-o", tmp_path / "model", "--fast", "--haze", "0.5")
     assert outcome.code == 3
     (request,) = asked
-    assert [f"{s.pair.ms} {s.pair.pan} {s.labels.path}" for s in request.scenes] == expected
+    found = [f"{s.pair.ms} {s.pair.pan} {s.labels.path}" for s in request.scenes]
+    assert found == [text.format(f=tmp_path) for text in expected]
     assert (request.settings.fast, request.settings.haze) == (True, 0.5)
 
 
@@ -404,7 +407,7 @@ def test_train_takes_scenes_in_three_ways(
         ("", "name a scene"),
         ("ms.tif pan.tif", "--labels is missing"),
         ("--labels l.gpkg", "MS is missing"),
-        ("ms.tif --labels l.gpkg --scene a b c", "PAN is missing"),
+        ("ms.tif --scene a b c", "--labels is missing"),
         ("--scene a b", "--scene takes three values: MS PAN LABELS"),
         ("--scene a --fast c", "--scene takes three values"),
         ("--scene=a b c", "--scene takes three values"),

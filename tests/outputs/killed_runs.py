@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -154,6 +155,94 @@ def at_random(folder: Path, kills: int, seed: int) -> None:
     print(json.dumps(found))
 
 
+def write_real_map(folder: Path, number: int, *, overwrite: bool, model: Path, scene: Path) -> None:
+    """All files of a map of a small scene; ``number`` is in its report as the smallest area."""
+    from das2f_map.workflows.classify import classify
+
+    classify(
+        scene / "ms.tif",
+        scene / "pan.tif",
+        folder / "m.tif",
+        confidence=folder / "c.tif",
+        vectors=folder / "other" / "m.shp",
+        model=model,
+        min_area_m2=float(number),
+        coregistration="off",
+        overwrite=overwrite,
+    )
+
+
+def maps_at_random(folder: Path, kills: int, seed: int) -> None:
+    """Kill runs of ``classify`` at random moments of work and commit; print what is found after each kill.
+
+    One line of JSON a kill: seconds, number of the map in place after the next run has looked, faults.
+    """
+    import rasterio
+    from synthetic import make_pair
+    from tiny import tiny_bundle
+
+    import das2f_map.workflows.classify  # noqa: F401 - once, not in every child
+
+    times = random.Random(seed)
+    scene, out = folder / "scene", folder / "out"
+    scene.mkdir()
+    (out / "other").mkdir(parents=True)
+    (out / ".m.tif.partial").mkdir()  # not ours
+    (out / ".m.tif.partial" / "notes.txt").write_text("mine")
+    (out / "mine.txt").write_text("mine")
+    make_pair(scene, ms_shape=(8, 8))
+    # Threads do not survive a fork: this process imports everything and computes nothing.
+    assert in_child(lambda: tiny_bundle(scene, patch=8) and None) == 0
+    write = functools.partial(write_real_map, out, model=scene / "tiny", scene=scene)
+    begin = time.monotonic()
+    assert in_child(lambda: write(1, overwrite=False)) == 0
+    length = time.monotonic() - begin
+    whole = {str(p.relative_to(out)) for p in out.rglob("*")}
+    last, killed, lost = 1, 0, 0
+    for kill in count(2):
+        if killed == kills:
+            break
+        child = os.fork()
+        if child == 0:
+            os.close(1)
+            try:
+                write(kill, overwrite=True)
+            finally:
+                os._exit(0)
+        # Odd ones at any moment of the work; even ones while outputs are put into place.
+        started = time.monotonic()
+        if kill % 2:
+            time.sleep(times.uniform(0, 0.9 * length))
+        else:
+            while not (out / "other" / ".m.shp.das2f-map" / "commit.json").exists():
+                if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    break  # it was quicker than this loop
+            time.sleep(times.uniform(0, 0.012))
+        after = time.monotonic() - started
+        os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        killed += status == -signal.SIGKILL
+        before = len(list(out.rglob("*.das2f-map")))
+        for name in ("m.tif", "c.tif", "m.json", "other/m.shp"):
+            try:  # the next run, which gives up at once
+                with StagedOutputs(overwrite=True) as staged:
+                    staged.stage(out / name)
+                    raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                pass
+        there = {str(p.relative_to(out)) for p in out.rglob("*")}
+        faults = sorted(there ^ whole)
+        number = int(json.loads((out / "m.json").read_text())["settings"]["min_area_m2"])
+        if number not in (last, kill):
+            faults.append(f"map {number}")
+        for name in ("m.tif", "c.tif"):
+            with rasterio.open(out / name) as dataset:
+                dataset.read()
+        last, lost = number, lost + bool(faults)
+        print(json.dumps([round(after, 3), status, before, number == kill, faults]), flush=True)
+    print(f"{killed} runs killed; after {lost} of them something was lost or left", file=sys.stderr)
+
+
 def hold(folder: Path) -> None:
     """Write into outputs and wait for the end of standard input."""
     with StagedOutputs(overwrite=True) as out:
@@ -184,6 +273,8 @@ def crowd(folder: Path, workers: int, rounds: int) -> None:
                     except OutputError as error:
                         if "another run" not in error.message:
                             raise
+            except BaseException:
+                traceback.print_exc()
             finally:
                 (folder / f"worker{worker}").write_text(json.dumps([had, clashes]))
                 os._exit(0)
@@ -201,6 +292,7 @@ if __name__ == "__main__":
         "at_every_change": lambda: at_every_change(Path(where), more[0], more[1] == "old"),
         "twice": lambda: twice(Path(where), int(more[0]), int(more[1])),
         "at_random": lambda: at_random(Path(where), int(more[0]), int(more[1])),
+        "maps_at_random": lambda: maps_at_random(Path(where), int(more[0]), int(more[1])),
         "hold": lambda: hold(Path(where)),
         "crowd": lambda: crowd(Path(where), int(more[0]), int(more[1])),
     }[what]()

@@ -260,3 +260,35 @@ def test_a_run_with_fewer_outputs_empties_the_folders_of_all(tmp_path: Path) -> 
     with StagedOutputs() as out:
         out.stage(tmp_path / "m.tif").write_text("whole")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["m.tif", "other"]
+
+
+@pytest.mark.slow
+def test_maps_killed_at_random_moments(tmp_path: Path) -> None:
+    """Runs of `classify` die at work and while their files are put into place: nothing is lost or left."""
+    kills = 24  # killed_runs.py maps_at_random FOLDER 200 SEED does more
+    done = subprocess.run(
+        [*PROGRAM, "maps_at_random", str(tmp_path), str(kills), "3"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum(status == -9 for _, status, *_ in found) == kills
+    assert [faults for *_, faults in found if faults] == []
+    assert {new for _, _, _, new, _ in found} == {False, True}
+    assert (tmp_path / "out" / ".m.tif.partial" / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_called_partial_that_is_not_ours_stays(tmp_path: Path) -> None:
+    for name in (".model.partial", ".m.tif.partial", "model.training.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("mine")
+    before = content(tmp_path)
+    with StagedOutputs(overwrite=True) as out:
+        whole = out.stage_whole(tmp_path / "model", lambda: None)
+        whole.mkdir()
+        (whole / "model.json").write_text("new")
+        out.stage(tmp_path / "m.tif").write_text("new")
+    assert content(tmp_path) == {**before, "model/model.json": "new", "m.tif": "new"}

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from das2f_map.errors import OutputError
 from das2f_map.outputs.staging import StagedOutputs
-from das2f_map.outputs.write_errors import writing
+from das2f_map.outputs.write_errors import require_space, writing
 
 
 def names(folder: Path) -> list[str]:
@@ -199,3 +200,14 @@ def test_files_that_others_made_during_the_run_are_theirs(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match=r"a\.tif exists already"):
         run()
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.tif": "theirs", "a.qml": "theirs"}
+
+
+def test_room_on_a_disk_is_for_all_folders_on_it_together(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    free = shutil.disk_usage(tmp_path).free
+    require_space({tmp_path: free // 4, other: free // 4})
+    with pytest.raises(OutputError, match=r"GB free, and the outputs need .* GB while") as caught:
+        require_space({tmp_path: free // 3 * 2, other: free // 3 * 2})
+    assert str(tmp_path) in caught.value.message
+    require_space({tmp_path / "missing": 10**30})  # staging says what is wrong with it

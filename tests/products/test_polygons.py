@@ -283,6 +283,45 @@ def test_values_outside_the_legend_leave_nothing(tmp_path: Path) -> None:
         assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [">60 % canopy", "<10 % canopy", "(water)", "-", ".", " x", "a/b", "a\\b", "x:y?", "'q'", "#1", "@"],
+        ["x (3)", "x", "X", "X (3)", "x (2)"],
+        ["fid", "geom", "rtree_a_geom", "a", "sqlite_sequence", "layer_styles", "😀", "a" * 300, "A" * 300],
+    ],
+)
+def test_every_legend_can_be_written(names: list[str], tmp_path: Path) -> None:
+    """A layer for each class, readable by GDAL, and the class's own name in the field."""
+    legend = Legend(
+        classes=tuple(LegendClass(id=i, name=n, color="#000000") for i, n in enumerate(names, start=1))
+    )
+    classes = np.repeat(np.arange(1, len(names) + 1, dtype=np.uint8)[None], 4, axis=0)
+    write_map(tmp_path / "m.tif", classes, grid=UTM, legend=legend)
+    write_polygons(tmp_path / "m.tif", tmp_path / "m.gpkg", legend)
+    found = read_all(tmp_path / "m.gpkg")
+    assert found.layer.nunique() == len(names)
+    assert dict(zip(found.class_id, found.class_name, strict=True)) == dict(enumerate(names, start=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("h.SHP", "lower case"),
+        ("x!y.gpkg", "characters"),
+        ("a!/y.fgb", "characters"),
+        ("a;b/y.gpkg", "characters"),
+        ("a\nb.shp", "characters"),
+        ("caf\udce9.gpkg", "characters"),
+        ("a" * 230 + ".gpkg", "too long"),
+    ],
+)
+def test_paths_that_cannot_be_written_are_refused_first(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=message) as caught:
+        check_vector_path(tmp_path / name)
+    assert "\n" not in caught.value.message
+
+
 def test_layer_names_are_safe_and_unique() -> None:
     names = ["Layer_Styles", "a|b", "a_b", "gpkg_contents", "Äcker", "äcker", "  ", 'say "x"', "rtree_a"]
     legend = Legend(

@@ -9,15 +9,19 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import pytest
 from maps import AWKWARD_LEGEND, GEOGRAPHIC, ROTATED, UTM, confidence_of, patchy_classes, write_map
 from rasterio.crs import CRS
 
+from das2f_map.assess.sample_design import read_design
 from das2f_map.products.polygons import write_polygons
 from das2f_map.products.qgis import style_raster
 from das2f_map.scene.grid import Grid
+from das2f_map.workflows.sample import sample_map
 
 SCRIPT = Path(__file__).with_name("open_in_qgis.py")
+LABEL = Path(__file__).with_name("label_in_qgis.py")
 PYTHON = "/usr/bin/python3"
 ENVIRONMENT = {
     **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PROJ", "GDAL", "VIRTUAL_ENV"))},
@@ -149,3 +153,38 @@ def test_single_layer_formats_are_categorised(opened: Any, suffix: str) -> None:
     assert layer["classes"] == EXPECTED
     present = {c.color for c in AWKWARD_LEGEND.each() if (c.id == CLASSES).any()}
     assert set(visible(layer)) >= present | {"transparent"}
+
+
+@pytest.mark.parametrize("shape", [pytest.param("points", marks=pytest.mark.slow), "squares"])
+def test_interpreter_labels_a_sample_without_seeing_the_maps_class(tmp_path: Path, shape: str) -> None:
+    write_map(tmp_path / "map.tif", CLASSES)
+    file = tmp_path / "my sample.gpkg"
+    sample_map(tmp_path / "map.tif", file, points=60, squares=shape == "squares", second_interpreter=True)
+    names = [c.name for c in AWKWARD_LEGEND.each()]
+    done = subprocess.run(
+        [PYTHON, str(LABEL), str(file), names[3], str(tmp_path / "form.png")],
+        env={**ENVIRONMENT, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["valid"]
+    # A second layer would make QGIS ask which one is meant.
+    assert found["layers"] == ["sample"]
+    assert found["renderer"] == "QgsRuleBasedRenderer"
+    assert [text for text in found["labels"] if text] == ["Unit", "Class", "Class (2nd interpreter)"]
+    assert [choices[1:] for choices in found["choices"]] == [names, names]
+    assert found["at_first"] == [choices[0] for choices in found["choices"]]
+    assert found["read_only"] == ["sample_id"]
+    assert {*found["hidden_columns"]} == {"fid", "stratum", "stratum_pixels", "inclusion", "cluster"}
+    assert found["saved"]
+    assert found["of_the_first"] == names[3]
+    frame = gpd.read_file(file, layer="sample", engine="pyogrio")
+    assert frame["class"].notna().sum() == 1
+    assert frame["class_2"].isna().all()
+    design = read_design(file)
+    assert design is not None
+    assert design.sampled == 60

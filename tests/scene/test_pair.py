@@ -372,7 +372,32 @@ def sheared(ms: Path, pan: Path) -> None:
     rewritten(ms, transform=Affine(8, 2, 5e5, 0, -8, 5.6e6))
 
 
+def metres_as_degrees(ms: Path, pan: Path) -> None:
+    rewritten(ms, crs=CRS.from_epsg(4326))
+
+
+def beyond_the_earth(ms: Path, pan: Path) -> None:
+    rewritten(ms, crs=CRS.from_epsg(3857), transform=Affine(8, 0, 5e8, 0, -8, 5.6e6))
+
+
+def outside_the_projection(ms: Path, pan: Path) -> None:
+    # The plane of EPSG:3035 is a disk of 13,000 km around the middle of Europe.
+    rewritten(ms, crs=CRS.from_epsg(3035), transform=Affine(8, 0, 3e7, 0, -8, 3e6))
+
+
+def no_number(ms: Path, pan: Path) -> None:
+    rewritten(ms, transform=Affine(8, 0, float("nan"), 0, -8, 5.6e6))
+
+
 REFUSED = [
+    (beyond_the_earth, "MS file .*ms.tif lies nowhere on Earth: .*500,000,000.*EPSG:3857", "gdal_edit"),
+    (outside_the_projection, "MS file .*ms.tif lies nowhere on Earth: .*30,000,000.*EPSG:3035", "gdal_edit"),
+    (no_number, "MS file .*ms.tif has an unusable geotransform", "gdalinfo"),
+    (
+        metres_as_degrees,
+        "MS file .*ms.tif claims to be in degrees .*: latitude 5,600,000 is none",
+        "gdal_edit",
+    ),
     (missing, "MS file .*ms.tif does not exist", "path"),
     (not_a_raster, "PAN file .*pan.tif cannot be opened as a raster", "gdalinfo"),
     (a_folder, "MS file .*ms.tif is a folder", "inside"),

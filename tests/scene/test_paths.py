@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import geopandas
 import pytest
+import rasterio
+import shapely
 from synthetic import make_pair, pair_grids
 
 from das2f_map.assess.map_comparison import open_map
@@ -94,3 +97,78 @@ def test_every_opener_asks_the_same(kind: str, tmp_path: Path) -> None:
         OPENERS[kind](elsewhere, pair)
     assert elsewhere in caught.value.message
     assert not caught.value.message.endswith("does not exist")
+
+
+def _mask_file(path: str, pair: tuple[Path, Path]) -> None:
+    with open_pair(*pair) as scene, open_mask(MaskFile(path), scene.grids) as mask:
+        assert mask.excluded(scene.grids.ms.window).all()
+
+
+def _area_file(path: str, _: tuple[Path, Path]) -> None:
+    assert Area.from_file(path, MS).mask(MS.window).all()
+
+
+def _label_file(path: str, _: tuple[Path, Path]) -> None:
+    with open_labels(path, MS) as labels:
+        assert labels.legend.names == ("water",)
+        assert (labels.read(MS.window).classes == 1).all()
+
+
+READERS: dict[str, Callable[[str, tuple[Path, Path]], None]] = {
+    "mask": _mask_file,
+    "area": _area_file,
+    "labels": _label_file,
+}
+ODD_NAMES = (
+    "a!b",
+    "a;b",
+    "zip!x;y?",
+    "two\nlines",
+    " space first",
+    "!all/labels",
+    "sub;folder/x",
+    "caf\udce9",
+    "what?/w",
+    "a#b%20c",
+    "zip:a",
+    "a[1]",
+)
+
+
+@pytest.mark.parametrize("extension", ["gpkg", "shp"])
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_of_vector_files(
+    name: str, extension: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is the same under any name; truth is the square of the whole scene."""
+    pair = make_pair(tmp_path, ms_shape=(8, 8))
+    xs, ys = zip(*MS.corners(), strict=True)
+    square = shapely.box(min(xs), min(ys), max(xs), max(ys))
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    frame = geopandas.GeoDataFrame({"class": ["water"]}, geometry=[square], crs=MS.crs)
+    frame.to_file(plain / f"q.{extension}")
+    odd = tmp_path / f"{name}.{extension}"
+    odd.parent.mkdir(exist_ok=True)
+    for file in plain.iterdir():
+        file.rename(odd.with_name(odd.stem + file.suffix))
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    monkeypatch.chdir(odd.parent)
+    for path in (str(odd), f"/{odd}", odd.name):
+        for read in READERS.values():
+            read(path, pair)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_of_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ms, _ = make_pair(tmp_path, ms_shape=(8, 8))
+    with rasterio.open(ms) as dataset:
+        truth = dataset.read()
+    odd = tmp_path / f"{name}.tif"
+    odd.parent.mkdir(exist_ok=True)
+    ms.rename(odd)
+    monkeypatch.chdir(odd.parent)
+    for path in (str(odd), f"/{odd}", odd.name):
+        with RasterSource(path, "MS") as source:
+            assert (source.read_raw(source.grid.window)[0] == truth).all()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import delivered
 import geopandas
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ import das2f_map
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Window
 from das2f_map.scene.pair import open_pair
+from das2f_map.scene.request import PairRequest
 from das2f_map.workflows.align import align
 from das2f_map.workflows.inspect import inspect_pair
 
@@ -190,3 +192,35 @@ def test_an_address_without_a_file(server: Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"PAN file .*text.tif cannot be opened") as caught:
         open_pair(ms, f"{server.address}/text.tif")
     assert "gdalinfo" in str(caught.value.hint)
+
+
+def test_stac_item_at_an_address(server: Server, tmp_path: Path) -> None:
+    """Its assets are looked for where it lies; its quality band, too."""
+    pair = delivered.crop(tmp_path)
+    qa = np.zeros((40, 40), np.uint16)
+    qa[3:9, 4:20] = 1 << 3
+    item = delivered.stac(tmp_path / server.address.rpartition(":")[2], pair, qa=qa)
+    address = f"{server.address}/{item.relative_to(tmp_path)}"
+    with open_pair(pair.ms, pair.pan) as files:
+        wanted = files.read_block(files.grids.ms.window, 0, 0)
+    with rasterio.Env(VSI_CACHE=False), PairRequest.of(address, mask="clouds").open() as remote:
+        block = remote.read_block(remote.grids.ms.window, 0, 0)
+        assert remote.arguments == (address,)
+    np.testing.assert_array_equal(block.ms, wanted.ms)
+    np.testing.assert_array_equal(block.pan, wanted.pan)
+    np.testing.assert_array_equal(~block.valid, qa != 0)
+    assert {"item.json", "blue.tif", "pan.tif", "qa.tif"} <= set(server.sent())
+
+
+def test_address_without_an_item(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "page.json").write_text("<html>")
+    (tmp_path / "list.json").write_text(
+        '{"type": "FeatureCollection", "stac_version": "1.0.0", "features": []}'
+    )
+    for name, says in (
+        ("none.json", "cannot be fetched"),
+        ("page.json", "is no JSON"),
+        ("list.json", "is no STAC Item but FeatureCollection"),
+    ):
+        with pytest.raises(InputError, match=says):
+            PairRequest.of(f"{server.address}/{name}").open()

@@ -91,7 +91,7 @@ def test_bands_that_are_not_named(request_of_all: PairRequest) -> None:
         ({"nodata": "0"}, "nodata cannot be '0': it must be a number or None"),
         ({"nodata": False}, "nodata cannot be False: it must be"),
         ({"nodata": [0]}, r"nodata cannot be \[0\]: it must be"),
-        ({"mask": 1}, "mask cannot be 1: it must be a path, a MaskFile or None"),
+        ({"mask": 1}, "mask cannot be 1: it must be a path, a MaskFile, 'clouds' or None"),
         ({"bands": ["blue", "nir"]}, r"bands cannot be \['blue', 'nir'\]: it must be a mapping such as"),
         ({"bands": "blue=1"}, "bands cannot be 'blue=1': it must be a mapping such as"),
         ({"bands": {"nir": 4.5}}, r"bands\['nir'\] cannot be 4.5: it must be a band's number in the file"),

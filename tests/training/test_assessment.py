@@ -227,3 +227,34 @@ def test_matrix_of_probabilities() -> None:
     probabilities = np.array([[0.6, 0.2, 0.2], [0.5, 0.3, 0.2], [0, 0, 1], [0.1, 0.8, 0.1]])
     matrix = matrix_of(probabilities, pixels.positions, pixels.legend)
     assert matrix.counts.tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 1]]
+
+
+def test_figures_may_be_made_of_other_logits_than_the_choice() -> None:
+    """The checks are chosen by upright patches; the figures are those of turned ones."""
+    pixels, parts = apart(40, 40)
+    upright = [answers(pixels, p, [0.2, 0.9, 0.5]) for p in parts]
+    asked = []
+
+    def at_check(part: HeldOut, check: int) -> Float32:
+        asked.append((part.name, check))
+        return answers(pixels, part, [0.75])[0]
+
+    found = assess(pixels, parts, upright, at_check)
+    assert asked == [("fold-1", 1), ("fold-2", 1)]
+    assert found.checks == 2
+    assert found.matrix.overall_accuracy == pytest.approx(0.75)
+    assert (found.logits.argmax(axis=1) == found.positions).mean() == pytest.approx(0.75)
+    assert found.groups.tolist() == [0] * 40 + [2] * 40
+
+
+def test_thinning_leaves_some_pixels_of_a_rare_class() -> None:
+    n = 3000
+    positions = np.zeros(n, int)
+    positions[[5, 900, 1700]] = 1
+    positions[2000:2030] = 2
+    folds = Folds(pixels_at(np.arange(n), np.zeros(n, int), positions), np.zeros(n, np.int64), 1, 17, 17)
+    (part,) = held_out(folds, "folds", most=300, seed=0)
+    kept = np.bincount(positions[part.fold.held])
+    assert kept[1:].tolist() == [3, 5]
+    assert 300 <= kept.sum() <= 308
+    assert np.unique(part.fold.held).size == part.fold.held.size == part.tests.size

@@ -207,4 +207,4 @@ def test_without_scikit_learn_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingDependencyError, match="scikit-learn") as caught:
         make(3, 0)
-    assert caught.value.hint == "pip install '.[train]' in the checkout"
+    assert "[train]" in str(caught.value.hint)

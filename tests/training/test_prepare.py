@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from das2f_map.progress import silent
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.request import PairRequest
 from das2f_map.training.hardware import find_hardware
-from das2f_map.training.prepare import LEAST_PIXELS, Prepared, decided, prepare
+from das2f_map.training.prepare import LEAST_PIXELS, Prepared, decided, prepare, shared_out
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.settings import FOLDS_UP_TO, TrainingSettings
 
@@ -227,3 +228,39 @@ def test_whole_scenes_are_held_out_only_of_several(small_scene: Scene) -> None:
         prepared(asked(small_scene, small_scene, fold_by="scene", assess="holdout"))
     found = decided(TrainingSettings(fold_by="scene"), 10 * FOLDS_UP_TO, on_cpu=True)
     assert found.assess == "folds"
+
+
+def test_blocks_are_shared_out_by_need() -> None:
+    assert shared_out([10, 2, 3], 100) == [10, 2, 3]
+    assert shared_out([100, 2, 50], 42) == [20, 2, 20]
+    assert shared_out([7], 4) == [4]
+
+
+def test_a_training_notes_what_it_learns_from(small_scene: Scene) -> None:
+    """Labels or values that differ make another note, though classes and numbers of pixels stay."""
+    first, again = prepared(asked(small_scene)), prepared(asked(small_scene))
+    assert first.note() == again.note()
+    moved = replace(first, pixels=replace(first.pixels, rows=first.pixels.rows[::-1]))
+    assert moved.note()["labels"] == first.note()["labels"]
+    assert moved.note()["contents"] != first.note()["contents"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"folds": 5, "assess": "none"}, "--folds has no effect"),
+        ({"folds": 5, "fast": True}, "--folds has no effect"),
+        ({"head": "published", "dropout": 0.1}, "--dropout has no effect"),
+        ({"head": "published"}, ""),
+        ({"folds": 5}, ""),
+    ],
+)
+def test_settings_without_effect_are_named(
+    settings: dict[str, Any], says: str, small_scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        prepared(asked(small_scene, **settings))
+    assert [r.getMessage() for r in caplog.records if "no effect" in r.getMessage()] == (
+        [m for m in caplog.messages if m.startswith(says)] if says else []
+    )
+    assert not says or any(m.startswith(says) for m in caplog.messages)

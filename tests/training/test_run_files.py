@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from das2f_map.errors import OutputError
 from das2f_map.settings import settings_of
 from das2f_map.training.run_files import (
+    PartRecord,
     begin,
     discard,
     discard_empty,
@@ -21,9 +23,17 @@ from das2f_map.training.run_files import (
 )
 from das2f_map.training.settings import TrainingSettings
 
-NOTE: dict[str, Any] = {"network": {"width": 16}, "settings": {"seed": 1}, "labels": {}, "legend": {}}
+NOTE: dict[str, Any] = {
+    "network": {"width": 16},
+    "settings": {"seed": 1},
+    "contents": {"the images": "0f"},
+    "labels": {},
+    "legend": {},
+}
 HISTORY = [{"steps": 4, "loss": 1.0, "held_out_kappa": None}, {"steps": 8, "loss": 0.5}]
+WEIGHTS = [{"a.b": torch.tensor([x, 1.0]), "n": torch.tensor(n)} for x, n in ((0.0, 3), (4.0, 5))]
 LOGITS = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+RECORD = PartRecord(HISTORY, LOGITS, WEIGHTS)
 
 
 @pytest.fixture
@@ -37,20 +47,24 @@ def work(tmp_path: Path) -> Path:
 def test_record_of_a_complete_part_replaces_its_state(work: Path) -> None:
     state_path(work, "fold-1").write_bytes(b"x")
     assert read_record(work, "fold-1") is None
-    keep_record(work, "fold-1", HISTORY, LOGITS)
+    keep_record(work, "fold-1", RECORD)
     record = read_record(work, "fold-1")
     assert record is not None
-    assert record[0] == HISTORY
-    assert record[1].dtype == np.float32
-    assert np.array_equal(record[1], LOGITS)
+    assert record.history == HISTORY
+    assert record.logits.dtype == np.float32
+    assert np.array_equal(record.logits, LOGITS)
+    assert [{k: v.tolist() for k, v in each.items()} for each in record.weights] == [
+        {"a.b": [0.0, 1.0], "n": 3},
+        {"a.b": [4.0, 1.0], "n": 5},
+    ]
     assert not state_path(work, "fold-1").exists()
     assert read_record(work, "fold-2") is None
 
 
-@pytest.mark.parametrize("suffix", ["json", "npy"])
+@pytest.mark.parametrize("suffix", ["json", "npy", "safetensors"])
 @pytest.mark.parametrize("content", [b"", b"garbage"])
 def test_damaged_records_are_named(suffix: str, content: bytes, work: Path) -> None:
-    keep_record(work, "fold-1", HISTORY, LOGITS)
+    keep_record(work, "fold-1", RECORD)
     (work / f"fold-1.{suffix}").write_bytes(content)
     with pytest.raises(OutputError, match=r"model\.training cannot be resumed") as caught:
         read_record(work, "fold-1")
@@ -61,7 +75,7 @@ def test_all_parts_are_removed_and_nothing_else(work: Path) -> None:
     most = settings_of(TrainingSettings)["folds"].le
     assert most is not None
     for part in ("holdout", "fold-1", f"fold-{most:.0f}"):
-        keep_record(work, part, HISTORY, LOGITS)
+        keep_record(work, part, RECORD)
     state_path(work, "final").write_bytes(b"x")
     (work / "notes.txt").write_text("mine")
     discard(work)
@@ -82,7 +96,7 @@ def test_a_training_with_a_complete_check_is_kept(part: str, work: Path) -> None
     discard_empty(work)
     assert state_path(work, part).exists()
     state_path(work, part).unlink()
-    keep_record(work, part, HISTORY, LOGITS)
+    keep_record(work, part, RECORD)
     discard_empty(work)
     assert read_record(work, part) is not None
 

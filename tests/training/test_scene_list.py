@@ -43,10 +43,10 @@ def test_paths_start_at_the_folder_of_the_list(tmp_path: Path, monkeypatch: pyte
 def test_lists_of_spreadsheets(encoding: str, end: str, tmp_path: Path) -> None:
     """A byte order mark, other columns, another order, quotes and spaces."""
     text = end.join(["labels,place,ms,pan", '"é, 1.gpkg",Genève, m.tif ,p.tif', "b.gpkg,,n.tif,q.tif", ""])
-    assert read_scene_list(written(tmp_path, text, encoding)) == [
-        ("m.tif", "p.tif", "é, 1.gpkg"),
-        ("n.tif", "q.tif", "b.gpkg"),
-    ]
+    names = [("m.tif", "p.tif", "é, 1.gpkg"), ("n.tif", "q.tif", "b.gpkg")]
+    # Missing files too: the error that follows names where they were looked for.
+    expected = [tuple(str(tmp_path / name) for name in line) for line in names]
+    assert read_scene_list(written(tmp_path, text, encoding)) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,8 @@ def test_lists_of_spreadsheets(encoding: str, end: str, tmp_path: Path) -> None:
         ("ms;pan;labels\na;b;c\n", "has no column ms, pan, labels"),
         ("ms,pan,label\na,b,c\n", "has no column labels"),
         ("ms,pan,labels\n", "lists no scene"),
-        ("ms,pan,labels\na,b,c\nd,,f\n", "line 3: ms, pan and labels are needed"),
+        ("ms,pan,labels\na,b,c\nd,e,\n", "line 3: ms, pan and labels are needed"),
+        ("ms,pan,labels\na,b,c\n,,f\n", "line 3: ms, pan and labels are needed"),
         ("ms,pan,labels\na,b\n", "line 2: ms, pan and labels are needed"),
     ],
 )
@@ -79,3 +80,12 @@ def test_other_files(tmp_path: Path) -> None:
         file.truncate(11_000_000)
     with pytest.raises(InputError, match=r"big\.csv is too large for a list of scenes"):
         read_scene_list(tmp_path / "big.csv")
+
+
+def test_without_pan_ms_is_a_product(tmp_path: Path) -> None:
+    (tmp_path / "LC08").mkdir()
+    text = "ms,pan,labels\nLC08,,a.gpkg\nm.tif,p.tif,b.gpkg\n"
+    assert read_scene_list(written(tmp_path, text)) == [
+        (str(tmp_path / "LC08"), None, str(tmp_path / "a.gpkg")),
+        (str(tmp_path / "m.tif"), str(tmp_path / "p.tif"), str(tmp_path / "b.gpkg")),
+    ]

@@ -64,7 +64,9 @@ def test_polygons_in_another_crs_by_name(class_map: Path, tmp_path: Path) -> Non
     assert found.only_in_reference == {"road": 6}
     assert found.only_in_map == ("soil",)
     assert found.unmapped == 15
-    assert len(found.notices()) == 3
+    assert len(found.notices()) == 5
+    assert "Not a probability sample" in found.notices()[0]
+    assert "9 blocks" in found.notices()[1]
     record = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert record["overall_accuracy"] == 35 / 55
     assert record["only_in_reference"] == {"road": 6}

@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend
 from das2f_map.products import map_figure as module
-from das2f_map.products.map_figure import ground_of, round_length
+from das2f_map.products.map_figure import ground_of, read_at_a_glance, round_length
 from das2f_map.scene.grid import Grid
 from das2f_map.workflows.preview import preview
 
@@ -184,3 +184,19 @@ def test_round_length() -> None:
         0.2,
         5000,
     ]
+
+
+@pytest.mark.parametrize("shape", [(40, 2**31 - 1), (2**31 - 1, 40)])
+def test_a_strip_of_two_milliard_pixels(shape: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "strip.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}"><SRS>EPSG:32616</SRS>'
+        "<GeoTransform>0,0.001,0,0,0,-0.001</GeoTransform>"
+        '<VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+    )
+    glance = read_at_a_glance(path, 10_000)
+    grid, full = glance.grid, glance.full
+    assert (full.height, full.width) == shape
+    assert glance.classes.size <= 10_000
+    assert grid.height * grid.transform.e == pytest.approx(full.height * full.transform.e)
+    assert preview(path, tmp_path / "p.png", max_pixels=10_000).exists()

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -37,9 +38,14 @@ from das2f_map.errors import (
     ModelError,
     OutputError,
 )
+from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.network.classifier import PooledClassifier
 from das2f_map.progress import silent
 from das2f_map.scene.request import PairRequest
+from das2f_map.training.assessment import Assessment, assess
+from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.run_files import read_record, working_path
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.workflows.train import TrainingResult, run_training, train
 
@@ -60,7 +66,7 @@ def _few_pixels() -> Iterator[None]:
 @pytest.fixture
 def no_forest(monkeypatch: pytest.MonkeyPatch) -> None:
     """No random forest to compare with, which saves time where nobody looks at it."""
-    monkeypatch.setattr(das2f_map.training.run, "forest_matrix", lambda *given: None)
+    monkeypatch.setattr(das2f_map.training.run, "forest_figures", lambda *given: None)
 
 
 def request_for(*scenes: Scene, output: Path, **options: Any) -> TrainRequest:
@@ -176,8 +182,11 @@ def test_bundle_is_complete_and_consistent(trained: TrainingResult) -> None:
     files = {p.name for p in trained.folder.iterdir()}
     assert files == {
         *("model.json", "model.safetensors", "training.json"),
-        *("training.png", "reliability.png", "split.tif"),
+        *("training.png", "reliability.png", "split.tif", "model.html"),
     }
+    assert trained.card.verdict is not None
+    page = ET.fromstring((trained.folder / "model.html").read_text(encoding="utf-8"))
+    assert trained.card.verdict.text in "".join(page.itertext())
     card = load_bundle(trained.folder).card
     assert card.legend.names == tuple(sorted(NAMES))
     assert card.domain is not None
@@ -203,6 +212,9 @@ def test_record_of_the_training(trained: TrainingResult) -> None:
     assert not any("held_out_loss" in c for c in final), "the model has seen all ground"
     assert record["settings"] == card.training.settings
     assert record["settings"]["steps_done"] == final[-1]["steps"]
+    compared = record["split"]["random_split"]
+    assert 0.5 < compared["overall_accuracy_on_held_out_ground"] <= 1
+    assert compared["pixels"] == record["metrics"]["test"]["pixels"]
     assert record["split"] == card.training.split
     assert record["metrics"] == card.metrics
 
@@ -224,6 +236,38 @@ def test_figures_are_those_of_held_out_pixels(trained: TrainingResult, small_sce
     forest = trained.card.metrics["random_forest"]
     reference = np.array(forest["confusion_matrix"]["counts"]).sum(axis=1).tolist()
     assert reference == trained.test.counts.sum(axis=1).tolist()
+
+
+def test_figures_average_the_turns_of_a_map(
+    small_scene: Scene, tmp_path: Path, no_forest: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits that the figures are made of, against the network of the check on patches turned one by one."""
+    seen: list[str] = []
+
+    def looked_at(pixels: TrainingPixels, parts: Any, logits: Any, at_check: Any) -> Assessment:
+        for part, upright in zip(parts, logits, strict=True):
+            record = read_record(working_path(tmp_path / "model"), part.name)
+            assert record is not None
+            some = part.fold.held[:20]
+            for check in (0, 2):
+                network = Das2fNet(NetworkConfig(classes=3, ms_bands=4, **TINY))
+                network.classifier = PooledClassifier(network.config, 7)
+                network.load_state_dict(record.weights[check])
+                network.eval()
+                with torch.no_grad():
+                    turned = [
+                        network(*pixels.patches(some, np.full(some.size, turn))).numpy() for turn in range(4)
+                    ]
+                np.testing.assert_allclose(turned[0], upright[check][:20], atol=1e-4)
+                assert abs(turned[1] - turned[0]).max() > 1e-3
+                np.testing.assert_allclose(at_check(part, check)[:20], np.mean(turned, axis=0), atol=1e-4)
+            seen.append(part.name)
+        return assess(pixels, parts, logits, at_check)
+
+    monkeypatch.setattr(das2f_map.training.run, "assess", looked_at)
+    made = run(small_scene, output=tmp_path / "model")
+    assert seen == ["fold-1", "fold-2"]
+    assert made.card.metrics["test"]["turns"] == made.card.turns == 4
 
 
 def test_calibration_is_of_the_held_out_logits(trained: TrainingResult) -> None:
@@ -251,6 +295,8 @@ def test_verdict_and_shares_of_a_good_model(trained: TrainingResult, small_scene
     assert card.shares.labels == pytest.approx(dict(zip(NAMES, cells, strict=True)), abs=1e-4)
     assert card.shares.scenes.keys() == set(NAMES)
     assert sum(card.shares.scenes.values()) == pytest.approx(1, abs=1e-3)
+    assert card.shares.forest.keys() == set(NAMES)
+    assert sum(card.shares.forest.values()) == pytest.approx(1, abs=1e-3)
 
 
 def test_split_raster_shows_the_counted_pixels_with_their_true_labels(
@@ -421,7 +467,7 @@ def test_resuming_with_other_settings_is_refused(
     with pytest.raises(OutputError, match=r"batch_size \(12 before, 8 now\)"):
         run(small_scene, output=tmp_path / "model", resume=True, batch_size=8)
     tiny_bundle(tmp_path, "start")
-    with pytest.raises(OutputError, match=r"started_from \(auto before, .*start now\)"):
+    with pytest.raises(OutputError, match=r"started_from \(none before, start now\)"):
         run(small_scene, output=tmp_path / "model", resume=True, start=tmp_path / "start")
     assert (tmp_path / "model.training" / "fold-1.ckpt").exists()
 
@@ -752,7 +798,7 @@ def test_without_lightning_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(MissingDependencyError, match="lightning") as caught:
         run(small_scene, output=tmp_path / "model")
-    assert "pip install '.[train]' in the checkout" in str(caught.value)
+    assert "[train]" in str(caught.value)
 
 
 @pytest.mark.slow

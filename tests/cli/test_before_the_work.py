@@ -1,0 +1,103 @@
+"""What can be known at the start is said at the start: before the shift is measured or a pixel classified."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from command import Run, listing
+
+DISK = namedtuple("DISK", "total used free")
+
+
+def test_a_disk_that_is_too_small(
+    run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 × 28 pixels, of which half have to fit.
+
+    1 byte for the class and 4 for each of three probabilities; a stored block has 4 more for the confidence.
+    """
+    pixels = 24 * 28
+    arguments = ("classify", *scene, "--model", model, "-o", tmp_path / "m.tif", "--no-vectors")
+    more = ("--probabilities", tmp_path / "p.tif")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(0, 0, pixels * 30 // 2 - 1))
+    found = run(*arguments, *more)
+    assert found.code == 6
+    assert len(found.errors) == 1
+    assert "kB free" in found.errors[0]
+    assert "engine" not in found.err  # the line that announces the work
+    assert listing(tmp_path) == set()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(0, 0, pixels * 30 // 2))
+    assert run(*arguments, *more).code == 0
+
+
+def test_an_area_that_cannot_be_used(run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    found = run(
+        "classify", *scene, "--model", model, "-o", tmp_path / "m.tif", "--aoi", "/vsizip//none.zip/a"
+    )
+    assert found.code == 3
+    assert "/vsizip//none.zip/a" in found.errors[0]
+    assert "shift" not in found.err
+    assert listing(tmp_path) == set()
+
+
+NOT_UTF8 = "caf\udce9"
+
+
+def test_inputs_whose_names_are_not_utf8(
+    run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    """They are read, and the report names them in UTF-8."""
+    ms = tmp_path / f"{NOT_UTF8}.tif"
+    shutil.copy(scene[0], ms)
+    report = tmp_path / "m.json"
+    assert run("classify", ms, scene[1], "--model", model, "-o", tmp_path / "m.tif", "--no-vectors").code == 0
+    path = json.loads(report.read_text("utf-8"))["scene"]["ms"]["path"]
+    assert path == str(tmp_path / "caf\\xe9.tif")
+
+
+@pytest.mark.parametrize("name", [f"{NOT_UTF8}.tif", f"{NOT_UTF8}/m.tif"])
+def test_outputs_whose_names_are_not_utf8(
+    name: str, run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / name
+    output.parent.mkdir(exist_ok=True)
+    found = run("classify", *scene, "--model", model, "-o", output, "--no-vectors")
+    assert found.code == 6
+    assert "UTF-8" in found.errors[0]
+    assert "caf\\xe9" in found.errors[0]
+    assert listing(output.parent) - {NOT_UTF8} == set()
+
+
+@pytest.mark.parametrize("length", [246, 255, 256, 3000])
+def test_names_that_are_too_long(
+    length: int, run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    """A file system takes 255 bytes; side files and the private folder have longer names than the output."""
+    output = tmp_path / ("n" * (length - 4) + ".tif")
+    found = run("classify", *scene, "--model", model, "-o", output, "--no-vectors")
+    assert found.code == 6
+    assert "too long" in found.errors[0]
+    assert found.hints == ["hint: choose a shorter name"]
+    assert listing(tmp_path) == set()
+
+
+def test_an_output_without_a_name(run: Run, scene: tuple[Path, Path], model: Path) -> None:
+    found = run("classify", *scene, "--model", model, "-o", "")
+    assert found.code == 6
+    assert "is a folder" in found.errors[0]
+
+
+def test_labels_that_cannot_be_read(run: Run, scene: tuple[Path, Path], tmp_path: Path) -> None:
+    """A training finds out about all its files before it measures a shift."""
+    labels = tmp_path / "labels.txt"
+    labels.write_text("no labels")
+    before = listing(tmp_path)
+    found = run("train", *scene, "--labels", labels, "-o", tmp_path / "model")
+    assert found.code == 4
+    assert "neither a vector file nor a raster" in found.errors[0]
+    assert "shift" not in found.err
+    assert listing(tmp_path) == before

@@ -1,0 +1,148 @@
+"""Streams that are closed or full, and signals, never lose a map, print a traceback or look like a bug."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import rasterio
+from command import COMMAND, ENVIRONMENT
+
+FULL = Path("/dev/full")
+NEEDS_FULL = pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
+
+
+def shell(line: str, *, unbuffered: bool = False) -> subprocess.CompletedProcess[str]:
+    """A shell line in which ``$D`` is the command."""
+    environment = {**ENVIRONMENT, "D": " ".join(COMMAND), "PYTHONUNBUFFERED": "1" if unbuffered else ""}
+    return subprocess.run(
+        ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@NEEDS_FULL
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_full_output_is_one_plain_error(unbuffered: bool) -> None:
+    done = shell("$D --version >/dev/full", unbuffered=unbuffered)
+    assert done.returncode == 6
+    assert done.stderr.splitlines()[0].startswith("error: cannot print the result")
+    assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "2>&-", ">&-"])
+def test_closed_streams(streams: str) -> None:
+    done = shell(f"$D --version {streams}")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_a_reader_that_has_gone() -> None:
+    done = shell("$D --help | true; exit ${PIPESTATUS[0]}")
+    assert done.returncode in (0, 141)  # all may have been read before `true` ended
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@NEEDS_FULL
+@pytest.mark.parametrize(
+    ("streams", "code"), [(">/dev/full", 6), ("2>/dev/full", 0), (">&- 2>&-", 0), ("2>&1 | true", 0)]
+)
+def test_the_map_is_there_whatever_becomes_of_the_streams(
+    streams: str, code: int, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.tif"
+    ms, pan = scene
+    done = shell(f"$D classify {ms} {pan} --model {model} -o {out} {streams}")
+    assert done.returncode == code
+    with rasterio.open(out) as dataset:
+        assert (dataset.height, dataset.width) == (24, 28)
+        assert dataset.read(1).any()
+    assert {p.name for p in tmp_path.iterdir()} == {"m.tif", "m.tif.aux.xml", "m.qml", "m.gpkg", "m.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.1, 0.3, 0.5, 0.8, 1.2, 1.6, 2.2, 3.0])
+def test_a_batch_system_may_end_a_run_at_any_time(
+    after: float, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    command = [*COMMAND, "classify", *map(str, scene), "--model", str(model), "-o", str(tmp_path / "m.tif")]
+    process = subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(after)
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=60)
+    # Before Python has come to the program, the system ends it; a shell gives 143 for that, too.
+    assert process.returncode in (143, -signal.SIGTERM, 0)
+    assert "Traceback" not in messages
+    assert "ignored" not in messages
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+SWALLOWS = """
+import os, signal, sys, time
+from das2f_map.cli import app
+from das2f_map.outputs.staging import StagedOutputs
+from contextlib import closing
+from pathlib import Path
+
+def command(prog_name):
+    with StagedOutputs() as out:
+        out.stage(Path(sys.argv[1]))
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        except BaseException:
+            pass  # as callbacks of some libraries do
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        print("went on")
+
+app.app = command
+app.main()
+"""
+
+
+def test_a_run_ends_even_if_a_library_loses_the_exception(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWS, str(tmp_path / "m.tif")],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 143
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == ["terminated"]
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_map_keeps_its_code_with_foreign_data_in_the_environment(
+    scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out" / "m.tif"
+    ms, pan = scene
+    done = shell(
+        f"PROJ_LIB={foreign} PROJ_DATA={foreign} GDAL_DATA={foreign} "
+        f"$D classify {ms} {pan} --model {model} -o {out}"
+    )
+    assert done.returncode == 0
+    lines = [line for line in done.stderr.splitlines() if "foreign" in line]
+    assert len(lines) == 3
+    with rasterio.open(ms) as image, rasterio.open(out) as dataset:
+        assert dataset.crs.to_epsg() == image.crs.to_epsg() is not None
+    with closing(sqlite3.connect(out.with_suffix(".gpkg"))) as connection:
+        codes = connection.execute("SELECT DISTINCT srs_id FROM gpkg_contents WHERE data_type='features'")
+        assert codes.fetchall() == [(dataset.crs.to_epsg(),)]
