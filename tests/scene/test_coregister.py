@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 from scipy.ndimage import gaussian_filter
 from synthetic import pair_grids, write_raster
 from tiny import tiny_bundle
@@ -56,6 +58,8 @@ def test_measured_by_the_bands_that_are_used(
         with pytest.raises(Done):
             das2f_map.classify(*pair, tmp_path / "map.tif", model=bundle)
     else:
+        square = shapely.box(0, 0, 1, 1)
+        gpd.GeoDataFrame({"class": ["a"]}, geometry=[square], crs=4326).to_file(tmp_path / "labels.gpkg")
         with pytest.raises(Done):
             train(*pair, tmp_path / "labels.gpkg", tmp_path / "model", bands=BANDS)
     (one,) = found
