@@ -254,7 +254,7 @@ class _Work:
         """Numbers of blocks of which a future has ended; waits a little for one."""
         until = time.monotonic() + _POLL_S
         while True:
-            if self._client.status not in ("running", "connecting"):
+            if self._client.status != "running":
                 raise _gone(None)
             found = [n for n, b in self._blocks.items() if any(f.status != "pending" for f in b.futures)]
             if found or time.monotonic() > until:
@@ -278,7 +278,7 @@ class _Work:
 
     def _failed(self, block: _Block, error: BaseException) -> None:
         """Send a block again, or raise its error if it has failed too often."""
-        if self._client.status not in ("running", "connecting"):
+        if self._client.status != "running":
             raise _gone(error) from error
         block.failures += 1
         place = f"row {block.window.row}, column {block.window.col}"
