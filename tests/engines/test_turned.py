@@ -44,7 +44,9 @@ def choice(turns: int | None, engine: str = "auto") -> EngineChoice:
 
 
 @pytest.mark.parametrize("engine", ["shared", "patch"])
-@pytest.mark.parametrize("turns", VIEWS)
+@pytest.mark.parametrize(
+    "turns", [1, 2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_logits_are_the_mean_over_turned_patches(
     bundle: ModelBundle, pair: tuple[Path, Path], turns: int, engine: str
 ) -> None:
@@ -69,6 +71,7 @@ def test_logits_are_the_mean_over_turned_patches(
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_turns_change_the_map_and_blocks_do_not(bundle: ModelBundle, pair: tuple[Path, Path]) -> None:
     card = bundle.card
 

@@ -100,6 +100,7 @@ def test_goes_on_at_the_last_finished_block(scene: tuple[Path, Path], model: Pat
     assert contents(output.parent) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_begins_anew_where_nothing_is_left_or_it_is_dropped(
     scene: tuple[Path, Path], model: Path, tmp_path: Path
 ) -> None:

@@ -238,6 +238,7 @@ def test_figures_are_those_of_held_out_pixels(trained: TrainingResult, small_sce
     assert reference == trained.test.counts.sum(axis=1).tolist()
 
 
+@pytest.mark.slow
 def test_figures_average_the_turns_of_a_map(
     small_scene: Scene, tmp_path: Path, no_forest: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
