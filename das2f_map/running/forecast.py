@@ -24,7 +24,7 @@ _CLASS_BYTES: Final = 0.3
 _VALUE_BYTES: Final = 3.6
 _POLYGON_BYTES: Final = 12.0
 """Bytes of a pixel in a class raster, in a band of a raster of values, and in the polygons, overviews and
-indices included. Measured on maps of Landsat scenes; a map of larger fields takes less."""
+indices included. Estimates on the safe side: a map of large fields takes less."""
 
 _PRODUCT_S: Final = 1.5e-6
 """Seconds that the files take for each pixel."""

@@ -25,7 +25,7 @@ _READING: Final = 3
 """Blocks of input that one in the making takes: as read, reflected at the border, normalised."""
 
 _STRIP_BYTES: Final = 260
-"""Bytes for each pixel of the strip that is summed and outlined. Measured."""
+"""Bytes for each pixel of the strip that is summed and outlined: an estimate for a map of small fields."""
 
 _WORKER_BYTES: Final = 400 << 20
 """Bytes of a worker before its first block: Python, PyTorch and GDAL."""
