@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -122,10 +122,11 @@ def _put_right(folder: PrivateFolder) -> None:
         _require_none_kept(folder)
         return
     with ExitStack() as stack:
-        parts = []
+        parts, bare = [], []
         for place in dict.fromkeys((folder.path, *(_place(lead, path) for path in told.members))):
             found = Note.at(place)
             if found is None or found.run != note.run:
+                bare.append(place)
                 continue
             member = folder if place == folder.path else existing_private(place)
             if member is not None:
@@ -149,10 +150,24 @@ def _put_right(folder: PrivateFolder) -> None:
         for part in parts:
             if not told.done:
                 part.folder.note.unlink()
-            part.folder.clear(keep_work=True)
+            # Work files of outputs that are complete are of no use to anybody.
+            part.folder.clear(keep_work=not told.done)
         for part in parts:
             if part.folder is not folder:
-                part.folder.release(keep_work=True)
+                part.folder.release(keep_work=not told.done)
+        for place in bare if told.done else ():
+            _remove_bare(place)
+
+
+def _remove_bare(path: Path) -> None:
+    """Remove a private folder that a run was killed in removing, unless another run holds it by now."""
+    with suppress(OutputError):
+        member = existing_private(path)
+        if member is not None:
+            if member.leftovers():
+                member.unlock()
+            else:
+                member.release()
 
 
 def _clear_members(folder: PrivateFolder) -> None:

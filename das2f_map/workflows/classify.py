@@ -423,7 +423,7 @@ def _kept_if_ended(outputs: StagedOutputs, store: BlockStore) -> Iterator[None]:
         yield
     except BaseException:
         if len(store):
-            log.warning("%d finished blocks are kept; --resume goes on with them", len(store))
+            log.warning("Finished blocks are kept (%d); --resume goes on with them", len(store))
         else:
             outputs.keep_work(False)
         raise

@@ -208,6 +208,30 @@ def test_work_files_of_the_killed_run_can_be_resumed_from(in_the_moves: list[Pat
 
 
 @pytest.mark.slow
+def test_resuming_a_run_that_was_killed_when_all_was_in_place_leaves_nothing(
+    left: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    note = ".m.tif.das2f-map/commit.json"
+    complete = [
+        folder
+        for folder in left("nothing")
+        if (folder / note).exists()
+        and json.loads((folder / note).read_text())["done"]
+        and (folder / ".m.tif.das2f-map/work").exists()
+    ]
+    assert complete
+    for place in complete:
+        folder = Path(shutil.copytree(place, tmp_path / place.name))
+        with (
+            pytest.raises(OutputError, match="exists already"),
+            StagedOutputs(resume=True) as out,
+        ):
+            out.stage(folder / "m.tif")
+        assert {(folder / name).read_text() for name in FILES} == {"new"}
+        assert not any(p.name.startswith(".") for p in folder.iterdir())
+
+
+@pytest.mark.slow
 def test_what_puts_things_right_may_be_killed_too(tmp_path: Path) -> None:
     for n in range(1, killed("twice", tmp_path, 0, 12) + 1):
         check_after_everything(tmp_path / str(n))

@@ -165,7 +165,7 @@ def training(pair: PairRequest, labels: Path, output: Path) -> TrainRequest:
 @pytest.fixture
 def few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """No random forest and few pixels to count shares of, which saves most of the time."""
-    monkeypatch.setattr(das2f_map.training.run, "forest_matrix", lambda *given: None)
+    monkeypatch.setattr(das2f_map.training.run, "forest_figures", lambda *given: None)
     monkeypatch.setattr(das2f_map.training.scene_shares, "SAMPLED", 50)
 
 

@@ -344,7 +344,7 @@ def test_model_is_trained_on_all_labels(small_scene: Scene, tmp_path: Path, no_f
     assert plain.card.verdict is not None
     assert plain.card.verdict.text == "not assessed: no ground was held out"
     assert {p.name for p in plain.folder.iterdir()} == {
-        *("model.json", "model.safetensors", "training.json", "training.png")
+        *("model.html", "model.json", "model.safetensors", "training.json", "training.png")
     }
     assert list(record_of(plain.folder)["checks"]) == ["final"]
 
