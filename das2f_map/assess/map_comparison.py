@@ -543,12 +543,15 @@ def _classes_of(file: ClassFile) -> tuple[Legend, dict[int, int]]:
     no_class = {code for code in file.names.names if is_null(code)} | (
         set() if file.zero_is_a_class() else {NODATA_CLASS}
     )
-    present = {code for code in file.distinct(MOST_CLASSES + 8) if not is_null(code)} - no_class
+    pixels = file.distinct(MOST_CLASSES + 8)
+    present = {code for code in pixels if not is_null(code)} - no_class
     if not present:
         raise InputError(f"map {file.path} has no pixel with a class")
     file.refuse_image(len(present), MOST_CLASSES)
     named = {*file.names.names} - no_class
     # A class without any pixel of the map may be in the reference.
     file.tell_zero(present)
+    if not file.zero_is_a_class():
+        file.tell_lost_zero(pixels.get(NODATA_CLASS, 0))
     values = present | named if len(present | named) <= MOST_CLASSES else present
     return Legend.of_codes(values, file.names.names)

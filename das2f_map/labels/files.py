@@ -9,6 +9,7 @@ from das2f_map.labels.raster import RasterLabels
 from das2f_map.labels.source import LabelSource
 from das2f_map.labels.vector import VectorLabels
 from das2f_map.products.class_file import ClassFile, NoRasterError
+from das2f_map.scene.archive import archive_hint
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.paths import missing_local_file
 from das2f_map.scene.vector_file import UnreadableVectorError, VectorFile
@@ -108,5 +109,6 @@ def _class_file(
             ) from None
         raise LabelError(
             f"{where.file} is neither a vector file nor a raster that GDAL can read",
-            "labels can be a Shapefile, GeoPackage, GeoJSON… or a GeoTIFF of class numbers",
+            archive_hint(where.file)
+            or "labels can be a Shapefile, GeoPackage, GeoJSON… or a GeoTIFF of class numbers",
         ) from None

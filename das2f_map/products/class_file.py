@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from das2f_map.errors import Das2fMapError, InputError
 from das2f_map.legend import Legend
 from das2f_map.products.attribute_table import legend_from
 from das2f_map.products.class_names import ClassNames, names_of
+from das2f_map.scene.archive import archive_hint
 from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.scene.paths import image_path, missing_local_file
 from das2f_map.scene.raster_file import container_error, not_utf8
@@ -161,7 +163,7 @@ class ClassFile:
             detail = f": {said}" if known else ""
             raise NoRasterError(
                 f"{label} is not a raster that GDAL can read{detail}",
-                "gdalinfo shows what GDAL sees",
+                archive_hint(text) or "gdalinfo shows what GDAL sees",
                 said,
                 recognised=known,
             ) from reason
@@ -268,18 +270,19 @@ class ClassFile:
             self._told = True
             log.warning("%s: pixels of %g count as nodata, though it does not declare it", self.label, value)
 
-    def distinct(self, most: int) -> set[int]:
-        """All numbers that are valid in the whole file.
+    def distinct(self, most: int) -> dict[int, int]:
+        """All numbers that are valid in the whole file, and the pixels that have each.
 
         Raises
         ------
         Das2fMapError
             There are more than ``most``.
         """
-        found: set[int] = set()
+        found: Counter[int] = Counter()
         for window in blocks_of(self.grid.window, _BLOCK):
             codes, valid = self.codes(window)
-            found.update(np.unique(codes[valid]).tolist())
+            values, counts = np.unique(codes[valid], return_counts=True)
+            found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
             self.refuse_image(len(found), most)
         return found
 
@@ -317,6 +320,16 @@ class ClassFile:
         """Log if 0 is among the values that have a class, and the file does not name it."""
         if 0 in values and 0 not in self.names.names:
             log.info("%s: 0 is a class, since the file declares its nodata by something else", self.label)
+
+    def tell_lost_zero(self, pixels: int) -> None:
+        """Log the pixels of 0 that have no class though the file does not declare 0 as nodata."""
+        if pixels and 0 not in self.names.names:
+            log.info(
+                "%s: %s pixels of 0 have no class; if 0 is one, declare another nodata value, e.g. "
+                "gdal_edit.py -a_nodata 255 file.tif",
+                self.label,
+                f"{pixels:,}",
+            )
 
     def tell_names(self) -> None:
         """Log where the class names are from, or that there are none."""

@@ -32,6 +32,7 @@ from rasterio.crs import CRS
 from shapely.errors import ShapelyError
 
 from das2f_map.errors import Das2fMapError, InputError
+from das2f_map.scene.archive import archive_hint
 from das2f_map.scene.common_grid.relation import area_of_interest
 from das2f_map.scene.conversion import tell_accuracy
 from das2f_map.scene.geoparquet import is_parquet, parquet_layer, read_parquet
@@ -168,7 +169,7 @@ class VectorFile:
             said = _in_words(reason, where.file)
             raise UnreadableVectorError(
                 f"{label} cannot be read as a vector file: {said}",
-                _hint_for(said),
+                archive_hint(where.file) or _hint_for(said),
                 said,
                 recognised="not recognized as being in a supported file format" not in said,
             ) from reason

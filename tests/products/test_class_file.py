@@ -29,6 +29,7 @@ from das2f_map.products.attribute_table import write_attribute_table
 from das2f_map.products.class_file import ClassFile, read_legend
 from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.map_figure import read_at_a_glance
+from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, open_mask
 from das2f_map.scene.source import RasterSource
@@ -485,7 +486,38 @@ def test_matching_by_number_is_told(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert any("matched by number" in m and "1 is a, 2 is b" in m for m in caplog.messages)
 
 
+def test_undeclared_zeros_of_a_map_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """10 of the 50 columns are 0, in 40 rows."""
+    reference = polygons(tmp_path / "r.gpkg", {0: 1, 1: 2, 2: 1})
+    with caplog.at_level(logging.INFO, "das2f_map"):
+        evaluate_map(write(tmp_path / "m.tif", stripes(1, 2, 1, 2, 0)), reference)
+        assert any("400 pixels of 0 have no class" in m for m in caplog.messages)
+        caplog.clear()
+        evaluate_map(write(tmp_path / "declared.tif", stripes(1, 2, 1, 2, 0), nodata=0), reference)
+        assert not any("of 0 have no class" in m for m in caplog.messages)
+
+
 # --- reasons ----------------------------------------------------------------------------------------------
+
+
+def test_archives_that_gdal_does_not_look_into_name_their_files(tmp_path: Path) -> None:
+    """GDAL looks for a Shapefile at the top of an archive alone."""
+    land = write(tmp_path / "m.tif", stripes(1, 2))
+    shapes = polygons(tmp_path / "r.shp", {0: "a"})
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in (land, *shapes.parent.glob("r.*")):
+            archive.write(path, f"in here/{path.name}")
+    reads: list[Callable[[], object]] = [
+        lambda: read_labels(tmp_path / "all.zip", GRID),
+        lambda: evaluate_map(tmp_path / "all.zip", land),
+        lambda: Area.from_file(tmp_path / "all.zip", GRID),
+    ]
+    inside = f"/vsizip/{tmp_path}/all.zip/in here/"
+    for read in reads:
+        with pytest.raises(Das2fMapError) as caught:
+            read()
+        assert caught.value.hint == f"it is an archive; name the file in it: {inside}m.tif or {inside}r.shp"
+    assert read_labels(f"{inside}r.shp", GRID).legend.names == ("a",)
 
 
 def test_containers_name_their_subdatasets(tmp_path: Path) -> None:
