@@ -136,7 +136,8 @@ def evaluate_map(
             if strata is not None:
                 strata_file = stack.enter_context(vector_file(strata, "strata"))
             given = None if design == "auto" else design
-            found = _estimate(request, mapped, other, given, strata_file)
+            named = "the GeoDataFrame of strata" if hasattr(strata, "to_file") else str(strata)
+            found = _estimate(request, mapped, other, given, strata_file, named)
     return replace(found, unit=_unit(mapped.grid))
 
 
@@ -199,7 +200,12 @@ def _compare(request: _Request, mapped: OpenMap, other: OpenMap | None) -> Evalu
 
 
 def _estimate(
-    request: _Request, mapped: OpenMap, other: OpenMap | None, design: str | None, strata: str | None
+    request: _Request,
+    mapped: OpenMap,
+    other: OpenMap | None,
+    design: str | None,
+    strata: str | None,
+    strata_name: str,
 ) -> Evaluation:
     """Estimates from a probability sample; without ``design``, by the file's own."""
     points = _points(request, mapped.grid, design)
@@ -214,9 +220,11 @@ def _estimate(
         same = checksum(request.map_path) == request.record.map_sha256
         same = same or _same_pixels(request.record, points, counted, on_map)
         basis = basis_of_file(request.record, points, same_map=same)
+        # Pixels of another map may be larger than the sample's.
+        remarks = _repeated(points) if same else ()
     elif strata is not None:
         with open_labels(strata, mapped.grid) as source:
-            basis = basis_of_strata(source, mapped, points, strata, request.progress)
+            basis = basis_of_strata(source, mapped, points, strata_name, request.progress)
     else:
         cluster = points.columns[request.cluster_field] if request.cluster_field else None
         basis = basis_as_given(design, counted, on_map, cluster)
@@ -275,11 +283,15 @@ def _taken_as(design: str, points: ReferencePoints, basis: Basis) -> tuple[str, 
         "stratified": f"a random sample within each stratum ({basis.words})",
         "cluster": "points in clusters that were drawn at random, with a chance in proportion to their size",
     }[design]
-    found = [f"The reference counts as {words}, as given: no file says so"]
+    return (f"The reference counts as {words}, as given: no file says so", *_repeated(points))
+
+
+def _repeated(points: ReferencePoints) -> tuple[str, ...]:
+    """A sentence on points that share a pixel."""
     several = len(points) - np.unique(np.stack([points.rows, points.cols]), axis=1).shape[1]
-    if several:
-        found.append(f"{several:,} points lie in a pixel with another point: each counts on its own")
-    return tuple(found)
+    if not several:
+        return ()
+    return (f"{several:,} points lie in a pixel with another point: each counts on its own",)
 
 
 def _nothing_in_common(

@@ -372,3 +372,28 @@ def test_arguments_that_do_not_fit(world: tuple[Path, Array, Path]) -> None:
         das2f_map.evaluate(path, frame.assign(stratum=77))
     with pytest.raises(LabelError, match="estimates need 2"):
         das2f_map.evaluate(path, frame.assign(**{"class": ["forest", *[None] * (len(frame) - 1)]}))
+
+
+def test_tables_are_called_so_and_not_by_a_file_that_nobody_knows(
+    world: tuple[Path, Array, Path],
+) -> None:
+    path, truth, _ = world
+    frame = labelled(das2f_map.sample(path, points=200).points, truth)
+    with pytest.raises(LabelError, match="no point of the GeoDataFrame has a class yet"):
+        das2f_map.evaluate(path, frame.assign(**{"class": None}))
+    x, y = frame.geometry.x, frame.geometry.y
+    halves = [shapely.box(x.min() - 50, y.min() - 50, x.mean(), y.max() + 50)]
+    halves.append(shapely.box(x.mean(), y.min() - 50, x.max() + 50, y.max() + 50))
+    strata = gpd.GeoDataFrame({"class": ["west", "east"]}, geometry=halves, crs=frame.crs)
+    found = das2f_map.evaluate(path, frame, design="stratified", strata=strata).estimates
+    assert found is not None
+    assert found.design == "stratified by the GeoDataFrame of strata"
+
+
+def test_points_that_were_copied_are_told(world: tuple[Path, Array, Path]) -> None:
+    path, truth, _ = world
+    frame = labelled(das2f_map.sample(path, points=100).points, truth)
+    assert not any("another point" in note for note in das2f_map.evaluate(path, frame).notices())
+    doubled = frame.iloc[[*range(len(frame)), 3, 4]]
+    found = das2f_map.evaluate(path, doubled)
+    assert any("2 points lie in a pixel with another point" in note for note in found.notices())
