@@ -131,6 +131,8 @@ def evaluate_map(
             found = replace(found, remarks=(chosen, *found.remarks))
         elif design == "none" or (design == "auto" and record is None):
             found = _compare(request, mapped, other)
+            if record is None:
+                found = replace(found, remarks=(*found.remarks, *_lost_design(reference)))
         else:
             strata_file = None
             if strata is not None:
@@ -177,6 +179,20 @@ def _record(source: VectorSource, path: str) -> SampleDesign | None:
                 "the design in the GeoDataFrame's attrs cannot be read", "use the file"
             ) from error
     return read_design(VectorPath.parse(path).file)
+
+
+def _lost_design(reference: str) -> tuple[str, ...]:
+    """A sentence on points with the fields of a sample, but not its design: an export leaves it behind."""
+    try:
+        layers = VectorFile.open(reference, "reference", error=LabelError).layers
+    except LabelError:
+        return ()  # a raster, or several layers
+    if not any({"sample_id", "stratum", "inclusion"} <= {*layer.fields} for layer in layers):
+        return ()
+    return (
+        "The points have the fields of a sample, but their file lacks its design: give the file that "
+        "das2f-map sample wrote, or name the design (--design)",
+    )
 
 
 def _compare(request: _Request, mapped: OpenMap, other: OpenMap | None) -> Evaluation:
