@@ -42,9 +42,9 @@ def interval(found: Estimate) -> str | None:
     """The interval of a share in percent, ``exact`` for one without a width, ``None`` without one."""
     if found.interval is None:
         return None
-    low, high = found.interval
-    if high - low < 1e-9:
+    if found.is_exact:
         return "exact"
+    low, high = found.interval
     return f"{100 * low:.1f} – {100 * high:.1f} %"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -397,3 +398,30 @@ def test_points_that_were_copied_are_told(world: tuple[Path, Array, Path]) -> No
     doubled = frame.iloc[[*range(len(frame)), 3, 4]]
     found = das2f_map.evaluate(path, doubled)
     assert any("2 points lie in a pixel with another point" in note for note in found.notices())
+
+
+def test_points_whose_design_an_export_left_behind_are_told(
+    world: tuple[Path, Array, Path], tmp_path: Path
+) -> None:
+    path, truth, _ = world
+    frame = labelled(das2f_map.sample(path, points=100).points, truth)
+    frame.to_file(tmp_path / "exported.geojson", driver="GeoJSON")
+    found = das2f_map.evaluate(path, tmp_path / "exported.geojson")
+    assert found.estimates is None
+    assert any("lacks its design" in note and "--design" in note for note in found.notices())
+    known = frame[["class", "geometry"]]
+    known.attrs = {}
+    assert not any("lacks its design" in note for note in das2f_map.evaluate(path, known).notices())
+
+
+def test_report_of_a_census_prints_no_interval_without_a_width(tmp_path: Path) -> None:
+    classes = np.tile(np.array([1, 2], np.uint8), (6, 4))
+    path = map_of(tmp_path, classes, Legend.from_names(["forest", "field"]))
+    truth = np.where(np.arange(48).reshape(6, 8) == 5, 1, classes)
+    frame = labelled(das2f_map.sample(path, points=100).points, truth)
+    found = das2f_map.evaluate(path, frame)
+    page = das2f_map.report(path, evaluation=found)._repr_html_()
+    assert "<small>exact</small>" in page
+    for text in (page, found._repr_html_()):
+        ends = re.findall(r"([\d.]+) ?(?:–|to) ?([\d.]+)", text)
+        assert not [pair for pair in ends if float(pair[0]) == float(pair[1])]
