@@ -166,9 +166,10 @@ def stratified_size(
     error = half_width / Z95
     population = int(strata.pixels.sum())
     first = size_by_formula(strata.weights, deviation, error, population)
+    summed, squares = (float((strata.weights * power).sum()) for power in (deviation, deviation**2))
     steps = [
-        f"half-width {half_width:g} of a 95 % interval = standard error {error:.4f}",
-        f"(Σ W·S)² / (SE² + Σ W·S² / N) = {float((strata.weights * deviation).sum()):.4f}² / {error:.4f}²"
+        f"half-width {half_width:g} of a 95 % interval = standard error {error:.4g}",
+        f"(Σ W·S)² / (SE² + Σ W·S² / N) = {summed:.4f}² / ({error:.4g}² + {squares:.4f} / {population:,})"
         f" = {first:,} points (Olofsson et al. 2014, eq. 13)",
     ]
 
@@ -201,9 +202,9 @@ def simple_size(accuracy: float, half_width: float, pixels: int) -> SampleSize:
     return SampleSize(
         points,
         (
-            f"half-width {half_width:g} of a 95 % interval = standard error {error:.4f}",
-            f"p(1 − p) / SE² = {accuracy:.3f} · {1 - accuracy:.3f} / {error:.4f}²"
-            f" = {points:,} points (Cochran)",
+            f"half-width {half_width:g} of a 95 % interval = standard error {error:.4g}",
+            f"n₀ = p(1 − p) / SE² = {accuracy:.3f} · {1 - accuracy:.3f} / {error:.4g}² = {infinite:,.1f}; "
+            f"n₀ / (1 + n₀ / {pixels:,}) = {points:,} points (Cochran)",
         ),
     )
 

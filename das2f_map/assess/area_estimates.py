@@ -57,10 +57,17 @@ class Estimate:
             "upper": self.upper,
         }
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the interval has no width: all pixels that the figure is about are known."""
+        return self.lower is not None and self.upper is not None and self.upper - self.lower < 1e-9
+
     def as_percent(self) -> str:
-        """``93.1 % (90.2–95.2)``, or a dash."""
+        """``93.1 % (90.2–95.2)``, ``93.1 % (exact)`` or a dash."""
         if self.value is None or self.lower is None or self.upper is None:
             return "–"
+        if self.is_exact:
+            return f"{percent(self.value)} (exact)"
         return f"{percent(self.value)} ({100 * self.lower:.1f}–{100 * self.upper:.1f})"
 
 
@@ -215,6 +222,8 @@ class AreaEstimates:
         for c in self.classes:
             area = c.area_m2.scaled(1 / HECTARE)
             ends = "–" if area.lower is None else f"{_hectares(area.lower)} to {_hectares(area.upper)}"
+            if c.share.is_exact:
+                ends = "exact"
             rows.append(
                 [
                     c.name,
@@ -250,7 +259,9 @@ class AreaEstimates:
         """Header and one row as text: overall accuracy, kappa, number of units, area."""
         kappa = self.kappa
         text = "–" if kappa.value is None else f"{kappa.value:.3f}"
-        if kappa.lower is not None and kappa.upper is not None:
+        if kappa.is_exact:
+            text += " (exact)"
+        elif kappa.lower is not None and kappa.upper is not None:
             text += f" ({kappa.lower:.3f}–{kappa.upper:.3f})"
         return [
             ["overall accuracy", "kappa", "units", "area ha"],
@@ -435,7 +446,8 @@ def _kappa(
     error = math.sqrt(float(units.variance(influence[:, None])[0]))
     if error == 0 or value >= 1:
         # Without an error in the sample, doubt about the overall accuracy is doubt about kappa.
-        low, high = ((end - chance) / (1 - chance) for end in (overall.lower, overall.upper))
+        ends = (overall.lower, overall.upper)
+        low, high = (max(-1.0, (end - chance) / (1 - chance)) for end in ends)
         return Estimate(value, error, low, high)
     if resampled is not None:
         return _resampled(Estimate(value, error, None, None), *resampled.kappa_interval())
@@ -468,7 +480,12 @@ def _notes(
     unseen = [c.name for c in classes if c.mapped_units == 0 and c.mapped_pixels]
     if unseen:
         found.append(f"No unit is mapped as {', '.join(unseen)}: the user's accuracy is not known")
-    flawless = [c.name for c in classes if c.mapped_units and c.users_accuracy.standard_error == 0]
+    right = np.diag(counts)
+    flawless = [
+        c.name
+        for k, c in enumerate(classes)
+        if c.mapped_units and right[k] in (0, c.mapped_units) and not c.users_accuracy.is_exact
+    ]
     if flawless:
         found.append(
             f"The units mapped as {', '.join(flawless)} are all right or all wrong: the standard error is 0, "

@@ -30,6 +30,9 @@ MOST_BLOCKS = 20_000_000
 _ROUNDS = 60
 """Times that points too near to others are drawn again."""
 
+_BARREN_ROUNDS = 8
+"""Rounds in a row without a new point after which no more are tried: each may read the whole map."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
@@ -215,6 +218,7 @@ def apart(
     seen: dict[int, set[int]] = {i: set() for i in points}
     kept: dict[int, list[Pixels]] = {i: [] for i in points}
     lacking = {i: n for i, n in points.items() if n}
+    barren = 0
     for number in range(_ROUNDS):
         batches: list[tuple[int, Pixels]] = []
         for i, n in lacking.items():
@@ -234,9 +238,13 @@ def apart(
                 int(pixel.rows[0]), int(pixel.cols[0])
             ):
                 kept[i].append(pixel)
+        before = sum(lacking.values())
         lacking = {i: n - len(kept[i]) for i, n in points.items() if n > len(kept[i])}
         if not lacking:
             return Pixels.joined([p for i in sorted(kept) for p in kept[i]])
+        barren = barren + 1 if sum(lacking.values()) == before else 0
+        if barren == _BARREN_ROUNDS:
+            break
     raise InputError(
         f"only {sum(map(len, kept.values())):,} of {sum(points.values()):,} points of map "
         f"{counted.map.file.path} were found {distance:g} m apart",

@@ -25,6 +25,7 @@ def overall_tiles(figures: EvaluationFigures, source: str) -> list[tuple[object,
         found.append(("Overall accuracy", percent(accuracy.value), _with(interval(accuracy), source)))
     if kappa.value is not None:
         shown = None if kappa.interval is None else f"{kappa.interval[0]:.2f} – {kappa.interval[1]:.2f}"
+        shown = "exact" if kappa.is_exact else shown
         found.append(("Kappa", f"{kappa.value:.2f}", shown or "agreement beyond chance"))
     return found
 

@@ -24,6 +24,14 @@ class Estimate:
     error: float | None = None
     interval: tuple[float, float] | None = None
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the interval has no width: all pixels that the figure is about were sampled."""
+        if self.interval is None:
+            return False
+        low, high = self.interval
+        return high - low <= 1e-9 * max(1.0, abs(high))
+
 
 @dataclass(frozen=True)
 class AreaEstimate:

@@ -15,7 +15,7 @@ from das2f_map.pages.citation import citation
 from das2f_map.pages.document import Page
 from das2f_map.pages.elements import Html, el, facts, join, name, notes, swatch, table, tiles
 from das2f_map.pages.evaluation import AreaEstimate, EvaluationFigures
-from das2f_map.pages.numbers import AreaUnit, share, size
+from das2f_map.pages.numbers import AreaUnit, interval, share, size
 from das2f_map.pages.pictures import (
     CONFIDENCE_RAMP,
     MapPicture,
@@ -234,6 +234,8 @@ def _estimated(found: AreaEstimate | None, unit: AreaUnit) -> object:
         return "–"
     limits, error = found.estimated.interval, found.estimated.error
     shown = None if limits is None else f"{unit.number(limits[0])} – {unit.number(limits[1])}"
+    if found.estimated.is_exact:
+        shown = "exact"
     around = "" if error is None else f" ± {unit.number(error)}"
     small = None if shown is None else el("small", shown)
     return join([f"{unit.number(found.estimated.value)}{around}", small])
@@ -390,10 +392,8 @@ def _cite(facts_: MapFacts, picture: MapPicture) -> Html:
     ]
     found = facts_.evaluation
     if found is not None and (accuracy := found.overall["overall_accuracy"]).value is not None:
-        limits = accuracy.interval
-        between = (
-            "" if limits is None else f" (95 % interval {100 * limits[0]:.1f} – {100 * limits[1]:.1f} %)"
-        )
+        limits = interval(accuracy)
+        between = "" if limits is None or accuracy.is_exact else f" (95 % interval {limits})"
         basis = (
             f"On {found.matrix.total:,} reference pixels"
             if found.units is None

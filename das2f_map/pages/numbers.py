@@ -39,9 +39,11 @@ def share(value: float) -> str:
 
 
 def interval(found: Estimate) -> str | None:
-    """The interval of a share in percent, ``None`` without one."""
+    """The interval of a share in percent, ``exact`` for one without a width, ``None`` without one."""
     if found.interval is None:
         return None
+    if found.is_exact:
+        return "exact"
     low, high = found.interval
     return f"{100 * low:.1f} – {100 * high:.1f} %"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from das2f_map.errors import InputError
+from das2f_map.errors import Das2fMapError, InputError
 from das2f_map.scene.paths import given_path
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def vector_file(source: VectorSource, argument: str) -> Iterator[str]:
     source:
         A path as text or ``Path``, or a GeoDataFrame.
     argument:
-        Name of the argument, for messages. The temporary file has it as its name.
+        Name of the argument, for messages. The temporary file has it as its name, but errors name the
+        GeoDataFrame instead.
 
     Raises
     ------
@@ -46,4 +47,10 @@ def vector_file(source: VectorSource, argument: str) -> Iterator[str]:
                 f"{argument}: the GeoDataFrame cannot be used: {' '.join(str(error).split())}",
                 "it needs geometries, a CRS and plain columns",
             ) from error
-        yield str(path)
+        try:
+            yield str(path)
+        except Das2fMapError as error:
+            # The user does not know the temporary file.
+            error.message = error.message.replace(str(path), "the GeoDataFrame")
+            error.args = (error.message,)
+            raise

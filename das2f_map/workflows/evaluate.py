@@ -131,12 +131,15 @@ def evaluate_map(
             found = replace(found, remarks=(chosen, *found.remarks))
         elif design == "none" or (design == "auto" and record is None):
             found = _compare(request, mapped, other)
+            if record is None:
+                found = replace(found, remarks=(*found.remarks, *_lost_design(reference)))
         else:
             strata_file = None
             if strata is not None:
                 strata_file = stack.enter_context(vector_file(strata, "strata"))
             given = None if design == "auto" else design
-            found = _estimate(request, mapped, other, given, strata_file)
+            named = "the GeoDataFrame of strata" if hasattr(strata, "to_file") else str(strata)
+            found = _estimate(request, mapped, other, given, strata_file, named)
     return replace(found, unit=_unit(mapped.grid))
 
 
@@ -178,6 +181,20 @@ def _record(source: VectorSource, path: str) -> SampleDesign | None:
     return read_design(VectorPath.parse(path).file)
 
 
+def _lost_design(reference: str) -> tuple[str, ...]:
+    """A sentence on points with the fields of a sample, but not its design: an export leaves it behind."""
+    try:
+        layers = VectorFile.open(reference, "reference", error=LabelError).layers
+    except LabelError:
+        return ()  # a raster, or several layers
+    if not any({"sample_id", "stratum", "inclusion"} <= {*layer.fields} for layer in layers):
+        return ()
+    return (
+        "The points have the fields of a sample, but their file lacks its design: give the file that "
+        "das2f-map sample wrote, or name the design (--design)",
+    )
+
+
 def _compare(request: _Request, mapped: OpenMap, other: OpenMap | None) -> Evaluation:
     """A comparison with a reference that is no probability sample."""
     with open_labels(
@@ -199,7 +216,12 @@ def _compare(request: _Request, mapped: OpenMap, other: OpenMap | None) -> Evalu
 
 
 def _estimate(
-    request: _Request, mapped: OpenMap, other: OpenMap | None, design: str | None, strata: str | None
+    request: _Request,
+    mapped: OpenMap,
+    other: OpenMap | None,
+    design: str | None,
+    strata: str | None,
+    strata_name: str,
 ) -> Evaluation:
     """Estimates from a probability sample; without ``design``, by the file's own."""
     points = _points(request, mapped.grid, design)
@@ -214,9 +236,11 @@ def _estimate(
         same = checksum(request.map_path) == request.record.map_sha256
         same = same or _same_pixels(request.record, points, counted, on_map)
         basis = basis_of_file(request.record, points, same_map=same)
+        # Pixels of another map may be larger than the sample's.
+        remarks = _repeated(points) if same else ()
     elif strata is not None:
         with open_labels(strata, mapped.grid) as source:
-            basis = basis_of_strata(source, mapped, points, strata, request.progress)
+            basis = basis_of_strata(source, mapped, points, strata_name, request.progress)
     else:
         cluster = points.columns[request.cluster_field] if request.cluster_field else None
         basis = basis_as_given(design, counted, on_map, cluster)
@@ -275,11 +299,15 @@ def _taken_as(design: str, points: ReferencePoints, basis: Basis) -> tuple[str, 
         "stratified": f"a random sample within each stratum ({basis.words})",
         "cluster": "points in clusters that were drawn at random, with a chance in proportion to their size",
     }[design]
-    found = [f"The reference counts as {words}, as given: no file says so"]
+    return (f"The reference counts as {words}, as given: no file says so", *_repeated(points))
+
+
+def _repeated(points: ReferencePoints) -> tuple[str, ...]:
+    """A sentence on points that share a pixel."""
     several = len(points) - np.unique(np.stack([points.rows, points.cols]), axis=1).shape[1]
-    if several:
-        found.append(f"{several:,} points lie in a pixel with another point: each counts on its own")
-    return tuple(found)
+    if not several:
+        return ()
+    return (f"{several:,} points lie in a pixel with another point: each counts on its own",)
 
 
 def _nothing_in_common(

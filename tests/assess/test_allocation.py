@@ -29,7 +29,7 @@ def test_worked_example_of_olofsson() -> None:
     assert size_by_formula(STRATA.weights, deviation, 0.01) == 641
     found = stratified_size(STRATA, 0.01 * Z95, AllocationRule("optimal", 1), deviation)
     assert found.points == 641
-    assert "0.2531² / 0.0100² = 641 points" in found.steps[1]
+    assert "0.2531² / (0.01² + 0.0672 / 10,000,000) = 641 points" in found.steps[1]
     assert allocate(STRATA, 641, AllocationRule("proportional", 0)).tolist() == [13, 10, 205, 413]
     assert allocate(STRATA, 640, AllocationRule("equal", 0)).tolist() == [160] * 4
 
@@ -52,7 +52,9 @@ def test_size_reaches_the_precision_with_any_allocation_and_not_one_point_fewer_
 
 def test_simple_size_is_cochrans() -> None:
     assert simple_size(0.5, 0.05, 10**9).points == 385
-    assert simple_size(0.5, 0.05, 1000).points == 278
+    small = simple_size(0.5, 0.05, 1000)
+    assert small.points == 278
+    assert "= 384.1; n₀ / (1 + n₀ / 1,000) = 278 points" in small.steps[1]
 
 
 def test_optimal_allocation_has_the_least_variance() -> None:

@@ -279,6 +279,17 @@ def test_a_census_leaves_no_doubt() -> None:
     area = found.classes[1].area_m2
     assert (area.value, area.standard_error) == (pytest.approx(30), pytest.approx(0, abs=1e-9))
     assert any("wholly" in note for note in found.notes)
+    # Neither an interval without a width is printed, nor a stratum with errors called flawless.
+    assert found.accuracy_table()[1][1] == "75.0 % (exact)"
+    assert [row[5] for row in found.area_table()[1:]] == ["exact", "exact"]
+    assert found.overall_table()[1][:2] == ["83.3 % (exact)", "0.667 (exact)"]
+    assert not any("all right or all wrong" in note for note in found.notes)
+    assert any("class 1 are all" in note for note in of_counts([[9, 0], [2, 7]], [500, 9]).notes)
+
+
+def test_kappa_of_few_right_units_stays_in_its_range() -> None:
+    kappa = of_counts([[3, 0], [0, 1]], [95_000, 5_000]).kappa
+    assert (kappa.value, kappa.lower, kappa.upper) == (1.0, -1.0, 1.0)
 
 
 def test_few_units_have_the_bounds_of_brown_cai_and_dasgupta() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -372,3 +373,55 @@ def test_arguments_that_do_not_fit(world: tuple[Path, Array, Path]) -> None:
         das2f_map.evaluate(path, frame.assign(stratum=77))
     with pytest.raises(LabelError, match="estimates need 2"):
         das2f_map.evaluate(path, frame.assign(**{"class": ["forest", *[None] * (len(frame) - 1)]}))
+
+
+def test_tables_are_called_so_and_not_by_a_file_that_nobody_knows(
+    world: tuple[Path, Array, Path],
+) -> None:
+    path, truth, _ = world
+    frame = labelled(das2f_map.sample(path, points=200).points, truth)
+    with pytest.raises(LabelError, match="no point of the GeoDataFrame has a class yet"):
+        das2f_map.evaluate(path, frame.assign(**{"class": None}))
+    x, y = frame.geometry.x, frame.geometry.y
+    halves = [shapely.box(x.min() - 50, y.min() - 50, x.mean(), y.max() + 50)]
+    halves.append(shapely.box(x.mean(), y.min() - 50, x.max() + 50, y.max() + 50))
+    strata = gpd.GeoDataFrame({"class": ["west", "east"]}, geometry=halves, crs=frame.crs)
+    found = das2f_map.evaluate(path, frame, design="stratified", strata=strata).estimates
+    assert found is not None
+    assert found.design == "stratified by the GeoDataFrame of strata"
+
+
+def test_points_that_were_copied_are_told(world: tuple[Path, Array, Path]) -> None:
+    path, truth, _ = world
+    frame = labelled(das2f_map.sample(path, points=100).points, truth)
+    assert not any("another point" in note for note in das2f_map.evaluate(path, frame).notices())
+    doubled = frame.iloc[[*range(len(frame)), 3, 4]]
+    found = das2f_map.evaluate(path, doubled)
+    assert any("2 points lie in a pixel with another point" in note for note in found.notices())
+
+
+def test_points_whose_design_an_export_left_behind_are_told(
+    world: tuple[Path, Array, Path], tmp_path: Path
+) -> None:
+    path, truth, _ = world
+    frame = labelled(das2f_map.sample(path, points=100).points, truth)
+    frame.to_file(tmp_path / "exported.geojson", driver="GeoJSON")
+    found = das2f_map.evaluate(path, tmp_path / "exported.geojson")
+    assert found.estimates is None
+    assert any("lacks its design" in note and "--design" in note for note in found.notices())
+    known = frame[["class", "geometry"]]
+    known.attrs = {}
+    assert not any("lacks its design" in note for note in das2f_map.evaluate(path, known).notices())
+
+
+def test_report_of_a_census_prints_no_interval_without_a_width(tmp_path: Path) -> None:
+    classes = np.tile(np.array([1, 2], np.uint8), (6, 4))
+    path = map_of(tmp_path, classes, Legend.from_names(["forest", "field"]))
+    truth = np.where(np.arange(48).reshape(6, 8) == 5, 1, classes)
+    frame = labelled(das2f_map.sample(path, points=100).points, truth)
+    found = das2f_map.evaluate(path, frame)
+    page = das2f_map.report(path, evaluation=found)._repr_html_()
+    assert "<small>exact</small>" in page
+    for text in (page, found._repr_html_()):
+        ends = re.findall(r"([\d.]+) ?(?:–|to) ?([\d.]+)", text)
+        assert not [pair for pair in ends if float(pair[0]) == float(pair[1])]
