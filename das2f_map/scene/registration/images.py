@@ -119,24 +119,22 @@ class MatchWindow:
         fine = self.window.refined(f).padded(reach, reach)
         mapping = self._images.relation.between(grid, self._images.pan.grid)
         quarters = resample(self._held, mapping, fine)[0].astype(np.float64)
-        total = np.zeros((fine.height + 1, fine.width + 1))
-        holes = np.zeros_like(total)
         invalid = ~np.isfinite(quarters)
-        total[1:, 1:] = np.where(invalid, 0.0, quarters).cumsum(axis=0).cumsum(axis=1)
-        holes[1:, 1:] = invalid.cumsum(axis=0).cumsum(axis=1)
-        n = 2 * reach + 1
-        out = np.empty((n, n, self.window.height, self.window.width))
-        for r in range(n):
-            for c in range(n):
-                sums, gaps = (
-                    a[r + f :: f, c + f :: f][: self.window.height, : self.window.width]
-                    - a[r::f, c + f :: f][: self.window.height, : self.window.width]
-                    - a[r + f :: f, c::f][: self.window.height, : self.window.width]
-                    + a[r::f, c::f][: self.window.height, : self.window.width]
-                    for a in (total, holes)
-                )
-                out[r, c] = np.where(gaps > 0, np.nan, sums / f**2)
-        return out, np.arange(-reach, reach + 1) / f
+        boxes = _box_sums(np.where(invalid, 0.0, quarters), f)
+        boxes /= f**2
+        if invalid.any():
+            boxes[_box_sums(invalid.astype(np.float64), f) > 0] = np.nan
+        h, w = self.window.height, self.window.width
+        places = np.lib.stride_tricks.sliding_window_view(boxes, (f * (h - 1) + 1, f * (w - 1) + 1))
+        return np.ascontiguousarray(places[:, :, ::f, ::f]), np.arange(-reach, reach + 1) / f
+
+
+def _box_sums(values: Float64, side: int) -> Float64:
+    """Sums over all boxes of ``side`` by ``side`` values, float64 (h - side + 1, w - side + 1)."""
+    total = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    total[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
+    sums: Float64 = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    return sums
 
 
 class _Held:
