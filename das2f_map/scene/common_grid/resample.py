@@ -69,7 +69,12 @@ def sharing_distance(mapping: PixelMap) -> float:
     return distance
 
 
-def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Window) -> Float32:
+def resample(
+    read: Callable[[Window], Float32],
+    mapping: PixelMap,
+    window: Window,
+    filled: Callable[[Window], Float32] | None = None,
+) -> Float32:
     """Footprint averages of the target pixels of a window, see the module's note.
 
     Parameters
@@ -80,6 +85,9 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
         Map from target pixels to source pixels.
     window:
         The window, in target pixels.
+    filled:
+        Gives a window of :func:`fill_rings` of the source, or of a part that holds the window; by default a
+        window is filled when it is read.
 
     Returns
     -------
@@ -87,7 +95,7 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
     """
     axes = mapping.separable
     if axes is not None:
-        return _resample_separable(read, axes, window)
+        return _resample_separable(read, axes, window, filled)
     # In strips to bound memory: the general form holds an index and weights for every target pixel and tap.
     strips = []
     for row in range(window.row, window.row_stop, 128):
@@ -96,7 +104,12 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
     return np.concatenate(strips, axis=1)
 
 
-def _resample_separable(read: Callable[[Window], Float32], axes: AxisMaps, window: Window) -> Float32:
+def _resample_separable(
+    read: Callable[[Window], Float32],
+    axes: AxisMaps,
+    window: Window,
+    filled: Callable[[Window], Float32] | None,
+) -> Float32:
     rows = (axes.row_scale, axes.row_start, window.row, window.row_stop)
     cols = (axes.col_scale, axes.col_start, window.col, window.col_stop)
     source = _around(*_ends(*rows), *_ends(*cols))
@@ -106,8 +119,9 @@ def _resample_separable(read: Callable[[Window], Float32], axes: AxisMaps, windo
     row_first, row_w = _axis_weights(*rows, _kernel_step)
     col_first, col_w = _axis_weights(*cols, _kernel_step)
     all_valid = bool(valid.all())
-    filled = values if all_valid else _filled(values)
-    out = _apply(filled, row_first - source.row, row_w, axis=1)
+    if not all_valid:
+        values = fill_rings(values) if filled is None else filled(source)
+    out = _apply(values, row_first - source.row, row_w, axis=1)
     out = _apply(out, col_first - source.col, col_w, axis=2)
     if not all_valid:
         row_first, row_w = _axis_weights(*rows, _box_step)
@@ -176,7 +190,7 @@ def _resample_general(read: Callable[[Window], Float32], mapping: PixelMap, wind
     values = read(source)
     valid = np.isfinite(values)
     out = _gather(
-        values if valid.all() else _filled(values), source, (row, col), (height, width), _kernel_step
+        values if valid.all() else fill_rings(values), source, (row, col), (height, width), _kernel_step
     )
     if not valid.all():
         share = _gather(valid.astype(np.float32), source, (row, col), (tall, wide), _box_step)
@@ -261,7 +275,7 @@ _STRAIGHT = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
-def _filled(values: Float32) -> Float32:
+def fill_rings(values: Float32) -> Float32:
     """Values with rings of invalid pixels around valid ones extrapolated, and 0 farther away."""
     out: Float32 = values.copy()
     for plane in out:
