@@ -32,7 +32,7 @@ from das2f_map.cli import (
     train,
 )
 from das2f_map.cli.commands import App
-from das2f_map.cli.configuration import FILE_VARIABLE, PREFIX, configure
+from das2f_map.cli.configuration import FILE_VARIABLE, configure, sets_options
 from das2f_map.cli.console import setup_logging
 from das2f_map.cli.streams import BROKEN_PIPE, is_broken_pipe, open_streams, output_failure
 from das2f_map.errors import Das2fMapError, OutputError
@@ -179,8 +179,8 @@ def _needed(arguments: Sequence[str]) -> App:
     narrow.registered_commands = [c for c in app.registered_commands if c.name == name]
     narrow.registered_groups = [g for g in app.registered_groups if g.name == name]
     found = bool(narrow.registered_commands or narrow.registered_groups)
-    configured = any(variable.startswith((PREFIX, "_DAS2F")) for variable in os.environ)
-    return narrow if found and not configured and name != "doctor" else app
+    completing = any(variable.startswith("_DAS2F_MAP") for variable in os.environ)
+    return narrow if found and name != "doctor" and not (completing or sets_options(os.environ)) else app
 
 
 def _prepare() -> None:

@@ -116,6 +116,14 @@ def configure(context: typer.Context, file: Path | None, environment: Mapping[st
     return list(_unknown_variables(environment, options))
 
 
+def sets_options(environment: Mapping[str, str]) -> bool:
+    """Whether a variable sets an option, or seems to."""
+    return any(
+        name.startswith(PREFIX) and name not in _NO_OPTIONS and not name.startswith(_OF_TESTS)
+        for name in environment
+    )
+
+
 def configured_values(context: typer.Context) -> list[ConfiguredValue]:
     """All values that the user has configured, by command and option."""
     found: dict[Any, ConfiguredValue] = context.meta.get(_KEY, {})
