@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from das2f_map.errors import Das2fMapError, InputError
-from das2f_map.types import Int64, UInt8
+
+if TYPE_CHECKING:  # the list of models does without numpy, which takes 0.1 s
+    from numpy.typing import ArrayLike
+
+    from das2f_map.types import Int64, UInt8
 
 NODATA_CLASS = 0
 """Value of a pixel without a class, in class rasters and label rasters alike."""
@@ -227,6 +230,8 @@ class Legend(BaseModel):
 
     def positions(self, ids: ArrayLike) -> Int64:
         """Positions of class ids in a network's logits, int64 of the same shape; -1 for ids of no class."""
+        import numpy as np
+
         values = np.asarray(ids)
         position = np.full(257, -1, np.int64)
         position[list(self.ids)] = np.arange(len(self))
@@ -235,6 +240,8 @@ class Legend(BaseModel):
 
     def ids_at(self, positions: ArrayLike) -> UInt8:
         """The ids of the classes at some positions, uint8 of the same shape; the way back."""
+        import numpy as np
+
         ids: UInt8 = np.array(self.ids, np.uint8)[np.asarray(positions)]
         return ids
 

@@ -9,6 +9,8 @@ from pathlib import Path
 # Tiny networks gain nothing from threads and lose much where test processes share the cores. Before
 # torch is imported; the commands that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests measure shifts anew, and leave the user's cache alone.
+os.environ["DAS2F_MAP_CACHE"] = "off"
 
 import pytest
 

@@ -21,8 +21,8 @@ from das2f_map.errors import MissingDependencyError
 
 PREFIX: Final = "DAS2F_MAP_"
 FILE_VARIABLE: Final = "DAS2F_MAP_CONFIG"
-_NO_OPTIONS: Final = (f"{PREFIX}SIMD_LEVEL", f"{PREFIX}AUTOTUNE")
-"""Variables that the kernels read."""
+_NO_OPTIONS: Final = (f"{PREFIX}SIMD_LEVEL", f"{PREFIX}AUTOTUNE", f"{PREFIX}CACHE")
+"""Variables that the kernels read, and the folder of kept shifts."""
 _OF_TESTS: Final = f"{PREFIX}REQUIRE_"
 _PER_RUN: Final = ("help", "overwrite", "resume", "force", "scene")
 """Options that belong to one run: they are typed each time."""
@@ -114,6 +114,14 @@ def configure(context: typer.Context, file: Path | None, environment: Mapping[st
     context.meta[_KEY] = found
     context.default_map = defaults
     return list(_unknown_variables(environment, options))
+
+
+def sets_options(environment: Mapping[str, str]) -> bool:
+    """Whether a variable sets an option, or seems to."""
+    return any(
+        name.startswith(PREFIX) and name not in _NO_OPTIONS and not name.startswith(_OF_TESTS)
+        for name in environment
+    )
 
 
 def configured_values(context: typer.Context) -> list[ConfiguredValue]:

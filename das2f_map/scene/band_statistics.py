@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from das2f_map.scene.finite import all_finite
-from das2f_map.types import Float32
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the list of models does without numpy, which takes 0.1 s
     from das2f_map.scene.block import SceneBlock
+    from das2f_map.types import Float32
 
 CONSTANT: Final = 1e-6
 """Ratio of standard deviation to mean up to which a band is constant."""
@@ -95,6 +92,10 @@ _CHUNK: Final = 1 << 15
 
 
 def _normalised(values: Float32, bands: Sequence[BandStatistics]) -> Float32:
+    import numpy as np
+
+    from das2f_map.scene.finite import all_finite
+
     out = np.empty(values.shape, dtype=np.float32)
     exact = np.empty(_CHUNK, dtype=np.float64)
     for source, target, band in zip(values, out, bands, strict=True):

@@ -175,6 +175,11 @@ class ScenePair:
         return None if self._mask is None else self._mask.file
 
     @property
+    def nodata(self) -> float | None:
+        """The nodata value that the user gives, before scale and offset; ``None`` for none."""
+        return self._nodata
+
+    @property
     def support_ms_pixels(self) -> int:
         """Distance, in MS pixels, up to which resampled pixels of the common grid share source pixels.
 

@@ -132,6 +132,18 @@ class RasterSource:
             if value is not None and MaskFlags.nodata not in f
         ]
 
+    @property
+    def plain_files(self) -> tuple[Path, ...] | None:
+        """The GeoTIFF and its side files; ``None`` for what may draw on other files, or is not on a disk."""
+        files = tuple(Path(file) for file in self._dataset.files)
+        plain = self._dataset.driver == "GTiff" and bool(files) and all(f.is_file() for f in files)
+        return files if plain else None
+
+    @property
+    def read_bands(self) -> tuple[int, ...]:
+        """Numbers of the bands that are read, from 1, in their order."""
+        return tuple(self._indexes)
+
     def with_bands(self, numbers: Sequence[int]) -> RasterSource:
         """The same open file, reading these bands of it (numbers in the file, from 1), in this order.
 

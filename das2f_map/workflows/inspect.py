@@ -35,6 +35,7 @@ from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.radiometry import SceneSample
 from das2f_map.scene.registration import decide, measure_shift
+from das2f_map.scene.registration.kept import kept_shift
 from das2f_map.scene.request import CLOUDS, PairRequest
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.scene.survey import Survey, survey_scene, thumbnail
@@ -217,7 +218,7 @@ class _AsClassified:
 def _as_classified(pair: ScenePair, survey: Survey) -> _AsClassified:
     if survey.sample is None:
         return _AsClassified(pair, None, ())
-    report = measure_shift(pair)
+    report = kept_shift(pair, measure_shift)
     decision = decide(report, aligned=pair.aligned)
     read = pair if decision.shift is None else pair.shifted(decision.shift)
     return _AsClassified(read, ShiftFinding.of(report, decision), decision.warnings)

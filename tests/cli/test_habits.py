@@ -196,12 +196,12 @@ def test_names_of_models_are_whole_in_a_narrow_terminal(run: Run, monkeypatch: p
     assert "…" not in shown
 
 
-def test_the_list_of_models_imports_no_torch() -> None:
+def test_the_list_of_models_imports_no_torch_and_no_numpy() -> None:
     code = (
         "import sys; from das2f_map.workflows.models import list_models; list_models(); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "rasterio", "geopandas"} & set(done.stdout.split())
+    assert not {"torch", "rasterio", "geopandas", "numpy"} & set(done.stdout.split())
 
 
 # What the shell completes

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -68,7 +69,12 @@ def sharing_distance(mapping: PixelMap) -> float:
     return distance
 
 
-def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Window) -> Float32:
+def resample(
+    read: Callable[[Window], Float32],
+    mapping: PixelMap,
+    window: Window,
+    filled: Callable[[Window], Float32] | None = None,
+) -> Float32:
     """Footprint averages of the target pixels of a window, see the module's note.
 
     Parameters
@@ -79,6 +85,9 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
         Map from target pixels to source pixels.
     window:
         The window, in target pixels.
+    filled:
+        Gives a window of :func:`fill_rings` of the source, or of a part that holds the window; by default a
+        window is filled when it is read.
 
     Returns
     -------
@@ -86,7 +95,7 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
     """
     axes = mapping.separable
     if axes is not None:
-        return _resample_separable(read, axes, window)
+        return _resample_separable(read, axes, window, filled)
     # In strips to bound memory: the general form holds an index and weights for every target pixel and tap.
     strips = []
     for row in range(window.row, window.row_stop, 128):
@@ -95,26 +104,57 @@ def resample(read: Callable[[Window], Float32], mapping: PixelMap, window: Windo
     return np.concatenate(strips, axis=1)
 
 
-def _resample_separable(read: Callable[[Window], Float32], axes: AxisMaps, window: Window) -> Float32:
-    row_edges = axes.row_scale * np.arange(window.row, window.row_stop + 1, dtype=np.float64) + axes.row_start
-    col_edges = axes.col_scale * np.arange(window.col, window.col_stop + 1, dtype=np.float64) + axes.col_start
-    row_lo, row_hi, col_lo, col_hi = row_edges[:-1], row_edges[1:], col_edges[:-1], col_edges[1:]
-    source = _around(row_lo[0], row_hi[-1], col_lo[0], col_hi[-1])
+def _resample_separable(
+    read: Callable[[Window], Float32],
+    axes: AxisMaps,
+    window: Window,
+    filled: Callable[[Window], Float32] | None,
+) -> Float32:
+    rows = (axes.row_scale, axes.row_start, window.row, window.row_stop)
+    cols = (axes.col_scale, axes.col_start, window.col, window.col_stop)
+    source = _around(*_ends(*rows), *_ends(*cols))
     values = read(source)
     valid = np.isfinite(values)
 
-    row_first, row_w = _weights(row_lo, row_hi, _kernel_step)
-    col_first, col_w = _weights(col_lo, col_hi, _kernel_step)
-    filled = values if valid.all() else _filled(values)
-    out = _apply(filled, row_first - source.row, row_w, axis=1)
+    row_first, row_w = _axis_weights(*rows, _kernel_step)
+    col_first, col_w = _axis_weights(*cols, _kernel_step)
+    all_valid = bool(valid.all())
+    if not all_valid:
+        values = fill_rings(values) if filled is None else filled(source)
+    out = _apply(values, row_first - source.row, row_w, axis=1)
     out = _apply(out, col_first - source.col, col_w, axis=2)
-    if not valid.all():
-        row_first, row_w = _weights(row_lo, row_hi, _box_step)
-        col_first, col_w = _weights(col_lo, col_hi, _box_step)
+    if not all_valid:
+        row_first, row_w = _axis_weights(*rows, _box_step)
+        col_first, col_w = _axis_weights(*cols, _box_step)
         share = _apply(valid.astype(np.float32), row_first - source.row, row_w, axis=1)
         share = _apply(share, col_first - source.col, col_w, axis=2)
         out[share < 1.0 - MAX_INVALID_SHARE] = np.nan
     return out
+
+
+def _edges(scale: float, start: float, begin: int, end: int) -> Float64:
+    """Source positions of the edges of the target pixels ``begin`` to ``end`` along one axis."""
+    edges: Float64 = scale * np.arange(begin, end + 1, dtype=np.float64) + start
+    return edges
+
+
+def _ends(scale: float, start: float, begin: int, end: int) -> tuple[float, float]:
+    """The first and the last of :func:`_edges`."""
+    return scale * float(begin) + start, scale * float(end) + start
+
+
+@lru_cache(maxsize=32)
+def _axis_weights(
+    scale: float, start: float, begin: int, end: int, step: Callable[[Float64], Float64]
+) -> tuple[Int64, Float32]:
+    """As :func:`_weights`, for target pixels along one axis.
+
+    The last ones are kept: neighbouring blocks share an axis, and so do trial shifts of a window.
+    """
+    edges = _edges(scale, start, begin, end)
+    first, weights = _weights(edges[:-1], edges[1:], step)
+    first.flags.writeable = weights.flags.writeable = False
+    return first, weights
 
 
 def _apply(values: Float32, first: Int64, weights: Float32, axis: int) -> Float32:
@@ -150,7 +190,7 @@ def _resample_general(read: Callable[[Window], Float32], mapping: PixelMap, wind
     values = read(source)
     valid = np.isfinite(values)
     out = _gather(
-        values if valid.all() else _filled(values), source, (row, col), (height, width), _kernel_step
+        values if valid.all() else fill_rings(values), source, (row, col), (height, width), _kernel_step
     )
     if not valid.all():
         share = _gather(valid.astype(np.float32), source, (row, col), (tall, wide), _box_step)
@@ -195,7 +235,8 @@ def _weights(lo: Float64, hi: Float64, step: Callable[[Float64], Float64]) -> tu
     taps = math.ceil(float(width.max())) + 2 * _KERNEL + 1
     if lo.ndim == 1:
         source = first + np.arange(taps)[:, None]
-        weights = (step(hi - source) - step(lo - source)) / width
+        above, below = step(np.stack([hi - source, lo - source]))
+        weights = (above - below) / width
     else:  # one tap at a time: temporary arrays for all taps of all pixels would take much memory
         weights = np.stack([(step(hi - (first + t)) - step(lo - (first + t))) / width for t in range(taps)])
     return first, weights.astype(np.float32)
@@ -203,23 +244,24 @@ def _weights(lo: Float64, hi: Float64, step: Callable[[Float64], Float64]) -> tu
 
 def _kernel_step(u: Float64) -> Float64:
     """Coefficient of source pixel j in the interpolated integral F(x), where ``u = x - j``."""
-    t = u - np.floor(u)
+    whole = np.floor(u)
+    t = u - whole
     v = 1.0 - t
     # Keys' weights of the six edges about x, from the farthest below to the farthest above.
     below3, below2 = t * v * v / 12.0, t * (-2.0 / 3.0 + t * (1.25 - t * 7.0 / 12.0))
     above3, above2 = v * t * t / 12.0, v * (-2.0 / 3.0 + v * (1.25 - v * 7.0 / 12.0))
     above1 = 1.0 + v * v * (-7.0 / 3.0 + v * 4.0 / 3.0)
-    result: Float64 = np.select(
-        [u < -2.0, u < -1.0, u < 0.0, u < 1.0, u < 2.0, u < 3.0],
+    result: Float64 = np.choose(
+        (np.clip(whole, -3.0, 3.0) + 3.0).astype(np.intp),
         [
-            np.zeros_like(u),
+            0.0,
             above3,
             above3 + above2,
             above3 + above2 + above1,
             1.0 - below3 - below2,
             1.0 - below3,
+            1.0,
         ],
-        1.0,
     )
     return result
 
@@ -233,7 +275,7 @@ _STRAIGHT = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
-def _filled(values: Float32) -> Float32:
+def fill_rings(values: Float32) -> Float32:
     """Values with rings of invalid pixels around valid ones extrapolated, and 0 farther away."""
     out: Float32 = values.copy()
     for plane in out:

@@ -9,6 +9,7 @@ from das2f_map.errors import InputError
 from das2f_map.scene.common_grid.plan import NESTING_TOLERANCE
 from das2f_map.scene.common_grid.shift import PanShift
 from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.registration.kept import kept_shift
 from das2f_map.scene.registration.measure import measure_shift
 from das2f_map.scene.registration.report import CoregistrationReport, ShiftAction, ShiftReport
 from das2f_map.scene.shift_choice import DEFAULT_MAX_SHIFT, DEFAULT_MODE, MODES, CoregisterMode
@@ -120,7 +121,7 @@ def coregister(
         raise ValueError(f"max_shift must be positive, got {max_shift}")
     if mode == "off":
         return Coregistration(pair, mode, None, False, ())
-    report = measure_shift(pair)
+    report = kept_shift(pair, measure_shift)
     decision = decide(report, mode, max_shift=max_shift, aligned=pair.aligned)
     refuse_large_shift(pair, report, max_shift)
     if decision.action == "refuse":

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from das2f_map.scene.common_grid.pixel_map import PixelMap
 from das2f_map.scene.common_grid.relation import Relation
-from das2f_map.scene.common_grid.resample import resample
+from das2f_map.scene.common_grid.resample import fill_rings, resample
 from das2f_map.scene.grid import PAN_PER_MS, GridPair, Window
 from das2f_map.scene.mask import SceneMask, open_mask
 from das2f_map.scene.pair import ScenePair
@@ -102,8 +103,12 @@ class MatchWindow:
         """
         images = self._images
         mapping = images.relation.between(images.grid.moved(rows, cols), images.pan.grid)
-        averages: Float64 = resample(self._held, mapping, self.window)[0].astype(np.float64)
+        averages: Float64 = self._resample(mapping, self.window).astype(np.float64)
         return averages
+
+    def _resample(self, mapping: PixelMap, window: Window) -> Float32:
+        """PAN averaged over the footprints of a window's pixels, float32 (h, w)."""
+        return np.asarray(resample(self._held, mapping, window, self._held.filled)[0])
 
     def pan_around(self, rows: float, cols: float, reach: int) -> tuple[Float64, Float64]:
         """PAN averages for trial shifts around (rows, cols), in steps of a quarter of an MS pixel.
@@ -118,25 +123,23 @@ class MatchWindow:
         grid = self._images.grid.moved(rows, cols).refined(f)
         fine = self.window.refined(f).padded(reach, reach)
         mapping = self._images.relation.between(grid, self._images.pan.grid)
-        quarters = resample(self._held, mapping, fine)[0].astype(np.float64)
-        total = np.zeros((fine.height + 1, fine.width + 1))
-        holes = np.zeros_like(total)
+        quarters = self._resample(mapping, fine).astype(np.float64)
         invalid = ~np.isfinite(quarters)
-        total[1:, 1:] = np.where(invalid, 0.0, quarters).cumsum(axis=0).cumsum(axis=1)
-        holes[1:, 1:] = invalid.cumsum(axis=0).cumsum(axis=1)
-        n = 2 * reach + 1
-        out = np.empty((n, n, self.window.height, self.window.width))
-        for r in range(n):
-            for c in range(n):
-                sums, gaps = (
-                    a[r + f :: f, c + f :: f][: self.window.height, : self.window.width]
-                    - a[r::f, c + f :: f][: self.window.height, : self.window.width]
-                    - a[r + f :: f, c::f][: self.window.height, : self.window.width]
-                    + a[r::f, c::f][: self.window.height, : self.window.width]
-                    for a in (total, holes)
-                )
-                out[r, c] = np.where(gaps > 0, np.nan, sums / f**2)
-        return out, np.arange(-reach, reach + 1) / f
+        boxes = _box_sums(np.where(invalid, 0.0, quarters), f)
+        boxes /= f**2
+        if invalid.any():
+            boxes[_box_sums(invalid.astype(np.float64), f) > 0] = np.nan
+        h, w = self.window.height, self.window.width
+        places = np.lib.stride_tricks.sliding_window_view(boxes, (f * (h - 1) + 1, f * (w - 1) + 1))
+        return np.ascontiguousarray(places[:, :, ::f, ::f]), np.arange(-reach, reach + 1) / f
+
+
+def _box_sums(values: Float64, side: int) -> Float64:
+    """Sums over all boxes of ``side`` by ``side`` values, float64 (h - side + 1, w - side + 1)."""
+    total = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    total[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
+    sums: Float64 = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    return sums
 
 
 class _Held:
@@ -146,13 +149,25 @@ class _Held:
         self._source, self._margin = source, margin
         self._window = Window(0, 0, 0, 0)
         self._values: Float32 | None = None
+        self._filled: Float32 | None = None
 
     def __call__(self, window: Window) -> Float32:
         if self._values is None or window.intersection(self._window) != window:
             self._window = window.padded(self._margin, self._margin)
-            self._values = self._source.read(self._window)
+            self._values, self._filled = self._source.read(self._window), None
+        return self._part(self._values, window)
+
+    def filled(self, window: Window) -> Float32:
+        """As a call, with invalid pixels filled from the valid ones around; filled once for all windows."""
+        self(window)
+        assert self._values is not None
+        if self._filled is None:
+            self._filled = fill_rings(self._values)
+        return self._part(self._filled, window)
+
+    def _part(self, values: Float32, window: Window) -> Float32:
         row, col = window.row - self._window.row, window.col - self._window.col
-        return self._values[:, row : row + window.height, col : col + window.width]
+        return values[:, row : row + window.height, col : col + window.width]
 
 
 def _drop_saturated(band: Float64) -> None:

@@ -82,8 +82,10 @@ def fit_surface(window: MatchWindow, rows: float, cols: float) -> tuple[Float64,
     tuple of float64 (2 × REACH + 1, 2 × REACH + 1) and int
         R², and the number of pixels that are valid at every trial shift; both zero if these are too few.
     """
+    n = 2 * REACH + 1
+    if int(window.valid.sum()) < _needed(window):  # found without a look at PAN
+        return np.zeros((n, n)), 0
     pan, _ = window.pan_around(rows, cols, REACH)
-    n = pan.shape[0]
     usable = window.valid & np.isfinite(pan).all(axis=(0, 1))
     count = int(usable.sum())
     if count < _needed(window):
