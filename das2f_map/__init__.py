@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from das2f_map.workflows.report_model import report_model
     from das2f_map.workflows.sample import sample_map as sample
     from das2f_map.workflows.train import train
+    from das2f_map.workflows.vectorize import vectorize
 
 __all__ = [
     "__version__",
@@ -39,6 +40,7 @@ __all__ = [
     "report_model",
     "sample",
     "train",
+    "vectorize",
 ]
 
 _HOMES = {
@@ -53,6 +55,7 @@ _HOMES = {
     "report_model": ("das2f_map.workflows.report_model", "report_model"),
     "sample": ("das2f_map.workflows.sample", "sample_map"),
     "train": ("das2f_map.workflows.train", "train"),
+    "vectorize": ("das2f_map.workflows.vectorize", "vectorize"),
 }
 
 

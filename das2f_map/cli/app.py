@@ -30,6 +30,7 @@ from das2f_map.cli import (
     report,
     sample,
     train,
+    vectorize,
 )
 from das2f_map.cli.commands import App
 from das2f_map.cli.configuration import FILE_VARIABLE, configure, sets_options
@@ -112,6 +113,7 @@ app.command("sample")(sample.sample_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("report")(report.report_command)
+app.command("vectorize")(vectorize.vectorize_command)
 app.command("export")(export.export_command)
 app.command("clean")(clean.clean_command)
 app.command("doctor")(doctor.doctor_command)

@@ -35,6 +35,7 @@ COMMANDS = (
     ("clean",),
     ("doctor",),
     ("preview",),
+    ("vectorize",),
     ("models",),
     ("models", "list"),
     ("models", "show"),

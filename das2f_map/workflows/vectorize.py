@@ -1,0 +1,111 @@
+"""Make the polygons of a map that exists: ``das2f-map vectorize``."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from das2f_map.errors import InputError
+from das2f_map.legend import Legend
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.outputs.work_files import work_folder
+from das2f_map.pages.pictures import read_values
+from das2f_map.products.class_areas import ClassArea
+from das2f_map.products.existing_map import open_existing
+from das2f_map.products.polygons import check_vector_path, write_polygons
+from das2f_map.progress import Progress, silent
+from das2f_map.scene.grid import Grid
+from das2f_map.scene.virtual_files import with_sources
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Vectorized:
+    """Polygons of a map.
+
+    Attributes
+    ----------
+    path:
+        Their file.
+    legend:
+        The map's classes.
+    classes:
+        For each class id, its polygons: pixels, area, number and mean confidence.
+    """
+
+    path: Path
+    legend: Legend
+    classes: dict[int, ClassArea]
+
+
+def vectorize(
+    map_path: str | Path,
+    output: str | Path,
+    *,
+    min_area_m2: float | None = None,
+    confidence: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Vectorized:
+    """Write the polygons of a class raster, with QGIS styles, as `classify` does.
+
+    Parameters
+    ----------
+    map_path:
+        Class raster of this package or another one. Values from 1 to 255 are the class ids; if there are
+        others, such as 311, classes are numbered from 1 on in ascending order.
+    output:
+        Polygon file; its extension decides the format.
+    min_area_m2:
+        Polygons smaller than this, in m², are merged into their neighbours; the raster stays as it is.
+    confidence:
+        Raster of confidence on the same grid, for the mean of each polygon.
+    overwrite:
+        Replace an existing file.
+    progress:
+        Receives the progress of the work.
+
+    Raises
+    ------
+    InputError
+        The map or the confidence cannot be used, or the smallest area is no such number.
+    OutputError, MissingDependencyError
+        The polygons cannot be written, or exist already.
+    """
+    destination = Path(output)
+    check_vector_path(destination)
+    if min_area_m2 is not None and not 0 <= min_area_m2 < math.inf:
+        raise InputError(f"a smallest area of {min_area_m2:g} m² cannot be used", "give a number from 0 on")
+    given = [path for path in (map_path, confidence) if path is not None]
+    with (
+        StagedOutputs(inputs=with_sources(given), overwrite=overwrite) as outputs,
+        open_existing(map_path) as existing,
+    ):
+        existing.file.tell_names()
+        check_vector_path(destination, existing.grid.crs)
+        if confidence is not None:
+            _check_confidence(Path(confidence), existing.grid, map_path)
+        staged = outputs.stage(destination)
+        with work_folder(staged) as work:
+            copy = work / "classes.tif"
+            existing.copy_to(copy, destination, progress)
+            totals = write_polygons(
+                copy,
+                staged,
+                existing.legend,
+                confidence_raster=None if confidence is None else Path(confidence),
+                min_area_m2=min_area_m2,
+                progress=progress,
+                work=work,
+            )
+    return Vectorized(destination, existing.legend, totals)
+
+
+def _check_confidence(path: Path, grid: Grid, map_path: str | Path) -> None:
+    """Raise :class:`InputError` unless a raster is on the map's grid."""
+    _, _, own = read_values(path, 1)
+    if own != grid:
+        raise InputError(f"confidence {path} is not on the grid of map {map_path}", "give the map's own one")
