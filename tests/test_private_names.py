@@ -16,7 +16,7 @@ NAMED_TUPLE = {"_replace", "_asdict", "_fields", "_make"}
 
 
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.endswith("__") and name not in NAMED_TUPLE
+    return name.startswith("_") and not name.endswith("__") and name not in (*NAMED_TUPLE, "_repr_html_")
 
 
 def private_uses(tree: ast.AST) -> Iterator[tuple[int, str]]:

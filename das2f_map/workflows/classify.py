@@ -388,6 +388,7 @@ def run_classification(request: ClassifyRequest, progress: Progress = silent) ->
             # Parts without a class take no room, and how many these are shows only later.
             pixels = round(_LEAST_FILLED * plan.window.height * plan.window.width)
             require_space(plan.outputs.work_bytes(pixels, len(plan.bundle.card.legend), stored_bytes(work)))
+            _log(planned)
             with BlockStore(work, plan, resume=request.resume) as store:
                 with _kept_if_ended(outputs, store):
                     contents = _write_map(planned, staged, store, progress, timings)
@@ -402,6 +403,7 @@ def run_forecast(request: ClassifyRequest) -> RunForecast:
     """Plan a map and forecast what it will take; returns and raises as :func:`forecast_map` does."""
     request.check()
     with plan_map(request, Timings()) as planned:
+        _log(planned)
         return forecast(planned.plan, planned.classifier, planned.memory, planned.warnings)
 
 
@@ -440,6 +442,8 @@ class PlannedMap:
         The plan.
     classifier:
         Computes its blocks in this process.
+    pixels:
+        Pixels of the map, inside the area of interest if there is one.
     memory:
         How the run keeps its limit of memory.
     coregistration:
@@ -450,6 +454,7 @@ class PlannedMap:
 
     plan: ClassifyPlan
     classifier: BlockClassifier
+    pixels: int
     memory: MemoryPlan
     coregistration: Coregistration
     warnings: tuple[str, ...]
@@ -526,10 +531,10 @@ def plan_map(
             cache_bytes=memory.cache_bytes,
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
-        _log(plan, classifier, area)
+        pixels = window.height * window.width if area is None else area.pixels
         warnings = (*cautions, *pair.notices, *coregistration.warnings, *fitted.warnings)
         with gdal_cache(memory.cache_bytes):
-            yield PlannedMap(plan, classifier, memory, coregistration, warnings)
+            yield PlannedMap(plan, classifier, pixels, memory, coregistration, warnings)
 
 
 def _demand(
@@ -550,13 +555,12 @@ def _demand(
     )
 
 
-def _log(plan: ClassifyPlan, classifier: BlockClassifier, area: Area | None) -> None:
-    engine = classifier.engine
-    pixels = plan.window.height * plan.window.width if area is None else area.pixels
+def _log(planned: PlannedMap) -> None:
+    plan, engine = planned.plan, planned.classifier.engine
     log.info(
         "%s pixels%s (%d × %d) with %s, engine %s on %s in %s (scan: %s)",
-        f"{pixels:,}",
-        "" if area is None else " inside the area",
+        f"{planned.pixels:,}",
+        "" if plan.aoi is None else " inside the area",
         plan.window.width,
         plan.window.height,
         plan.bundle.card.name,

@@ -40,7 +40,7 @@ from das2f_map.assess.sample_design import (
     checksum,
     read_design,
 )
-from das2f_map.errors import InputError, LabelError
+from das2f_map.errors import Das2fMapError, InputError, LabelError
 from das2f_map.labels.files import open_labels
 from das2f_map.labels.points import ReferencePoints, read_points
 from das2f_map.legend import Legend
@@ -185,7 +185,7 @@ def _lost_design(reference: str) -> tuple[str, ...]:
     """A sentence on points with the fields of a sample, but not its design: an export leaves it behind."""
     try:
         layers = VectorFile.open(reference, "reference", error=LabelError).layers
-    except LabelError:
+    except Das2fMapError:
         return ()  # a raster, or several layers
     if not any({"sample_id", "stratum", "inclusion"} <= {*layer.fields} for layer in layers):
         return ()

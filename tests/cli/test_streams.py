@@ -105,6 +105,7 @@ def command(prog_name):
             time.sleep(0.01)
         print("went on")
 
+command.registered_commands = command.registered_groups = []
 app.app = command
 app.main()
 """
