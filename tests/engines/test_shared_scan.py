@@ -145,7 +145,7 @@ def choose_level(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
 each_level = pytest.mark.parametrize(
     "level",
     # The portable code is slow on any machine that has something better.
-    [pytest.param(0, marks=pytest.mark.slow), 1, 2, 4],
+    [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), 2, 4],
     ids=lambda i: compiled.LEVELS[i],
 )
 

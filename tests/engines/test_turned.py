@@ -45,7 +45,13 @@ def choice(turns: int | None, engine: str = "auto") -> EngineChoice:
 
 @pytest.mark.parametrize("engine", ["shared", "patch"])
 @pytest.mark.parametrize(
-    "turns", [1, 2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+    "turns",
+    [
+        1,
+        pytest.param(2, marks=pytest.mark.slow),
+        pytest.param(4, marks=pytest.mark.slow),
+        pytest.param(8, marks=pytest.mark.slow),
+    ],
 )
 def test_logits_are_the_mean_over_turned_patches(
     bundle: ModelBundle, pair: tuple[Path, Path], turns: int, engine: str

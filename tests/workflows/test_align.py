@@ -147,7 +147,8 @@ def test_valid_pixels_stay_valid(how: str, tmp_path: Path) -> None:
         assert (out.read_masks(1)[-10:, -15:] == 0).all() == (how == "option")
 
 
-@pytest.mark.parametrize("value", ["-9999", pytest.param("nan", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["-9999", "nan"])
 def test_nodata_that_one_type_cannot_hold(value: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
     with rasterio.open(pair[0]) as file:
         values, names = file.read(), file.descriptions
@@ -207,7 +208,7 @@ def test_hint_and_max_shift_told(pair: tuple[Path, Path], tmp_path: Path) -> Non
     ("ratio", "offset", "strategy"),
     [
         pytest.param(4, (0.5, 0.5), "ms-to-pan-grid", marks=pytest.mark.slow),
-        (2, (0, 0), "pan-to-quarter-ms"),
+        pytest.param(2, (0, 0), "pan-to-quarter-ms", marks=pytest.mark.slow),
     ],
 )
 def test_pairs_that_are_resampled_anyway(

@@ -80,6 +80,7 @@ def run(scene: tuple[Path, Path], model: Path, output: Path, **options: object) 
     return computed
 
 
+@pytest.mark.slow
 def test_goes_on_at_the_last_finished_block(scene: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
     for name in ("whole", "ended"):
         (tmp_path / name).mkdir()

@@ -369,7 +369,7 @@ def test_hold_out_trains_twice(small_scene: Scene, tmp_path: Path, no_forest: No
 @pytest.mark.parametrize(
     ("title", "after"),
     [
-        pytest.param(fold(1), 4, id="first step of a check"),
+        pytest.param(fold(1), 4, id="first step of a check", marks=pytest.mark.slow),
         pytest.param(fold(2), 5, id="inside a check", marks=pytest.mark.slow),
         pytest.param(fold(1), 9, id="last step of a fold", marks=pytest.mark.slow),
         pytest.param(ALL, 1, id="before the first check of the model", marks=pytest.mark.slow),
