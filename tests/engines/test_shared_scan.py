@@ -144,7 +144,7 @@ def choose_level(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
 # With bfloat16 products (3) float32 is the same code as with AVX-512 (2).
 each_level = pytest.mark.parametrize(
     "level",
-    # The portable code is slow on any machine that has something better.
+    # The portable code is slow on any machine that has something better; AVX2 has a like path with AVX-512.
     [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), 2, 4],
     ids=lambda i: compiled.LEVELS[i],
 )
