@@ -122,7 +122,7 @@ PLAIN_OTHERS = {
     "scene.vector_file:_refuse_cut_shapefile": "the header of a Shapefile",
     "assess.sample_design:read_design": "the table with the design, in a GeoPackage that the door has read",
     "scene.virtual_files:_sources": "the beginning of a VRT, for the names of its sources alone",
-    "scene.library_data:_layout": "the version of a proj.db",
+    "scene.proj_gdal_data:_layout": "the version of a proj.db",
     "assess.sample_design:checksum": "the bytes of a file, of which nothing is understood",
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",

@@ -38,7 +38,7 @@ from das2f_map.cli.console import setup_logging
 from das2f_map.cli.streams import BROKEN_PIPE, is_broken_pipe, open_streams, output_failure
 from das2f_map.errors import Das2fMapError, OutputError
 from das2f_map.outputs.libtiff_messages import keep_libtiff_quiet
-from das2f_map.scene.library_data import use_own_data
+from das2f_map.scene.proj_gdal_data import use_own_data
 
 log = logging.getLogger(__name__)
 

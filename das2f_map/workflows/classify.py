@@ -123,6 +123,81 @@ class ClassifyRequest:
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
 
+    @classmethod
+    def of(
+        cls,
+        ms: str | Path,
+        pan: str | Path | None,
+        output: str | Path,
+        *,
+        model: str | Path | ModelBundle | None,
+        vectors: str | Path | Literal[False] | None,
+        confidence: str | Path | None,
+        probabilities: str | Path | None,
+        entropy: str | Path | None,
+        reject: float | None,
+        aoi: str | Path | None,
+        aoi_layer: str | None,
+        min_area_m2: float | None,
+        bands: GivenBands | None,
+        nodata: float | None,
+        mask: str | Path | MaskFile | None,
+        reflectance: bool,
+        radiometry: Radiometry,
+        coregistration: CoregisterMode,
+        max_shift: float,
+        engine: str,
+        device: str,
+        precision: str,
+        batch_size: int | None,
+        turns: int | None,
+        force: bool,
+        overwrite: bool,
+        resume: bool,
+        max_memory: str | int | None,
+        workers: int | None,
+        cluster: str | None,
+    ) -> ClassifyRequest:
+        """The request of the arguments of :func:`classify`, which explains them and has the defaults.
+
+        Raises
+        ------
+        InputError, OutputError
+            A value cannot be used.
+        """
+        output = Path(output)
+        if not output.name:
+            raise OutputError(f"output {output} is a folder", "give the path of a file")
+        vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
+        return cls(
+            PairRequest.of(
+                ms,
+                pan,
+                bands=bands,
+                nodata=nodata,
+                mask=mask,
+                coregistration=coregistration,
+                max_shift=max_shift,
+                force=force,
+                reflectance=reflectance,
+            ),
+            MapPaths(
+                output,
+                output.with_suffix(".json"),
+                vector_path,
+                *(None if path is None else Path(path) for path in (confidence, probabilities, entropy)),
+            ),
+            model=model,
+            radiometry=radiometry,
+            engine=EngineChoice(engine, device, precision, batch_size, turns),
+            aoi=None if aoi is None else _with_layer(given_path(aoi, "aoi"), aoi_layer),
+            min_area_m2=min_area_m2,
+            reject=reject,
+            overwrite=overwrite,
+            resume=resume,
+            resources=Resources(bytes_of(max_memory), workers, cluster),
+        )
+
     def check(self) -> None:
         """Check everything that can be checked without opening a file.
 
@@ -281,7 +356,7 @@ def classify(
         new file is left then.
     """
     options = {name: value for name, value in locals().items() if name in _OPTIONS}
-    return run_classification(_request(ms, pan, output, **options), progress)
+    return run_classification(ClassifyRequest.of(ms, pan, output, **options), progress)
 
 
 def forecast_map(ms: str | Path, pan: str | Path | None, output: str | Path, **options: Any) -> RunForecast:
@@ -294,78 +369,10 @@ def forecast_map(ms: str | Path, pan: str | Path | None, output: str | Path, **o
         raise TypeError(f"classify has no option {', '.join(unknown)}")
     parameters = inspect.signature(classify).parameters
     given = {name: options.get(name, parameters[name].default) for name in _OPTIONS}
-    return run_forecast(_request(ms, pan, output, **given))
+    return run_forecast(ClassifyRequest.of(ms, pan, output, **given))
 
 
-def _request(
-    ms: str | Path,
-    pan: str | Path | None,
-    output: str | Path,
-    *,
-    model: str | Path | ModelBundle | None,
-    vectors: str | Path | Literal[False] | None,
-    confidence: str | Path | None,
-    probabilities: str | Path | None,
-    entropy: str | Path | None,
-    reject: float | None,
-    aoi: str | Path | None,
-    aoi_layer: str | None,
-    min_area_m2: float | None,
-    bands: GivenBands | None,
-    nodata: float | None,
-    mask: str | Path | MaskFile | None,
-    reflectance: bool,
-    radiometry: Radiometry,
-    coregistration: CoregisterMode,
-    max_shift: float,
-    engine: str,
-    device: str,
-    precision: str,
-    batch_size: int | None,
-    turns: int | None,
-    force: bool,
-    overwrite: bool,
-    resume: bool,
-    max_memory: str | int | None,
-    workers: int | None,
-    cluster: str | None,
-) -> ClassifyRequest:
-    """The request of the arguments of :func:`classify`."""
-    output = Path(output)
-    if not output.name:
-        raise OutputError(f"output {output} is a folder", "give the path of a file")
-    vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
-    return ClassifyRequest(
-        PairRequest.of(
-            ms,
-            pan,
-            bands=bands,
-            nodata=nodata,
-            mask=mask,
-            coregistration=coregistration,
-            max_shift=max_shift,
-            force=force,
-            reflectance=reflectance,
-        ),
-        MapPaths(
-            output,
-            output.with_suffix(".json"),
-            vector_path,
-            *(None if path is None else Path(path) for path in (confidence, probabilities, entropy)),
-        ),
-        model=model,
-        radiometry=radiometry,
-        engine=EngineChoice(engine, device, precision, batch_size, turns),
-        aoi=None if aoi is None else _with_layer(given_path(aoi, "aoi"), aoi_layer),
-        min_area_m2=min_area_m2,
-        reject=reject,
-        overwrite=overwrite,
-        resume=resume,
-        resources=Resources(bytes_of(max_memory), workers, cluster),
-    )
-
-
-_OPTIONS: Final = frozenset(inspect.signature(_request).parameters) - {"ms", "pan", "output"}
+_OPTIONS: Final = frozenset(inspect.signature(ClassifyRequest.of).parameters) - {"ms", "pan", "output"}
 """The options of :func:`classify`."""
 
 

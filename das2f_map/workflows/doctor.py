@@ -21,7 +21,7 @@ from das2f_map.installation import install_extra
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import BACKENDS, default_backend
 from das2f_map.network.selective_scan import compiled as scan_kernels
-from das2f_map.scene.library_data import gdal_data, proj_data
+from das2f_map.scene.proj_gdal_data import gdal_data, proj_data
 
 EXTRAS: Final = {
     "train": ("lightning", "scikit-learn"),

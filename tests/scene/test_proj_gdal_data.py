@@ -11,7 +11,7 @@ import pyproj
 import pytest
 import rasterio
 
-from das2f_map.scene.library_data import gdal_data, proj_data, use_own_data
+from das2f_map.scene.proj_gdal_data import gdal_data, proj_data, use_own_data
 
 OWN_PROJ = Path(rasterio.__file__).parent / "proj_data"
 OWN_GDAL = Path(rasterio.__file__).parent / "gdal_data"
