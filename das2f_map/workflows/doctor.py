@@ -27,6 +27,7 @@ EXTRAS: Final = {
     "train": ("lightning", "scikit-learn"),
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
+    "cluster": ("dask", "distributed"),
     "cuda": ("mamba-ssm", "onnxruntime-gpu"),
 }
 """Extra → the packages that make it up."""
