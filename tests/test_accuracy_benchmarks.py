@@ -282,6 +282,7 @@ def test_networks_of_one_image_do_not_see_the_other(bench: Any, prepared: Prepar
         assert not torch.equal(pan_only(ms, pan), pan_only(ms, pan + 1))
 
 
+@pytest.mark.slow
 def test_settings_of_a_classifier_are_those_that_do_best(bench: Any, prepared: Prepared) -> None:
     """A forest whose leaves hold all pixels knows one class; it must not be chosen, whatever the order."""
     pytest.importorskip("sklearn")
@@ -294,6 +295,7 @@ def test_settings_of_a_classifier_are_those_that_do_best(bench: Any, prepared: P
         assert min(qualities) < 0.5 < max(qualities)
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 @pytest.mark.parametrize("method", ["DAS²F, MS only", "small CNN", "random forest, windows"])
 def test_a_run(bench: Any, prepared: Prepared, method: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ def cross_entropy(logits: NDArray[np.float32], positions: NDArray[np.int64], tem
     return math.fsum(found) / len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.7, 8.0])
 def test_temperature_of_the_labels_is_found(temperature: float) -> None:
     logits, labels = drawn_with(temperature, 40_000)

@@ -150,6 +150,7 @@ def test_quiet_says_nothing_but_the_result(run: Run, scene, model: Path, tmp_pat
     assert f"{tmp_path / 'map.tif'}" in outcome.out.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extension", ["gpkg", "shp", "geojson", "fgb", "parquet"])
 def test_polygons_by_extension(extension: str, run: Run, scene, model: Path, tmp_path: Path) -> None:
     if extension == "parquet":

@@ -311,6 +311,7 @@ def test_threads_make_no_difference() -> None:
     np.testing.assert_allclose(results[0], results[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, 3, 9])
 def test_torch_scans_are_the_same_for_any_number_of_threads(threads: int) -> None:
     """Bit for bit, also after larger blocks; the process keeps its number of threads."""

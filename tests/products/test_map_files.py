@@ -41,6 +41,7 @@ def features(path: Path) -> geopandas.GeoDataFrame:
     return geopandas.pd.concat(frames, ignore_index=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("min_area_m2", [None, 4000.0])
 def test_the_same_as_one_after_the_other(min_area_m2: float | None, tmp_path: Path) -> None:
     contents = write(tmp_path / "once", min_area_m2=min_area_m2)

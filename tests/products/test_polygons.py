@@ -186,6 +186,7 @@ def test_min_area_merges_into_neighbours_and_still_tiles(tmp_path: Path) -> None
         assert (shared == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".shp", ".geojson", ".fgb"])
 @pytest.mark.parametrize(
     "name", ["utm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("geographic", "rotated"))]

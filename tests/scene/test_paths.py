@@ -135,6 +135,7 @@ ODD_NAMES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extension", ["gpkg", "shp"])
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_of_vector_files(

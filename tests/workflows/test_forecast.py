@@ -28,6 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny"
 
 
+@pytest.mark.slow
 def test_the_plan_is_that_of_the_run(
     scene: tuple[Path, Path],
     model: Path,

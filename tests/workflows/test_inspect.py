@@ -308,6 +308,7 @@ def test_a_trial_that_fails_is_told(bundled: dict[str, Path], tmp_path: Path) ->
     assert "but a trial run of model tiny failed: " in found.verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["ms", "pan"])
 def test_a_constant_band(file: str, bundled: dict[str, Path], tmp_path: Path) -> None:
     """A constant band does not fit with any radiometry."""

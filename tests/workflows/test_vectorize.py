@@ -25,6 +25,7 @@ def layers(path: Path) -> dict[str, geopandas.GeoDataFrame]:
     return {name: geopandas.read_file(path, layer=name) for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("min_area", [None, 5000.0])
 def test_as_in_the_run_of_the_map(tmp_path: Path, min_area: float | None) -> None:
     sure = tmp_path / "c.tif"
