@@ -62,7 +62,15 @@ WHOLE_FILES = (
     "scene/test_registration.py",
     "scene/test_remote.py",
     "training/test_dataset.py",
-    "training/test_folds.py",
+    "bundle/test_untrusted.py",
+    "labels/test_labels.py",
+    "outputs/test_work_files.py",
+    "pages/test_map_page.py",
+    "products/test_tracing.py",
+    "scene/products/test_products.py",
+    "scene/test_fill.py",
+    "scene/test_pair.py",
+    "scene/test_paths.py",
 )
 
 

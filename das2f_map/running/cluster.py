@@ -230,7 +230,7 @@ class _Work:
         if now - self._counted_at > _POLL_S:
             try:
                 self._threads = sum(self._client.nthreads().values())
-            except Exception as error:
+            except Exception as error:  # of many kinds, by the way in which the scheduler was lost
                 raise _gone(error) from error
             self._counted_at = now
         if not self._threads and now - self._told_at > 30:
@@ -247,7 +247,7 @@ class _Work:
             return self._client.submit(
                 block_here, self._plan.key, window, pure=False, workers=others, retries=0
             )
-        except Exception as error:
+        except Exception as error:  # as above: the scheduler is gone
             raise _gone(error) from error
 
     def _settled(self) -> list[int]:
@@ -303,7 +303,7 @@ class _Work:
             return
         try:
             busy = self._client.processing()
-        except Exception as error:
+        except Exception as error:  # as above: the scheduler is gone
             raise _gone(error) from error
         for block in late:
             keys = {str(f.key) for f in block.futures}
@@ -347,7 +347,7 @@ def _plan_on_workers(client: Any, plan: ClassifyPlan) -> Iterator[None]:
     name = f"das2f-map-{plan.key}"
     try:
         client.register_plugin(PlanPlugin(plan.key, __version__, pickle.dumps(plan)), name=name)
-    except Exception as error:
+    except Exception as error:  # of any kind: it was raised on a worker
         raise ClusterError(
             f"the workers cannot take the plan: {_in_words(error)}",
             f"they need das2f-map {__version__}, as this machine has",

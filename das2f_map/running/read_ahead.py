@@ -64,7 +64,7 @@ def _acquired(lock: threading.RLock) -> None:
     try:
         with lock:
             return
-    except BaseException:
+    except BaseException:  # an interrupt
         with lock:
             raise
 

@@ -430,7 +430,7 @@ def _kept_if_ended(outputs: StagedOutputs, store: BlockStore) -> Iterator[None]:
     outputs.keep_work()
     try:
         yield
-    except BaseException:
+    except BaseException:  # an interrupt too
         if len(store):
             log.warning("Finished blocks are kept (%d); --resume goes on with them", len(store))
         else:
