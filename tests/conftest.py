@@ -71,6 +71,9 @@ WHOLE_FILES = (
     "scene/test_fill.py",
     "scene/test_pair.py",
     "scene/test_paths.py",
+    "scene/test_vector_file.py",
+    "assess/test_drawing.py",
+    "training/test_common_ground.py",
 )
 
 
