@@ -117,6 +117,8 @@ PLAIN_OTHERS = {
     # Parts of the doors for geodata.
     "products.class_names:_side_bands": "the part of the class door for .aux.xml",
     "scene.geoparquet:is_parquet": "the first four bytes",
+    "scene.archive:_names": "the names of the files in an archive, for a hint",
+    "scene.archive:arrow_hint": "the first eight bytes",
     "scene.text_encoding:tell_assumed_encoding": "the .cpg of a Shapefile",
     "scene.text_encoding:wrong_encoding": "the .cpg of a Shapefile",
     "scene.vector_file:_refuse_cut_shapefile": "the header of a Shapefile",

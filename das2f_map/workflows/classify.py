@@ -168,6 +168,18 @@ class ClassifyRequest:
         output = Path(output)
         if not output.name:
             raise OutputError(f"output {output} is a folder", "give the path of a file")
+        for option, path in (
+            ("vectors", vectors),
+            ("confidence", confidence),
+            ("probabilities", probabilities),
+            ("entropy", entropy),
+        ):
+            # `Path("")` is the working folder.
+            if path is not None and path is not False and not Path(path).name:
+                raise OutputError(
+                    f"--{option} names no file: its path is {'empty' if str(path) in ('', '.') else path}",
+                    "give the path of a file, or leave the option out",
+                )
         vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
         return cls(
             PairRequest.of(
