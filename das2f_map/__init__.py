@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from das2f_map.workflows.report import report_map as report
     from das2f_map.workflows.report_model import report_model
     from das2f_map.workflows.sample import sample_map as sample
+    from das2f_map.workflows.style import style
     from das2f_map.workflows.train import train
     from das2f_map.workflows.vectorize import vectorize
 
@@ -39,6 +40,7 @@ __all__ = [
     "report",
     "report_model",
     "sample",
+    "style",
     "train",
     "vectorize",
 ]
@@ -54,6 +56,7 @@ _HOMES = {
     "report": ("das2f_map.workflows.report", "report_map"),
     "report_model": ("das2f_map.workflows.report_model", "report_model"),
     "sample": ("das2f_map.workflows.sample", "sample_map"),
+    "style": ("das2f_map.workflows.style", "style"),
     "train": ("das2f_map.workflows.train", "train"),
     "vectorize": ("das2f_map.workflows.vectorize", "vectorize"),
 }

@@ -43,6 +43,10 @@ DOORS = {
 OTHERS = {
     "scene.mask:_why_no_raster": "asks whether a mask is a raster; RasterSource or VectorFile reads it",
     "pages.pictures:read_values": "a raster next to a map whose grid the class door has checked",
+    "products.renamed_polygons:_layers": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_crs": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_batches": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_rename_parquet": "polygons of this package, written again with other names",
     "products.vector_files:convert": "copies polygons that this run has written",
     "products.vector_files:_convert_to_parquet": "copies polygons that this run has written",
     "products.polygons:write_polygons": "the map that this run has written",

@@ -36,6 +36,7 @@ COMMANDS = (
     ("doctor",),
     ("preview",),
     ("vectorize",),
+    ("style",),
     ("models",),
     ("models", "list"),
     ("models", "show"),
