@@ -16,7 +16,7 @@ from das2f_map._version import __version__
 if TYPE_CHECKING:
     from das2f_map.workflows.align import align
     from das2f_map.workflows.check_labels import check_labels
-    from das2f_map.workflows.classify import classify
+    from das2f_map.workflows.classify import classify, rerun
     from das2f_map.workflows.evaluate import evaluate_map as evaluate
     from das2f_map.workflows.inspect import inspect_pair as inspect
     from das2f_map.workflows.models import load_model
@@ -39,6 +39,7 @@ __all__ = [
     "preview",
     "report",
     "report_model",
+    "rerun",
     "sample",
     "style",
     "train",
@@ -55,6 +56,7 @@ _HOMES = {
     "preview": ("das2f_map.workflows.preview", "preview"),
     "report": ("das2f_map.workflows.report", "report_map"),
     "report_model": ("das2f_map.workflows.report_model", "report_model"),
+    "rerun": ("das2f_map.workflows.classify", "rerun"),
     "sample": ("das2f_map.workflows.sample", "sample_map"),
     "style": ("das2f_map.workflows.style", "style"),
     "train": ("das2f_map.workflows.train", "train"),

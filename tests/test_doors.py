@@ -128,6 +128,8 @@ PLAIN_OTHERS = {
     "scene.virtual_files:_sources": "the beginning of a VRT, for the names of its sources alone",
     "scene.proj_gdal_data:_layout": "the version of a proj.db",
     "assess.sample_design:checksum": "the bytes of a file, of which nothing is understood",
+    "scene.fingerprint:sha256_of": "the bytes of a file, of which nothing is understood",
+    "scene.fingerprint:_sampled": "the bytes of a file, of which nothing is understood",
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",
     "training.scene_list:read_scene_list": "the door for lists of scenes",

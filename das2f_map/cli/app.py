@@ -28,6 +28,7 @@ from das2f_map.cli import (
     models,
     preview,
     report,
+    rerun,
     sample,
     style,
     train,
@@ -115,6 +116,7 @@ app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("report")(report.report_command)
 app.command("vectorize")(vectorize.vectorize_command)
+app.command("rerun")(rerun.rerun_command)
 app.command("style")(style.style_command)
 app.command("export")(export.export_command)
 app.command("clean")(clean.clean_command)

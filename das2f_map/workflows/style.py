@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from das2f_map.products.qgis import style_raster
 from das2f_map.products.renamed_polygons import polygons_beside, rename_polygons
 from das2f_map.products.report import RunReport
 from das2f_map.progress import Progress, silent
+from das2f_map.scene.fingerprint import sha256_of
 from das2f_map.scene.paths import is_local
 from das2f_map.scene.products.delivery import read_text
 
@@ -108,12 +109,15 @@ def style(
     ):
         _check(existing, path, in_place=output is None)
         made = change.applied(existing.legend, label, keeps=existing.file.names.unsure)
-        _write_raster(existing, outputs.stage(destination), made, progress)
+        staged = {destination: outputs.stage(destination)}
+        _write_raster(existing, staged[destination], made, progress)
         for file in polygons:
-            rename_polygons(file, outputs.stage(file), made)
+            staged[file] = outputs.stage(file)
+            rename_polygons(file, staged[file], made)
         if report is not None:
             place = outputs.stage(path.with_suffix(".json"))
-            place.write_text(_renamed(report, made).model_dump_json(indent=2) + "\n", encoding="utf-8")
+            renamed = _renamed(report, made, staged)
+            place.write_text(renamed.model_dump_json(indent=2) + "\n", encoding="utf-8")
         before, written = existing.legend, outputs.finals
     return Styled(destination, before, made, written)
 
@@ -165,8 +169,12 @@ def _write_raster(existing: ExistingMap, staged: Path, legend: Legend, progress:
     style_raster(staged, legend)
 
 
-def _renamed(report: RunReport, legend: Legend) -> RunReport:
-    """A report whose classes have the names and colours of a legend."""
+def _renamed(report: RunReport, legend: Legend, staged: Mapping[Path, Path]) -> RunReport:
+    """A report whose classes have the names and colours of a legend, with checksums of the new files."""
     new = {c.id: {"name": c.name, "color": c.color} for c in legend.each()}
     classes = [c.model_copy(update=new.get(c.id, {})) for c in report.classes]
-    return report.model_copy(update={"classes": classes})
+    kinds = {Path(path).name: kind for kind, path in report.outputs.items()}
+    changed = {kinds[p.name]: sha256_of(file) for p, file in staged.items() if p.name in kinds}
+    # A report of an older version has no checksums, and gets none.
+    checksums = {**report.checksums, **changed} if report.checksums else {}
+    return report.model_copy(update={"classes": classes, "checksums": checksums})

@@ -37,6 +37,7 @@ COMMANDS = (
     ("preview",),
     ("vectorize",),
     ("style",),
+    ("rerun",),
     ("models",),
     ("models", "list"),
     ("models", "show"),
