@@ -16,7 +16,7 @@ from das2f_map._version import __version__
 if TYPE_CHECKING:
     from das2f_map.workflows.align import align
     from das2f_map.workflows.check_labels import check_labels
-    from das2f_map.workflows.classify import classify, rerun
+    from das2f_map.workflows.classify import classify, classify_pairs, rerun
     from das2f_map.workflows.evaluate import evaluate_map as evaluate
     from das2f_map.workflows.inspect import inspect_pair as inspect
     from das2f_map.workflows.models import load_model
@@ -33,6 +33,7 @@ __all__ = [
     "align",
     "check_labels",
     "classify",
+    "classify_pairs",
     "evaluate",
     "inspect",
     "load_model",
@@ -50,6 +51,7 @@ _HOMES = {
     "align": ("das2f_map.workflows.align", "align"),
     "check_labels": ("das2f_map.workflows.check_labels", "check_labels"),
     "classify": ("das2f_map.workflows.classify", "classify"),
+    "classify_pairs": ("das2f_map.workflows.classify", "classify_pairs"),
     "evaluate": ("das2f_map.workflows.evaluate", "evaluate_map"),
     "inspect": ("das2f_map.workflows.inspect", "inspect_pair"),
     "load_model": ("das2f_map.workflows.models", "load_model"),

@@ -135,6 +135,7 @@ PLAIN_OTHERS = {
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",
     "training.scene_list:read_scene_list": "the door for lists of scenes",
+    "scene.pair_list:read_pair_list": "the door for lists of scenes to map",
     # Files that this package has written, in folders that it has marked as its own.
     "assess.sample_design:write_design": "a GeoPackage that this run has written",
     "bundle.files:BundleOutput.write": "a bundle that this run writes",
@@ -155,6 +156,7 @@ PLAIN_OTHERS = {
     "training.dataset:PatchReader._keep": "a work file of this run",
     "training.run_files:_read_run": "the state of a training",
     "training.run_files:read_record": "the state of a training",
+    "workflows.classify:finished_map": "the report of a map, which pydantic checks",
     # No file of a user.
     "running.resources:available_memory": "what the system says about memory",
     "running.resources:resident_memory": "what the system says about memory",

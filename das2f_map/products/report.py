@@ -83,6 +83,7 @@ class ClassifySettings(BaseModel):
     reject: float | None = Field(description="lowest probability that a pixel's class needs; null: any")
     max_shift: float = Field(description="PAN pixels")
     force: bool
+    every: int = Field(default=1, description="K where one pixel of each K × K was classified")
 
 
 class GridReport(BaseModel):
@@ -129,6 +130,10 @@ class RunReport(BaseModel):
     scan: str = Field(description="selective-scan backend")
     turns: int = Field(default=1, description="flips and quarter turns that the logits are averaged over")
     settings: ClassifySettings
+    draft: bool = Field(default=False, description="whether settings.every left pixels out")
+    made_from: dict[str, str] = Field(
+        default_factory=dict, description="a hash of each thing that the map depends on"
+    )
     warnings: list[str] = Field(description="notices for users of the map, a sentence each")
     grid: GridReport
     classes: list[ClassReport]
