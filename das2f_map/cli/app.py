@@ -26,6 +26,7 @@ from das2f_map.cli import (
     inspect,
     labels,
     models,
+    mosaic,
     preview,
     report,
     sample,
@@ -114,6 +115,7 @@ app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("report")(report.report_command)
 app.command("vectorize")(vectorize.vectorize_command)
+app.command("mosaic")(mosaic.mosaic_command)
 app.command("export")(export.export_command)
 app.command("clean")(clean.clean_command)
 app.command("doctor")(doctor.doctor_command)

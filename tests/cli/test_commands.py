@@ -36,6 +36,7 @@ COMMANDS = (
     ("doctor",),
     ("preview",),
     ("vectorize",),
+    ("mosaic",),
     ("models",),
     ("models", "list"),
     ("models", "show"),
