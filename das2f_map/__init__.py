@@ -16,7 +16,7 @@ from das2f_map._version import __version__
 if TYPE_CHECKING:
     from das2f_map.workflows.align import align
     from das2f_map.workflows.check_labels import check_labels
-    from das2f_map.workflows.classify import classify, classify_pairs
+    from das2f_map.workflows.classify import classify, classify_pairs, rerun
     from das2f_map.workflows.evaluate import evaluate_map as evaluate
     from das2f_map.workflows.inspect import inspect_pair as inspect
     from das2f_map.workflows.models import load_model
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from das2f_map.workflows.report import report_map as report
     from das2f_map.workflows.report_model import report_model
     from das2f_map.workflows.sample import sample_map as sample
+    from das2f_map.workflows.style import style
     from das2f_map.workflows.train import train
     from das2f_map.workflows.vectorize import vectorize
 
@@ -41,7 +42,9 @@ __all__ = [
     "preview",
     "report",
     "report_model",
+    "rerun",
     "sample",
+    "style",
     "train",
     "vectorize",
 ]
@@ -58,7 +61,9 @@ _HOMES = {
     "preview": ("das2f_map.workflows.preview", "preview"),
     "report": ("das2f_map.workflows.report", "report_map"),
     "report_model": ("das2f_map.workflows.report_model", "report_model"),
+    "rerun": ("das2f_map.workflows.classify", "rerun"),
     "sample": ("das2f_map.workflows.sample", "sample_map"),
+    "style": ("das2f_map.workflows.style", "style"),
     "train": ("das2f_map.workflows.train", "train"),
     "vectorize": ("das2f_map.workflows.vectorize", "vectorize"),
 }

@@ -43,6 +43,10 @@ DOORS = {
 OTHERS = {
     "scene.mask:_why_no_raster": "asks whether a mask is a raster; RasterSource or VectorFile reads it",
     "pages.pictures:read_values": "a raster next to a map whose grid the class door has checked",
+    "products.renamed_polygons:_layers": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_crs": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_batches": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_rename_parquet": "polygons of this package, written again with other names",
     "products.vector_files:convert": "copies polygons that this run has written",
     "products.vector_files:_convert_to_parquet": "copies polygons that this run has written",
     "products.polygons:write_polygons": "the map that this run has written",
@@ -118,6 +122,8 @@ PLAIN_OTHERS = {
     # Parts of the doors for geodata.
     "products.class_names:_side_bands": "the part of the class door for .aux.xml",
     "scene.geoparquet:is_parquet": "the first four bytes",
+    "scene.archive:_names": "the names of the files in an archive, for a hint",
+    "scene.archive:arrow_hint": "the first eight bytes",
     "scene.text_encoding:tell_assumed_encoding": "the .cpg of a Shapefile",
     "scene.text_encoding:wrong_encoding": "the .cpg of a Shapefile",
     "scene.vector_file:_refuse_cut_shapefile": "the header of a Shapefile",
@@ -125,6 +131,8 @@ PLAIN_OTHERS = {
     "scene.virtual_files:_sources": "the beginning of a VRT, for the names of its sources alone",
     "scene.proj_gdal_data:_layout": "the version of a proj.db",
     "assess.sample_design:checksum": "the bytes of a file, of which nothing is understood",
+    "scene.fingerprint:sha256_of": "the bytes of a file, of which nothing is understood",
+    "scene.fingerprint:_sampled": "the bytes of a file, of which nothing is understood",
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",
     "training.scene_list:read_scene_list": "the door for lists of scenes",

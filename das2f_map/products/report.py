@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,20 @@ class ModelReport(BaseModel):
     path: PathText | None = Field(description="bundle it was read from; null for one given in memory")
     temperature: float | None = Field(
         description="calibration of the probabilities: logits are divided by it; null: not calibrated"
+    )
+    weights_sha256: str | None = Field(default=None, description="of the weights, by name")
+    card_sha256: str | None = Field(default=None, description="of the card")
+
+
+class InputReport(BaseModel):
+    """A file that the run read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: PathText
+    bytes: int | None = Field(description="size; null for an address")
+    sha256: str | None = Field(
+        description="of the file; over 256 MiB of its size and 256 pieces of 1 MiB; null for an address"
     )
 
 
@@ -126,6 +140,13 @@ class RunReport(BaseModel):
     unsure: int | None = Field(description="id of the class of pixels under settings.reject; null without it")
     nodata_pixels: int
     seconds: dict[str, float] = Field(description="wall time per phase")
+    created: str | None = Field(default=None, description="when the map was complete, UTC, ISO 8601")
+    folder: PathText | None = Field(default=None, description="working folder, where relative paths start")
+    request: dict[str, Any] | None = Field(
+        default=None, description="arguments of classify as given, but for those of one machine"
+    )
+    inputs: list[InputReport] = Field(default=[], description="files that were read, but for the model")
+    checksums: dict[str, str] = Field(default={}, description="kind of output → SHA-256 of its file")
     outputs: dict[str, str] = Field(description="kind of output → path")
 
 

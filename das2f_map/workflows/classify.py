@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -74,16 +75,23 @@ from das2f_map.running.many import (
 )
 from das2f_map.running.memory import Demand, MemoryPlan, plan_memory
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
+from das2f_map.running.recorded import (
+    RecordedRun,
+    card_digest,
+    recorded_arguments,
+    recorded_inputs,
+)
 from das2f_map.running.resources import Resources, bytes_of
 from das2f_map.running.timings import Timings
 from das2f_map.scene.area import Area
 from das2f_map.scene.bands import GivenBands
+from das2f_map.scene.fingerprint import sha256_of
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.lattice import Lattice
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair_list import listed_scenes
-from das2f_map.scene.paths import given_path, is_local
+from das2f_map.scene.paths import given_path, is_local, readable
 from das2f_map.scene.registration import CoregisterMode, Coregistration
 from das2f_map.scene.request import PairRequest, PairView
 from das2f_map.scene.vector_path import local_file
@@ -129,6 +137,8 @@ class ClassifyRequest:
         Go on with a run on the same outputs that was ended.
     resources:
         Limit of memory, and the processes that compute the blocks.
+    given:
+        The arguments that the request is made of, for the report; empty where it is made otherwise.
     every:
         K for a draft: one MS pixel of each K × K is classified; 1 for all.
     """
@@ -144,6 +154,7 @@ class ClassifyRequest:
     overwrite: bool = False
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
+    given: Mapping[str, Any] = field(default_factory=dict)
     every: int = 1
 
     @classmethod
@@ -189,9 +200,22 @@ class ClassifyRequest:
         InputError, OutputError
             A value cannot be used.
         """
+        given = recorded_arguments(locals())
         output = Path(output)
         if not output.name:
             raise OutputError(f"output {output} is a folder", "give the path of a file")
+        for option, path in (
+            ("vectors", vectors),
+            ("confidence", confidence),
+            ("probabilities", probabilities),
+            ("entropy", entropy),
+        ):
+            # `Path("")` is the working folder.
+            if path is not None and path is not False and not Path(path).name:
+                raise OutputError(
+                    f"--{option} names no file: its path is {'empty' if str(path) in ('', '.') else path}",
+                    "give the path of a file, or leave the option out",
+                )
         vector_path = None if vectors is False else Path(vectors) if vectors else output.with_suffix(".gpkg")
         return cls(
             PairRequest.of(
@@ -220,6 +244,7 @@ class ClassifyRequest:
             overwrite=overwrite,
             resume=resume,
             resources=Resources(bytes_of(max_memory), workers, cluster),
+            given=given,
             every=every,
         )
 
@@ -257,7 +282,7 @@ class ClassifyRequest:
         Files count by path, size and time of change. How and where the blocks are computed does not count.
         """
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("pair", "outputs", "overwrite", "resume", "resources", "model"):
+        for name in ("pair", "outputs", "overwrite", "resume", "resources", "model", "given"):
             del own[name]
         whole = [str(Path(p).resolve()) if is_local(p) else p for p in self.inputs]
         model = self.model.digest() if isinstance(self.model, ModelBundle) else self.model
@@ -283,9 +308,26 @@ class ClassifyRequest:
         return (*self.pair.files, *(() if self.aoi is None else (self.aoi,)))
 
     @property
+    def recorded(self) -> dict[str, Any] | None:
+        """The arguments for the report; ``None`` where they are not known."""
+        if not self.given:
+            return None
+        paths = self.outputs.by_kind()
+        kinds = ("vectors", "confidence", "probabilities", "entropy")
+        files: dict[str, Any] = {kind: readable(paths.get(kind)) for kind in kinds}
+        files["vectors"] = files["vectors"] or False
+        pair = {"ms": readable(self.pair.ms), "pan": readable(self.pair.pan)}
+        return {**self.given, **pair, "output": readable(self.outputs.raster), **files}
+
+    @property
+    def read_files(self) -> list[str]:
+        """Paths of all files that are read but for the model's, those behind a VRT too."""
+        return with_sources(local_file(path) for path in self.scene_files)
+
+    @property
     def inputs(self) -> list[str]:
         """Paths of all files that are read, those behind a VRT too."""
-        paths = with_sources(local_file(path) for path in self.scene_files)
+        paths = self.read_files
         if isinstance(self.model, (str, Path)):
             paths += [str(p) for p in bundle_files(find_model(self.model))]
         return paths
@@ -415,6 +457,79 @@ def classify(
     """
     options = {name: value for name, value in locals().items() if name in _OPTIONS}
     return run_classification(ClassifyRequest.of(ms, pan, output, **options), progress)
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A run that was done again.
+
+    Attributes
+    ----------
+    report:
+        Of the new run.
+    same, differing:
+        Kinds of rasters that are the same as before to the byte, and those that are not. Empty where the
+        report of the old run has no checksums, or its map has got other names since.
+    """
+
+    report: RunReport
+    same: tuple[str, ...]
+    differing: tuple[str, ...]
+
+
+def rerun(
+    report: str | Path,
+    output: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    max_memory: str | int | None = None,
+    workers: int | None = Resources.workers,
+    cluster: str | None = None,
+    progress: Progress = silent,
+) -> Rerun:
+    """Make a map again from the report of its run, with the same inputs, model and options.
+
+    Parameters
+    ----------
+    report:
+        The run report that :func:`classify` wrote.
+    output:
+        Class raster to write, with the other files in its folder; by default all are where they were.
+    overwrite:
+        Replace existing outputs.
+    max_memory, workers, cluster, progress:
+        As for :func:`classify`; they change no file.
+
+    Raises
+    ------
+    InputError, ModelError
+        The report records no options; an input or the model has changed since; or as :func:`classify`.
+    OutputError, DeviceError, ClusterError
+        As :func:`classify`.
+    """
+    run = RecordedRun.read(report)
+    run.require_unchanged()
+    if output is not None:
+        run = run.elsewhere(output)
+    made = classify(
+        **run.arguments,
+        overwrite=overwrite,
+        max_memory=max_memory,
+        workers=workers,
+        cluster=cluster,
+        progress=progress,
+    )
+    kinds = [k for k in made.outputs if k not in ("report", "vectors") and k in run.report.checksums]
+    if [(c.id, c.name, c.color) for c in made.classes] != [
+        (c.id, c.name, c.color) for c in run.report.classes
+    ]:
+        kinds = []
+        log.warning("The map has the model's names and colours again; style changes them")
+    same = [k for k in kinds if made.checksums.get(k) == run.report.checksums[k]]
+    differing = tuple(k for k in kinds if k not in same)
+    if differing:
+        log.warning("Not the same as before: %s", ", ".join(made.outputs[k] for k in differing))
+    return Rerun(made, tuple(same), differing)
 
 
 def forecast_map(ms: str | Path, pan: str | Path | None, output: str | Path, **options: Any) -> RunForecast:
@@ -916,7 +1031,8 @@ def _finish(
     card, engine = plan.bundle.card, classifier.engine
     pixels = {c.name: contents.areas[c.id].pixels for c in card.legend.each()}
     strange = share_warnings(card.shares, pixels, of="the map" if plan.reject is None else "its sure pixels")
-    for warning in strange:
+    changed = [f"{f.path} has changed during the run" for f in plan.files if FileIdentity.of(f.path) != f]
+    for warning in (*strange, *changed):
         log.warning("%s", warning)
     report = RunReport(
         software_version=__version__,
@@ -927,6 +1043,8 @@ def _finish(
             name=card.name,
             path=None if plan.bundle.path is None else str(plan.bundle.path),
             temperature=None if card.calibration is None else card.temperature,
+            weights_sha256=plan.bundle.digest(),
+            card_sha256=card_digest(plan.bundle),
         ),
         radiometry=RadiometryReport(
             statistics=request.radiometry,
@@ -953,13 +1071,18 @@ def _finish(
         ),
         draft=request.every > 1,
         made_from=made_from,
-        warnings=[*planned.warnings, *strange],
+        warnings=[*planned.warnings, *strange, *changed],
         grid=GridReport.of(plan.map_grid),
         classes=class_reports(plan.legend, contents.areas, contents.polygons),
         unsure=plan.unsure,
         nodata_pixels=contents.nodata_pixels,
         seconds=timings.seconds,
         outputs={kind: str(path) for kind, path in plan.outputs.by_kind().items()},
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        folder=str(Path.cwd()),
+        request=request.recorded,
+        inputs=recorded_inputs(request.read_files),
+        checksums={kind: sha256_of(path) for kind, path in staged.by_kind().items() if path != staged.report},
     )
     staged.report.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return report

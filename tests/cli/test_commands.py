@@ -37,6 +37,8 @@ COMMANDS = (
     ("preview",),
     ("vectorize",),
     ("mosaic",),
+    ("style",),
+    ("rerun",),
     ("models",),
     ("models", "list"),
     ("models", "show"),
