@@ -282,7 +282,7 @@ class ClassifyRequest:
         Files count by path, size and time of change. How and where the blocks are computed does not count.
         """
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("pair", "outputs", "overwrite", "resume", "resources", "model"):
+        for name in ("pair", "outputs", "overwrite", "resume", "resources", "model", "given"):
             del own[name]
         whole = [str(Path(p).resolve()) if is_local(p) else p for p in self.inputs]
         model = self.model.digest() if isinstance(self.model, ModelBundle) else self.model
