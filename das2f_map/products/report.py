@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,20 @@ class ModelReport(BaseModel):
     path: PathText | None = Field(description="bundle it was read from; null for one given in memory")
     temperature: float | None = Field(
         description="calibration of the probabilities: logits are divided by it; null: not calibrated"
+    )
+    weights_sha256: str | None = Field(default=None, description="of the weights, by name")
+    card_sha256: str | None = Field(default=None, description="of the card")
+
+
+class InputReport(BaseModel):
+    """A file that the run read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: PathText
+    bytes: int | None = Field(description="size; null for an address")
+    sha256: str | None = Field(
+        description="of the file; over 256 MiB of its size and 256 pieces of 1 MiB; null for an address"
     )
 
 
@@ -73,6 +87,7 @@ class ClassifySettings(BaseModel):
     reject: float | None = Field(description="lowest probability that a pixel's class needs; null: any")
     max_shift: float = Field(description="PAN pixels")
     force: bool
+    every: int = Field(default=1, description="K where one pixel of each K × K was classified")
 
 
 class GridReport(BaseModel):
@@ -119,6 +134,10 @@ class RunReport(BaseModel):
     scan: str = Field(description="selective-scan backend")
     turns: int = Field(default=1, description="flips and quarter turns that the logits are averaged over")
     settings: ClassifySettings
+    draft: bool = Field(default=False, description="whether settings.every left pixels out")
+    made_from: dict[str, str] = Field(
+        default_factory=dict, description="a hash of each thing that the map depends on"
+    )
     warnings: list[str] = Field(description="notices for users of the map, a sentence each")
     grid: GridReport
     classes: list[ClassReport]
@@ -128,6 +147,13 @@ class RunReport(BaseModel):
         default=0, description="with the class of a neighbour, by settings.min_area_m2"
     )
     seconds: dict[str, float] = Field(description="wall time per phase")
+    created: str | None = Field(default=None, description="when the map was complete, UTC, ISO 8601")
+    folder: PathText | None = Field(default=None, description="working folder, where relative paths start")
+    request: dict[str, Any] | None = Field(
+        default=None, description="arguments of classify as given, but for those of one machine"
+    )
+    inputs: list[InputReport] = Field(default=[], description="files that were read, but for the model")
+    checksums: dict[str, str] = Field(default={}, description="kind of output → SHA-256 of its file")
     outputs: dict[str, str] = Field(description="kind of output → path")
 
 

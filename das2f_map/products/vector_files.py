@@ -26,6 +26,9 @@ DRIVERS = {
 }
 """File extension → format name."""
 
+FIELDS = ("class_id", "class_name", "area_m2", "confidence")
+"""Fields of the polygons, in this order."""
+
 GEOMETRY_COLUMN = "geom"
 _CONVERT_BATCH = 20_000
 
@@ -92,7 +95,7 @@ class LayerFile:
                 batch.areas_m2,
                 batch.confidence,
             ],
-            np.array(["class_id", "class_name", "area_m2", "confidence"], dtype=object),
+            np.array(FIELDS, dtype=object),
             layer=layer,
             driver="GPKG",
             geometry_type="Polygon",

@@ -36,6 +36,8 @@ COMMANDS = (
     ("doctor",),
     ("preview",),
     ("vectorize",),
+    ("style",),
+    ("rerun",),
     ("models",),
     ("models", "list"),
     ("models", "show"),
