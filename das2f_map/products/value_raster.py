@@ -10,6 +10,7 @@ import numpy as np
 
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.outputs.work_files import work_folder
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float32, UInt8
@@ -84,6 +85,12 @@ class ValueRaster:
             raise ValueError(f"values of {self.path.name} must have shape {shapes[-1]}")
         valid = np.where(classes == NODATA_CLASS, np.float32("nan"), values.astype(np.float32, copy=False))
         self._raster.write(window, valid)
+
+    def written(self) -> Path:
+        """The work file with all blocks, closed, to be read before :meth:`finish`."""
+        with writing(self.path):
+            self._raster.close()
+        return self._raster.path
 
     def finish(self) -> None:
         """Make the file, with overviews by mean."""
