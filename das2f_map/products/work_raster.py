@@ -21,7 +21,7 @@ _TILE = 512
 """Pixels a side of a tile, of the work file and of the COG."""
 
 _LEVEL = "1"
-"""Of DEFLATE. It halves the time of level 6; class maps take up to a fifth more room, float32 values no more."""
+"""Of DEFLATE. It halves the time of level 6; class maps take up to a fifth more room, float32 values none."""
 
 
 class WorkRaster:
