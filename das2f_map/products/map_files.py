@@ -14,6 +14,7 @@ from das2f_map.outputs.work_files import work_folder
 from das2f_map.products.class_areas import ClassArea, ClassSums
 from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.polygons import PolygonWriter, write_polygons
+from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_raster
 from das2f_map.products.sieve import pixels_of_area
 from das2f_map.products.strips import StripAssembler
@@ -143,7 +144,9 @@ class MapWriter:
     min_area_m2:
         Polygons smaller than this are merged into their neighbours; ``None`` for none.
     tags:
-        Metadata items of the rasters.
+        Metadata items of the rasters, besides those of the provenance.
+    provenance:
+        Model, software and source, for the metadata of rasters and polygons.
     work:
         Folder for work files, on the same file system; by default that of each file's private folder.
     progress:
@@ -164,11 +167,13 @@ class MapWriter:
         unsure: int | None = None,
         min_area_m2: float | None = None,
         tags: Mapping[str, str] | None = None,
+        provenance: Provenance = UNKNOWN,
         work: Path | None = None,
         progress: Progress = silent,
     ) -> None:
         self._paths, self._legend, self._progress = paths, legend, progress
-        self._min_area_m2, self._work = min_area_m2, work
+        self._min_area_m2, self._work, self._provenance = min_area_m2, work, provenance
+        tags = {**provenance.tags(), **(tags or {})}
         self._merges = paths.vectors is not None and pixels_of_area(min_area_m2, grid) > 1
         self._strips, self._sums = StripAssembler(grid), ClassSums()
         self._polygons: PolygonWriter | None = None
@@ -203,7 +208,9 @@ class MapWriter:
                     stack.callback(self._scratch.discard)
             if paths.vectors is not None and not self._merges:
                 self._polygons = stack.enter_context(
-                    PolygonWriter(paths.vectors, grid, legend, with_confidence=True, work=work)
+                    PolygonWriter(
+                        paths.vectors, grid, legend, with_confidence=True, work=work, provenance=provenance
+                    )
                 )
             self._stack = stack.pop_all()
 
@@ -285,4 +292,5 @@ class MapWriter:
             min_area_m2=self._min_area_m2,
             progress=self._progress,
             work=self._work,
+            provenance=self._provenance,
         )

@@ -8,6 +8,7 @@ cannot be appended to, they are collected in a temporary GeoPackage and streamed
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from das2f_map.outputs.names import WORK_NAME, enclosing_private, private_path, 
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_areas import ClassArea, check_ids
+from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_vectors
 from das2f_map.products.regions import Regions
 from das2f_map.products.sieve import sieved
@@ -107,6 +109,7 @@ def write_polygons(
     progress: Progress = silent,
     strip_rows: int | None = None,
     work: Path | None = None,
+    provenance: Provenance = UNKNOWN,
 ) -> dict[int, ClassArea]:
     """Write the polygons of a class map, with QGIS styles.
 
@@ -135,6 +138,8 @@ def write_polygons(
         Rows in memory at once; the result does not depend on it.
     work:
         Folder for work files; by default that of the destination's private folder.
+    provenance:
+        Model, software and source of the map, for descriptions and metadata.
 
     Returns
     -------
@@ -159,7 +164,14 @@ def write_polygons(
     with (
         work_folder(destination, work) as folder,
         sieved(class_raster, min_area_m2, destination, folder, progress) as source,
-        PolygonWriter(destination, grid, legend, with_confidence=with_confidence, work=folder) as writer,
+        PolygonWriter(
+            destination,
+            grid,
+            legend,
+            with_confidence=with_confidence,
+            work=folder,
+            provenance=provenance,
+        ) as writer,
     ):
         for strip in read_strips(source, confidence_raster, progress, "Outlining", strip_rows):
             check_ids(np.flatnonzero(np.bincount(strip.classes.ravel())), legend, class_raster)
@@ -180,7 +192,7 @@ class PolygonWriter:
         The map's.
     with_confidence:
         Whether strips carry it.
-    work:
+    work, provenance:
         As in :func:`write_polygons`.
 
     Raises
@@ -199,11 +211,13 @@ class PolygonWriter:
         *,
         with_confidence: bool,
         work: Path | None = None,
+        provenance: Provenance = UNKNOWN,
     ) -> None:
         check_vector_path(destination, grid.crs)
         self._destination, self._grid, self._legend = destination, grid, legend
         by_layer = destination.suffix.lower() == ".gpkg"
         self._names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
+        self._about = layer_descriptions(legend, self._names, provenance)
         self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1)
         self._collected, self._complete = destination, False
         with ExitStack() as stack:
@@ -211,7 +225,7 @@ class PolygonWriter:
                 self._collected = stack.enter_context(work_folder(destination, work)) / "polygons.gpkg"
                 stack.callback(_remove, self._collected)
             with writing(destination):
-                file = LayerFile(self._collected, list(dict.fromkeys(self._names.values())), grid.crs)
+                file = LayerFile(self._collected, self._about, grid.crs, provenance.items())
             self._collector = _Collector(file, legend, self._names, grid.transform)
             self._work = stack.pop_all()
 
@@ -230,7 +244,8 @@ class PolygonWriter:
             self._collector.add(self._tracer.finish())
             self._collector.flush()
             if self._collected != self._destination:
-                convert(self._collected, self._destination.stem, self._destination, self._grid.crs)
+                layer = self._destination.stem
+                convert(self._collected, layer, self._destination, self._grid.crs, self._about[layer])
             style_vectors(self._destination, self._legend, self._names)
         self._complete = True
         return self._collector.totals()
@@ -262,6 +277,15 @@ def layer_names(legend: Legend) -> dict[int, str]:
         used.add(name.casefold())
         names[c.id] = name
     return names
+
+
+def layer_descriptions(legend: Legend, names: Mapping[int, str], provenance: Provenance) -> dict[str, str]:
+    """A description for each layer, by its name, in the order of the classes; ``names`` are by class id."""
+    several = len({*names.values()}) > 1
+    return {
+        names[c.id]: provenance.sentence(f"Land cover: {c.name}," if several else "Land-cover map")
+        for c in legend.each()
+    }
 
 
 @dataclass

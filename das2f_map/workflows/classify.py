@@ -36,6 +36,7 @@ from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_vector_path
+from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import (
     ClassifySettings,
     GridReport,
@@ -698,6 +699,7 @@ def _write_map(
         unsure=plan.unsure,
         min_area_m2=plan.min_area_m2,
         tags={"model": plan.bundle.card.name, "software": f"das2f-map {__version__}"},
+        provenance=Provenance.of_run(plan.bundle.card.name, plan.view.request.arguments),
         progress=progress,
     )
     with writer:
