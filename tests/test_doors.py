@@ -54,6 +54,7 @@ OTHERS = {
     "products.sieve:sieved": "the map that this run has written",
     "products.sieve:_merged": "the map that this run has written",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
+    "products.stac_item:_value_bands": "a raster of a map that this run has written",
     "products.aligned_images:_AlignedImage.verify": "an image that this run has written",
 }
 
