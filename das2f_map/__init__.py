@@ -16,10 +16,11 @@ from das2f_map._version import __version__
 if TYPE_CHECKING:
     from das2f_map.workflows.align import align
     from das2f_map.workflows.check_labels import check_labels
-    from das2f_map.workflows.classify import classify, rerun
+    from das2f_map.workflows.classify import classify, classify_pairs, rerun
     from das2f_map.workflows.evaluate import evaluate_map as evaluate
     from das2f_map.workflows.inspect import inspect_pair as inspect
     from das2f_map.workflows.models import load_model
+    from das2f_map.workflows.mosaic import mosaic_maps as mosaic
     from das2f_map.workflows.preview import preview
     from das2f_map.workflows.report import report_map as report
     from das2f_map.workflows.report_model import report_model
@@ -33,9 +34,11 @@ __all__ = [
     "align",
     "check_labels",
     "classify",
+    "classify_pairs",
     "evaluate",
     "inspect",
     "load_model",
+    "mosaic",
     "preview",
     "report",
     "report_model",
@@ -50,9 +53,11 @@ _HOMES = {
     "align": ("das2f_map.workflows.align", "align"),
     "check_labels": ("das2f_map.workflows.check_labels", "check_labels"),
     "classify": ("das2f_map.workflows.classify", "classify"),
+    "classify_pairs": ("das2f_map.workflows.classify", "classify_pairs"),
     "evaluate": ("das2f_map.workflows.evaluate", "evaluate_map"),
     "inspect": ("das2f_map.workflows.inspect", "inspect_pair"),
     "load_model": ("das2f_map.workflows.models", "load_model"),
+    "mosaic": ("das2f_map.workflows.mosaic", "mosaic_maps"),
     "preview": ("das2f_map.workflows.preview", "preview"),
     "report": ("das2f_map.workflows.report", "report_map"),
     "report_model": ("das2f_map.workflows.report_model", "report_model"),

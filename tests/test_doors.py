@@ -53,6 +53,7 @@ OTHERS = {
     "products.strips:read_strips": "the map that this run has written",
     "products.sieve:sieved": "the map that this run has written",
     "products.sieve:_merged": "the map that this run has written",
+    "products.mosaic_parts:_values_of": "a raster of confidence, whose grid has to be that of its map",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
     "products.stac_item:_value_bands": "a raster of a map that this run has written",
     "products.aligned_images:_AlignedImage.verify": "an image that this run has written",
@@ -122,6 +123,8 @@ PLAIN_OTHERS = {
     # Parts of the doors for geodata.
     "products.class_names:_side_bands": "the part of the class door for .aux.xml",
     "scene.geoparquet:is_parquet": "the first four bytes",
+    "scene.archive:_names": "the names of the files in an archive, for a hint",
+    "scene.archive:arrow_hint": "the first eight bytes",
     "scene.text_encoding:tell_assumed_encoding": "the .cpg of a Shapefile",
     "scene.text_encoding:wrong_encoding": "the .cpg of a Shapefile",
     "scene.vector_file:_refuse_cut_shapefile": "the header of a Shapefile",
@@ -134,6 +137,7 @@ PLAIN_OTHERS = {
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",
     "training.scene_list:read_scene_list": "the door for lists of scenes",
+    "scene.pair_list:read_pair_list": "the door for lists of scenes to map",
     # Files that this package has written, in folders that it has marked as its own.
     "assess.sample_design:write_design": "a GeoPackage that this run has written",
     "bundle.files:BundleOutput.write": "a bundle that this run writes",
@@ -154,6 +158,8 @@ PLAIN_OTHERS = {
     "training.dataset:PatchReader._keep": "a work file of this run",
     "training.run_files:_read_run": "the state of a training",
     "training.run_files:read_record": "the state of a training",
+    "workflows.mosaic:_named": "the report of a map, which pydantic checks",
+    "workflows.classify:finished_map": "the report of a map, which pydantic checks",
     # No file of a user.
     "running.resources:available_memory": "what the system says about memory",
     "running.resources:resident_memory": "what the system says about memory",

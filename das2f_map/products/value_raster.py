@@ -10,6 +10,7 @@ import numpy as np
 
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.outputs.work_files import work_folder
+from das2f_map.outputs.write_errors import writing
 from das2f_map.products.value_statistics import BandStatistics
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
@@ -89,6 +90,12 @@ class ValueRaster:
         for statistics, band in zip(self._statistics, np.atleast_3d(valid.T).T, strict=True):
             statistics.add(band, known)
         self._raster.write(window, valid)
+
+    def written(self) -> Path:
+        """The work file with all blocks, closed, to be read before :meth:`finish`."""
+        with writing(self.path):
+            self._raster.close()
+        return self._raster.path
 
     def finish(self) -> None:
         """Make the file, with overviews by mean and the statistics of each band."""
