@@ -55,6 +55,7 @@ class ValueRaster:
     ) -> None:
         self.path, self._bands = path, len(bands)
         self._statistics = [BandStatistics() for _ in bands]
+        self._closed = False
         with ExitStack() as stack:  # an interrupt is tidied up, too
             place = stack.enter_context(work_folder(path, work)) / name
             self._raster = WorkRaster(place, path, grid, "float32", float("nan"), len(bands))
@@ -93,14 +94,22 @@ class ValueRaster:
 
     def written(self) -> Path:
         """The work file with all blocks, closed, to be read before :meth:`finish`."""
+        self._close()
+        return self._raster.path
+
+    def _close(self) -> None:
+        """Note the statistics and close the work file; a second call does nothing."""
+        if self._closed:
+            return
+        for band, statistics in enumerate(self._statistics, start=1):
+            self._raster.note(band, statistics.items())
         with writing(self.path):
             self._raster.close()
-        return self._raster.path
+        self._closed = True
 
     def finish(self) -> None:
         """Make the file, with overviews by mean and the statistics of each band."""
-        for band, statistics in enumerate(self._statistics, start=1):
-            self._raster.note(band, statistics.items())
+        self._close()
         self._raster.finish(
             {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
         )
