@@ -129,18 +129,24 @@ def _described(report: RunReport) -> dict[str, Any]:
     provenance = Provenance.of_run(report.model.name, sources)
     known = product is not None and _moment(product.date or "") is not None
     time = "" if known else " The time of the images is not known: datetime is when the map was made."
+    subject = "Draft of a land-cover map" if report.draft else "Land-cover map"
     code = {"proj:code": grid.crs} if grid.crs.startswith("EPSG:") else {"proj:wkt2": _wkt2(grid.crs)}
     return {
         "title": f"Land cover {Path(report.outputs['raster']).stem}",
-        "description": provenance.sentence("Land-cover map") + "." + time,
-        "gsd": report.scene.ms.gsd_m,
+        "description": provenance.sentence(subject) + "." + time,
+        "gsd": _gsd(report),
         **code,
         "proj:shape": [grid.height, grid.width],
         "proj:transform": grid.transform,
         "processing:level": "L4",
-        "processing:lineage": provenance.sentence("Land-cover map"),
+        "processing:lineage": provenance.sentence(subject),
         "processing:software": {"das2f-map": report.software_version, "torch": report.torch_version},
     }
+
+
+def _gsd(report: RunReport) -> float:
+    """Ground sample distance of the map, metres."""
+    return report.scene.ms.gsd_m * report.settings.every
 
 
 def _wkt2(wkt: str) -> str:
@@ -181,7 +187,7 @@ def _asset(kind: str, file: Path, report: RunReport, item: Path) -> Any:
                 "data_type": "uint8",
                 "nodata": 0,
                 "sampling": "area",
-                "spatial_resolution": report.scene.ms.gsd_m,
+                "spatial_resolution": _gsd(report),
             }
         ]
     else:

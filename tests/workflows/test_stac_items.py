@@ -107,6 +107,14 @@ def test_style_keeps_the_item_in_step(made: Path) -> None:
 
 
 @pytest.mark.slow
+def test_draft_says_so(made: Path, report: RunReport) -> None:
+    settings = report.settings.model_copy(update={"every": 3})
+    found = item_of(made, report, draft=True, settings=settings)["properties"]
+    assert found["gsd"] == pytest.approx(3 * report.scene.ms.gsd_m)
+    assert found["description"].startswith("Draft")
+
+
+@pytest.mark.slow
 def test_over_the_180th_meridian_and_without_degrees(made: Path, report: RunReport) -> None:
     size = {"height": 10, "width": 20}
     fiji = report.grid.model_copy(
