@@ -103,6 +103,9 @@ def classify_command(
             help="Also write each pixel's entropy: 0 if one class is certain, 1 if all are as probable.",
         ),
     ] = None,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Also write a STAC Item beside the raster, for catalogues.")
+    ] = False,
     reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
     # A path would lose the second slash of /vsizip//…
     aoi: Annotated[
@@ -204,6 +207,7 @@ def classify_command(
         "confidence": confidence,
         "probabilities": probabilities,
         "entropy": entropy,
+        "stac": stac,
         "reject": reject,
         "aoi": aoi,
         "aoi_layer": aoi_layer,

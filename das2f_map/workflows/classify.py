@@ -27,6 +27,7 @@ from das2f_map.bundle.files import bundle_files
 from das2f_map.bundle.fit import Radiometry, SceneViews, fit_model
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.reliance import model_cautions, share_warnings
+from das2f_map.bundle.stac_parts import ITEM_SUFFIX, require_pystac
 from das2f_map.engines import Engine
 from das2f_map.engines.choice import DEFAULT_DEVICE
 from das2f_map.engines.choose import EngineChoice, check_choice
@@ -48,6 +49,7 @@ from das2f_map.products.report import (
     RunReport,
     class_reports,
 )
+from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
 from das2f_map.running.block_store import (
     BlockStore,
@@ -173,6 +175,7 @@ class ClassifyRequest:
         confidence: str | Path | None,
         probabilities: str | Path | None,
         entropy: str | Path | None,
+        stac: bool,
         reject: float | None,
         aoi: str | Path | None,
         aoi_layer: str | None,
@@ -238,7 +241,10 @@ class ClassifyRequest:
                 output,
                 output.with_suffix(".json"),
                 vector_path,
-                *(None if path is None else Path(path) for path in (confidence, probabilities, entropy)),
+                confidence=_path(confidence),
+                probabilities=_path(probabilities),
+                entropy=_path(entropy),
+                stac=output.with_suffix(ITEM_SUFFIX) if stac else None,
             ),
             model=model,
             radiometry=radiometry,
@@ -268,6 +274,8 @@ class ClassifyRequest:
                 raise OutputError(f"output {raster} is not a GeoTIFF", "give it the extension .tif")
         if self.outputs.vectors is not None:
             check_vector_path(self.outputs.vectors)
+        if self.outputs.stac is not None:
+            require_pystac()
         if self.min_area_m2 is not None and not 0 <= self.min_area_m2 < math.inf:
             raise InputError(
                 f"a smallest area of {self.min_area_m2:g} m² cannot be used", "give a number from 0 on"
@@ -350,6 +358,7 @@ def classify(
     confidence: str | Path | None = None,
     probabilities: str | Path | None = None,
     entropy: str | Path | None = None,
+    stac: bool = False,
     reject: float | None = None,
     aoi: str | Path | None = None,
     aoi_layer: str | None = None,
@@ -399,6 +408,8 @@ def classify(
     entropy:
         Raster for the Shannon entropy of each pixel's probabilities, from 0 (one class has all) to 1 (all
         classes have the same).
+    stac:
+        Write a STAC Item (``.stac.json``) next to the raster.
     reject:
         Lowest probability that a pixel's class needs, between 0 and 1. Other pixels get the class ``unsure``.
         By default none does.
@@ -559,6 +570,10 @@ def forecast_map(ms: str | Path, pan: str | Path | None, output: str | Path, **o
 
 _OPTIONS: Final = frozenset(inspect.signature(ClassifyRequest.of).parameters) - {"ms", "pan", "output"}
 """The options of :func:`classify`."""
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _with_layer(path: str, layer: str | None) -> str:
@@ -1100,7 +1115,12 @@ def _finish(
         folder=str(Path.cwd()),
         request=request.recorded,
         inputs=recorded_inputs(request.read_files),
-        checksums={kind: sha256_of(path) for kind, path in staged.by_kind().items() if path != staged.report},
+        checksums={
+            kind: sha256_of(path) for kind, path in staged.by_kind().items() if kind not in ("report", "stac")
+        },
     )
     staged.report.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if staged.stac is not None and plan.outputs.stac is not None:
+        files = {kind: path for kind, path in staged.by_kind().items() if kind != "stac"}
+        write_item(report, plan.outputs.stac, files, staged.stac)
     return report

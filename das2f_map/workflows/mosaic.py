@@ -28,6 +28,7 @@ from das2f_map.products.mosaic_parts import (
     place,
 )
 from das2f_map.products.polygons import check_vector_path
+from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import ClassReport, GridReport, RunReport, class_reports
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid, Window, blocks_of
@@ -286,7 +287,16 @@ def _write(
 ) -> MapContents:
     """Write the mosaic block by block."""
     tags = {"software": f"das2f-map {__version__}", "mosaic": f"{len(parts)} maps"}
-    writer = MapWriter(staged, grid, joined.legend, unsure=joined.unsure, tags=tags, progress=progress)
+    provenance = Provenance(source=f"{len(parts)} maps", software=tags["software"])
+    writer = MapWriter(
+        staged,
+        grid,
+        joined.legend,
+        unsure=joined.unsure,
+        tags=tags,
+        provenance=provenance,
+        progress=progress,
+    )
     with writer, OpenParts(parts) as opened:
         with progress("Joining", grid.height * grid.width) as advance:
             for window in blocks_of(grid.window, BLOCK):
