@@ -104,6 +104,7 @@ def classify_command(
         ),
     ] = None,
     reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
+    smooth: Annotated[int | None, setting_option(Certainty, "smooth", metavar="R")] = Certainty.smooth,
     # A path would lose the second slash of /vsizip//…
     aoi: Annotated[
         str | None,
@@ -205,6 +206,7 @@ def classify_command(
         "probabilities": probabilities,
         "entropy": entropy,
         "reject": reject,
+        "smooth": smooth,
         "aoi": aoi,
         "aoi_layer": aoi_layer,
         "min_area_m2": min_area,

@@ -133,6 +133,8 @@ class ClassifyRequest:
         Polygons are simplified by so many metres; ``None`` for exact outlines.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
+    smooth:
+        Probabilities are averaged over so many pixels around; ``None`` for none.
     overwrite:
         Replace existing outputs.
     resume:
@@ -154,6 +156,7 @@ class ClassifyRequest:
     min_area_m2: float | None = None
     simplify_m: float | None = None
     reject: float | None = None
+    smooth: int | None = None
     overwrite: bool = False
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
@@ -173,6 +176,7 @@ class ClassifyRequest:
         probabilities: str | Path | None,
         entropy: str | Path | None,
         reject: float | None,
+        smooth: int | None,
         aoi: str | Path | None,
         aoi_layer: str | None,
         min_area_m2: float | None,
@@ -246,6 +250,7 @@ class ClassifyRequest:
             min_area_m2=min_area_m2,
             simplify_m=simplify_m,
             reject=reject,
+            smooth=smooth,
             overwrite=overwrite,
             resume=resume,
             resources=Resources(bytes_of(max_memory), workers, cluster),
@@ -274,7 +279,11 @@ class ClassifyRequest:
         check_tolerance(self.simplify_m)
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise InputError(f"every {self.every!r} cannot be used", "give a whole number from 1 on")
-        Certainty(reject=self.reject)
+        Certainty(reject=self.reject, smooth=self.smooth)
+        if self.smooth is not None and self.every > 1:
+            raise InputError(
+                "a draft cannot be smoothed: its pixels are not next to each other", "leave out --smooth"
+            )
         if self.resources.spread:
             require_dask()
         check_choice(self.engine.engine, self.engine.precision)
@@ -350,6 +359,7 @@ def classify(
     probabilities: str | Path | None = None,
     entropy: str | Path | None = None,
     reject: float | None = None,
+    smooth: int | None = Certainty.smooth,
     aoi: str | Path | None = None,
     aoi_layer: str | None = None,
     min_area_m2: float | None = None,
@@ -401,6 +411,9 @@ def classify(
     reject:
         Lowest probability that a pixel's class needs, between 0 and 1. Other pixels get the class ``unsure``.
         By default none does.
+    smooth:
+        Average each pixel's probabilities over so many pixels around, less across edges that PAN shows,
+        before its class is chosen. By default they are those of the pixel alone.
     aoi:
         Vector file with polygons: only pixels whose centre lies inside are classified, and the map is cut
         to their bounding box.
@@ -902,11 +915,12 @@ def plan_map(
             grid=grid,
             window=window,
             block_size=max(1, memory.block_size // lattice.step),
-            memory_bytes=engine.memory_bytes(memory.block_size),
+            memory_bytes=engine.memory_bytes(memory.block_size + 2 * (request.smooth or 0)),
             outputs=request.outputs,
             min_area_m2=request.min_area_m2,
             simplify_m=request.simplify_m,
             reject=request.reject,
+            smooth=request.smooth,
             resources=request.resources,
             cache_bytes=memory.cache_bytes,
             every=request.every,
@@ -949,13 +963,17 @@ def _demand(
     results = 2 + (request.outputs.entropy is not None)
     if request.outputs.probabilities is not None:
         results += classes
+    margin = 2 * (request.smooth or 0)
+    if margin:
+        # Probabilities, their sums, and a product of both.
+        results += 3 * classes
     return Demand(
         width=window.width,
         pixels=window.height * window.width,
         bands=source.pair.ms_band_count,
-        halo=2 * source.radius if engine.all_turns else source.patch.size - 1,
+        halo=margin + (2 * source.radius if engine.all_turns else source.patch.size - 1),
         results=results,
-        engine_bytes=engine.memory_bytes if on_cpu else lambda size: 0,
+        engine_bytes=(lambda size: engine.memory_bytes(size + margin)) if on_cpu else lambda size: 0,
     )
 
 
@@ -1080,6 +1098,7 @@ def _finish(
             min_area_m2=request.min_area_m2,
             simplify_m=request.simplify_m,
             reject=request.reject,
+            smooth=request.smooth,
             max_shift=request.pair.max_shift,
             force=request.pair.force,
             every=request.every,
