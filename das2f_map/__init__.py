@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from das2f_map.workflows.evaluate import evaluate_map as evaluate
     from das2f_map.workflows.inspect import inspect_pair as inspect
     from das2f_map.workflows.models import load_model
+    from das2f_map.workflows.mosaic import mosaic_maps as mosaic
     from das2f_map.workflows.preview import preview
     from das2f_map.workflows.report import report_map as report
     from das2f_map.workflows.report_model import report_model
@@ -37,6 +38,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "load_model",
+    "mosaic",
     "preview",
     "report",
     "report_model",
@@ -55,6 +57,7 @@ _HOMES = {
     "evaluate": ("das2f_map.workflows.evaluate", "evaluate_map"),
     "inspect": ("das2f_map.workflows.inspect", "inspect_pair"),
     "load_model": ("das2f_map.workflows.models", "load_model"),
+    "mosaic": ("das2f_map.workflows.mosaic", "mosaic_maps"),
     "preview": ("das2f_map.workflows.preview", "preview"),
     "report": ("das2f_map.workflows.report", "report_map"),
     "report_model": ("das2f_map.workflows.report_model", "report_model"),

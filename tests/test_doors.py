@@ -53,6 +53,7 @@ OTHERS = {
     "products.strips:read_strips": "the map that this run has written",
     "products.sieve:sieved": "the map that this run has written",
     "products.sieve:_merged": "the map that this run has written",
+    "products.mosaic_parts:_values_of": "a raster of confidence, whose grid has to be that of its map",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
     "products.aligned_images:_AlignedImage.verify": "an image that this run has written",
 }
@@ -156,6 +157,7 @@ PLAIN_OTHERS = {
     "training.dataset:PatchReader._keep": "a work file of this run",
     "training.run_files:_read_run": "the state of a training",
     "training.run_files:read_record": "the state of a training",
+    "workflows.mosaic:_named": "the report of a map, which pydantic checks",
     "workflows.classify:finished_map": "the report of a map, which pydantic checks",
     # No file of a user.
     "running.resources:available_memory": "what the system says about memory",

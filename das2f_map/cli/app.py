@@ -26,6 +26,7 @@ from das2f_map.cli import (
     inspect,
     labels,
     models,
+    mosaic,
     preview,
     report,
     rerun,
@@ -116,6 +117,7 @@ app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("report")(report.report_command)
 app.command("vectorize")(vectorize.vectorize_command)
+app.command("mosaic")(mosaic.mosaic_command)
 app.command("rerun")(rerun.rerun_command)
 app.command("style")(style.style_command)
 app.command("export")(export.export_command)

@@ -18,6 +18,7 @@ from das2f_map.products.areas import PixelAreas
 from das2f_map.products.class_areas import ClassArea, ClassSums
 from das2f_map.products.class_raster import CONFIDENCE_DESCRIPTION, ClassRasterWriter
 from das2f_map.products.polygons import PolygonWriter
+from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_raster
 from das2f_map.products.sieve import Sieve, pixels_of_area
 from das2f_map.products.strips import Strip, StripAssembler, strip_rows
@@ -164,7 +165,9 @@ class MapWriter:
         Polygons are simplified by so many metres, see :mod:`das2f_map.products.simplify`; ``None`` for exact
         outlines.
     tags:
-        Metadata items of the rasters.
+        Metadata items of the rasters, besides those of the provenance.
+    provenance:
+        Model, software and source, for the metadata of rasters and polygons.
     work:
         Folder for work files, on the same file system; by default that of each file's private folder.
     progress:
@@ -186,10 +189,12 @@ class MapWriter:
         min_area_m2: float | None = None,
         simplify_m: float | None = None,
         tags: Mapping[str, str] | None = None,
+        provenance: Provenance = UNKNOWN,
         work: Path | None = None,
         progress: Progress = silent,
     ) -> None:
         self._paths, self._grid, self._legend, self._progress = paths, grid, legend, progress
+        tags = {**provenance.tags(), **(tags or {})}
         self._strips, self._sums = StripAssembler(grid), ClassSums()
         self._polygons: PolygonWriter | None = None
         self._sieve: Sieve | None = None
@@ -227,6 +232,7 @@ class MapWriter:
                         with_confidence=True,
                         simplify_m=simplify_m,
                         work=work,
+                        provenance=provenance,
                     )
                 )
             self._stack = stack.pop_all()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from das2f_map.outputs.names import WORK_NAME, enclosing_private, private_path, 
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_areas import ClassArea, check_ids
+from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_vectors
 from das2f_map.products.regions import Regions, to_polygons
 from das2f_map.products.sieve import Sieve, pixels_of_area
@@ -118,6 +120,7 @@ def write_polygons(
     progress: Progress = silent,
     strip_rows: int | None = None,
     work: Path | None = None,
+    provenance: Provenance = UNKNOWN,
 ) -> dict[int, ClassArea]:
     """Write the polygons of a class map, with QGIS styles.
 
@@ -148,6 +151,8 @@ def write_polygons(
         Rows in memory at once; the result does not depend on it, but for the order of simplified polygons.
     work:
         Folder for work files; by default that of the destination's private folder.
+    provenance:
+        Model, software and source of the map, for descriptions and metadata.
 
     Returns
     -------
@@ -173,7 +178,13 @@ def write_polygons(
         work_folder(destination, work) as folder,
         ExitStack() as stack,
         PolygonWriter(
-            destination, grid, legend, with_confidence=with_confidence, simplify_m=simplify_m, work=folder
+            destination,
+            grid,
+            legend,
+            with_confidence=with_confidence,
+            simplify_m=simplify_m,
+            work=folder,
+            provenance=provenance,
         ) as writer,
     ):
         pixels, sieve = pixels_of_area(min_area_m2, grid), None
@@ -203,7 +214,7 @@ class PolygonWriter:
         The map's.
     with_confidence:
         Whether strips carry it.
-    simplify_m, work:
+    simplify_m, work, provenance:
         As in :func:`write_polygons`.
 
     Raises
@@ -223,11 +234,13 @@ class PolygonWriter:
         with_confidence: bool,
         simplify_m: float | None = None,
         work: Path | None = None,
+        provenance: Provenance = UNKNOWN,
     ) -> None:
         check_vector_path(destination, grid.crs)
         self._destination, self._grid, self._legend = destination, grid, legend
         by_layer = destination.suffix.lower() == ".gpkg"
         self._names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
+        self._about = layer_descriptions(legend, self._names, provenance)
         self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1)
         self._simplify_m = simplify_m
         self._simplifier = Simplifier(grid, simplify_m) if simplify_m else None
@@ -237,7 +250,7 @@ class PolygonWriter:
                 self._collected = stack.enter_context(work_folder(destination, work)) / "polygons.gpkg"
                 stack.callback(_remove, self._collected)
             with writing(destination):
-                file = LayerFile(self._collected, list(dict.fromkeys(self._names.values())), grid.crs)
+                file = LayerFile(self._collected, self._about, grid.crs, provenance.items())
             self._collector = _Collector(
                 file, legend, self._names, grid.transform, simplified=self._simplifier is not None
             )
@@ -267,7 +280,8 @@ class PolygonWriter:
             self._collector.add(self._tracer.finish())
             self._collector.flush()
             if self._collected != self._destination:
-                convert(self._collected, self._destination.stem, self._destination, self._grid.crs)
+                layer = self._destination.stem
+                convert(self._collected, layer, self._destination, self._grid.crs, self._about[layer])
             style_vectors(self._destination, self._legend, self._names)
         self._complete = True
         totals = self._collector.totals()
@@ -302,6 +316,15 @@ def layer_names(legend: Legend) -> dict[int, str]:
         used.add(name.casefold())
         names[c.id] = name
     return names
+
+
+def layer_descriptions(legend: Legend, names: Mapping[int, str], provenance: Provenance) -> dict[str, str]:
+    """A description for each layer, by its name, in the order of the classes; ``names`` are by class id."""
+    several = len({*names.values()}) > 1
+    return {
+        names[c.id]: provenance.sentence(f"Land cover: {c.name}," if several else "Land-cover map")
+        for c in legend.each()
+    }
 
 
 @dataclass

@@ -131,6 +131,10 @@ class StripAssembler:
             self._row += height
             classes, confidence = self._taken(height)
             yield Strip(window, classes, self._areas.of(window), confidence)
+        if len(self._held) == 1 and self._held[0][0].base is not None:
+            # A view of some last rows would keep the whole row of blocks in memory.
+            classes, confidence = self._held.pop()
+            self._held.append((classes.copy(), confidence.copy()))
 
     def _taken(self, height: int) -> tuple[UInt8, Float32]:
         """The first rows that are held, which are let go; copied only where they are of several blocks."""

@@ -39,6 +39,7 @@ from das2f_map.outputs.whole_files import written_whole
 from das2f_map.outputs.write_errors import require_space, writing
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_tolerance, check_vector_path
+from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import (
     ClassifySettings,
     GridReport,
@@ -297,7 +298,7 @@ class ClassifyRequest:
         Files count by path, size and time of change. How and where the blocks are computed does not count.
         """
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("pair", "outputs", "overwrite", "resume", "resources", "model"):
+        for name in ("pair", "outputs", "overwrite", "resume", "resources", "model", "given"):
             del own[name]
         whole = [str(Path(p).resolve()) if is_local(p) else p for p in self.inputs]
         model = self.model.digest() if isinstance(self.model, ModelBundle) else self.model
@@ -1011,6 +1012,7 @@ def _write_map(
         min_area_m2=plan.min_area_m2,
         simplify_m=plan.simplify_m,
         tags={"model": plan.bundle.card.name, "software": f"das2f-map {__version__}", **_draft_tags(plan)},
+        provenance=Provenance.of_run(plan.bundle.card.name, plan.view.request.arguments),
         progress=progress,
     )
     with writer:

@@ -15,6 +15,7 @@ from das2f_map.pages.pictures import read_values
 from das2f_map.products.class_areas import ClassArea
 from das2f_map.products.existing_map import open_existing
 from das2f_map.products.polygons import check_tolerance, check_vector_path, write_polygons
+from das2f_map.products.provenance import Provenance
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.virtual_files import with_sources
@@ -105,6 +106,7 @@ def vectorize(
                 simplify_m=simplify_m,
                 progress=progress,
                 work=work,
+                provenance=Provenance.of_tags(existing.file.tags),
             )
     return Vectorized(destination, existing.legend, totals)
 

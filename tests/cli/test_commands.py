@@ -36,6 +36,7 @@ COMMANDS = (
     ("doctor",),
     ("preview",),
     ("vectorize",),
+    ("mosaic",),
     ("style",),
     ("rerun",),
     ("models",),
