@@ -93,17 +93,23 @@ class ValueRaster:
 
     def written(self) -> Path:
         """The work file with all blocks, closed, to be read before :meth:`finish`."""
+        self._note_statistics()
         with writing(self.path):
             self._raster.close()
         return self._raster.path
 
     def finish(self) -> None:
         """Make the file, with overviews by mean and the statistics of each band."""
-        for band, statistics in enumerate(self._statistics, start=1):
-            self._raster.note(band, statistics.items())
+        self._note_statistics()
         self._raster.finish(
             {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
         )
+
+    def _note_statistics(self) -> None:
+        """Set the statistics of each band, unless that is done."""
+        for band, statistics in enumerate(self._statistics, start=1):
+            self._raster.note(band, statistics.items())
+        self._statistics = []
 
     def discard(self) -> None:
         """Remove the work files."""

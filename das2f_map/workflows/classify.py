@@ -37,6 +37,7 @@ from das2f_map.outputs.recovery import look_at_work
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.outputs.write_errors import require_space, writing
+from das2f_map.products import simplify
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_tolerance, check_vector_path
 from das2f_map.products.provenance import Provenance
@@ -964,6 +965,7 @@ def _demand(
     results = 2 + (request.outputs.entropy is not None)
     if request.outputs.probabilities is not None:
         results += classes
+    simplifies = bool(request.simplify_m) and request.outputs.vectors is not None
     margin = 2 * (request.smooth or 0)
     if margin:
         # Probabilities, their sums, and a product of both.
@@ -975,6 +977,7 @@ def _demand(
         halo=margin + (2 * source.radius if engine.all_turns else source.patch.size - 1),
         results=results,
         engine_bytes=(lambda size: engine.memory_bytes(size + margin)) if on_cpu else lambda size: 0,
+        simplify_bytes=simplify.memory_bytes(window.height, window.width) if simplifies else 0,
     )
 
 
