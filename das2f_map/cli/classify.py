@@ -107,6 +107,7 @@ def classify_command(
         bool, typer.Option("--stac", help="Also write a STAC Item beside the raster, for catalogues.")
     ] = False,
     reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
+    smooth: Annotated[int | None, setting_option(Certainty, "smooth", metavar="R")] = Certainty.smooth,
     # A path would lose the second slash of /vsizip//…
     aoi: Annotated[
         str | None,
@@ -209,6 +210,7 @@ def classify_command(
         "entropy": entropy,
         "stac": stac,
         "reject": reject,
+        "smooth": smooth,
         "aoi": aoi,
         "aoi_layer": aoi_layer,
         "min_area_m2": min_area,

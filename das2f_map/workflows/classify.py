@@ -38,6 +38,7 @@ from das2f_map.outputs.recovery import look_at_work
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.outputs.write_errors import require_space, writing
+from das2f_map.products import simplify
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_tolerance, check_vector_path
 from das2f_map.products.provenance import Provenance
@@ -136,6 +137,8 @@ class ClassifyRequest:
         Polygons are simplified by so many metres; ``None`` for exact outlines.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
+    smooth:
+        Probabilities are averaged over so many pixels around; ``None`` for none.
     overwrite:
         Replace existing outputs.
     resume:
@@ -157,6 +160,7 @@ class ClassifyRequest:
     min_area_m2: float | None = None
     simplify_m: float | None = None
     reject: float | None = None
+    smooth: int | None = None
     overwrite: bool = False
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
@@ -177,6 +181,7 @@ class ClassifyRequest:
         entropy: str | Path | None,
         stac: bool,
         reject: float | None,
+        smooth: int | None,
         aoi: str | Path | None,
         aoi_layer: str | None,
         min_area_m2: float | None,
@@ -253,6 +258,7 @@ class ClassifyRequest:
             min_area_m2=min_area_m2,
             simplify_m=simplify_m,
             reject=reject,
+            smooth=smooth,
             overwrite=overwrite,
             resume=resume,
             resources=Resources(bytes_of(max_memory), workers, cluster),
@@ -283,7 +289,11 @@ class ClassifyRequest:
         check_tolerance(self.simplify_m)
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise InputError(f"every {self.every!r} cannot be used", "give a whole number from 1 on")
-        Certainty(reject=self.reject)
+        Certainty(reject=self.reject, smooth=self.smooth)
+        if self.smooth is not None and self.every > 1:
+            raise InputError(
+                "a draft cannot be smoothed: its pixels are not next to each other", "leave out --smooth"
+            )
         if self.resources.spread:
             require_dask()
         check_choice(self.engine.engine, self.engine.precision)
@@ -360,6 +370,7 @@ def classify(
     entropy: str | Path | None = None,
     stac: bool = False,
     reject: float | None = None,
+    smooth: int | None = Certainty.smooth,
     aoi: str | Path | None = None,
     aoi_layer: str | None = None,
     min_area_m2: float | None = None,
@@ -413,6 +424,9 @@ def classify(
     reject:
         Lowest probability that a pixel's class needs, between 0 and 1. Other pixels get the class ``unsure``.
         By default none does.
+    smooth:
+        Average each pixel's probabilities over so many pixels around, less across edges that PAN shows,
+        before its class is chosen. By default they are those of the pixel alone.
     aoi:
         Vector file with polygons: only pixels whose centre lies inside are classified, and the map is cut
         to their bounding box.
@@ -918,11 +932,12 @@ def plan_map(
             grid=grid,
             window=window,
             block_size=max(1, memory.block_size // lattice.step),
-            memory_bytes=engine.memory_bytes(memory.block_size),
+            memory_bytes=engine.memory_bytes(memory.block_size + 2 * (request.smooth or 0)),
             outputs=request.outputs,
             min_area_m2=request.min_area_m2,
             simplify_m=request.simplify_m,
             reject=request.reject,
+            smooth=request.smooth,
             resources=request.resources,
             cache_bytes=memory.cache_bytes,
             every=request.every,
@@ -965,13 +980,19 @@ def _demand(
     results = 2 + (request.outputs.entropy is not None)
     if request.outputs.probabilities is not None:
         results += classes
+    simplifies = bool(request.simplify_m) and request.outputs.vectors is not None
+    margin = 2 * (request.smooth or 0)
+    if margin:
+        # Probabilities, their sums, and a product of both.
+        results += 3 * classes
     return Demand(
         width=window.width,
         pixels=window.height * window.width,
         bands=source.pair.ms_band_count,
-        halo=2 * source.radius if engine.all_turns else source.patch.size - 1,
+        halo=margin + (2 * source.radius if engine.all_turns else source.patch.size - 1),
         results=results,
-        engine_bytes=engine.memory_bytes if on_cpu else lambda size: 0,
+        engine_bytes=(lambda size: engine.memory_bytes(size + margin)) if on_cpu else lambda size: 0,
+        simplify_bytes=simplify.memory_bytes(window.height, window.width) if simplifies else 0,
     )
 
 
@@ -1097,6 +1118,7 @@ def _finish(
             min_area_m2=request.min_area_m2,
             simplify_m=request.simplify_m,
             reject=request.reject,
+            smooth=request.smooth,
             max_shift=request.pair.max_shift,
             force=request.pair.force,
             every=request.every,
