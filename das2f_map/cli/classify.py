@@ -113,7 +113,16 @@ def classify_command(
     min_area: Annotated[
         float | None,
         typer.Option(
-            "--min-area", metavar="M2", min=0.0, help="Merge smaller polygons into their neighbours."
+            "--min-area",
+            metavar="M2",
+            min=0.0,
+            help="Merge smaller regions into their neighbours, in the raster and the polygons.",
+        ),
+    ] = None,
+    simplify: Annotated[
+        float | None,
+        typer.Option(
+            "--simplify", metavar="M", min=0.0, help="Simplify polygons by so many metres; edges stay shared."
         ),
     ] = None,
     every: Annotated[
@@ -187,8 +196,8 @@ def classify_command(
         raise typer.BadParameter("--vectors and --no-vectors contradict each other")
     if aoi_layer is not None and aoi is None:
         raise typer.BadParameter("it needs --aoi FILE, too", param_hint="--aoi-layer")
-    if no_vectors and min_area is not None:
-        raise typer.BadParameter("--min-area is about polygons, which --no-vectors leaves out")
+    if no_vectors and simplify is not None:
+        raise typer.BadParameter("--simplify is about polygons, which --no-vectors leaves out")
     options: dict[str, Any] = {
         "model": model,
         "vectors": False if no_vectors else vectors,
@@ -199,6 +208,7 @@ def classify_command(
         "aoi": aoi,
         "aoi_layer": aoi_layer,
         "min_area_m2": min_area,
+        "simplify_m": simplify,
         "every": every,
         "bands": bands_of(bands),
         "nodata": nodata,

@@ -16,7 +16,8 @@ from das2f_map.errors import InputError
 from das2f_map.legend import Legend
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
-from das2f_map.products.polygons import layer_names
+from das2f_map.products.polygons import layer_descriptions, layer_names
+from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_vectors
 from das2f_map.products.vector_files import DRIVERS, FIELDS, FeatureBatch, LayerFile, convert
 from das2f_map.scene.paths import vector_path
@@ -30,7 +31,9 @@ def polygons_beside(raster: Path) -> list[Path]:
     return [path for extension in DRIVERS if (path := raster.with_suffix(extension)).is_file()]
 
 
-def rename_polygons(source: Path, destination: Path, legend: Legend) -> None:
+def rename_polygons(
+    source: Path, destination: Path, legend: Legend, provenance: Provenance = UNKNOWN
+) -> None:
     """Write the polygons of a map with the names and colours of a legend; the shapes stay.
 
     Parameters
@@ -41,6 +44,8 @@ def rename_polygons(source: Path, destination: Path, legend: Legend) -> None:
         New file of the same format.
     legend:
         With every class that the polygons have.
+    provenance:
+        Model, software and source of the map.
 
     Raises
     ------
@@ -58,20 +63,21 @@ def rename_polygons(source: Path, destination: Path, legend: Legend) -> None:
     by_layer = destination.suffix.lower() == ".gpkg"
     crs = _crs(source, layers)
     names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
+    about = layer_descriptions(legend, names, provenance)
     with work_folder(destination) as work:
         collected = destination if by_layer else work / "polygons.gpkg"
         with writing(destination):
-            file = LayerFile(collected, list(dict.fromkeys(names.values())), crs)
+            file = LayerFile(collected, about, crs, provenance.items())
         for batch in _batches(source, layers, legend):
             with writing(destination):
-                for layer in dict.fromkeys(names.values()):
+                for layer in about:
                     ids = [i for i, name in names.items() if name == layer]
                     part = batch.taken(np.isin(batch.class_ids, ids))
                     if len(part.class_ids):
                         file.append(layer, part, legend)
         with writing(destination):
             if not by_layer:
-                convert(collected, destination.stem, destination, crs)
+                convert(collected, destination.stem, destination, crs, about[destination.stem])
             style_vectors(destination, legend, names)
 
 

@@ -57,6 +57,9 @@ class ClassReport(BaseModel):
     share: float = Field(description="of the classified area, 0..1")
     mean_confidence: float | None = Field(description="mean probability of the most probable class")
     polygons: int | None = Field(description="polygons written; null when none were asked for")
+    polygon_area_m2: float | None = Field(
+        default=None, description="of the simplified polygons; null where they are exact or were not written"
+    )
 
 
 class RadiometryReport(BaseModel):
@@ -80,6 +83,7 @@ class ClassifySettings(BaseModel):
     batch_size: int | None
     turns: int | None = Field(default=None, description="null: those of the model's card")
     min_area_m2: float | None
+    simplify_m: float | None = Field(default=None, description="tolerance of the polygons; null: exact")
     reject: float | None = Field(description="lowest probability that a pixel's class needs; null: any")
     max_shift: float = Field(description="PAN pixels")
     force: bool
@@ -139,6 +143,9 @@ class RunReport(BaseModel):
     classes: list[ClassReport]
     unsure: int | None = Field(description="id of the class of pixels under settings.reject; null without it")
     nodata_pixels: int
+    merged_pixels: int = Field(
+        default=0, description="with the class of a neighbour, by settings.min_area_m2"
+    )
     seconds: dict[str, float] = Field(description="wall time per phase")
     created: str | None = Field(default=None, description="when the map was complete, UTC, ISO 8601")
     folder: PathText | None = Field(default=None, description="working folder, where relative paths start")
@@ -175,6 +182,7 @@ def class_reports(
             share=areas[c.id].area_m2 / total,
             mean_confidence=areas[c.id].mean_confidence,
             polygons=None if polygons is None else polygons[c.id].polygons,
+            polygon_area_m2=None if polygons is None else polygons[c.id].drawn_m2,
         )
         for c in legend.each()
     ]

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
+import threading
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,52 @@ _LONGEST_LINE: Final = 10_000
 
 _SAFE_S: Final = 1.0
 """Seconds after which finished blocks are made safe on the disk."""
+
+
+class _Soon:
+    """Calls ``work`` a second after it is asked for, in a thread: waiting for the disk holds nobody up."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="block-store")
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._asked = self._busy = False
+        self._call: Future[None] | None = None
+
+    def ask(self) -> None:
+        """Ask for a call; raises the error of the last one. Where no thread can be started, call at once."""
+        with self._lock:
+            self._asked = True
+            if self._busy:
+                return
+            self._busy = True
+        if self._call is not None:
+            self._call.result()
+        try:
+            self._call = self._pool.submit(self._run)
+        except RuntimeError:  # "can't start new thread"
+            self._busy = self._asked = False
+            self._work()
+
+    def end(self) -> None:
+        """Wait for a call that is being made, and make no other."""
+        self._ended.set()
+        self._pool.shutdown()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_SAFE_S):
+            with self._lock:
+                self._asked = False
+            try:
+                self._work()
+            except BaseException:
+                with self._lock:
+                    self._busy = False
+                raise
+            with self._lock:
+                if not self._asked:
+                    self._busy = False
+                    return
 
 
 @dataclass(frozen=True)
@@ -87,6 +134,7 @@ class BlockStore:
         if not kept:
             self._note({"das2f-map": _FORMAT, "block_size": plan.block_size, "plan": plan.parts})
         self._sync()
+        self._soon = _Soon(self._make_safe)
 
     def __enter__(self) -> BlockStore:
         return self
@@ -95,9 +143,11 @@ class BlockStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # Also after an error: another run may go on with these blocks. The error itself is to be seen.
-            with suppress(OSError):
-                self._sync()
+            self._soon.end()
+            if kind is not None:
+                # Another run may go on with these blocks. The error itself is to be seen.
+                with suppress(OSError):
+                    self._sync()
         finally:
             for file in (self._values, self._journal):
                 with suppress(OSError):
@@ -116,22 +166,24 @@ class BlockStore:
 
     def add(self, index: int, block: ClassifiedBlock) -> None:
         """Keep the block with a number; a kill does not lose it, and after a second no power cut does."""
-        parts = [
-            np.ascontiguousarray(layer, dtype).tobytes()
+        layers = [
+            np.ascontiguousarray(layer, dtype)
             for layer, (_, dtype) in zip(_values_of(block), self._shapes, strict=True)
         ]
+        length = checksum = 0
         # Most blocks of a scene's collar have no class; they cost a line.
-        values = b"".join(parts) if (block.classes != NODATA_CLASS).any() else b""
-        if values:
+        if (block.classes != NODATA_CLASS).any():
             self._values.seek(self._end)
-            self._values.write(values)
+            for layer in layers:
+                self._values.write(layer.data)
+                checksum = zlib.crc32(layer.data, checksum)
+                length += layer.nbytes
             self._values.flush()
-        entry = _Entry(self._end, len(values), zlib.crc32(values))
+        entry = _Entry(self._end, length, checksum)
         self._note({"block": index, "start": entry.start, "length": entry.length, "crc32": entry.checksum})
-        self._end += len(values)
+        self._end += length
         self._entries[index] = entry
-        if time.monotonic() - self._safe_at >= _SAFE_S:
-            self._sync()
+        self._soon.ask()
 
     def read(self, index: int, window: Window) -> ClassifiedBlock | None:
         """A block that was kept; ``None`` where its values are damaged."""
@@ -169,8 +221,11 @@ class BlockStore:
         """Make everything safe on the disk, the values before the lines that name them."""
         for file in (self._values, self._journal):
             file.flush()
+        self._make_safe()
+
+    def _make_safe(self) -> None:
+        for file in (self._values, self._journal):
             os.fsync(file.fileno())
-        self._safe_at = time.monotonic()
 
     def _read_journal(self, journal: Path) -> int:
         """Take the entries of a journal; the bytes of it that are sound, 0 if it is to be begun anew."""

@@ -89,7 +89,8 @@ def forecast(
     pixels = shape[0] * shape[1]
     valid, rate = _trial(plan, classifier, rate)
     outputs = _outputs(plan, round(pixels * valid))
-    work = sum(plan.outputs.work_bytes(pixels, len(plan.bundle.card.legend)).values())
+    classes, merges = len(plan.bundle.card.legend), bool(plan.min_area_m2)
+    work = sum(plan.outputs.work_bytes(pixels, classes, merges=merges).values())
     free = _free_disk(plan.outputs.raster)
     disk = work + sum(o.bytes for o in outputs)
     notes = [*warnings]

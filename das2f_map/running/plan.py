@@ -89,7 +89,9 @@ class ClassifyPlan:
     outputs:
         Files that are written, at their final paths.
     min_area_m2:
-        Polygons smaller than this are merged into their neighbours; ``None`` for none.
+        Regions smaller than this are merged into their neighbours; ``None`` for none.
+    simplify_m:
+        Polygons are simplified by so many metres; ``None`` for exact outlines.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
     resources:
@@ -112,6 +114,7 @@ class ClassifyPlan:
     memory_bytes: int
     outputs: MapPaths
     min_area_m2: float | None = None
+    simplify_m: float | None = None
     reject: float | None = None
     resources: Resources = field(default_factory=Resources)
     cache_bytes: int = 64 << 20

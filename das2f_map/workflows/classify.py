@@ -38,7 +38,8 @@ from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.outputs.write_errors import require_space, writing
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
-from das2f_map.products.polygons import check_vector_path
+from das2f_map.products.polygons import check_tolerance, check_vector_path
+from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import (
     ClassifySettings,
     GridReport,
@@ -128,7 +129,9 @@ class ClassifyRequest:
         Vector file that limits the map, with its layer as in ``a.gpkg|layername=b``; ``None`` for the whole
         scene.
     min_area_m2:
-        Polygons smaller than this are merged into their neighbours; ``None`` for none.
+        Regions smaller than this are merged into their neighbours; ``None`` for none.
+    simplify_m:
+        Polygons are simplified by so many metres; ``None`` for exact outlines.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
     overwrite:
@@ -150,6 +153,7 @@ class ClassifyRequest:
     engine: EngineChoice = field(default_factory=EngineChoice)
     aoi: str | None = None
     min_area_m2: float | None = None
+    simplify_m: float | None = None
     reject: float | None = None
     overwrite: bool = False
     resume: bool = False
@@ -173,6 +177,7 @@ class ClassifyRequest:
         aoi: str | Path | None,
         aoi_layer: str | None,
         min_area_m2: float | None,
+        simplify_m: float | None,
         bands: GivenBands | None,
         nodata: float | None,
         mask: str | Path | MaskFile | None,
@@ -240,6 +245,7 @@ class ClassifyRequest:
             engine=EngineChoice(engine, device, precision, batch_size, turns),
             aoi=None if aoi is None else _with_layer(given_path(aoi, "aoi"), aoi_layer),
             min_area_m2=min_area_m2,
+            simplify_m=simplify_m,
             reject=reject,
             overwrite=overwrite,
             resume=resume,
@@ -254,8 +260,8 @@ class ClassifyRequest:
         Raises
         ------
         InputError, OutputError, DeviceError, MissingDependencyError
-            The smallest area or the lowest probability is no such number; an output's extension, an engine
-            or a device is unknown; or a package is missing.
+            The smallest area, the tolerance or the lowest probability is no such number; an output's
+            extension, an engine or a device is unknown; or a package is missing.
         """
         for raster in self.outputs.rasters():
             if raster.suffix.lower() not in RASTER_SUFFIXES:
@@ -266,6 +272,7 @@ class ClassifyRequest:
             raise InputError(
                 f"a smallest area of {self.min_area_m2:g} m² cannot be used", "give a number from 0 on"
             )
+        check_tolerance(self.simplify_m)
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise InputError(f"every {self.every!r} cannot be used", "give a whole number from 1 on")
         Certainty(reject=self.reject)
@@ -347,6 +354,7 @@ def classify(
     aoi: str | Path | None = None,
     aoi_layer: str | None = None,
     min_area_m2: float | None = None,
+    simplify_m: float | None = None,
     bands: GivenBands | None = None,
     nodata: float | None = None,
     mask: str | Path | MaskFile | None = None,
@@ -400,7 +408,11 @@ def classify(
     aoi_layer:
         Layer of this file; by default the only one that has polygons.
     min_area_m2:
-        Polygons smaller than this, in m², are merged into their neighbours; the raster stays as it is.
+        Regions smaller than this, in m², are merged into their neighbours, in the raster and the polygons.
+        Confidence, probabilities and entropy stay those of the pixel.
+    simplify_m:
+        Leave out vertices of the polygons' outlines whose triangle with their neighbours has less than the
+        square of this, in metres. Polygons still share their edges. By default outlines are exact.
     bands:
         MS bands of the model: name in the model → number in the file, from 1, or name in the file. Bands that
         are not given are found by name and colour, see :mod:`das2f_map.scene.bands`.
@@ -573,7 +585,8 @@ def run_classification(
             plan = planned.plan
             # Parts without a class take no room, and how many these are shows only later.
             pixels = round(_LEAST_FILLED * plan.window.height * plan.window.width)
-            require_space(plan.outputs.work_bytes(pixels, len(plan.bundle.card.legend), stored_bytes(work)))
+            classes, merges = len(plan.bundle.card.legend), bool(plan.min_area_m2)
+            require_space(plan.outputs.work_bytes(pixels, classes, stored_bytes(work), merges=merges))
             _log(planned)
             with BlockStore(work, plan, resume=request.resume) as store:
                 with _kept_if_ended(outputs, store):
@@ -893,6 +906,7 @@ def plan_map(
             memory_bytes=engine.memory_bytes(memory.block_size),
             outputs=request.outputs,
             min_area_m2=request.min_area_m2,
+            simplify_m=request.simplify_m,
             reject=request.reject,
             resources=request.resources,
             cache_bytes=memory.cache_bytes,
@@ -978,7 +992,9 @@ def _write_map(
         plan.legend,
         unsure=plan.unsure,
         min_area_m2=plan.min_area_m2,
+        simplify_m=plan.simplify_m,
         tags={"model": plan.bundle.card.name, "software": f"das2f-map {__version__}", **_draft_tags(plan)},
+        provenance=Provenance.of_run(plan.bundle.card.name, plan.view.request.arguments),
         progress=progress,
     )
     with writer:
@@ -1064,6 +1080,7 @@ def _finish(
             batch_size=request.engine.batch_size,
             turns=request.engine.turns,
             min_area_m2=request.min_area_m2,
+            simplify_m=request.simplify_m,
             reject=request.reject,
             max_shift=request.pair.max_shift,
             force=request.pair.force,
@@ -1076,6 +1093,7 @@ def _finish(
         classes=class_reports(plan.legend, contents.areas, contents.polygons),
         unsure=plan.unsure,
         nodata_pixels=contents.nodata_pixels,
+        merged_pixels=contents.merged_pixels,
         seconds=timings.seconds,
         outputs={kind: str(path) for kind, path in plan.outputs.by_kind().items()},
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -17,6 +17,7 @@ from das2f_map.products.class_names import LEGEND_TAG, UNSURE_TAG
 from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.existing_map import ExistingMap, open_existing
 from das2f_map.products.legend_source import LegendChange, read_legend_change
+from das2f_map.products.provenance import Provenance
 from das2f_map.products.qgis import style_raster
 from das2f_map.products.renamed_polygons import polygons_beside, rename_polygons
 from das2f_map.products.report import RunReport
@@ -113,7 +114,7 @@ def style(
         _write_raster(existing, staged[destination], made, progress)
         for file in polygons:
             staged[file] = outputs.stage(file)
-            rename_polygons(file, staged[file], made)
+            rename_polygons(file, staged[file], made, Provenance.of_tags(existing.file.tags))
         if report is not None:
             place = outputs.stage(path.with_suffix(".json"))
             renamed = _renamed(report, made, staged)
