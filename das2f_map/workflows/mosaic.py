@@ -28,6 +28,7 @@ from das2f_map.products.mosaic_parts import (
     place,
 )
 from das2f_map.products.polygons import check_vector_path
+from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import ClassReport, GridReport, RunReport, class_reports
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid, Window, blocks_of
@@ -156,7 +157,7 @@ def mosaic_maps(
             log.warning("%s", warning)
         require_space(paths.work_bytes(grid.height * grid.width, len(joined.legend)))
         tally = _Tally(len(parts))
-        tags = {"software": f"das2f-map {__version__}", "mosaic": f"{len(parts)} maps"}
+        tags = {"mosaic": f"{len(parts)} maps"}
         if drafts:
             tags["draft"] = f"{len(drafts)} of these maps are drafts"
         contents = _write(parts, grid, joined, staged, tally, progress, tags, by_confidence=all(sure))
@@ -297,7 +298,15 @@ def _write(
     by_confidence: bool,
 ) -> MapContents:
     """Write the mosaic block by block."""
-    writer = MapWriter(staged, grid, joined.legend, unsure=joined.unsure, tags=tags, progress=progress)
+    writer = MapWriter(
+        staged,
+        grid,
+        joined.legend,
+        unsure=joined.unsure,
+        tags=tags,
+        provenance=Provenance(source=f"{len(parts)} maps", software=f"das2f-map {__version__}"),
+        progress=progress,
+    )
     with writer, OpenParts(parts) as opened:
         with progress("Joining", grid.height * grid.width) as advance:
             for window in blocks_of(grid.window, BLOCK):
