@@ -1029,7 +1029,7 @@ def _write_map(
         unsure=plan.unsure,
         min_area_m2=plan.min_area_m2,
         simplify_m=plan.simplify_m,
-        tags={"model": plan.bundle.card.name, "software": f"das2f-map {__version__}", **_draft_tags(plan)},
+        tags=_draft_tags(plan),
         provenance=Provenance.of_run(plan.bundle.card.name, plan.view.request.arguments),
         progress=progress,
     )
