@@ -24,6 +24,9 @@ _CACHE_SHARE: Final = 8
 _READING: Final = 3
 """Blocks of input that one in the making takes: as read, reflected at the border, normalised."""
 
+_ROW_BYTES: Final = 6
+"""Bytes for each pixel of a row of blocks that is being filled: class and confidence, and 1 to spare."""
+
 _STRIP_BYTES: Final = 260
 """Bytes for each pixel of the strip that is summed and outlined: an estimate for a map of small fields."""
 
@@ -67,7 +70,7 @@ class Demand:
 
     def writer_bytes(self, size: int) -> int:
         """Bytes that the rows of blocks and the strip take until they are written."""
-        return 10 * self.width * size + _STRIP_BYTES * min(self.pixels, max(STRIP_PIXELS, self.width))
+        return _ROW_BYTES * self.width * size + _STRIP_BYTES * min(self.pixels, max(STRIP_PIXELS, self.width))
 
 
 @dataclass(frozen=True)

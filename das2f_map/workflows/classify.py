@@ -56,7 +56,7 @@ from das2f_map.running.blocks import BlockClassifier, computed_here
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.cluster import computed_by, dask_client, require_dask
 from das2f_map.running.forecast import RunForecast, forecast
-from das2f_map.running.gdal_cache import gdal_cache
+from das2f_map.running.gdal_cache import gdal_cache, gdal_cache_for_writing
 from das2f_map.running.memory import Demand, MemoryPlan, plan_memory
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.running.resources import Resources, bytes_of
@@ -613,7 +613,7 @@ def _write_map(
                     block.entropy,
                 )
                 advance(block.window.height * block.window.width)
-        with timings.phase("products"):
+        with timings.phase("products"), gdal_cache_for_writing(plan.cache_bytes):
             return writer.finish()
 
 
