@@ -7,8 +7,8 @@ Classifies a made-up scene (PAN 4 : 1, tiled GeoTIFFs) as `das2f-map classify` d
 class and confidence rasters with their Cloud Optimized GeoTIFFs, areas, and polygons unless left out.
 Each measurement is a process of its own. Wall and CPU seconds are printed, and those of each phase.
 
-With ``--virtual`` a scene is a VRT that repeats one of 4096² pixels whose fields are four times as wide, so that
-10⁹ pixels take no room on the disk. Its outputs take 14 bytes a pixel there while they are written.
+With ``--virtual`` a scene is a VRT that repeats one of 4096² pixels whose fields are four times as wide, so
+that 10⁹ pixels take no room on the disk. Its outputs take 14 bytes a pixel there while they are written.
 """
 
 from __future__ import annotations

@@ -43,12 +43,17 @@ DOORS = {
 OTHERS = {
     "scene.mask:_why_no_raster": "asks whether a mask is a raster; RasterSource or VectorFile reads it",
     "pages.pictures:read_values": "a raster next to a map whose grid the class door has checked",
+    "products.renamed_polygons:_layers": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_crs": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_batches": "polygons of this package, written again with other names",
+    "products.renamed_polygons:_rename_parquet": "polygons of this package, written again with other names",
     "products.vector_files:convert": "copies polygons that this run has written",
     "products.vector_files:_convert_to_parquet": "copies polygons that this run has written",
     "products.polygons:write_polygons": "the map that this run has written",
     "products.strips:read_strips": "the map that this run has written",
     "products.sieve:sieved": "the map that this run has written",
     "products.sieve:_merged": "the map that this run has written",
+    "products.mosaic_parts:_values_of": "a raster of confidence, whose grid has to be that of its map",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
     "products.aligned_images:_AlignedImage.verify": "an image that this run has written",
 }
@@ -117,6 +122,8 @@ PLAIN_OTHERS = {
     # Parts of the doors for geodata.
     "products.class_names:_side_bands": "the part of the class door for .aux.xml",
     "scene.geoparquet:is_parquet": "the first four bytes",
+    "scene.archive:_names": "the names of the files in an archive, for a hint",
+    "scene.archive:arrow_hint": "the first eight bytes",
     "scene.text_encoding:tell_assumed_encoding": "the .cpg of a Shapefile",
     "scene.text_encoding:wrong_encoding": "the .cpg of a Shapefile",
     "scene.vector_file:_refuse_cut_shapefile": "the header of a Shapefile",
@@ -124,9 +131,12 @@ PLAIN_OTHERS = {
     "scene.virtual_files:_sources": "the beginning of a VRT, for the names of its sources alone",
     "scene.proj_gdal_data:_layout": "the version of a proj.db",
     "assess.sample_design:checksum": "the bytes of a file, of which nothing is understood",
+    "scene.fingerprint:sha256_of": "the bytes of a file, of which nothing is understood",
+    "scene.fingerprint:_sampled": "the bytes of a file, of which nothing is understood",
     # Lists and settings, with a reader each.
     "cli.configuration:_read": "the door for configuration files",
     "training.scene_list:read_scene_list": "the door for lists of scenes",
+    "scene.pair_list:read_pair_list": "the door for lists of scenes to map",
     # Files that this package has written, in folders that it has marked as its own.
     "assess.sample_design:write_design": "a GeoPackage that this run has written",
     "bundle.files:BundleOutput.write": "a bundle that this run writes",
@@ -147,6 +157,8 @@ PLAIN_OTHERS = {
     "training.dataset:PatchReader._keep": "a work file of this run",
     "training.run_files:_read_run": "the state of a training",
     "training.run_files:read_record": "the state of a training",
+    "workflows.mosaic:_named": "the report of a map, which pydantic checks",
+    "workflows.classify:finished_map": "the report of a map, which pydantic checks",
     # No file of a user.
     "running.resources:available_memory": "what the system says about memory",
     "running.resources:resident_memory": "what the system says about memory",

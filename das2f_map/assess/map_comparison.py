@@ -514,12 +514,10 @@ def open_map(path: str | Path, legend: Legend | None = None) -> Iterator[OpenMap
     legend:
         Names of its values; by default those in the file.
 
-    Raises :class:`InputError` if the file is missing, is no raster of whole numbers, or has no CRS.
+    Raises :class:`InputError` if the file is missing, holds fractions, or has no CRS.
     """
     with ClassFile.open(path, "map") as file:
         file.require_crs()
-        if file.dtype.kind not in "iu":
-            raise InputError(f"map {path} is of type {file.dtype}, not a raster of class numbers")
         unsure = file.names.unsure
         file.tell_names()
         if legend is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +103,7 @@ class ClassValues:
 
     @classmethod
     def _of_texts(cls, label: str, raw: pd.Series[Any]) -> ClassValues:
+        _refuse_nested(label, raw)
         text = raw.astype("string")
         bare = text.str.strip()
         padded = sorted({*text.dropna()} - {*bare.dropna()})
@@ -129,6 +132,23 @@ def _as_integers(numbers: pd.Series[Any]) -> pd.Series[Any]:
 def _all_truths(raw: pd.Series[Any]) -> bool:
     given = raw.dropna()
     return bool(len(given)) and all(isinstance(v, (bool, np.bool_)) for v in given)
+
+
+def _refuse_nested(label: str, raw: pd.Series[Any]) -> None:
+    """Raise :class:`LabelError` for lists, objects and bytes: a list of one name is not the name."""
+    for value in raw.dropna().tolist():
+        nested = value
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            # Objects and mixed lists of GeoJSON come as their text.
+            with suppress(ValueError, RecursionError):
+                nested = json.loads(value)
+        if isinstance(nested, (list, tuple, np.ndarray, dict, bytes)):
+            shown = str(value)
+            raise LabelError(
+                f"the class field of {label} holds lists or other values of several parts, such as "
+                f"{shown if len(shown) <= 40 else shown[:39] + '…'}",
+                "it should hold one class number or name for each feature; choose another with --class-field",
+            )
 
 
 def _warn_of_garbled(label: str, names: list[str]) -> None:

@@ -10,6 +10,8 @@ from das2f_map.errors import OutputError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|/vsi[a-z0-9_]+(/|$)")
 
+_ONE_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
+
 _PREFIX, _SUFFIX = ".", ".das2f-map"
 
 WORK_NAME = "work"
@@ -87,9 +89,10 @@ def shown_folder(path: Path) -> Path:
 
 def require_local(path: Path) -> None:
     """Raise :class:`OutputError` for an address such as ``s3://bucket/map.tif``, unless its folder exists."""
-    # A path has lost the second slash.
     if _ADDRESS.match(str(path)) and not path.parent.is_dir():
-        raise OutputError(
-            f"output {path} is an address, and outputs are local files",
-            "write to a local folder, and copy the finished files, e.g. with aws s3 cp or gsutil cp",
-        )
+        # A path has lost the second slash, and that of file:///folder/map.tif the third one too.
+        given = _ONE_SLASH.sub(lambda found: found[1] + ("///" if found[1] == "file:" else "//"), str(path))
+        hint = "write to a local folder, and copy the finished files, e.g. with aws s3 cp or gsutil cp"
+        if given.startswith("file:"):
+            hint = f"give the path alone: {given.removeprefix('file://')}"
+        raise OutputError(f"output {given} is an address, and outputs are local files", hint)

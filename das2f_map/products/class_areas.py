@@ -32,12 +32,15 @@ class ClassArea:
         Number of polygons; 0 where none were made.
     mean_confidence:
         Over the pixels, 0..1; ``None`` where it is not known.
+    drawn_m2:
+        Ground area of the polygons as they are simplified; ``None`` where they are exact.
     """
 
     pixels: int
     area_m2: float
     polygons: int = 0
     mean_confidence: float | None = None
+    drawn_m2: float | None = None
 
 
 class ClassSums:

@@ -117,7 +117,7 @@ class ClassFile:
         self._has_mask = not {MaskFlags.all_valid} & set(flags)
         self.declares = self._nodata is not None or self._has_mask or bool(self._alpha)
         self.grid = Grid.from_rasterio(dataset)
-        self._told = False
+        self._told: set[int] = set()
 
     @classmethod
     def open(
@@ -190,6 +190,11 @@ class ClassFile:
         return bool(self._dataset.overviews(self._band))
 
     @property
+    def tags(self) -> dict[str, str]:
+        """The file's metadata items, of GDAL's default domain."""
+        return dict(self._dataset.tags())
+
+    @property
     def block_rows(self) -> int:
         """Rows of the file's tiles or strips."""
         return int(self._dataset.block_shapes[self._band - 1][0])
@@ -251,7 +256,10 @@ class ClassFile:
             size = np.abs(values, where=valid, out=np.zeros(values.shape, values.dtype)).astype(np.float64)
             extreme = (size >= _EXTREME[0]) & (size <= _EXTREME[1]) | (size >= _EXTREME[2])
             if extreme.any():
-                self._tell_extreme(float(values[extreme][0]))
+                self._tell_once(
+                    logging.WARNING,
+                    f"pixels of {float(values[extreme][0]):g} count as nodata, though it does not declare it",
+                )
                 valid = valid & ~extreme
         known = np.where(valid, values, 0)
         if self.dtype.kind == "f":
@@ -261,14 +269,21 @@ class ClassFile:
                     f"{self.label} holds {worst:g}, which is no class number",
                     "if it means nodata: gdal_edit.py -a_nodata VALUE file.tif",
                 )
-            if not np.array_equal(known, np.round(known)):
-                raise self._error(f"{self.label} holds fractions, not class numbers")
+            fractions = known[known != np.round(known)]
+            if fractions.size:
+                raise self._error(
+                    f"{self.label} holds fractions, such as {fractions[0]:g}, and class numbers are whole",
+                    "give class numbers, not probabilities or other measurements",
+                )
+            if valid.any():
+                self._tell_once(logging.INFO, f"its numbers are {self.dtype}, and taken as class numbers")
         return known.astype(np.int64), valid
 
-    def _tell_extreme(self, value: float) -> None:
-        if not self._told:
-            self._told = True
-            log.warning("%s: pixels of %g count as nodata, though it does not declare it", self.label, value)
+    def _tell_once(self, level: int, text: str) -> None:
+        """Log a sentence on the file; another one of the same level is left out."""
+        if level not in self._told:
+            self._told.add(level)
+            log.log(level, "%s: %s", self.label, text)
 
     def distinct(self, most: int) -> dict[int, int]:
         """All numbers that are valid in the whole file, and the pixels that have each.

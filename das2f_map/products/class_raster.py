@@ -177,4 +177,5 @@ class ClassRasterWriter:
                 "check the disk (is it full?) and try again",
             )
         with writing(self.path):
-            write_attribute_table(self.path, self.legend)
+            pixels = {c.id: int(self._written[c.id]) for c in self.legend.each()}
+            write_attribute_table(self.path, self.legend, pixels)

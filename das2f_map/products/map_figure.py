@@ -16,7 +16,6 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from rasterio.coords import BoundingBox
 from rasterio.enums import Resampling
 
-from das2f_map.errors import InputError
 from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend, LegendClass
 from das2f_map.products.class_file import ClassFile
 from das2f_map.scene.antimeridian import near
@@ -68,11 +67,6 @@ def read_at_a_glance(path: str | Path, max_pixels: int) -> MapAtAGlance:
     """
     with ClassFile.open(path, "map") as file:
         full = file.grid
-        if file.dtype.kind not in "iu":
-            raise InputError(
-                f"{Path(path).name} is not a class map: it has values of type {file.dtype}",
-                "give the class raster that classify wrote",
-            )
         factor = max(1.0, math.sqrt(full.height * full.width / max_pixels))
         # A strip of a map has a side of few pixels, and the other would be millions long.
         longest = _LONGEST_SIDE * math.isqrt(max_pixels)

@@ -40,6 +40,17 @@ class Strip:
     confidence: Float32 | None
 
 
+def rows_of(strip: Strip, start: int, stop: int) -> Strip:
+    """Some rows of a strip, counted from its first; nothing is copied."""
+    window, rows = strip.window, slice(start, stop)
+    return Strip(
+        Window(window.row + start, window.col, stop - start, window.width),
+        strip.classes[rows],
+        strip.areas[rows],
+        None if strip.confidence is None else strip.confidence[rows],
+    )
+
+
 def strip_rows(grid: Grid, tile_rows: int = _TILE) -> int:
     """Rows that make a strip: whole tiles where they fit, so that none is decoded twice."""
     rows = max(1, STRIP_PIXELS // grid.width)

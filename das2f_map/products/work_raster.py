@@ -88,6 +88,11 @@ class WorkRaster:
             if colours is not None:
                 self._dataset.write_colormap(1, dict(colours))
 
+    def note(self, band: int, items: Mapping[str, str]) -> None:
+        """Set metadata items of a band."""
+        with writing(self.final):
+            self._dataset.update_tags(band, **items)
+
     def write(self, window: Window, values: npt.NDArray[Any]) -> None:
         """Write (h, w) values of the only band, or (bands, h, w) of all."""
         with writing(self.final):

@@ -20,6 +20,7 @@ from das2f_map.running.certainty import Certainty
 from das2f_map.running.read_ahead import one_ahead
 from das2f_map.scene.finite import all_finite
 from das2f_map.scene.grid import Window
+from das2f_map.scene.lattice import Lattice
 from das2f_map.scene.model_input import InputBlock, ModelInput
 from das2f_map.scene.paths import is_local
 from das2f_map.types import Bool, Float32, UInt8
@@ -44,7 +45,7 @@ class ClassifiedBlock:
     Attributes
     ----------
     window:
-        MS pixels of the common grid.
+        Pixels of the map's grid: MS pixels of the common grid, or cells of a draft.
     classes:
         uint8 (h, w), class ids, 0 where nodata or not wanted.
     confidence:
@@ -83,6 +84,9 @@ class BlockClassifier:
         Pixels to classify; ``None`` for all.
     certainty:
         How probabilities are computed, and which are kept.
+    lattice:
+        The MS pixels that are classified, one for each pixel of a draft; by default all. Windows here and in
+        ``wanted`` are those of its cells.
     """
 
     input: ModelInput
@@ -90,6 +94,7 @@ class BlockClassifier:
     legend: Legend
     wanted: Wanted | None = None
     certainty: Certainty = field(default_factory=Certainty)
+    lattice: Lattice = field(default_factory=Lattice)
 
     def read(self, window: Window) -> InputBlock | None:
         """Input of the engine for a window; ``None`` where no pixel is to be classified.
@@ -102,6 +107,9 @@ class BlockClassifier:
             It fails every time.
         """
         wanted = None if self.wanted is None else self.wanted(window)
+        if self.lattice.step > 1:
+            every = np.ones((window.height, window.width), np.bool_) if wanted is None else wanted
+            wanted, window = self.lattice.spread(every), self.lattice.reach(window)
         pair = self.input.pair
         remote = not (is_local(pair.ms_path) and is_local(pair.pan_path))
         for pause in _REMOTE_PAUSES if remote else _PAUSES:
@@ -133,12 +141,13 @@ class BlockClassifier:
             found = _Softmax(len(logits), self.certainty)
             for start in range(0, len(logits), _AT_ONCE):
                 found.add(start, logits[start : start + _AT_ONCE])
-            classes[block.usable] = self._answers(found.best, found.highest)
-            confidence[block.usable] = found.highest
+            usable = self.lattice.taken(block.usable)
+            classes[usable] = self._answers(found.best, found.highest)
+            confidence[usable] = found.highest
             if every is not None:
-                every[:, block.usable] = found.probabilities
+                every[:, usable] = found.probabilities
             if entropy is not None:
-                entropy[block.usable] = found.entropy
+                entropy[usable] = found.entropy
         return ClassifiedBlock(window, classes, confidence, every, entropy)
 
     def classify(self, window: Window) -> ClassifiedBlock:

@@ -97,7 +97,12 @@ class MemoryPlan:
 
 
 def plan_memory(
-    demand: Demand, resources: Resources, preferred: int, *, fixed: int | None = None
+    demand: Demand,
+    resources: Resources,
+    preferred: int,
+    *,
+    fixed: int | None = None,
+    resident: int | None = None,
 ) -> MemoryPlan:
     """The largest blocks up to the preferred size with which a run keeps its limit.
 
@@ -111,15 +116,18 @@ def plan_memory(
         MS pixels a side of the blocks that suit the engine.
     fixed:
         Size of the blocks of a run that goes on, which cannot change.
+    resident:
+        Bytes of memory that this process has before the run; by default those that it has now.
 
     Raises
     ------
     InputError
         A limit that the user gives is too small for this scene.
     """
-    now = resident_memory()
+    here_now = resident_memory()
+    now = here_now if resident is None else resident
     given = resources.max_memory
-    limit = min(MOST_MEMORY, now + available_memory()) if given is None else given
+    limit = min(MOST_MEMORY, here_now + available_memory()) if given is None else given
     cache = max(16 << 20, min(_CACHE, limit // _CACHE_SHARE))
     processes = resources.workers or 0
 

@@ -16,6 +16,7 @@ from pyproj.exceptions import ProjError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from das2f_map.errors import Das2fMapError, InputError
+from das2f_map.scene.archive import archive_hint
 from das2f_map.scene.paths import image_path, is_local, missing_local_file
 from das2f_map.scene.virtual_image import VirtualImage
 
@@ -67,6 +68,7 @@ def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
         # If GDAL has fetched a file but does not recognise it, access is not the problem.
         fetched = "not recognized as being in a supported" in str(error)
         hint = _ACCESS_HINT if _REMOTE.search(path) and not fetched else "gdalinfo shows what GDAL sees"
+        hint = archive_hint(path) or hint
         raise InputError(f"{role} file {path} cannot be opened as a raster: {error}", hint) from error
     if not dataset.count:
         with dataset:

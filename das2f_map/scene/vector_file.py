@@ -32,7 +32,7 @@ from rasterio.crs import CRS
 from shapely.errors import ShapelyError
 
 from das2f_map.errors import Das2fMapError, InputError
-from das2f_map.scene.archive import archive_hint
+from das2f_map.scene.archive import archive_hint, arrow_hint
 from das2f_map.scene.common_grid.relation import area_of_interest
 from das2f_map.scene.conversion import tell_accuracy
 from das2f_map.scene.geoparquet import is_parquet, parquet_layer, read_parquet
@@ -167,11 +167,15 @@ class VectorFile:
             if isinstance(reason, (UnicodeDecodeError, LookupError)):
                 raise wrong_encoding(where.file, label, reason, error) from reason
             said = _in_words(reason, where.file)
+            known = "not recognized as being in a supported file format" not in said
+            convert = None if known else arrow_hint(where.file)
+            if convert:
+                known, said = True, "it is an Arrow or Feather file, which GDAL cannot read here"
             raise UnreadableVectorError(
                 f"{label} cannot be read as a vector file: {said}",
-                archive_hint(where.file) or _hint_for(said),
+                convert or archive_hint(where.file) or _hint_for(said),
                 said,
-                recognised="not recognized as being in a supported file format" not in said,
+                recognised=known,
             ) from reason
         return cls(where, label, layers, error, option)
 

@@ -272,6 +272,32 @@ def test_bundles_with_a_type_that_torch_lacks(sound: Path, tmp_path: Path) -> No
         refused(lambda: load_bundle(tmp_path), "damaged or not a safetensors file")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(struct.pack("<Q", 2**63) + b"{}", id="longer than any file"),
+        pytest.param(struct.pack("<Q", 10**8) + b"{}", id="longer than the file"),
+        pytest.param(struct.pack("<Q", 2 * 10**5) + b"[" * 10**5 + b"]" * 10**5, id="nested deeply"),
+        pytest.param(struct.pack("<Q", 10**6) + b'{"' + b"k" * (10**6 - 6) + b'":1}', id="a long name"),
+    ],
+)
+def test_headers_of_weights_that_are_too_large(header: bytes, sound: Path, tmp_path: Path) -> None:
+    changed(sound, tmp_path)
+    weights = parts(sound)[1]
+    (tmp_path / "model.safetensors").write_bytes((header + weights)[: max(len(weights), len(header))])
+    refused(lambda: load_bundle(tmp_path), r"damaged or not a safetensors file|bytes, more than the")
+
+
+def test_a_bundle_in_a_bundle_is_none(sound: Path, tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", *parts(sound))
+    for depth in range(3):
+        outer = tmp_path / f"outer{depth}.zip"
+        with zipfile.ZipFile(outer, "w") as archive:
+            archive.write(inner, "inner.zip")
+        inner = outer
+    refused(lambda: load_bundle(inner), r"is not a model bundle: it has no model\.json")
+
+
 class _Bytes:
     """Asks the reader for ten billion bytes by a number alone."""
 

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,11 +24,12 @@ from typer.main import get_command
 import das2f_map
 from das2f_map.cli.app import app
 from das2f_map.cli.completion import VECTOR_EXTENSIONS
-from das2f_map.errors import InputError
+from das2f_map.errors import InputError, OutputError
 from das2f_map.installation import install_extra, requirement
 from das2f_map.products.vector_files import DRIVERS
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid
+from das2f_map.workflows.classify import classify
 
 ROOT = Path(das2f_map.__file__).parents[1]
 
@@ -88,9 +90,63 @@ def test_addresses_as_outputs(
     more = ("--model", str(model)) if command[0] == "classify" else ()
     outcome = run(*(named.get(word, word) for word in command), *more)
     assert outcome.code == 6
-    assert "is an address, and outputs are local files" in outcome.errors[0]
+    address = next(word for word in command if "bucket" in word or "host" in word)
+    assert outcome.errors == [f"error: output {address} is an address, and outputs are local files"]
     assert "copy" in outcome.hints[0]
     assert listing(tmp_path) == set()
+
+
+def test_an_output_as_a_file_address(
+    run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run("classify", *scene, "--model", model, "-o", f"file://{tmp_path}/map.tif", "--no-vectors")
+    assert outcome.code == 6
+    assert f"output file://{tmp_path}/map.tif is an address" in outcome.errors[0]
+    assert outcome.hints == [f"hint: give the path alone: {tmp_path}/map.tif"]
+    assert listing(tmp_path) == set()
+
+
+@pytest.mark.parametrize("option", ["--vectors", "--confidence", "--probabilities", "--entropy"])
+@pytest.mark.parametrize("value", ["", "."])
+def test_an_output_without_a_name_is_not_the_default(
+    option: str, value: str, run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    outcome = run("classify", *scene, "--model", model, "-o", tmp_path / "map.tif", option, value)
+    assert outcome.code == 6
+    assert outcome.errors == [f"error: {option} names no file: its path is empty"]
+    assert listing(tmp_path) == set()
+    with pytest.raises(OutputError, match=f"{option} names no file"):
+        classify(*scene, tmp_path / "map.tif", model=model, **{option[2:]: value})  # type: ignore[arg-type]
+    assert listing(tmp_path) == set()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e400"])
+@pytest.mark.parametrize("command", ["classify", "vectorize"])
+def test_a_smallest_area_that_is_no_number(
+    value: str, command: str, run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    given: tuple[str | Path, ...] = (*scene, "--model", model) if command == "classify" else (scene[1],)
+    outcome = run(command, *given, "-o", tmp_path / "map.tif", "--min-area", value)
+    if command == "vectorize":
+        outcome = run(command, *given, "-o", tmp_path / "map.gpkg", "--min-area", value)
+    assert outcome.code in (2, 3)
+    assert "area" in outcome.err
+    assert listing(tmp_path) == set()
+
+
+def test_images_in_an_archive_are_spelled(run: Run, scene: tuple[Path, Path], tmp_path: Path) -> None:
+    ms, pan = scene
+    archive = tmp_path / "pair.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(ms, "ms.tif")
+        packed.write(pan, "in/pan.tif")
+    spelled = f"/vsizip/{archive}/in/pan.tif or /vsizip/{archive}/ms.tif"
+    for pair in ((archive, pan), (ms, archive)):
+        outcome = run("inspect", *pair)
+        assert outcome.code == 3
+        assert outcome.hints == [f"hint: it is an archive; name the file in it: {spelled}"]
+    assert run("inspect", f"/vsizip/{archive}/ms.tif", f"/vsizip/{archive}/in/pan.tif", "--json").code == 0
 
 
 def test_a_bundle_goes_to_a_local_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,12 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import geopandas
+import numpy as np
 import pytest
 import rasterio
-from command import COMMAND, ENVIRONMENT
+import shapely
+from command import COMMAND, ENVIRONMENT, listing
 
 FULL = Path("/dev/full")
 NEEDS_FULL = pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
@@ -27,23 +30,36 @@ def shell(line: str, *, unbuffered: bool = False) -> subprocess.CompletedProcess
 
 
 @NEEDS_FULL
-@pytest.mark.parametrize("unbuffered", [False, True])
-def test_full_output_is_one_plain_error(unbuffered: bool) -> None:
-    done = shell("$D --version >/dev/full", unbuffered=unbuffered)
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [("--version", False), ("--version", True), ("models list", False), ("models list --json", True)],
+)
+def test_full_output_is_one_plain_error(arguments: str, unbuffered: bool) -> None:
+    done = shell(f"$D {arguments} >/dev/full", unbuffered=unbuffered)
     assert done.returncode == 6
     assert done.stderr.splitlines()[0].startswith("error: cannot print the result")
     assert "bug" not in done.stderr
 
 
-@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "2>&-", ">&-"])
-def test_closed_streams(streams: str) -> None:
-    done = shell(f"$D --version {streams}")
+@pytest.mark.parametrize(
+    ("arguments", "streams"),
+    [
+        ("--version", "<&- >&- 2>&-"),
+        ("--version", "2>&-"),
+        ("--version", ">&-"),
+        ("models list", ">&-"),
+        ("models list", "2>/dev/full"),
+    ],
+)
+def test_closed_streams(arguments: str, streams: str) -> None:
+    done = shell(f"$D {arguments} {streams}")
     assert done.returncode == 0
     assert done.stderr == ""
 
 
-def test_a_reader_that_has_gone() -> None:
-    done = shell("$D --help | true; exit ${PIPESTATUS[0]}")
+@pytest.mark.parametrize("arguments", ["--help", "models list", "models list --json"])
+def test_a_reader_that_has_gone(arguments: str) -> None:
+    done = shell(f"$D {arguments} | true; exit ${{PIPESTATUS[0]}}")
     assert done.returncode in (0, 141)  # all may have been read before `true` ended
     assert done.stderr == ""
 
@@ -83,6 +99,65 @@ def test_a_batch_system_may_end_a_run_at_any_time(
     assert "Traceback" not in messages
     assert "ignored" not in messages
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+EARLY = (0.05, 0.15, 0.25, 0.35, 0.5)
+COMMANDS = {
+    "classify": "MS PAN -o OUT/m.tif --model MODEL",
+    "train": "MS PAN --labels LABELS -o OUT/net --fast",
+    "inspect": "MS PAN",
+    "align": "MS PAN -o OUT/aligned",
+    "sample": "MAP -o OUT/s.gpkg --points 5",
+    "evaluate": "MAP --reference LABELS",
+    "preview": "MAP -o OUT/m.png",
+    "report": "MAP -o OUT/m.html",
+    "vectorize": "MAP -o OUT/m.gpkg",
+    "export": "MODEL -o OUT/m.onnx",
+    "clean": "OUT",
+    "doctor": "",
+    "models list": "",
+    "models show": "MODEL",
+    "models import": "MAP --ms MS --pan PAN -o OUT/net",
+    "labels check": "MS PAN --labels LABELS",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_early_end_of_each_command(
+    name: str, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    """SIGTERM in the first half second: one word or none, and nothing is left."""
+    ms, pan = scene
+    named = {"MS": ms, "PAN": pan, "MODEL": model, "MAP": tmp_path / "map.tif", "LABELS": tmp_path / "l.gpkg"}
+    with rasterio.open(pan) as image:
+        options = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": image.crs, "nodata": 0}
+        with rasterio.open(
+            named["MAP"], "w", height=40, width=40, transform=image.transform, **options
+        ) as made:
+            made.write(np.tile(np.arange(1, 41, dtype=np.uint8) % 3 + 1, (1, 40, 1)))
+        box = shapely.box(*image.bounds)
+        geopandas.GeoDataFrame({"class": ["a"]}, geometry=[box], crs=image.crs).to_file(named["LABELS"])
+    out = tmp_path / "out"
+    out.mkdir()
+    words = [str(named.get(word, word)).replace("OUT", str(out)) for word in COMMANDS[name].split()]
+    before = listing(tmp_path)
+    for after in EARLY:
+        process = subprocess.Popen(
+            [*COMMAND, *name.split(), *words],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(after)
+        process.send_signal(signal.SIGTERM)
+        _, messages = process.communicate(timeout=60)
+        if process.returncode not in (143, -signal.SIGTERM):
+            continue  # it was over before
+        assert "Traceback" not in messages
+        assert messages.splitlines()[-1:] in ([], ["terminated"]), messages
+        assert listing(tmp_path) == before
 
 
 SWALLOWS = """

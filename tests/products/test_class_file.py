@@ -34,6 +34,10 @@ from das2f_map.scene.grid import Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, open_mask
 from das2f_map.scene.source import RasterSource
 from das2f_map.workflows.evaluate import evaluate_map
+from das2f_map.workflows.preview import preview
+from das2f_map.workflows.report import report_map
+from das2f_map.workflows.sample import sample_map
+from das2f_map.workflows.vectorize import vectorize
 
 GRID = Grid(40, 50, Affine(10, 0, 500_000, 0, -10, 5_600_000), CRS.from_epsg(32631))
 NAMES = {1: "water", 2: "forest", 3: "soil"}
@@ -561,3 +565,43 @@ def test_the_door_reads_windows_and_closes(tmp_path: Path) -> None:
         values, valid = file.read(Window(5, 15, 3, 20))
     assert np.array_equal(values, stripes(1, 2, 3)[5:8, 15:35])
     assert np.array_equal(valid, values != 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whole_numbers_of_a_floating_type_are_classes_of_maps_and_labels(
+    dtype: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Raster calculators write floats; each reader takes them as it takes the same numbers as bytes."""
+    whole = write(tmp_path / "whole.tif", stripes(1, 2, 3), nodata=0)
+    floats = write(tmp_path / "floats.tif", stripes(1, 2, 3, dtype=dtype), nodata=0)
+    with caplog.at_level(logging.INFO, "das2f_map"):
+        assert read_labels(floats, GRID).counts() == read_labels(whole, GRID).counts()
+    assert sum(f"its numbers are {dtype}" in m for m in caplog.messages) == 1
+    for reference, landcover in ((floats, whole), (whole, floats)):
+        assert evaluate_map(landcover, reference).matrix.overall_accuracy == 1.0
+    np.testing.assert_array_equal(
+        read_at_a_glance(floats, 10_000).classes, read_at_a_glance(whole, 10_000).classes
+    )
+    made = vectorize(floats, tmp_path / "v.gpkg")
+    assert {i: c.pixels for i, c in made.classes.items()} == {1: 800, 2: 800, 3: 400}
+    assert preview(floats, tmp_path / "p.png").exists()
+    sample_map(floats, tmp_path / "s.gpkg", points=6)
+    assert len(gpd.read_file(tmp_path / "s.gpkg")) == 6
+
+
+def test_fractions_are_no_classes_whoever_reads_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.tif", stripes(1, 2, dtype="float32") + np.float32(0.5))
+    whole = write(tmp_path / "whole.tif", stripes(1, 2))
+    reads: list[Callable[[], object]] = [
+        lambda: read_labels(path, GRID),
+        lambda: evaluate_map(path, whole),
+        lambda: evaluate_map(whole, path),
+        lambda: vectorize(path, tmp_path / "v.gpkg"),
+        lambda: preview(path, tmp_path / "p.png"),
+        lambda: sample_map(path, tmp_path / "s.gpkg", points=6),
+        lambda: report_map(path, tmp_path / "r.html"),
+    ]
+    for read in reads:
+        with pytest.raises(Das2fMapError, match=r"f\.tif holds fractions, such as 1\.5"):
+            read()
+    assert {p.name for p in tmp_path.iterdir()} == {"f.tif", "whole.tif"}

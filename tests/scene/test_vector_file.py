@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -520,6 +522,54 @@ def test_geoparquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for read in (pixels, area, masked):
         with pytest.raises(MissingDependencyError, match=r"l\.parquet.*pyarrow"):
             read(tmp_path / "l.parquet")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+def test_files_that_gdal_lacks_a_reader_for_get_a_hint(packed: bool, suffix: str, tmp_path: Path) -> None:
+    """Feather as it is, and Feather and Parquet in an archive."""
+    if not packed and suffix == ".parquet":
+        pytest.skip("it can be read")
+    pytest.importorskip("pyarrow")
+    path, made = tmp_path / f"l{suffix}", frame(["a", "b"])
+    if suffix == ".parquet":
+        made.to_parquet(path)
+    else:
+        made.to_feather(path)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "l.zip", "w") as archive:
+            archive.write(path, f"in/l{suffix}")
+        path = tmp_path / "l.zip"
+    for read in (lambda: pixels(path), lambda: area(path), lambda: masked(path)):
+        with pytest.raises(Das2fMapError) as caught:
+            read()
+        hint = caught.value.hint or ""
+        if packed:
+            assert hint == f"it is an archive; unpack it, and give the file: in/l{suffix}"
+            continue
+        assert "it is an Arrow or Feather file" in caught.value.message
+        command = hint.removeprefix("convert it: python -c ").strip('"')
+        subprocess.run([sys.executable, "-c", command], check=True, cwd=tmp_path)
+        assert gpd.read_file(tmp_path / "l.gpkg")["class"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "value", [["water"], [1, 2], [1.5], {"name": "water"}, [["water", 1], None]], ids=json.dumps
+)
+def test_values_of_several_parts_are_no_classes(value: Any, tmp_path: Path) -> None:
+    """GeoJSON may hold lists and objects, which GDAL gives as arrays or as their text."""
+    shapes = gpd.GeoSeries(BOXES[:2], crs=GRID.crs).to_crs(4326)
+    features = [
+        {"type": "Feature", "properties": {"class": value}, "geometry": shapely.geometry.mapping(shape)}
+        for shape in shapes
+    ]
+    path = tmp_path / "l.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(LabelError, match="holds lists or other values of several parts") as caught:
+        pixels(path)
+    assert "--class-field" in (caught.value.hint or "")
+    with pytest.raises(LabelError, match="holds lists or other values of several parts"):
+        evaluate_map(class_map(tmp_path / "m.tif"), path)
 
 
 # --- Python -----------------------------------------------------------------------------------------------

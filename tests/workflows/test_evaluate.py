@@ -245,8 +245,8 @@ def test_errors_are_clear(class_map: Path, tmp_path: Path) -> None:
         evaluate_map(class_map, reference, class_field="klass", legend=LEGEND)
     with pytest.raises(InputError, match="does not exist"):
         evaluate_map(tmp_path / "none.tif", reference)
-    with pytest.raises(InputError, match="not a raster of class numbers"):
-        evaluate_map(write(tmp_path / "float.tif", np.ones((40, 50), np.float32)), reference)
+    with pytest.raises(InputError, match="holds fractions"):
+        evaluate_map(write(tmp_path / "float.tif", np.full((40, 50), 0.7, np.float32)), reference)
     with pytest.raises(InputError, match="no coordinate reference system"):
         evaluate_map(write(tmp_path / "bare.tif", np.ones((40, 50), np.uint8), crs=None), reference)
     (tmp_path / "map.txt").write_text("x")
