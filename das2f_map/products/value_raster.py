@@ -61,6 +61,7 @@ class ValueRaster:
             stack.callback(self._raster.discard)
             self._raster.describe(bands, tags or {}, None)
             self._work = stack.pop_all()
+        self._noted = False
 
     def write(self, window: Window, classes: UInt8, values: Float32 | None) -> None:
         """Write one block; blocks come in any order and do not overlap.
@@ -94,16 +95,24 @@ class ValueRaster:
     def written(self) -> Path:
         """The work file with all blocks, closed, to be read before :meth:`finish`."""
         with writing(self.path):
+            self._note_statistics()
             self._raster.close()
         return self._raster.path
 
     def finish(self) -> None:
         """Make the file, with overviews by mean and the statistics of each band."""
-        for band, statistics in enumerate(self._statistics, start=1):
-            self._raster.note(band, statistics.items())
+        self._note_statistics()
         self._raster.finish(
             {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
         )
+
+    def _note_statistics(self) -> None:
+        """Put the statistics into the work file, once, while it is open."""
+        if self._noted:
+            return
+        for band, statistics in enumerate(self._statistics, start=1):
+            self._raster.note(band, statistics.items())
+        self._noted = True
 
     def discard(self) -> None:
         """Remove the work files."""
