@@ -17,6 +17,7 @@ from das2f_map.outputs.write_errors import writing
 from das2f_map.products.areas import PixelAreas
 from das2f_map.products.class_areas import ClassArea, ClassSums
 from das2f_map.products.class_raster import CONFIDENCE_DESCRIPTION, ClassRasterWriter
+from das2f_map.products.in_parallel import in_parallel
 from das2f_map.products.polygons import PolygonWriter
 from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_raster
@@ -303,12 +304,11 @@ class MapWriter:
         merged = 0 if self._sieve is None else self._finish_merging(self._sieve)
         areas = self._sums.of(self._legend)
         contents = MapContents(areas, self._sums.nodata_pixels, None, merged)
-        self._raster.finish()
         if contents.is_empty:
+            self._raster.finish()
             return contents
+        in_parallel(self._raster.finish, *(raster.finish for raster in self._values.values()))
         style_raster(self._paths.raster, self._legend)
-        for raster in self._values.values():
-            raster.finish()
         return replace(contents, polygons=None if self._polygons is None else self._polygons.finish())
 
     def _finish_merging(self, sieve: Sieve) -> int:

@@ -64,7 +64,7 @@ from das2f_map.running.blocks import BlockClassifier, computed_here
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.cluster import computed_by, dask_client, require_dask
 from das2f_map.running.forecast import RunForecast, forecast
-from das2f_map.running.gdal_cache import gdal_cache
+from das2f_map.running.gdal_cache import gdal_cache, gdal_cache_for_writing
 from das2f_map.running.many import (
     LoadedModels,
     MapJob,
@@ -1049,7 +1049,7 @@ def _write_map(
                     block.entropy,
                 )
                 advance(block.window.height * block.window.width)
-        with timings.phase("products"):
+        with timings.phase("products"), gdal_cache_for_writing(plan.cache_bytes):
             return writer.finish()
 
 
