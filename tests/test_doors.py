@@ -55,6 +55,7 @@ OTHERS = {
     "products.sieve:_merged": "the map that this run has written",
     "products.mosaic_parts:_values_of": "a raster of confidence, whose grid has to be that of its map",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
+    "products.stac_item:_value_bands": "a raster of a map that this run has written",
     "products.aligned_images:_AlignedImage.verify": "an image that this run has written",
 }
 

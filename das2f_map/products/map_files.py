@@ -17,6 +17,7 @@ from das2f_map.outputs.write_errors import writing
 from das2f_map.products.areas import PixelAreas
 from das2f_map.products.class_areas import ClassArea, ClassSums
 from das2f_map.products.class_raster import CONFIDENCE_DESCRIPTION, ClassRasterWriter
+from das2f_map.products.in_parallel import in_parallel
 from das2f_map.products.polygons import PolygonWriter
 from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_raster
@@ -52,6 +53,8 @@ class MapPaths:
         Raster of the probability of every class, a band each; ``None`` for none.
     entropy:
         Raster of the entropy of these; ``None`` for none.
+    stac:
+        STAC Item, JSON; ``None`` for none.
     """
 
     raster: Path
@@ -60,6 +63,7 @@ class MapPaths:
     confidence: Path | None = None
     probabilities: Path | None = None
     entropy: Path | None = None
+    stac: Path | None = None
 
     def by_kind(self) -> dict[str, Path]:
         """Kind of output → path, without those that are not written."""
@@ -70,6 +74,7 @@ class MapPaths:
             "confidence": self.confidence,
             "probabilities": self.probabilities,
             "entropy": self.entropy,
+            "stac": self.stac,
         }
         return {kind: path for kind, path in kinds.items() if path is not None}
 
@@ -299,12 +304,11 @@ class MapWriter:
         merged = 0 if self._sieve is None else self._finish_merging(self._sieve)
         areas = self._sums.of(self._legend)
         contents = MapContents(areas, self._sums.nodata_pixels, None, merged)
-        self._raster.finish()
         if contents.is_empty:
+            self._raster.finish()
             return contents
+        in_parallel(self._raster.finish, *(raster.finish for raster in self._values.values()))
         style_raster(self._paths.raster, self._legend)
-        for raster in self._values.values():
-            raster.finish()
         return replace(contents, polygons=None if self._polygons is None else self._polygons.finish())
 
     def _finish_merging(self, sieve: Sieve) -> int:
