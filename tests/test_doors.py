@@ -41,6 +41,7 @@ DOORS = {
 }
 
 OTHERS = {
+    "scene.raster_file:fetch_anew": "reads no pixel: closing it lets GDAL forget what it has fetched",
     "scene.mask:_why_no_raster": "asks whether a mask is a raster; RasterSource or VectorFile reads it",
     "pages.pictures:read_values": "a raster next to a map whose grid the class door has checked",
     "products.vector_files:convert": "copies polygons that this run has written",
