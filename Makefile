@@ -11,7 +11,7 @@ OUT := out
 # dependencies or of the kernels' sources installs again.
 $(VENV)/.core: pyproject.toml setup.py constraints.txt \
 		$(wildcard das2f_map/network/selective_scan/*.cpp das2f_map/network/selective_scan/*.h) \
-		$(wildcard das2f_map/engines/shared_scan/kernels/*)
+		$(wildcard das2f_map/engines/shared_scan/kernels/*) das2f_map/scene/pixels.cpp
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

@@ -11,6 +11,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, CompileError
 
 SCAN = "das2f_map/network/selective_scan/scan.cpp"
+PIXELS = "das2f_map/scene/pixels.cpp"
 SHARED_SCAN = "das2f_map/engines/shared_scan/kernels/shared_scan.cpp"
 
 
@@ -59,6 +60,7 @@ setup(
         for name, source in (
             ("das2f_map.network.selective_scan._scan", SCAN),
             ("das2f_map.engines.shared_scan._kernels", SHARED_SCAN),
+            ("das2f_map.scene._pixels", PIXELS),
         )
     ],
 )

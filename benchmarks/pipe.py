@@ -1,16 +1,21 @@
 """The pipe around the engine: MS pixels a second with an engine that computes next to nothing.
 
     python benchmarks/pipe.py [--sides 2048] [--block 512] [--no-vectors]
+    python benchmarks/pipe.py --virtual --sides 3162 10000 31623 --rounds 1
 
 Classifies a made-up scene (PAN 4 : 1, tiled GeoTIFFs) as `das2f-map classify` does: reading, normalising,
 class and confidence rasters with their Cloud Optimized GeoTIFFs, areas, and polygons unless left out.
 Each measurement is a process of its own. Wall and CPU seconds are printed, and those of each phase.
+
+With ``--virtual`` a scene is a VRT that repeats one of 4096² pixels whose fields are four times as wide, so
+that 10⁹ pixels take no room on the disk. Its outputs take 14 bytes a pixel there while they are written.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import itertools
 import json
 import pstats
 import resource
@@ -19,12 +24,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from xml.sax.saxutils import escape
 
 import common
+import rasterio
 import trivial
 
 import das2f_map.workflows.classify as workflow
+
+BASE: Final = 4096
+"""MS pixels a side of the scene that virtual ones repeat."""
+
+ZOOM: Final = 4
+"""Pixels a side of each of its measured pixels."""
 
 
 def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -36,8 +49,7 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         if profile is not None:
             profile.enable()
         report = workflow.classify(
-            folder / "ms.tif",
-            folder / "pan.tif",
+            *(next(folder.glob(f"{name}.*")) for name in ("ms", "pan")),
             Path(place) / "map.tif",
             model=common.MODEL,
             turns=1,
@@ -59,6 +71,50 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def write_virtual_scene(folder: Path, side: int) -> None:
+    """Write ``ms.vrt`` and ``pan.vrt`` of ``side``² MS pixels, which repeat a scene in the folder above."""
+    base = folder.parent / "base"
+    if not base.exists():
+        base.mkdir()
+        common.write_scene(base, BASE // ZOOM, BASE // ZOOM)
+        for path in (base / "ms.tif", base / "pan.tif"):
+            _enlarge(path)
+    for name, scale in (("ms", 1), ("pan", common.PAN_PER_MS)):
+        with rasterio.open(base / f"{name}.tif") as file:
+            _write_vrt(folder / f"{name}.vrt", file, scale * side)
+
+
+def _enlarge(path: Path) -> None:
+    """Replace an image by one with ``ZOOM`` × ``ZOOM`` pixels of the same size for each."""
+    with rasterio.open(path) as file:
+        values, profile, names = file.read(), file.profile, file.descriptions
+    profile.update(height=ZOOM * profile["height"], width=ZOOM * profile["width"])
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(values.repeat(ZOOM, axis=1).repeat(ZOOM, axis=2))
+        for n, name in enumerate(names, start=1):
+            file.set_band_description(n, name)
+
+
+def _write_vrt(path: Path, file: rasterio.DatasetReader, side: int) -> None:
+    t, n = file.transform, file.width
+    lines = [
+        f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}"><SRS>{escape(file.crs.to_wkt())}</SRS>',
+        f"<GeoTransform>{t.c},{t.a},0,{t.f},0,{t.e}</GeoTransform>",
+    ]
+    for band, name in enumerate(file.descriptions, start=1):
+        lines.append(f'<VRTRasterBand dataType="UInt16" band="{band}"><Description>{name}</Description>')
+        for row, col in itertools.product(range(0, side, n), repeat=2):
+            size = f'xSize="{min(n, side - col)}" ySize="{min(n, side - row)}"'
+            lines.append(
+                f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(file.name)}</SourceFilename>'
+                f'<SourceBand>{band}</SourceBand><SourceProperties RasterXSize="{n}" RasterYSize="{n}" '
+                f'DataType="UInt16" BlockXSize="256" BlockYSize="256"/><SrcRect xOff="0" yOff="0" {size}/>'
+                f'<DstRect xOff="{col}" yOff="{row}" {size}/></SimpleSource>'
+            )
+        lines.append("</VRTRasterBand>")
+    path.write_text("\n".join([*lines, "</VRTDataset>"]), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,6 +123,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=512, help="MS pixels a side of a block")
     parser.add_argument("--no-vectors", dest="vectors", action="store_false", help="no polygons")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions")
+    parser.add_argument("--virtual", action="store_true", help="VRTs that repeat one scene of larger fields")
     parser.add_argument("--profile", action="store_true", help="print the functions that take longest")
     parser.add_argument("--folder", type=Path, help="keep the scenes here, or find them here")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -76,10 +133,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         for side in options.sides:
-            place = (options.folder or Path(temporary)) / str(side)
+            place = (options.folder or Path(temporary)) / f"{'virtual' if options.virtual else ''}{side}"
             if not place.exists():
                 place.mkdir(parents=True)
-                common.write_scene(place, side, side)
+                if options.virtual:
+                    write_virtual_scene(place, side)
+                else:
+                    common.write_scene(place, side, side)
             for _ in range(options.rounds):
                 command = [sys.executable, __file__, *sys.argv[1:], "--child", str(place)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -94,6 +94,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "SGD, rate 0.05": Variant({"learning_rate": 0.05}, learner=tried.momentum),
     "trunk's rate 3e-4, head's 3e-3": Variant({"learning_rate": 3e-4}, learner=tried.quick_head),
     "MS and PAN shifted": Variant(shifts=True),
+    "context of other patches": Variant(learner=tried.other_context),
     "consistency without labels": Variant(learner=tried.consistent),
     "self-supervised start": Variant(fresh=True, start=tried.self_supervised),
 }
@@ -136,7 +137,7 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
         "labels": int(fold.train.size),
         "seconds": round(seconds, 1),
     }
-    if variant == "default":
+    if variant == DEFAULT:
         net = final_network(prepared, outcome.weights)
         dataset = PatchDataset(prepared.pixels.select(fold.held))
         logits = [predict(net, dataset, 64, prepared.hardware.first, turn=k) for k in range(TURNS)]

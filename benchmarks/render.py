@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import adaptation
 import breakdown
 import common
 import engines
 import growth
+import loader
 import real_scenes
 import recipe
 import registration
@@ -44,6 +46,8 @@ EVIDENCE = {
     "real-scenes.md": real_scenes,
     "recipe-evidence.md": recipe,
     "worth-evidence.md": worth_page,
+    "train.md": loader,
+    "scene.md": adaptation,
 }
 """Pages other than docs/benchmarks.md that take all their tables from one result."""
 GROWING = (recipe, worth_page)

@@ -38,6 +38,13 @@ HIDDEN: Final = 3
 """MS pixels a side of the hidden square around the target."""
 
 
+PASTED: Final = 0.5
+"""Share of the patches whose context is another patch's."""
+
+WINDOWS: Final = (3, 5, 7, 9)
+"""MS pixels a side of the window around the target that such a patch keeps."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """A recipe that differs from the default one.
@@ -269,3 +276,38 @@ def self_supervised(network: Das2fNet, prepared: Prepared) -> None:
             loss.backward()
             nn.utils.clip_grad_norm_(trained, settings.gradient_clip)
             optimizer.step()
+
+
+# --- context of other patches -----------------------------------------------------------------------------
+
+
+class OtherContext(Learner):
+    """Half of the patches keep a window around the target; around it lies another patch of the batch.
+
+    CutMix (Yun et al. 2019) with the target's window kept, and labels pixel by pixel.
+    """
+
+    def __init__(self, *given: Any, target: int) -> None:
+        super().__init__(*given)
+        self._target = target
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        ms, pan, labels = batch
+        rng = np.random.default_rng([self.settings.seed, self.current_epoch, index, 25])
+        n, side = len(ms), ms.shape[-1]
+        other = (torch.arange(n) + int(rng.integers(1, n))) % n
+        pasted = rng.random(n) < PASTED
+        reach = rng.choice(WINDOWS, n) // 2
+        inside = np.abs(np.arange(side) - self._target)[None] <= reach[:, None]
+        keep = torch.from_numpy((inside[:, :, None] & inside[:, None, :]) | ~pasted[:, None, None])
+        keep_pan = keep.repeat_interleave(PAN_PER_MS, 1).repeat_interleave(PAN_PER_MS, 2)
+        ms = torch.where(keep[:, None], ms, ms[other])
+        pan = torch.where(keep_pan[:, None], pan, pan[other])
+        if labels.ndim == 3:
+            labels = torch.where(keep, labels, labels[other])
+        return super().training_step((ms, pan, labels), index)
+
+
+def other_context(prepared: Prepared) -> Callable[..., Learner]:
+    """Makes the learner of :class:`OtherContext`."""
+    return lambda *given: OtherContext(*given, target=prepared.patch.target_index)

@@ -69,6 +69,12 @@ class DeviceError(Das2fMapError):
     exit_code = 8
 
 
+class ScenesFailedError(Das2fMapError):
+    """Of many scenes, some could not be mapped; the others are done."""
+
+    exit_code = 10
+
+
 class ClusterError(Das2fMapError):
     """The workers or the scheduler that should compute a map are gone, or fail."""
 

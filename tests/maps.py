@@ -72,11 +72,12 @@ def write_map(
     confidence_path: Path | None = None,
     confidence: npt.NDArray[np.float32] | None = None,
     block: int = 64,
+    unsure: int | None = None,
 ) -> Path:
     """Write ``classes`` as a map, in blocks from the last to the first."""
     grid = Grid(*classes.shape, grid.transform, grid.crs)
     with ClassRasterWriter(
-        path, grid, legend, confidence_path=confidence_path, tags={"MODEL": "made-up"}
+        path, grid, legend, unsure=unsure, confidence_path=confidence_path, tags={"MODEL": "made-up"}
     ) as out:
         for window in reversed(list(blocks_of(grid.window, block))):
             part = None if confidence is None else confidence[window.slices()]

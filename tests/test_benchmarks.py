@@ -73,6 +73,15 @@ def test_breakdown(tmp_path: Path) -> None:
         assert all(s["seconds_a_pixel"] > 0 for name, s in stages.items() if name != "fusion, classifier")
 
 
+@pytest.mark.slow
+def test_loader(tmp_path: Path) -> None:
+    record = run("loader", tmp_path)
+    (size,) = record["sizes"]
+    assert size["labels"] == 512
+    assert size["batch_seconds"][0] > 0
+    assert size["step_seconds"][0] > 0
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmarks")

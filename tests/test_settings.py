@@ -33,7 +33,7 @@ SETTINGS = {
 FIXED = {"checks", "neighbours", "mixup", "ema", "warmup", "final_rate", "gradient_clip", "optimizer"}
 """Settings of a training that no user gives."""
 PYTHON_ONLY = {"weight_decay"}
-RENAMED = {"coregister": "coregistration", "min_area": "min_area_m2"}
+RENAMED = {"coregister": "coregistration", "min_area": "min_area_m2", "simplify": "simplify_m"}
 """Options whose parameter in Python has another name."""
 
 

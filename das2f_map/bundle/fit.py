@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from das2f_map.bundle.card import ModelCard
-from das2f_map.bundle.catalogue import bundled_models, load_model
+from das2f_map.bundle.catalogue import bundled_models, find_model
 from das2f_map.bundle.files import load_bundle, read_card
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError, ModelError
@@ -198,9 +198,15 @@ def bands_to_name(
 
 
 def choose_bundle(
-    views: SceneViews, model: str | Path | ModelBundle | None, radiometry: Radiometry = "model"
+    views: SceneViews,
+    model: str | Path | ModelBundle | None,
+    radiometry: Radiometry = "model",
+    *,
+    load: Callable[[Path], ModelBundle] = load_bundle,
 ) -> ModelBundle:
     """The loaded model for a scene: the one that is named, else the bundled one that fits.
+
+    ``load`` reads a bundle.
 
     Raises
     ------
@@ -210,8 +216,8 @@ def choose_bundle(
         A model has to be chosen, and the scene has no valid pixel.
     """
     if model is not None:
-        return model if isinstance(model, ModelBundle) else load_model(model)
-    bundle = load_bundle(choose_model(views, radiometry))
+        return model if isinstance(model, ModelBundle) else load(find_model(model))
+    bundle = load(choose_model(views, radiometry))
     log.info("model %s chosen: its card fits the scene", bundle.card.name)
     return bundle
 

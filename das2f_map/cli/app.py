@@ -26,9 +26,12 @@ from das2f_map.cli import (
     inspect,
     labels,
     models,
+    mosaic,
     preview,
     report,
+    rerun,
     sample,
+    style,
     train,
     vectorize,
 )
@@ -114,6 +117,9 @@ app.command("evaluate")(evaluate.evaluate_command)
 app.command("preview")(preview.preview_command)
 app.command("report")(report.report_command)
 app.command("vectorize")(vectorize.vectorize_command)
+app.command("mosaic")(mosaic.mosaic_command)
+app.command("rerun")(rerun.rerun_command)
+app.command("style")(style.style_command)
 app.command("export")(export.export_command)
 app.command("clean")(clean.clean_command)
 app.command("doctor")(doctor.doctor_command)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from das2f_map.cli.completion import complete_model, complete_vectors
-from das2f_map.cli.console import print_json, print_table, progress_for
+from das2f_map.cli.console import in_hours, print_json, print_table, progress_for
+from das2f_map.cli.many_scenes import many_scenes, run_many
 from das2f_map.cli.options import (
     AoiLayerOption,
     BandsOption,
@@ -21,8 +22,8 @@ from das2f_map.cli.options import (
     MaskOption,
     MaskValuesOption,
     MaxShiftOption,
-    MsArgument,
     NodataOption,
+    OptionalMsArgument,
     OverwriteOption,
     PanArgument,
     PrecisionOption,
@@ -43,11 +44,27 @@ if TYPE_CHECKING:
 
 def classify_command(
     context: typer.Context,
-    ms: MsArgument,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="TIF", help="Class raster to write (a GeoTIFF).")
-    ],
+    ms: OptionalMsArgument = None,
     pan: PanArgument = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="TIF", help="Class raster to write (a GeoTIFF)."),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            metavar="FILE.csv",
+            help="Many scenes, one a line: columns ms, pan (or scene) and output; relative paths from the "
+            "file on.",
+        ),
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(
+            "--summary", metavar="FILE.json", help="Of many scenes, write the outcome of each as JSON."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -86,7 +103,11 @@ def classify_command(
             help="Also write each pixel's entropy: 0 if one class is certain, 1 if all are as probable.",
         ),
     ] = None,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Also write a STAC Item beside the raster, for catalogues.")
+    ] = False,
     reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
+    smooth: Annotated[int | None, setting_option(Certainty, "smooth", metavar="R")] = Certainty.smooth,
     # A path would lose the second slash of /vsizip//…
     aoi: Annotated[
         str | None,
@@ -96,9 +117,29 @@ def classify_command(
     min_area: Annotated[
         float | None,
         typer.Option(
-            "--min-area", metavar="M2", min=0.0, help="Merge smaller polygons into their neighbours."
+            "--min-area",
+            metavar="M2",
+            min=0.0,
+            help="Merge smaller regions into their neighbours, in the raster and the polygons.",
         ),
     ] = None,
+    simplify: Annotated[
+        float | None,
+        typer.Option(
+            "--simplify", metavar="M", min=0.0, help="Simplify polygons by so many metres; edges stay shared."
+        ),
+    ] = None,
+    every: Annotated[
+        int,
+        typer.Option(
+            "--every",
+            metavar="K",
+            min=1,
+            help="A draft: classify every K-th pixel in both directions; "
+            "the map has pixels of K times the size.",
+            show_default=True,
+        ),
+    ] = 1,
     bands: BandsOption = None,
     nodata: NodataOption = None,
     mask: MaskOption = None,
@@ -150,26 +191,31 @@ def classify_command(
 ) -> None:
     """Classify every MS pixel of a scene: a styled class raster and polygons per class.
 
+    Fields such as {date} in the paths stand for many scenes.
+
     Example: das2f-map classify ms.tif pan.tif -o landcover.tif
+    Example: das2f-map classify '{date}_ms.tif' '{date}_pan.tif' -o 'maps/{date}.tif'
     """
     if no_vectors and vectors is not None:
         raise typer.BadParameter("--vectors and --no-vectors contradict each other")
     if aoi_layer is not None and aoi is None:
         raise typer.BadParameter("it needs --aoi FILE, too", param_hint="--aoi-layer")
-    if no_vectors and min_area is not None:
-        raise typer.BadParameter("--min-area is about polygons, which --no-vectors leaves out")
-    from das2f_map.workflows.classify import classify, forecast_map
-
+    if no_vectors and simplify is not None:
+        raise typer.BadParameter("--simplify is about polygons, which --no-vectors leaves out")
     options: dict[str, Any] = {
         "model": model,
         "vectors": False if no_vectors else vectors,
         "confidence": confidence,
         "probabilities": probabilities,
         "entropy": entropy,
+        "stac": stac,
         "reject": reject,
+        "smooth": smooth,
         "aoi": aoi,
         "aoi_layer": aoi_layer,
         "min_area_m2": min_area,
+        "simplify_m": simplify,
+        "every": every,
         "bands": bands_of(bands),
         "nodata": nodata,
         "mask": mask_of(mask, mask_values, mask_bits),
@@ -189,6 +235,18 @@ def classify_command(
         "workers": workers,
         "cluster": cluster,
     }
+    many = many_scenes(ms, pan, output, pairs, options)
+    if many is not None:
+        run_many(*many, summary, dry_run=dry_run, as_json=as_json, quiet=bool(context.obj))
+        return
+    if summary is not None:
+        raise typer.BadParameter("it is about many scenes", param_hint="--summary")
+    if ms is None or output is None:
+        raise typer.BadParameter(
+            "name a scene and a map: MS PAN -o landcover.tif; or many scenes: --pairs FILE.csv"
+        )
+    from das2f_map.workflows.classify import classify, forecast_map
+
     if dry_run:
         plan = forecast_map(ms, pan, output, **options)
         if as_json:
@@ -211,7 +269,8 @@ def _print_plan(plan: RunForecast) -> None:
         "Model": plan.model,
         "Engine": f"{plan.engine} on {plan.device} in {plan.precision} (scan: {plan.scan})"
         + (f", {plan.turns} turns" if plan.turns > 1 else ""),
-        "Map": f"{plan.rows * plan.columns:,} pixels ({plan.columns} × {plan.rows}), "
+        "Map": (f"draft of 1 in {plan.every} × {plan.every} pixels, " if plan.every > 1 else "")
+        + f"{plan.rows * plan.columns:,} pixels ({plan.columns} × {plan.rows}), "
         f"{100 * plan.valid_share:.0f} % can be classified",
         "Blocks": f"{plan.blocks:,} of {plan.block_size} × {plan.block_size} pixels, computed by {where}",
         "Time": time,
@@ -230,18 +289,16 @@ def _print_plan(plan: RunForecast) -> None:
 
 
 def _time(plan: RunForecast) -> str:
-    seconds = plan.seconds or 0.0
-    text = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    if seconds > 7200:
-        text = f"{seconds / 3600:.1f} h"
-    return f"about {text} on this machine ({plan.pixels_per_second:,.0f} pixels a second)"
+    time = in_hours(plan.seconds or 0.0)
+    return f"about {time} on this machine ({plan.pixels_per_second:,.0f} pixels a second)"
 
 
 def _print(report: RunReport, output: Path) -> None:
     """A table of the classes, and the files."""
     classes = [c for c in report.classes if c.pixels]
     print_table(
-        f"{output}, by {report.model.name}",
+        f"{output}, by {report.model.name}"
+        + (f": a draft of every {report.settings.every}th pixel" if report.draft else ""),
         {"Class": "left", "Pixels": "right", "Area (ha)": "right", "Share": "right", "Confidence": "right"},
         [
             (

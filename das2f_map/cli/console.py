@@ -105,6 +105,13 @@ def _plain(description: str, total: int | None) -> Iterator[Callable[[int], None
     yield advance
 
 
+def in_hours(seconds: float) -> str:
+    """A time for people: ``90 s``, ``12 min``, ``3.5 h``."""
+    if seconds > 7200:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
 def print_json(data: Any) -> None:
     """Print a JSON document on stdout."""
     # If stdout's encoding lacks characters, all beyond ASCII are escaped.

@@ -28,7 +28,13 @@ def vectorize_command(
     min_area: Annotated[
         float | None,
         typer.Option(
-            "--min-area", metavar="M2", min=0.0, help="Merge smaller polygons into their neighbours."
+            "--min-area", metavar="M2", min=0.0, help="Merge smaller regions into their neighbours."
+        ),
+    ] = None,
+    simplify: Annotated[
+        float | None,
+        typer.Option(
+            "--simplify", metavar="M", min=0.0, help="Simplify polygons by so many metres; edges stay shared."
         ),
     ] = None,
     confidence: Annotated[
@@ -48,6 +54,7 @@ def vectorize_command(
         landcover,
         output,
         min_area_m2=min_area,
+        simplify_m=simplify,
         confidence=confidence,
         overwrite=overwrite,
         progress=progress_for(bool(context.obj)),
@@ -63,6 +70,7 @@ def vectorize_command(
                         "name": c.name,
                         "polygons": found.polygons,
                         "area_m2": found.area_m2,
+                        "polygon_area_m2": found.drawn_m2,
                         "mean_confidence": found.mean_confidence,
                     }
                     for c, found in classes

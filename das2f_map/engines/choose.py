@@ -43,6 +43,10 @@ log = logging.getLogger(__name__)
 
 AUTOMATIC: Final = EngineChoice()
 
+_SPARSE: Final = 4
+"""K from which on ``patch`` is faster on the CPU where one pixel of each K × K is computed: the shared scan
+computes all rows between, too."""
+
 
 @dataclass(frozen=True)
 class EngineKind:
@@ -118,9 +122,16 @@ def check_choice(engine: str, precision: str) -> None:
 
 
 def choose(
-    config: NetworkConfig, device: torch.device, *, engine: str = "auto", precision: str = "auto"
+    config: NetworkConfig,
+    device: torch.device,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    every: int = 1,
 ) -> tuple[EngineKind, str]:
     """The engine and the precision for a choice that may be ``auto``.
+
+    ``every`` is K where one pixel of each K × K is computed.
 
     Raises
     ------
@@ -144,7 +155,7 @@ def choose(
             )
         return kind, taken
     kinds = list(KINDS.values())
-    if _patches_are_faster(config, device):
+    if _patches_are_faster(config, device, every):
         kinds.sort(key=lambda k: k.name == "shared")
     for kind in kinds:
         taken = kind.automatic_precision(config, device) if precision == "auto" else precision
@@ -153,23 +164,28 @@ def choose(
     raise DeviceError(f"no engine computes in {precision} on {device}", _works(config, device))
 
 
-def _patches_are_faster(config: NetworkConfig, device: torch.device) -> bool:
+def _patches_are_faster(config: NetworkConfig, device: torch.device, every: int) -> bool:
     """Whether ``patch`` is faster than ``shared`` on a device.
 
-    That is so for small patches where the shared scan has no kernels and the selective scan is compiled.
-    Small patches have few rows to share: sharing them in PyTorch operations saves less time than the compiled
-    scan. Measured speed of ``shared`` over ``patch``: 0.5 with patches of 8, 1.2 to 1.5 with patches of 16.
+    That is so if the selective scan is compiled, and patches have few rows to share: in a sparse draft, or if
+    they are small and the shared scan has no kernels. Sharing in PyTorch operations saves less time then than
+    the compiled scan. Measured speed of ``shared`` over ``patch``: 0.5 with patches of 8, 1.2 to 1.5 with
+    patches of 16.
     """
-    if device.type != "cpu" or not compiled.unavailable(config, torch.float32):
+    if device.type != "cpu":
         return False
     scan = default_backend(device, torch.float32, config.width, config.state_size, gradients=False)
-    return scan.name == "compiled" and config.patch_size < 16
+    if scan.name != "compiled":
+        return False
+    few = config.patch_size < 16 and bool(compiled.unavailable(config, torch.float32))
+    return few or every >= _SPARSE
 
 
-def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC) -> Engine:
+def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC, *, every: int = 1) -> Engine:
     """The chosen engine, made for a model.
 
-    With device ``auto``, an ONNX graph runs on the CPU if onnxruntime has no CUDA provider.
+    ``every`` is K where one pixel of each K × K is computed. With device ``auto``, an ONNX graph runs on the
+    CPU if onnxruntime has no CUDA provider.
 
     Raises
     ------
@@ -197,7 +213,7 @@ def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC) -> Engine
                 "bundle it was exported from",
             ) from error
     else:
-        kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision)
+        kind, taken = choose(bundle.card.network, device, engine=engine, precision=precision, every=every)
     if device.type == "cpu" and kind.name != "onnx":
         say_if_missing()
     made = kind.make(bundle, device=device, precision=taken, batch_size=choice.batch_size)

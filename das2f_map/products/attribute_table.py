@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,10 @@ def side_file(raster: Path) -> Path:
     return raster.with_name(raster.name + ".aux.xml")
 
 
-def write_attribute_table(raster: Path, legend: Legend) -> Path:
+def write_attribute_table(raster: Path, legend: Legend, pixels: Mapping[int, int] | None = None) -> Path:
     """Write ``<raster>.aux.xml`` with a thematic attribute table and category names for band 1.
+
+    With ``pixels``, the number of pixels by class id, the table has a column ``Count``.
 
     Replaces an existing one. Raises ``OSError`` when it cannot be written.
     """
@@ -65,13 +67,16 @@ def write_attribute_table(raster: Path, legend: Legend) -> Path:
     for value in range(max(names) + 1):
         ET.SubElement(categories, "Category").text = names.get(value, "nodata" if value == 0 else "")
     table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
-    for index, (name, kind, usage) in enumerate(_COLUMNS):
+    # Real: GDAL's whole numbers end at 2³¹.
+    columns = _COLUMNS if pixels is None else (*_COLUMNS, ("Count", _REAL, _COUNT))
+    for index, (name, kind, usage) in enumerate(columns):
         field = ET.SubElement(table, "FieldDefn", index=str(index))
         for key, content in (("Name", name), ("Type", str(kind)), ("Usage", str(usage))):
             ET.SubElement(field, key).text = content
     for index, c in enumerate(legend.each()):
         row = ET.SubElement(table, "Row", index=str(index))
-        for cell in (c.id, c.name, *c.rgb, 255):
+        count = () if pixels is None else (pixels.get(c.id, 0),)
+        for cell in (c.id, c.name, *c.rgb, 255, *count):
             ET.SubElement(row, "F").text = str(cell)
     ET.indent(root)
     path = side_file(raster)

@@ -13,8 +13,9 @@ from das2f_map.products.areas import PixelAreas
 from das2f_map.products.class_file import ClassFile
 from das2f_map.products.strips import Strip, read_strips, strip_rows
 from das2f_map.progress import Progress, silent
+from das2f_map.scene.compiled_pixels import add_by_class, add_known_by_class
 from das2f_map.scene.grid import Window
-from das2f_map.types import Float64, Int64, UInt8
+from das2f_map.types import Int64
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class ClassArea:
         Number of polygons; 0 where none were made.
     mean_confidence:
         Over the pixels, 0..1; ``None`` where it is not known.
+    drawn_m2:
+        Ground area of the polygons as they are simplified; ``None`` where they are exact.
     """
 
     pixels: int
     area_m2: float
     polygons: int = 0
     mean_confidence: float | None = None
+    drawn_m2: float | None = None
 
 
 class ClassSums:
@@ -50,14 +54,10 @@ class ClassSums:
 
     def add(self, strip: Strip) -> None:
         """Add the pixels of the next strip."""
-        ids = strip.classes.ravel()
-        self._pixels += np.bincount(ids, minlength=256)
-        self._areas = _added(self._areas, ids, strip.areas.ravel())
+        self._pixels += np.bincount(strip.classes.ravel(), minlength=256)
+        add_by_class(strip.classes, strip.areas, self._areas)
         if strip.confidence is not None:
-            sure = strip.confidence.ravel()
-            known = np.isfinite(sure)
-            self._known += np.bincount(ids, known, minlength=256)
-            self._confidence = _added(self._confidence, ids, np.where(known, sure, 0))
+            add_known_by_class(strip.classes, strip.confidence, self._confidence, self._known)
 
     @property
     def ids(self) -> Int64:
@@ -79,14 +79,6 @@ class ClassSums:
             )
             for i in legend.ids
         }
-
-
-def _added(sums: Float64, ids: UInt8, values: Float64) -> Float64:
-    """``sums[id] += value`` for each pixel, one after the other; float64 (256,)."""
-    # bincount adds in order: first the sums so far, one for each id (0 + sum is exact), then value by value.
-    every = np.arange(256, dtype=np.uint8)
-    weights = np.concatenate([sums, values])
-    return np.asarray(np.bincount(np.concatenate([every, ids]), weights, minlength=256), dtype=np.float64)
 
 
 def class_areas(

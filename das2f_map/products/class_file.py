@@ -190,6 +190,11 @@ class ClassFile:
         return bool(self._dataset.overviews(self._band))
 
     @property
+    def tags(self) -> dict[str, str]:
+        """The file's metadata items, of GDAL's default domain."""
+        return dict(self._dataset.tags())
+
+    @property
     def block_rows(self) -> int:
         """Rows of the file's tiles or strips."""
         return int(self._dataset.block_shapes[self._band - 1][0])

@@ -21,6 +21,7 @@ from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.attribute_table import write_attribute_table
 from das2f_map.products.class_names import LEGEND_TAG, UNSURE_TAG
+from das2f_map.products.in_parallel import in_parallel
 from das2f_map.products.value_raster import ValueRaster
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
@@ -153,6 +154,18 @@ class ClassRasterWriter:
         """Make the final files, with overviews, colours and class names. A second call does nothing."""
         if self._finished:
             return
+        if self._confidence is None:
+            self._finish_classes()
+        else:
+            try:
+                in_parallel(self._finish_classes, self._confidence.finish)
+            except BaseException:  # one file of the two would be no result
+                for path in (self.path, self._confidence.path):
+                    path.unlink(missing_ok=True)
+                raise
+        self._finished = True
+
+    def _finish_classes(self) -> None:
         counts = self._classes.finish(
             {"OVERVIEW_RESAMPLING": "MODE", "RESAMPLING": "NEAREST", "PREDICTOR": "NO"}, count_values=True
         )
@@ -164,7 +177,5 @@ class ClassRasterWriter:
                 "check the disk (is it full?) and try again",
             )
         with writing(self.path):
-            write_attribute_table(self.path, self.legend)
-        if self._confidence is not None:
-            self._confidence.finish()
-        self._finished = True
+            pixels = {c.id: int(self._written[c.id]) for c in self.legend.each()}
+            write_attribute_table(self.path, self.legend, pixels)

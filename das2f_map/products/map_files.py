@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+
+import rasterio
 
 from das2f_map.legend import Legend
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.work_files import work_folder
+from das2f_map.outputs.write_errors import writing
+from das2f_map.products.areas import PixelAreas
 from das2f_map.products.class_areas import ClassArea, ClassSums
-from das2f_map.products.class_raster import ClassRasterWriter
-from das2f_map.products.polygons import PolygonWriter, write_polygons
+from das2f_map.products.class_raster import CONFIDENCE_DESCRIPTION, ClassRasterWriter
+from das2f_map.products.in_parallel import in_parallel
+from das2f_map.products.polygons import PolygonWriter
+from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_raster
-from das2f_map.products.sieve import pixels_of_area
-from das2f_map.products.strips import StripAssembler
+from das2f_map.products.sieve import Sieve, pixels_of_area
+from das2f_map.products.strips import Strip, StripAssembler, strip_rows
 from das2f_map.products.value_raster import ValueRaster
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.progress import Progress, silent
@@ -24,6 +30,9 @@ from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float32, UInt8
 
 ENTROPY_DESCRIPTION = "entropy of the class probabilities (0 sure, 1 all classes alike)"
+
+_MERGED_BYTES = 5
+"""Bytes on the disk for each pixel that merging takes: the map, and tables of regions of the usual sizes."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class MapPaths:
         Raster of the probability of every class, a band each; ``None`` for none.
     entropy:
         Raster of the entropy of these; ``None`` for none.
+    stac:
+        STAC Item, JSON; ``None`` for none.
     """
 
     raster: Path
@@ -52,6 +63,7 @@ class MapPaths:
     confidence: Path | None = None
     probabilities: Path | None = None
     entropy: Path | None = None
+    stac: Path | None = None
 
     def by_kind(self) -> dict[str, Path]:
         """Kind of output → path, without those that are not written."""
@@ -62,6 +74,7 @@ class MapPaths:
             "confidence": self.confidence,
             "probabilities": self.probabilities,
             "entropy": self.entropy,
+            "stac": self.stac,
         }
         return {kind: path for kind, path in kinds.items() if path is not None}
 
@@ -70,7 +83,9 @@ class MapPaths:
         paths = (self.raster, self.confidence, self.probabilities, self.entropy)
         return tuple(path for path in paths if path is not None)
 
-    def work_bytes(self, pixels: int, classes: int, stored: int = 0) -> dict[Path, int]:
+    def work_bytes(
+        self, pixels: int, classes: int, stored: int = 0, *, merges: bool = False
+    ) -> dict[Path, int]:
         """Folder → bytes that files take there while the map is made, without compression.
 
         Finished blocks, which wait for a run that goes on, and the rasters; not the polygons.
@@ -83,12 +98,15 @@ class MapPaths:
             Classes of the model.
         stored:
             Bytes of finished blocks that an earlier run has left.
+        merges:
+            Whether small regions are merged, which takes the map and its confidence once more.
         """
         entropy = 4 if self.entropy is not None else 0
         probabilities = 4 * classes if self.probabilities is not None else 0
         # A block is stored with its classes and their confidence, whether or not that becomes a raster.
         blocks = (5 + entropy + probabilities) * pixels
-        found = {self.raster.parent.resolve(): max(0, blocks - stored)}
+        again = 0 if not merges else _MERGED_BYTES + (4 if self.confidence is None else 0)
+        found = {self.raster.parent.resolve(): max(0, blocks - stored) + again * pixels}
         sizes = {self.raster: 1, self.confidence: 4, self.entropy: entropy, self.probabilities: probabilities}
         for path, size in sizes.items():
             if path is not None:
@@ -113,11 +131,14 @@ class MapContents:
         Pixels without a class.
     polygons:
         For each class id, its polygons; ``None`` where none were written.
+    merged_pixels:
+        Pixels that have the class of a neighbour of their small region.
     """
 
     areas: dict[int, ClassArea]
     nodata_pixels: int
     polygons: dict[int, ClassArea] | None
+    merged_pixels: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -128,7 +149,9 @@ class MapContents:
 class MapWriter:
     """Writes the rasters and polygons of a map and adds up its classes while blocks come in.
 
-    Nothing is read back to sum or to outline it, unless small polygons are merged: that takes the whole map.
+    Nothing is read back to sum or to outline it, unless small regions are merged: that takes the whole map.
+    Then classes change; confidence, probabilities and entropy stay those of the pixel.
+
     Use it as a context manager; without :meth:`finish` no complete file is left.
 
     Parameters
@@ -141,9 +164,15 @@ class MapWriter:
         Id of the legend's class of rejected pixels; ``None`` if there is none. It has no band among the
         probabilities.
     min_area_m2:
-        Polygons smaller than this are merged into their neighbours; ``None`` for none.
+        Regions smaller than this are merged into their neighbours, in the raster and the polygons, by the
+        rule of :mod:`das2f_map.products.sieve`; ``None`` for none.
+    simplify_m:
+        Polygons are simplified by so many metres, see :mod:`das2f_map.products.simplify`; ``None`` for exact
+        outlines.
     tags:
-        Metadata items of the rasters.
+        Metadata items of the rasters, besides those of the provenance.
+    provenance:
+        Model, software and source, for the metadata of rasters and polygons.
     work:
         Folder for work files, on the same file system; by default that of each file's private folder.
     progress:
@@ -163,29 +192,24 @@ class MapWriter:
         *,
         unsure: int | None = None,
         min_area_m2: float | None = None,
+        simplify_m: float | None = None,
         tags: Mapping[str, str] | None = None,
+        provenance: Provenance = UNKNOWN,
         work: Path | None = None,
         progress: Progress = silent,
     ) -> None:
-        self._paths, self._legend, self._progress = paths, legend, progress
-        self._min_area_m2, self._work = min_area_m2, work
-        self._merges = paths.vectors is not None and pixels_of_area(min_area_m2, grid) > 1
+        self._paths, self._grid, self._legend, self._progress = paths, grid, legend, progress
+        tags = {**provenance.tags(), **(tags or {})}
         self._strips, self._sums = StripAssembler(grid), ClassSums()
         self._polygons: PolygonWriter | None = None
+        self._sieve: Sieve | None = None
         self._scratch: WorkRaster | None = None
         with ExitStack() as stack:
             # Not entered: its own `with` would complete the raster though finish() was never called.
-            self._raster = ClassRasterWriter(
-                paths.raster,
-                grid,
-                legend,
-                unsure=unsure,
-                confidence_path=paths.confidence,
-                tags=tags,
-                work=work,
-            )
+            self._raster = ClassRasterWriter(paths.raster, grid, legend, unsure=unsure, tags=tags, work=work)
             stack.callback(self._raster.discard)
             bands = {
+                "confidence": [CONFIDENCE_DESCRIPTION],
                 "probabilities": [c.name for c in legend.each() if c.id != unsure],
                 "entropy": [ENTROPY_DESCRIPTION],
             }
@@ -195,15 +219,26 @@ class MapWriter:
                     raster = ValueRaster(path, grid, bands[kind], name=f"{kind}.tif", tags=tags, work=work)
                     stack.callback(raster.discard)
                     self._values[kind] = raster
-            if paths.vectors is not None and self._merges:
-                self._work = stack.enter_context(work_folder(paths.vectors, work))
+            pixels = pixels_of_area(min_area_m2, grid)
+            if pixels > 1:
+                # The raster and the polygons have private folders of their own.
+                folder = stack.enter_context(work_folder(paths.report, work))
+                self._sieve = stack.enter_context(Sieve(folder, paths.raster, grid, pixels))
                 if paths.confidence is None:
-                    place = self._work / "confidence.tif"
-                    self._scratch = WorkRaster(place, paths.vectors, grid, "float32", float("nan"))
+                    place = folder / "unmerged-confidence.tif"
+                    self._scratch = WorkRaster(place, paths.raster, grid, "float32", float("nan"))
                     stack.callback(self._scratch.discard)
-            if paths.vectors is not None and not self._merges:
+            if paths.vectors is not None:
                 self._polygons = stack.enter_context(
-                    PolygonWriter(paths.vectors, grid, legend, with_confidence=True, work=work)
+                    PolygonWriter(
+                        paths.vectors,
+                        grid,
+                        legend,
+                        with_confidence=True,
+                        simplify_m=simplify_m,
+                        work=work,
+                        provenance=provenance,
+                    )
                 )
             self._stack = stack.pop_all()
 
@@ -236,16 +271,24 @@ class MapWriter:
         probabilities, entropy:
             float32 (classes, h, w) and (h, w) in 0..1, for the rasters that are written.
         """
-        self._raster.write(window, classes, confidence if self._paths.confidence is not None else None)
-        given = {"probabilities": probabilities, "entropy": entropy}
+        given = {"confidence": confidence, "probabilities": probabilities, "entropy": entropy}
         for kind, raster in self._values.items():
             raster.write(window, classes, given[kind])
         if self._scratch is not None:
             self._scratch.write(window, confidence)
+        if self._sieve is None:
+            self._raster.write(window, classes)
         for strip in self._strips.add(window, classes, confidence):
-            self._sums.add(strip)
-            if self._polygons is not None:
-                self._polygons.add(strip)
+            if self._sieve is not None:
+                self._sieve.add(strip.classes)
+            else:
+                self._take(strip)
+
+    def _take(self, strip: Strip) -> None:
+        """Sum up and outline the next strip of the final map."""
+        self._sums.add(strip)
+        if self._polygons is not None:
+            self._polygons.add(strip)
 
     def finish(self) -> MapContents:
         """Complete all files. Of a map without any class, only the raster is completed.
@@ -258,31 +301,32 @@ class MapWriter:
             A file cannot be written.
         """
         self._strips.require_complete()
+        merged = 0 if self._sieve is None else self._finish_merging(self._sieve)
         areas = self._sums.of(self._legend)
-        contents = MapContents(areas, self._sums.nodata_pixels, None)
-        self._raster.finish()
+        contents = MapContents(areas, self._sums.nodata_pixels, None, merged)
         if contents.is_empty:
+            self._raster.finish()
             return contents
+        in_parallel(self._raster.finish, *(raster.finish for raster in self._values.values()))
         style_raster(self._paths.raster, self._legend)
-        for raster in self._values.values():
-            raster.finish()
-        return MapContents(areas, contents.nodata_pixels, self._finish_polygons())
+        return replace(contents, polygons=None if self._polygons is None else self._polygons.finish())
 
-    def _finish_polygons(self) -> dict[int, ClassArea] | None:
-        if self._polygons is not None:
-            return self._polygons.finish()
-        if self._paths.vectors is None:
-            return None
-        confidence = self._paths.confidence
-        if self._scratch is not None:
-            self._scratch.close()
-            confidence = self._scratch.path
-        return write_polygons(
-            self._paths.raster,
-            self._paths.vectors,
-            self._legend,
-            confidence_raster=confidence,
-            min_area_m2=self._min_area_m2,
-            progress=self._progress,
-            work=self._work,
-        )
+    def _finish_merging(self, sieve: Sieve) -> int:
+        """Merge small regions and write the map; returns the number of pixels with another class."""
+        merged = sieve.merge(self._progress)
+        areas, rows = PixelAreas(self._grid), strip_rows(self._grid)
+        with writing(self._paths.raster), rasterio.open(self._confidence_file()) as confidence:
+            for row in range(0, self._grid.height, rows):
+                window = Window(row, 0, min(rows, self._grid.height - row), self._grid.width)
+                classes = sieve.read(window)
+                self._raster.write(window, classes)
+                sure = confidence.read(1, window=window.to_rasterio())
+                self._take(Strip(window, classes, areas.of(window), sure))
+        return merged
+
+    def _confidence_file(self) -> Path:
+        """The confidence of all blocks, to be read once."""
+        if self._scratch is None:
+            return self._values["confidence"].written()
+        self._scratch.close()
+        return self._scratch.path

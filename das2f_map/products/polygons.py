@@ -7,14 +7,16 @@ cannot be appended to, they are collected in a temporary GeoPackage and streamed
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 import rasterio.errors
 import shapely
@@ -28,15 +30,19 @@ from das2f_map.outputs.names import WORK_NAME, enclosing_private, private_path, 
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_areas import ClassArea, check_ids
+from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_vectors
-from das2f_map.products.regions import Regions
-from das2f_map.products.sieve import sieved
+from das2f_map.products.regions import Regions, to_polygons
+from das2f_map.products.sieve import Sieve, pixels_of_area
+from das2f_map.products.simplify import Simplifier
 from das2f_map.products.strips import Strip, read_strips
-from das2f_map.products.tracing import RegionTracer
+from das2f_map.products.tracing import Corners, RegionTracer
 from das2f_map.products.vector_files import DRIVERS, FeatureBatch, LayerFile, convert
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.paths import passes_as_it_is
+
+log = logging.getLogger(__name__)
 
 _BATCH_FEATURES = 50_000
 _BATCH_VERTICES = 1_000_000
@@ -97,6 +103,12 @@ def check_vector_path(destination: Path, crs: CRS | None = None) -> None:
         )
 
 
+def check_tolerance(metres: float | None) -> None:
+    """Raise :class:`InputError` for a number of metres that polygons cannot be simplified by."""
+    if metres is not None and not 0 <= metres < math.inf:
+        raise InputError(f"polygons cannot be simplified by {metres:g} m", "give a number from 0 on")
+
+
 def write_polygons(
     class_raster: Path,
     destination: Path,
@@ -104,9 +116,11 @@ def write_polygons(
     *,
     confidence_raster: Path | None = None,
     min_area_m2: float | None = None,
+    simplify_m: float | None = None,
     progress: Progress = silent,
     strip_rows: int | None = None,
     work: Path | None = None,
+    provenance: Provenance = UNKNOWN,
 ) -> dict[int, ClassArea]:
     """Write the polygons of a class map, with QGIS styles.
 
@@ -126,15 +140,19 @@ def write_polygons(
     confidence_raster:
         Of the same size as the map.
     min_area_m2:
-        Regions smaller than this (at the map's mean pixel area) are merged into their largest
-        neighbour, as by GDAL's sieve filter, again and again until nothing changes; the raster stays
-        as it is. Nodata takes no part, and a region keeps its class where no neighbour is large enough.
+        Regions smaller than this (at the map's mean pixel area) are merged into their neighbours, by the rule
+        of :mod:`das2f_map.products.sieve`; the raster stays as it is.
+    simplify_m:
+        Leave out vertices of outlines, see :class:`~das2f_map.products.simplify.Simplifier`; ``None`` or 0
+        for exact outlines.
     progress:
         Counts rows.
     strip_rows:
-        Rows in memory at once; the result does not depend on it.
+        Rows in memory at once; the result does not depend on it, but for the order of simplified polygons.
     work:
         Folder for work files; by default that of the destination's private folder.
+    provenance:
+        Model, software and source of the map, for descriptions and metadata.
 
     Returns
     -------
@@ -158,10 +176,26 @@ def write_polygons(
     with_confidence = confidence_raster is not None
     with (
         work_folder(destination, work) as folder,
-        sieved(class_raster, min_area_m2, destination, folder, progress) as source,
-        PolygonWriter(destination, grid, legend, with_confidence=with_confidence, work=folder) as writer,
+        ExitStack() as stack,
+        PolygonWriter(
+            destination,
+            grid,
+            legend,
+            with_confidence=with_confidence,
+            simplify_m=simplify_m,
+            work=folder,
+            provenance=provenance,
+        ) as writer,
     ):
-        for strip in read_strips(source, confidence_raster, progress, "Outlining", strip_rows):
+        pixels, sieve = pixels_of_area(min_area_m2, grid), None
+        if pixels > 1:
+            sieve = stack.enter_context(Sieve(folder, destination, grid, pixels, strip_rows=strip_rows))
+            for strip in read_strips(class_raster, None, progress, "Reading", strip_rows):
+                sieve.add(strip.classes)
+            sieve.merge(progress)
+        for strip in read_strips(class_raster, confidence_raster, progress, "Outlining", strip_rows):
+            if sieve is not None:
+                strip = replace(strip, classes=sieve.read(strip.window))
             check_ids(np.flatnonzero(np.bincount(strip.classes.ravel())), legend, class_raster)
             writer.add(strip)
         return writer.finish()
@@ -180,7 +214,7 @@ class PolygonWriter:
         The map's.
     with_confidence:
         Whether strips carry it.
-    work:
+    simplify_m, work, provenance:
         As in :func:`write_polygons`.
 
     Raises
@@ -198,31 +232,47 @@ class PolygonWriter:
         legend: Legend,
         *,
         with_confidence: bool,
+        simplify_m: float | None = None,
         work: Path | None = None,
+        provenance: Provenance = UNKNOWN,
     ) -> None:
         check_vector_path(destination, grid.crs)
         self._destination, self._grid, self._legend = destination, grid, legend
         by_layer = destination.suffix.lower() == ".gpkg"
         self._names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
+        self._about = layer_descriptions(legend, self._names, provenance)
         self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1)
+        self._simplify_m = simplify_m
+        self._simplifier = Simplifier(grid, simplify_m) if simplify_m else None
         self._collected, self._complete = destination, False
         with ExitStack() as stack:
             if not by_layer:
                 self._collected = stack.enter_context(work_folder(destination, work)) / "polygons.gpkg"
                 stack.callback(_remove, self._collected)
             with writing(destination):
-                file = LayerFile(self._collected, list(dict.fromkeys(self._names.values())), grid.crs)
-            self._collector = _Collector(file, legend, self._names, grid.transform)
+                file = LayerFile(self._collected, self._about, grid.crs, provenance.items())
+            self._collector = _Collector(
+                file, legend, self._names, grid.transform, simplified=self._simplifier is not None
+            )
             self._work = stack.pop_all()
 
     def add(self, strip: Strip) -> None:
         """Outline the next strip, from the top."""
+        if self._simplifier is None:
+            self._outline(strip, None)
+            return
+        with writing(self._destination):
+            ready = list(self._simplifier.add(strip))
+        for part, corners in ready:
+            self._outline(part, corners)
+
+    def _outline(self, strip: Strip, corners: Corners | None) -> None:
         measured = [strip.areas]
         if strip.confidence is not None:
             known = np.isfinite(strip.confidence)
             measured += [np.where(known, strip.confidence, 0).astype(np.float64), known.astype(np.float64)]
         with writing(self._destination):
-            self._collector.add(self._tracer.push(strip.classes, measured))
+            self._collector.add(self._tracer.push(strip.classes, measured, corners))
 
     def finish(self) -> dict[int, ClassArea]:
         """Close the last outlines and complete the file; returns the sums over each class id's polygons."""
@@ -230,10 +280,14 @@ class PolygonWriter:
             self._collector.add(self._tracer.finish())
             self._collector.flush()
             if self._collected != self._destination:
-                convert(self._collected, self._destination.stem, self._destination, self._grid.crs)
+                layer = self._destination.stem
+                convert(self._collected, layer, self._destination, self._grid.crs, self._about[layer])
             style_vectors(self._destination, self._legend, self._names)
         self._complete = True
-        return self._collector.totals()
+        totals = self._collector.totals()
+        if self._simplify_m:
+            log.info("Polygons are simplified by %g m%s", self._simplify_m, _in_words(totals, self._legend))
+        return totals
 
     def __enter__(self) -> PolygonWriter:
         return self
@@ -264,10 +318,20 @@ def layer_names(legend: Legend) -> dict[int, str]:
     return names
 
 
+def layer_descriptions(legend: Legend, names: Mapping[int, str], provenance: Provenance) -> dict[str, str]:
+    """A description for each layer, by its name, in the order of the classes; ``names`` are by class id."""
+    several = len({*names.values()}) > 1
+    return {
+        names[c.id]: provenance.sentence(f"Land cover: {c.name}," if several else "Land-cover map")
+        for c in legend.each()
+    }
+
+
 @dataclass
 class _Total:
     pixels: int = 0
     area: float = 0.0
+    drawn: float = 0.0
     polygons: int = 0
     confidence: float = 0.0
     known: float = 0.0
@@ -276,9 +340,18 @@ class _Total:
 class _Collector:
     """Turns regions into features and writes them in batches."""
 
-    def __init__(self, file: LayerFile, legend: Legend, names: dict[int, str], transform: Affine) -> None:
+    def __init__(
+        self,
+        file: LayerFile,
+        legend: Legend,
+        names: dict[int, str],
+        transform: Affine,
+        *,
+        simplified: bool,
+    ) -> None:
         self._file, self._legend, self._names, self._transform = file, legend, names, transform
         self._pending: list[FeatureBatch] = []
+        self._simplified = simplified
         self._features = self._vertices = 0
         self._totals = {i: _Total() for i in legend.ids}
 
@@ -286,13 +359,15 @@ class _Collector:
         if len(regions) == 0:
             return
         pixels, area = regions.sums[:, 0], regions.sums[:, 1]
+        # Its pixels differ so little in area that the region's mean serves where the outline has moved.
+        drawn = area / pixels * regions.areas() if self._simplified else area
         confidence = np.full(len(regions), np.nan)
         if regions.sums.shape[1] > 2:
             total, known = regions.sums[:, 2], np.rint(regions.sums[:, 3])
             np.divide(total, known, out=confidence, where=known > 0)
         self._pending.append(
             FeatureBatch(
-                regions.class_ids, area, confidence, shapely.to_wkb(to_polygons(regions, self._transform))
+                regions.class_ids, drawn, confidence, shapely.to_wkb(to_polygons(regions, self._transform))
             )
         )
         for i in np.unique(regions.class_ids).tolist():
@@ -300,6 +375,7 @@ class _Collector:
             t = self._totals[i]
             t.pixels += int(np.rint(pixels[mine].sum()))
             t.area += float(area[mine].sum())
+            t.drawn += float(drawn[mine].sum())
             t.polygons += int(mine.sum())
             if regions.sums.shape[1] > 2:
                 t.confidence += float(total[mine].sum())
@@ -322,32 +398,28 @@ class _Collector:
 
     def totals(self) -> dict[int, ClassArea]:
         return {
-            i: ClassArea(t.pixels, t.area, t.polygons, t.confidence / t.known if t.known else None)
+            i: ClassArea(
+                t.pixels,
+                t.area,
+                t.polygons,
+                t.confidence / t.known if t.known else None,
+                t.drawn if self._simplified else None,
+            )
             for i, t in self._totals.items()
         }
 
 
-def to_polygons(regions: Regions, transform: Affine) -> npt.NDArray[np.object_]:
-    """Regions as shapely polygons in map coordinates, outlines counterclockwise there."""
-    starts = regions.ring_starts
-    lengths = np.diff(starts)
-    # Close each ring: one more vertex, the first again.
-    closed = np.arange(int(lengths.sum()) + len(lengths))
-    new_starts = starts + np.arange(len(starts))
-    ring = np.repeat(np.arange(len(lengths)), lengths + 1)
-    offset = closed - new_starts[ring]
-    if transform.determinant < 0:
-        # Clockwise in the image is clockwise on a map with north up; outlines go the other way round.
-        offset = lengths[ring] - offset
-    take = starts[ring] + offset % lengths[ring]
-    rows, cols = regions.rows[take], regions.cols[take]
-    t = transform
-    # The same corner gives bit by bit the same coordinates in every polygon.
-    xy = np.stack([t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f], axis=1)
-    polygons: npt.NDArray[np.object_] = shapely.from_ragged_array(
-        shapely.GeometryType.POLYGON, xy, (new_starts, regions.region_starts)
-    )
-    return polygons
+def _in_words(totals: dict[int, ClassArea], legend: Legend) -> str:
+    """By how much simplifying has changed the areas of classes, the most and the least, to end a line."""
+    changes = {
+        c.name: 100 * (totals[c.id].drawn_m2 or 0.0) / totals[c.id].area_m2 - 100
+        for c in legend.each()
+        if totals[c.id].area_m2
+    }
+    if not changes:
+        return ""
+    ends = dict.fromkeys([min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)])
+    return "; areas of classes change by " + " to ".join(f"{changes[n]:+.2f} % ({n})" for n in ends)
 
 
 def _remove(path: Path) -> None:

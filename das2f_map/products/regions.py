@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
 
 from das2f_map.types import Float64, Int64, UInt8
 
 ROW_SHIFT = 32
 """A vertex is one int64: row << 32 | column << 1 | whether its region meets itself there diagonally."""
+
+LEFT_OUT = -1
+"""Stands for a vertex that no outline keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +47,39 @@ class Regions:
     def __len__(self) -> int:
         return len(self.class_ids)
 
+    def areas(self) -> Float64:
+        """Area inside each outline without the holes, in pixels: float64 (regions,)."""
+        if len(self) == 0:
+            return np.zeros(0)
+        following = np.arange(1, len(self.rows) + 1)
+        following[self.ring_starts[1:] - 1] = self.ring_starts[:-1]
+        # Holes go the other way round and count less than nothing.
+        of_rings = np.add.reduceat(_twice_areas(self.rows, self.cols, following), self.ring_starts[:-1])
+        return np.asarray(np.add.reduceat(of_rings, self.region_starts[:-1]) / 2)
+
+
+def to_polygons(regions: Regions, transform: Affine) -> npt.NDArray[np.object_]:
+    """Regions as shapely polygons in map coordinates, outlines counterclockwise there."""
+    starts = regions.ring_starts
+    lengths = np.diff(starts)
+    # Close each ring: one more vertex, the first again.
+    closed = np.arange(int(lengths.sum()) + len(lengths))
+    new_starts = starts + np.arange(len(starts))
+    ring = np.repeat(np.arange(len(lengths)), lengths + 1)
+    offset = closed - new_starts[ring]
+    if transform.determinant < 0:
+        # Clockwise in the image is clockwise on a map with north up; outlines go the other way round.
+        offset = lengths[ring] - offset
+    take = starts[ring] + offset % lengths[ring]
+    rows, cols = regions.rows[take], regions.cols[take]
+    t = transform
+    # The same corner gives bit by bit the same coordinates in every polygon.
+    xy = np.stack([t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f], axis=1)
+    polygons: npt.NDArray[np.object_] = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, xy, (new_starts, regions.region_starts)
+    )
+    return polygons
+
 
 def arrange(vertices: Int64, lengths: Int64, regions: Int64, class_ids: UInt8, sums: Float64) -> Regions:
     """Regions made of rings, which are split where they touch themselves; strips do not change the order.
@@ -48,12 +87,16 @@ def arrange(vertices: Int64, lengths: Int64, regions: Int64, class_ids: UInt8, s
     Parameters
     ----------
     vertices:
-        int64 (vertices,), see :data:`ROW_SHIFT`, ring after ring.
+        int64 (vertices,), see :data:`ROW_SHIFT`, ring after ring; :data:`LEFT_OUT` is dropped.
     lengths, regions:
         int64 (rings,): vertices of each ring; its region, as an index into ``class_ids`` and ``sums``.
     class_ids, sums:
         As in :class:`Regions`.
     """
+    shown = vertices != LEFT_OUT
+    if not shown.all():
+        ring = np.repeat(np.arange(len(lengths)), lengths)
+        vertices, lengths = vertices[shown], np.bincount(ring[shown], minlength=len(lengths))
     vertices, lengths, regions = _split(vertices, lengths, regions)
     vertices &= ~np.int64(1)
     starts = np.cumsum(lengths) - lengths
@@ -69,11 +112,13 @@ def arrange(vertices: Int64, lengths: Int64, regions: Int64, class_ids: UInt8, s
     rows, cols = vertices >> ROW_SHIFT, (vertices & (2**ROW_SHIFT - 1)) >> 1
     following = np.arange(1, len(vertices) + 1)
     following[starts + lengths - 1] = starts
-    outline = np.add.reduceat(cols * (rows[following] - rows), starts) > 0
+    outline = np.add.reduceat(_twice_areas(rows, cols, following), starts) > 0
     lowest = np.maximum.reduceat(rows, starts)
-    region_key = np.zeros((2, len(class_ids)), dtype=np.int64)
-    region_key[:, regions[outline]] = lowest[outline], smallest[outline]
-    order = np.lexsort((smallest, ~outline, region_key[1, regions], region_key[0, regions]))
+    # Simplified outlines may share their first vertex; they leave it in different directions.
+    second = vertices[following[starts]]
+    region_key = np.zeros((3, len(class_ids)), dtype=np.int64)
+    region_key[:, regions[outline]] = second[outline], smallest[outline], lowest[outline]
+    order = np.lexsort((smallest, ~outline, *region_key[:, regions]))
     region_order = regions[order][outline[order]]
     take = ranges(starts[order], lengths[order])
     ring_starts = np.concatenate([[0], np.cumsum(lengths[order])])
@@ -81,6 +126,11 @@ def arrange(vertices: Int64, lengths: Int64, regions: Int64, class_ids: UInt8, s
     return Regions(
         class_ids[region_order], sums[region_order], rows[take], cols[take], ring_starts, region_starts
     )
+
+
+def _twice_areas(rows: Int64, cols: Int64, following: Int64) -> Int64:
+    """Signed parts of each vertex of twice the area of its ring; positive in sum for outlines."""
+    return np.asarray((cols + cols[following]) * (rows[following] - rows))
 
 
 def _split(vertices: Int64, lengths: Int64, regions: Int64) -> tuple[Int64, Int64, Int64]:

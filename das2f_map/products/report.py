@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,20 @@ class ModelReport(BaseModel):
     temperature: float | None = Field(
         description="calibration of the probabilities: logits are divided by it; null: not calibrated"
     )
+    weights_sha256: str | None = Field(default=None, description="of the weights, by name")
+    card_sha256: str | None = Field(default=None, description="of the card")
+
+
+class InputReport(BaseModel):
+    """A file that the run read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: PathText
+    bytes: int | None = Field(description="size; null for an address")
+    sha256: str | None = Field(
+        description="of the file; over 256 MiB of its size and 256 pieces of 1 MiB; null for an address"
+    )
 
 
 class ClassReport(BaseModel):
@@ -43,6 +57,9 @@ class ClassReport(BaseModel):
     share: float = Field(description="of the classified area, 0..1")
     mean_confidence: float | None = Field(description="mean probability of the most probable class")
     polygons: int | None = Field(description="polygons written; null when none were asked for")
+    polygon_area_m2: float | None = Field(
+        default=None, description="of the simplified polygons; null where they are exact or were not written"
+    )
 
 
 class RadiometryReport(BaseModel):
@@ -66,9 +83,14 @@ class ClassifySettings(BaseModel):
     batch_size: int | None
     turns: int | None = Field(default=None, description="null: those of the model's card")
     min_area_m2: float | None
+    simplify_m: float | None = Field(default=None, description="tolerance of the polygons; null: exact")
     reject: float | None = Field(description="lowest probability that a pixel's class needs; null: any")
+    smooth: int | None = Field(
+        default=None, description="pixels around that probabilities are averaged over; null: none"
+    )
     max_shift: float = Field(description="PAN pixels")
     force: bool
+    every: int = Field(default=1, description="K where one pixel of each K × K was classified")
 
 
 class GridReport(BaseModel):
@@ -115,12 +137,26 @@ class RunReport(BaseModel):
     scan: str = Field(description="selective-scan backend")
     turns: int = Field(default=1, description="flips and quarter turns that the logits are averaged over")
     settings: ClassifySettings
+    draft: bool = Field(default=False, description="whether settings.every left pixels out")
+    made_from: dict[str, str] = Field(
+        default_factory=dict, description="a hash of each thing that the map depends on"
+    )
     warnings: list[str] = Field(description="notices for users of the map, a sentence each")
     grid: GridReport
     classes: list[ClassReport]
     unsure: int | None = Field(description="id of the class of pixels under settings.reject; null without it")
     nodata_pixels: int
+    merged_pixels: int = Field(
+        default=0, description="with the class of a neighbour, by settings.min_area_m2"
+    )
     seconds: dict[str, float] = Field(description="wall time per phase")
+    created: str | None = Field(default=None, description="when the map was complete, UTC, ISO 8601")
+    folder: PathText | None = Field(default=None, description="working folder, where relative paths start")
+    request: dict[str, Any] | None = Field(
+        default=None, description="arguments of classify as given, but for those of one machine"
+    )
+    inputs: list[InputReport] = Field(default=[], description="files that were read, but for the model")
+    checksums: dict[str, str] = Field(default={}, description="kind of output → SHA-256 of its file")
     outputs: dict[str, str] = Field(description="kind of output → path")
 
 
@@ -149,6 +185,7 @@ def class_reports(
             share=areas[c.id].area_m2 / total,
             mean_confidence=areas[c.id].mean_confidence,
             polygons=None if polygons is None else polygons[c.id].polygons,
+            polygon_area_m2=None if polygons is None else polygons[c.id].drawn_m2,
         )
         for c in legend.each()
     ]

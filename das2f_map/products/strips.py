@@ -40,6 +40,17 @@ class Strip:
     confidence: Float32 | None
 
 
+def rows_of(strip: Strip, start: int, stop: int) -> Strip:
+    """Some rows of a strip, counted from its first; nothing is copied."""
+    window, rows = strip.window, slice(start, stop)
+    return Strip(
+        Window(window.row + start, window.col, stop - start, window.width),
+        strip.classes[rows],
+        strip.areas[rows],
+        None if strip.confidence is None else strip.confidence[rows],
+    )
+
+
 def strip_rows(grid: Grid, tile_rows: int = _TILE) -> int:
     """Rows that make a strip: whole tiles where they fit, so that none is decoded twice."""
     rows = max(1, STRIP_PIXELS // grid.width)
@@ -120,6 +131,10 @@ class StripAssembler:
             self._row += height
             classes, confidence = self._taken(height)
             yield Strip(window, classes, self._areas.of(window), confidence)
+        if len(self._held) == 1 and self._held[0][0].base is not None:
+            # A view of some last rows would keep the whole row of blocks in memory.
+            classes, confidence = self._held.pop()
+            self._held.append((classes.copy(), confidence.copy()))
 
     def _taken(self, height: int) -> tuple[UInt8, Float32]:
         """The first rows that are held, which are let go; copied only where they are of several blocks."""

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from das2f_map.products.regions import ROW_SHIFT, Regions, arrange, ranges
+from das2f_map.products.regions import LEFT_OUT, ROW_SHIFT, Regions, arrange, ranges
 from das2f_map.types import Bool, Float64, Int64, UInt8
 
 _N, _E, _S, _W = 0, 1, 2, 3
@@ -65,6 +65,23 @@ class _Chain:
     holes: list[Any] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Corners:
+    """Which corners of pixels become vertices of outlines.
+
+    Attributes
+    ----------
+    kept:
+        bool (rows, width + 1): whether an outline keeps a vertex at the corners on the pixels' upper edges.
+    rows, columns:
+        bool (rows,) and (width + 1,): lines of corners where an outline that crosses gets a vertex.
+    """
+
+    kept: Bool
+    rows: Bool
+    columns: Bool
+
+
 class RegionTracer:
     """Finds regions in a raster pushed strip by strip.
 
@@ -88,7 +105,7 @@ class RegionTracer:
         below = np.zeros((1, self._width), dtype=np.uint8)
         return self.push(below, [np.zeros((1, self._width))] * self._values)
 
-    def push(self, classes: UInt8, values: Sequence[Float64] = ()) -> Regions:
+    def push(self, classes: UInt8, values: Sequence[Float64] = (), corners: Corners | None = None) -> Regions:
         """Add rows and get the regions that are complete with them.
 
         Parameters
@@ -97,8 +114,10 @@ class RegionTracer:
             uint8 (rows, width); 0 belongs to no region.
         values:
             As many float64 (rows, width) arrays as announced.
+        corners:
+            Vertices of outlines; ``None`` for those of exact outlines.
         """
-        strip = _Strip(self._above, classes, values, self._row, self._open)
+        strip = _Strip(self._above, classes, values, self._row, self._open, corners)
         self._above = strip.padded[-1].copy()
         self._row += len(classes)
         self._open = strip.still_open()
@@ -112,26 +131,35 @@ class _Strip:
     """
 
     def __init__(
-        self, above: UInt8, classes: UInt8, values: Sequence[Float64], row: int, chains: list[_Chain]
+        self,
+        above: UInt8,
+        classes: UInt8,
+        values: Sequence[Float64],
+        row: int,
+        chains: list[_Chain],
+        corners: Corners | None,
     ) -> None:
         self.n, self.width = classes.shape
         self.row, self.old = row, chains
         self.padded: UInt8 = np.zeros((self.n + 1, self.width + 2), dtype=np.uint8)
         self.padded[0] = above
         self.padded[1:, 1:-1] = classes
-        self._find_nodes()
+        self._find_nodes(corners)
         self._link()
         self._order()
         self._sum(values)
         self._attach()
 
-    def _find_nodes(self) -> None:
+    def _find_nodes(self, corners: Corners | None) -> None:
         p = self.padded
         nw, ne, sw, se = p[:-1, :-1], p[:-1, 1:], p[1:, :-1], p[1:, 1:]
         north, south, west, east = nw != ne, sw != se, nw != sw, ne != se
         self.vertical_edges = np.flatnonzero(south)
-        self.line, self.col = np.nonzero((north | south) & (west | east))
-        at = (self.line, self.col)
+        nodes = (north | south) & (west | east)
+        if corners is not None:
+            nodes |= (north & south & corners.rows[:, np.newaxis]) | (west & east & corners.columns)
+        self.line, self.col = np.nonzero(nodes)
+        at = self.line, self.col
         self.arms: Bool = np.stack([north[at], east[at], south[at], west[at]], axis=1)
         right: UInt8 = np.stack([ne[at], se[at], sw[at], nw[at]], axis=1)
         """Class on the right when leaving along each arm: the pixel clockwise after it."""
@@ -143,6 +171,8 @@ class _Strip:
         diagonal = exists & np.all(self.arms, axis=1, keepdims=True) & (right == opposite)
         key = ((self.line + self.row) << ROW_SHIFT) + (self.col << 1)
         self.vertex = key[self.node] + diagonal[exists]
+        if corners is not None:
+            self.vertex[~corners.kept[at][self.node]] = LEFT_OUT
         # A pass came in by the next arm clockwise after the one it leaves by.
         turns = np.zeros(self.passes, dtype=np.int64)
         for step in (3, 2, 1):

@@ -10,6 +10,8 @@ import numpy as np
 
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.outputs.work_files import work_folder
+from das2f_map.outputs.write_errors import writing
+from das2f_map.products.value_statistics import BandStatistics
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float32, UInt8
@@ -52,6 +54,8 @@ class ValueRaster:
         work: Path | None = None,
     ) -> None:
         self.path, self._bands = path, len(bands)
+        self._statistics = [BandStatistics() for _ in bands]
+        self._closed = False
         with ExitStack() as stack:  # an interrupt is tidied up, too
             place = stack.enter_context(work_folder(path, work)) / name
             self._raster = WorkRaster(place, path, grid, "float32", float("nan"), len(bands))
@@ -83,10 +87,29 @@ class ValueRaster:
         if values is None or values.shape not in shapes:
             raise ValueError(f"values of {self.path.name} must have shape {shapes[-1]}")
         valid = np.where(classes == NODATA_CLASS, np.float32("nan"), values.astype(np.float32, copy=False))
+        known = classes != NODATA_CLASS
+        for statistics, band in zip(self._statistics, np.atleast_3d(valid.T).T, strict=True):
+            statistics.add(band, known)
         self._raster.write(window, valid)
 
+    def written(self) -> Path:
+        """The work file with all blocks, closed, to be read before :meth:`finish`."""
+        self._close()
+        return self._raster.path
+
+    def _close(self) -> None:
+        """Note the statistics and close the work file; a second call does nothing."""
+        if self._closed:
+            return
+        for band, statistics in enumerate(self._statistics, start=1):
+            self._raster.note(band, statistics.items())
+        with writing(self.path):
+            self._raster.close()
+        self._closed = True
+
     def finish(self) -> None:
-        """Make the file, with overviews by mean."""
+        """Make the file, with overviews by mean and the statistics of each band."""
+        self._close()
         self._raster.finish(
             {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
         )

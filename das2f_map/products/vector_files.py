@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ DRIVERS = {
 }
 """File extension → format name."""
 
+FIELDS = ("class_id", "class_name", "area_m2", "confidence")
+"""Fields of the polygons, in this order."""
+
 GEOMETRY_COLUMN = "geom"
 _CONVERT_BATCH = 20_000
 
@@ -40,6 +43,9 @@ _LAYER_OPTIONS: dict[str, dict[str, str]] = {
     ".shp": {"ENCODING": "UTF-8"},
     ".fgb": {"SPATIAL_INDEX": "YES"},
 }
+
+
+_DESCRIBED = (".geojson", ".fgb")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +75,40 @@ class FeatureBatch:
 
 
 class LayerFile:
-    """A new GeoPackage with empty layers, in the order given."""
+    """A new GeoPackage with empty layers, in the order given.
 
-    def __init__(self, path: Path, layers: Sequence[str], crs: CRS) -> None:
+    Parameters
+    ----------
+    path, crs:
+        Of the file.
+    layers:
+        Name of each layer → its description.
+    metadata:
+        Metadata items of the file.
+    """
+
+    def __init__(
+        self, path: Path, layers: Mapping[str, str], crs: CRS, metadata: Mapping[str, str] | None = None
+    ) -> None:
         self._path, self._crs = path, crs_text(crs)
         none = FeatureBatch(np.zeros(0, np.uint8), np.zeros(0), np.zeros(0), np.zeros(0, dtype=object))
-        for i, layer in enumerate(layers):
-            self._write(layer, none, {}, append=i > 0)
+        for i, (layer, description) in enumerate(layers.items()):
+            first = {} if i else {"dataset_metadata": dict(metadata or {}) or None}
+            self._write(layer, none, {}, i > 0, {"DESCRIPTION": description}, **first)
 
     def append(self, layer: str, batch: FeatureBatch, legend: Legend) -> None:
         """Add features to a layer. Raises pyogrio's errors when the file cannot be written."""
-        self._write(layer, batch, {c.id: c.name for c in legend.each()}, append=True)
+        self._write(layer, batch, {c.id: c.name for c in legend.each()}, True, {})
 
-    def _write(self, layer: str, batch: FeatureBatch, names: dict[int, str], append: bool) -> None:
+    def _write(
+        self,
+        layer: str,
+        batch: FeatureBatch,
+        names: dict[int, str],
+        append: bool,
+        options: dict[str, str],
+        **more: Any,
+    ) -> None:
         ids = batch.class_ids.tolist()
         pyogrio.raw.write(
             str(self._path),
@@ -92,7 +119,7 @@ class LayerFile:
                 batch.areas_m2,
                 batch.confidence,
             ],
-            np.array(["class_id", "class_name", "area_m2", "confidence"], dtype=object),
+            np.array(FIELDS, dtype=object),
             layer=layer,
             driver="GPKG",
             geometry_type="Polygon",
@@ -100,7 +127,8 @@ class LayerFile:
             promote_to_multi=False,
             append=append,
             dataset_options={} if append else _DATASET_OPTIONS[".gpkg"],
-            layer_options=_LAYER_OPTIONS[".gpkg"],
+            layer_options={**_LAYER_OPTIONS[".gpkg"], **options},
+            **more,
         )
 
 
@@ -110,8 +138,11 @@ def crs_text(crs: CRS) -> str:
     return ":".join(authority) if authority else str(crs.to_wkt())
 
 
-def convert(source: Path, layer: str, destination: Path, crs: CRS) -> None:
-    """Stream one layer of a GeoPackage into a file of another format, chosen by its extension."""
+def convert(source: Path, layer: str, destination: Path, crs: CRS, description: str = "") -> None:
+    """Stream one layer of a GeoPackage into a file of another format, chosen by its extension.
+
+    GeoJSON and FlatGeobuf get the description; the others have no place for one.
+    """
     extension = destination.suffix.lower()
     if extension == ".parquet":
         _convert_to_parquet(source, layer, destination, crs)
@@ -128,7 +159,10 @@ def convert(source: Path, layer: str, destination: Path, crs: CRS) -> None:
             geometry_name=meta["geometry_name"] or "wkb_geometry",
             geometry_type="Polygon",
             crs=crs_text(crs),
-            layer_options=_LAYER_OPTIONS[extension],
+            layer_options={
+                **_LAYER_OPTIONS[extension],
+                **({"DESCRIPTION": description} if extension in _DESCRIBED and description else {}),
+            },
         )
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
+import threading
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,52 @@ _LONGEST_LINE: Final = 10_000
 
 _SAFE_S: Final = 1.0
 """Seconds after which finished blocks are made safe on the disk."""
+
+
+class _Soon:
+    """Calls ``work`` a second after it is asked for, in a thread: waiting for the disk holds nobody up."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="block-store")
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._asked = self._busy = False
+        self._call: Future[None] | None = None
+
+    def ask(self) -> None:
+        """Ask for a call; raises the error of the last one. Where no thread can be started, call at once."""
+        with self._lock:
+            self._asked = True
+            if self._busy:
+                return
+            self._busy = True
+        if self._call is not None:
+            self._call.result()
+        try:
+            self._call = self._pool.submit(self._run)
+        except RuntimeError:  # "can't start new thread"
+            self._busy = self._asked = False
+            self._work()
+
+    def end(self) -> None:
+        """Wait for a call that is being made, and make no other."""
+        self._ended.set()
+        self._pool.shutdown()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_SAFE_S):
+            with self._lock:
+                self._asked = False
+            try:
+                self._work()
+            except BaseException:
+                with self._lock:
+                    self._busy = False
+                raise
+            with self._lock:
+                if not self._asked:
+                    self._busy = False
+                    return
 
 
 @dataclass(frozen=True)
@@ -88,6 +135,7 @@ class BlockStore:
         if not kept:
             self._note({"das2f-map": _FORMAT, "block_size": plan.block_size, "plan": plan.parts})
         self._sync()
+        self._soon = _Soon(self._keep_safe)
 
     def __enter__(self) -> BlockStore:
         return self
@@ -96,9 +144,11 @@ class BlockStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # Also after an error: another run may go on with these blocks. The error itself is to be seen.
-            with suppress(OSError):
-                self._sync()
+            self._soon.end()
+            if kind is not None:
+                # Another run may go on with these blocks. The error itself is to be seen.
+                with suppress(OSError):
+                    self._sync()
         finally:
             for file in (self._values, self._journal):
                 with suppress(OSError):
@@ -130,23 +180,24 @@ class BlockStore:
         OutputError
             The folder is gone.
         """
-        parts = [
-            np.ascontiguousarray(layer, dtype).tobytes()
+        layers = [
+            np.ascontiguousarray(layer, dtype)
             for layer, (_, dtype) in zip(_values_of(block), self._shapes, strict=True)
         ]
+        length, checksum = 0, _checksum(index)
         # Most blocks of a scene's collar have no class; they cost a line.
-        values = b"".join(parts) if (block.classes != NODATA_CLASS).any() else b""
-        if values:
+        if (block.classes != NODATA_CLASS).any():
             self._values.seek(self._end)
-            self._values.write(values)
+            for layer in layers:
+                self._values.write(layer.data)
+                checksum = zlib.crc32(layer.data, checksum)
+                length += layer.nbytes
             self._values.flush()
-        entry = _Entry(self._end, len(values), _checksum(index, values))
+        entry = _Entry(self._end, length, checksum)
         self._note({"block": index, "start": entry.start, "length": entry.length, "crc32": entry.checksum})
-        self._end += len(values)
+        self._end += length
         self._entries[index] = entry
-        if time.monotonic() - self._safe_at >= _SAFE_S:
-            self._sync()
-            self._require_there()
+        self._soon.ask()
 
     def read(self, index: int, window: Window) -> ClassifiedBlock | None:
         """A block that was kept; ``None`` where its values are damaged."""
@@ -160,7 +211,7 @@ class BlockStore:
         sound = entry.length in (0, sum(layer.nbytes for layer in layers))
         self._values.seek(entry.start)
         values = self._values.read(entry.length) if sound else b""
-        if not sound or len(values) != entry.length or _checksum(index, values) != entry.checksum:
+        if not sound or len(values) != entry.length or zlib.crc32(values, _checksum(index)) != entry.checksum:
             log.warning("Block %d of the unfinished run is damaged; it is computed again", index)
             del self._entries[index]
             return None
@@ -185,16 +236,23 @@ class BlockStore:
         """Make everything safe on the disk, the values before the lines that name them."""
         for file in (self._values, self._journal):
             file.flush()
-            os.fsync(file.fileno())
-        self._safe_at = time.monotonic()
+        self._make_safe()
 
-    def _require_there(self) -> None:
-        """Raise :class:`OutputError` if the folder is gone: no output could be put there in the end."""
+    def _keep_safe(self) -> None:
+        """As :meth:`_sync` once all is flushed. Raises :class:`OutputError` if the folder is gone.
+
+        No output could be put there in the end.
+        """
+        self._make_safe()
         if not self.is_there:
             raise OutputError(
                 f"the output folder {shown_folder(self._folder)} is gone, or what the run keeps in it",
                 "bring it back, and go on with --resume",
             )
+
+    def _make_safe(self) -> None:
+        for file in (self._values, self._journal):
+            os.fsync(file.fileno())
 
     def _read_journal(self, journal: Path) -> int:
         """Take the entries of a journal; the bytes of it that are sound, 0 if it is to be begun anew."""
@@ -241,9 +299,9 @@ def _read_entry(line: Mapping[str, Any]) -> tuple[int, _Entry]:
     return number, _Entry(start, length, checksum)
 
 
-def _checksum(index: int, values: bytes) -> int:
-    """Of a block's values and number: a damaged number would give a block's values to another one."""
-    return zlib.crc32(values, zlib.crc32(str(index).encode()))
+def _checksum(index: int) -> int:
+    """The beginning of a block's checksum: a damaged number would give its values to another block."""
+    return zlib.crc32(str(index).encode())
 
 
 Compute = Callable[[Iterator[tuple[int, Window]]], Generator[tuple[int, ClassifiedBlock], None, None]]

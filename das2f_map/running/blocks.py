@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -18,8 +18,10 @@ from das2f_map.errors import InputError, ReadError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.read_ahead import one_ahead
+from das2f_map.running.smoothing import entropy_of, guide_of, smoothed, spread
 from das2f_map.scene.finite import all_finite
-from das2f_map.scene.grid import Window
+from das2f_map.scene.grid import PAN_PER_MS, Window
+from das2f_map.scene.lattice import Lattice
 from das2f_map.scene.model_input import InputBlock, ModelInput
 from das2f_map.scene.paths import is_local
 from das2f_map.scene.raster_file import fetch_anew
@@ -45,7 +47,7 @@ class ClassifiedBlock:
     Attributes
     ----------
     window:
-        MS pixels of the common grid.
+        Pixels of the map's grid: MS pixels of the common grid, or cells of a draft.
     classes:
         uint8 (h, w), class ids, 0 where nodata or not wanted.
     confidence:
@@ -84,6 +86,9 @@ class BlockClassifier:
         Pixels to classify; ``None`` for all.
     certainty:
         How probabilities are computed, and which are kept.
+    lattice:
+        The MS pixels that are classified, one for each pixel of a draft; by default all. Windows here and in
+        ``wanted`` are those of its cells.
     """
 
     input: ModelInput
@@ -91,6 +96,7 @@ class BlockClassifier:
     legend: Legend
     wanted: Wanted | None = None
     certainty: Certainty = field(default_factory=Certainty)
+    lattice: Lattice = field(default_factory=Lattice)
 
     def read(self, window: Window) -> InputBlock | None:
         """Input of the engine for a window; ``None`` where no pixel is to be classified.
@@ -103,6 +109,11 @@ class BlockClassifier:
             It fails every time.
         """
         wanted = None if self.wanted is None else self.wanted(window)
+        if self.certainty.smooth is not None:
+            wanted, window = self._with_margin(window, wanted, self.certainty.smooth)
+        elif self.lattice.step > 1:
+            every = np.ones((window.height, window.width), np.bool_) if wanted is None else wanted
+            wanted, window = self.lattice.spread(every), self.lattice.reach(window)
         pair = self.input.pair
         remote = not (is_local(pair.ms_path) and is_local(pair.pan_path))
         for pause in _REMOTE_PAUSES if remote else _PAUSES:
@@ -131,18 +142,52 @@ class BlockClassifier:
         )
         entropy = np.full(shape, np.nan, dtype=np.float32) if self.certainty.entropy else None
         if block is not None:
-            logits = self.engine.logits(block.ms, block.pan, block.usable)
-            self._require_finite(logits, block)
-            found = _Softmax(len(logits), self.certainty)
-            for start in range(0, len(logits), _AT_ONCE):
-                found.add(start, logits[start : start + _AT_ONCE])
-            classes[block.usable] = self._answers(found.best, found.highest)
-            confidence[block.usable] = found.highest
+            found, usable = self._softmax(block)
+            if self.certainty.smooth is not None:
+                found, usable = self._smoothed(window, block, found, self.certainty.smooth)
+            classes[usable] = self._answers(found.best, found.highest)
+            confidence[usable] = found.highest
             if every is not None:
-                every[:, block.usable] = found.probabilities
+                every[:, usable] = found.probabilities
             if entropy is not None:
-                entropy[block.usable] = found.entropy
+                entropy[usable] = found.entropy
         return ClassifiedBlock(window, classes, confidence, every, entropy)
+
+    def _softmax(self, block: InputBlock) -> tuple[_Softmax, Bool]:
+        """Probabilities of a block's pixels, and the pixels of the lattice that have them."""
+        logits = self.engine.logits(block.ms, block.pan, block.usable)
+        self._require_finite(logits, block)
+        smooths = self.certainty.smooth is not None
+        kept = replace(self.certainty, probabilities=True, entropy=False) if smooths else self.certainty
+        found = _Softmax(len(logits), kept)
+        for start in range(0, len(logits), _AT_ONCE):
+            found.add(start, logits[start : start + _AT_ONCE])
+        return found, self.lattice.taken(block.usable)
+
+    def _with_margin(self, window: Window, wanted: Bool | None, margin: int) -> tuple[Bool, Window]:
+        """A window with the pixels around it that smoothing needs, inside the scene, and these pixels."""
+        inner = np.ones((window.height, window.width), np.bool_) if wanted is None else wanted
+        around = window.padded(margin, margin)
+        inside = around.intersection(self.input.pair.grids.ms.window)
+        return spread(inner, margin)[inside.shifted(-around.row, -around.col).slices()], inside
+
+    def _smoothed(
+        self, window: Window, block: InputBlock, found: _Softmax, margin: int
+    ) -> tuple[_Softmax, Bool]:
+        """Smoothed probabilities of a window, which a block holds with its margin; and its usable pixels."""
+        every = np.full((len(self.legend), *block.usable.shape), np.nan, np.float32)
+        every[:, block.usable] = found.probabilities
+        patch = self.input.patch
+        first = PAN_PER_MS * (self.input.radius if self.engine.all_turns else patch.before)
+        height, width = (PAN_PER_MS * side for side in block.usable.shape)
+        guide = guide_of(block.pan[0, first : first + height, first : first + width])
+        part = window.shifted(-block.window.row, -block.window.col).slices()
+        usable = block.usable[part]
+        if self.wanted is not None:
+            usable = usable & self.wanted(window)
+        return _Softmax.of(
+            smoothed(every, guide, margin)[(slice(None), *part)][:, usable], self.certainty
+        ), usable
 
     def classify(self, window: Window) -> ClassifiedBlock:
         """Classes of one window, read and computed at once."""
@@ -225,13 +270,23 @@ class _Softmax:
         self.probabilities: Float32 | None = None
         self._n = n
 
+    @classmethod
+    def of(cls, probabilities: Float32, certainty: Certainty) -> _Softmax:
+        """The values of pixels with these probabilities (classes, n)."""
+        found = cls(probabilities.shape[1], certainty)
+        found.best = probabilities.argmax(axis=0).astype(np.uint8)
+        found.highest = probabilities.max(axis=0)
+        found.probabilities = probabilities
+        if certainty.entropy:
+            found.entropy = entropy_of(probabilities)
+        return found
+
     def add(self, start: int, logits: Float32) -> None:
         """Take pixels from number ``start`` on, with logits (m, classes)."""
         # Class by class: sums over a short last axis are slow.
         odds = np.ascontiguousarray(logits.T)
         some = slice(start, start + len(logits))
-        self.best[some] = odds.argmax(axis=0)
-        odds -= odds.max(axis=0)
+        odds -= _best_of(odds, self.best[some])
         odds /= np.float32(self._certainty.temperature)
         margins = odds.copy() if self.entropy is not None else odds
         np.exp(odds, out=odds)
@@ -243,6 +298,18 @@ class _Softmax:
             if self.probabilities is None:
                 self.probabilities = np.empty((len(odds), self._n), dtype=np.float32)
             np.multiply(odds, highest, out=self.probabilities[:, some])
+
+
+def _best_of(logits: Float32, best: UInt8) -> Float32:
+    """Largest logit of each pixel (m,), of (classes, m); ``best`` (m,) gets the first class that has it."""
+    # As argmax does, in whole rows: along a first axis argmax is several times slower.
+    highest: Float32 = logits[0].copy()
+    best[:] = 0
+    for k, row in enumerate(logits[1:], start=1):
+        better = row > highest
+        np.maximum(best, better.view(np.uint8) * np.uint8(k), out=best)
+        np.maximum(highest, row, out=highest)
+    return highest
 
 
 def _entropy(margins: Float32, odds: Float32, highest: Float32) -> Float32:

@@ -24,6 +24,7 @@ from das2f_map.running.certainty import Certainty
 from das2f_map.running.resources import Resources
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, Window, blocks_of
+from das2f_map.scene.lattice import Lattice
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
@@ -78,23 +79,29 @@ class ClassifyPlan:
     aoi:
         Vector file that limits the map; ``None`` for the whole scene.
     grid:
-        The common grid's MS grid.
+        The common grid's MS grid, or that of a draft's cells.
     window:
-        The map's part of it, MS pixels.
+        The map's part of it, in its pixels.
     block_size:
-        MS pixels a side of a block.
+        Pixels of this grid a side of a block.
     memory_bytes:
         Estimate of the memory that computing a block takes.
     outputs:
         Files that are written, at their final paths.
     min_area_m2:
-        Polygons smaller than this are merged into their neighbours; ``None`` for none.
+        Regions smaller than this are merged into their neighbours; ``None`` for none.
+    simplify_m:
+        Polygons are simplified by so many metres; ``None`` for exact outlines.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
+    smooth:
+        Probabilities are averaged over so many pixels around; ``None`` for none.
     resources:
         Limit of memory, and the processes that compute the blocks. They change no block.
     cache_bytes:
         GDAL's cache of tiles in each process that computes blocks.
+    every:
+        K where the map is a draft: one MS pixel of each K × K is classified; 1 for all.
     """
 
     view: PairView
@@ -109,9 +116,12 @@ class ClassifyPlan:
     memory_bytes: int
     outputs: MapPaths
     min_area_m2: float | None = None
+    simplify_m: float | None = None
     reject: float | None = None
+    smooth: int | None = None
     resources: Resources = field(default_factory=Resources)
     cache_bytes: int = 64 << 20
+    every: int = 1
 
     @property
     def legend(self) -> Legend:
@@ -130,9 +140,15 @@ class ClassifyPlan:
         return Certainty(
             temperature=self.bundle.card.temperature,
             reject=self.reject,
+            smooth=self.smooth,
             probabilities=self.outputs.probabilities is not None,
             entropy=self.outputs.entropy is not None,
         )
+
+    @property
+    def lattice(self) -> Lattice:
+        """The MS pixels that are classified."""
+        return Lattice(self.every)
 
     @property
     def map_grid(self) -> Grid:
@@ -140,7 +156,7 @@ class ClassifyPlan:
         return self.grid.cropped(self.window)
 
     def blocks(self) -> Iterator[Window]:
-        """The blocks, row by row; MS pixels of the common grid."""
+        """The blocks, row by row; pixels of :attr:`grid`."""
         return blocks_of(self.window, self.block_size)
 
     @cached_property
@@ -165,8 +181,9 @@ class ClassifyPlan:
                 "the model's weights": self.bundle.digest(),
                 "the normalisation": [b.model_dump() for b in self.normalisation.bands],
                 "engine, device, precision, batch size or turns": asdict(self.engine),
-                "--reject, --probabilities or --entropy": asdict(self.certainty),
+                "--reject, --smooth, --probabilities or --entropy": asdict(self.certainty),
                 "the area of interest": asdict(self.window),
+                "--every": self.every,
                 "the block size": self.block_size,
             }.items()
         }
@@ -184,7 +201,7 @@ class ClassifyPlan:
             if FileIdentity.of(file.path) != file:
                 raise InputError(f"{file.path} has changed since the map was planned", "plan the map anew")
         with self.view.open() as pair:
-            area = None if self.aoi is None else Area.from_file(self.aoi, pair.grids.ms)
+            area = None if self.aoi is None else Area.from_file(self.aoi, self.lattice.centred(pair.grids.ms))
             yield self.classifier(pair, make_engine(self.bundle, self.engine), area)
 
     def elsewhere(self) -> ClassifyPlan:
@@ -212,6 +229,7 @@ class ClassifyPlan:
             self.bundle.card.legend,
             None if area is None else area.mask,
             self.certainty,
+            self.lattice,
         )
 
 

@@ -62,13 +62,15 @@ class Normalisation:
         """The MS bands, then PAN."""
         return (*self.ms_bands, self.pan_band)
 
-    def apply(self, block: SceneBlock) -> tuple[Float32, Float32]:
+    def apply(self, block: SceneBlock, *, reuse: bool = False) -> tuple[Float32, Float32]:
         """A block and its halo, normalised; invalid pixels become 0, the band's mean.
 
         Parameters
         ----------
         block:
             A block as read, in the units of the statistics.
+        reuse:
+            Put the results into the block's own arrays, which saves their memory; the block is then spent.
 
         Returns
         -------
@@ -84,29 +86,17 @@ class Normalisation:
             raise ValueError(
                 f"{len(self.ms_bands)} band statistics for a block of {block.ms.shape[0]} MS bands"
             )
-        return _normalised(block.ms, self.ms_bands), _normalised(block.pan, [self.pan_band])
+        ms = _normalised(block.ms, self.ms_bands, reuse)
+        return ms, _normalised(block.pan, [self.pan_band], reuse)
 
 
-_CHUNK: Final = 1 << 15
-"""Values that are normalised at once: in float64 they fit into a core's cache."""
-
-
-def _normalised(values: Float32, bands: Sequence[BandStatistics]) -> Float32:
+def _normalised(values: Float32, bands: Sequence[BandStatistics], reuse: bool) -> Float32:
     import numpy as np
 
-    from das2f_map.scene.finite import all_finite
+    from das2f_map.scene.compiled_pixels import normalise
 
-    out = np.empty(values.shape, dtype=np.float32)
-    exact = np.empty(_CHUNK, dtype=np.float64)
+    values = np.ascontiguousarray(values)
+    out = values if reuse and values.flags.writeable else np.empty(values.shape, dtype=np.float32)
     for source, target, band in zip(values, out, bands, strict=True):
-        given, made = np.ascontiguousarray(source).ravel(), target.reshape(-1)
-        for start in range(0, given.size, _CHUNK):
-            part = given[start : start + _CHUNK]
-            room, done = exact[: part.size], made[start : start + _CHUNK]
-            # Subtracted in float64: float32 would lose digits where the mean is far larger than the spread.
-            np.subtract(part, band.mean, out=room, dtype=np.float64)
-            np.divide(room, band.std, out=room)
-            done[:] = room
-            if not all_finite(done):
-                np.nan_to_num(done, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        normalise(source, band.mean, band.std, target)
     return out

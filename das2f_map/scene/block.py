@@ -84,29 +84,32 @@ def read_reflected(
         invalid = np.zeros((window.height, window.width), dtype=np.bool_)
     else:
         invalid = invalid[np.ix_(rows, cols)]
-    return _taken(_taken(values, rows, axis=1), cols, axis=2), invalid
+    return _taken(values, rows, cols), invalid
 
 
-def _taken(values: Float32, places: Int64, axis: int) -> Float32:
-    """``np.take`` of places most of which follow on each other, as in a window at the grid's border."""
-    steps = np.diff(places) == 1
-    if steps.all():
-        return values[(slice(None),) * axis + (slice(int(places[0]), int(places[-1]) + 1),)]
-    # The longest run of places is copied as a whole; taking them one by one is several times slower.
-    breaks = np.concatenate([[0], np.flatnonzero(~steps) + 1, [len(places)]])
-    longest = int(np.diff(breaks).argmax())
-    first, last = int(breaks[longest]), int(breaks[longest + 1])
-    shape = list(values.shape)
-    shape[axis] = len(places)
-    out = np.empty(shape, dtype=values.dtype)
-    for start, stop in ((0, first), (last, len(places))):
-        part = (slice(None),) * axis + (slice(start, stop),)
-        out[part] = np.take(values, places[start:stop], axis=axis)
-    begin = int(places[first])
-    out[(slice(None),) * axis + (slice(first, last),)] = values[
-        (slice(None),) * axis + (slice(begin, begin + last - first),)
-    ]
+def _taken(values: Float32, rows: Int64, cols: Int64) -> Float32:
+    """``values[:, rows][:, :, cols]``; most places follow on each other, as at a grid's border."""
+    out = np.empty((values.shape[0], len(rows), len(cols)), dtype=values.dtype)
+    first, last = _longest_run(rows)
+    _take_cols(values[:, rows[first] : rows[first] + last - first], cols, out[:, first:last])
+    for part in (slice(0, first), slice(last, len(rows))):
+        _take_cols(values[:, rows[part]], cols, out[:, part])
     return out
+
+
+def _take_cols(values: Float32, cols: Int64, out: Float32) -> None:
+    """``out[:] = values[:, :, cols]``; the longest run is copied as a whole, several times faster."""
+    first, last = _longest_run(cols)
+    out[:, :, first:last] = values[:, :, cols[first] : cols[first] + last - first]
+    for part in (slice(0, first), slice(last, len(cols))):
+        out[:, :, part] = values[:, :, cols[part]]
+
+
+def _longest_run(places: Int64) -> tuple[int, int]:
+    """First and last (excluded) position of the longest run of places that follow on each other."""
+    breaks = np.concatenate([[0], np.flatnonzero(np.diff(places) != 1) + 1, [len(places)]])
+    longest = int(np.diff(breaks).argmax())
+    return int(breaks[longest]), int(breaks[longest + 1])
 
 
 def _reflected(start: int, stop: int, size: int) -> Int64:

@@ -102,4 +102,4 @@ class ModelInput:
             usable &= wanted
         if not usable.any():
             return None
-        return InputBlock(window, *self.normalisation.apply(block), np.asarray(usable))
+        return InputBlock(window, *self.normalisation.apply(block, reuse=True), np.asarray(usable))

@@ -14,7 +14,8 @@ from das2f_map.outputs.work_files import work_folder
 from das2f_map.pages.pictures import read_values
 from das2f_map.products.class_areas import ClassArea
 from das2f_map.products.existing_map import open_existing
-from das2f_map.products.polygons import check_vector_path, write_polygons
+from das2f_map.products.polygons import check_tolerance, check_vector_path, write_polygons
+from das2f_map.products.provenance import Provenance
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.virtual_files import with_sources
@@ -46,6 +47,7 @@ def vectorize(
     output: str | Path,
     *,
     min_area_m2: float | None = None,
+    simplify_m: float | None = None,
     confidence: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -60,7 +62,9 @@ def vectorize(
     output:
         Polygon file; its extension decides the format.
     min_area_m2:
-        Polygons smaller than this, in m², are merged into their neighbours; the raster stays as it is.
+        Regions smaller than this, in m², are merged into their neighbours; the raster stays as it is.
+    simplify_m:
+        Leave out vertices of outlines, as `classify` does; by default they are exact.
     confidence:
         Raster of confidence on the same grid, for the mean of each polygon.
     overwrite:
@@ -71,7 +75,7 @@ def vectorize(
     Raises
     ------
     InputError
-        The map or the confidence cannot be used, or the smallest area is no such number.
+        The map or the confidence cannot be used, or the smallest area or the tolerance is no such number.
     OutputError, MissingDependencyError
         The polygons cannot be written, or exist already.
     """
@@ -80,6 +84,7 @@ def vectorize(
     if min_area_m2 is not None and not 0 <= min_area_m2 < math.inf:
         raise InputError(f"a smallest area of {min_area_m2:g} m² cannot be used", "give a number from 0 on")
     given = [path for path in (map_path, confidence) if path is not None]
+    check_tolerance(simplify_m)
     with (
         StagedOutputs(inputs=with_sources(given), overwrite=overwrite) as outputs,
         open_existing(map_path) as existing,
@@ -98,8 +103,10 @@ def vectorize(
                 existing.legend,
                 confidence_raster=None if confidence is None else Path(confidence),
                 min_area_m2=min_area_m2,
+                simplify_m=simplify_m,
                 progress=progress,
                 work=work,
+                provenance=Provenance.of_tags(existing.file.tags),
             )
     return Vectorized(destination, existing.legend, totals)
 

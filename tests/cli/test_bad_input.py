@@ -1016,7 +1016,8 @@ def test_options_that_contradict_each_other(files: Files, run: Run, tmp_path: Pa
     before = listing(tmp_path)
     for more, says in (
         (("--no-vectors", "--vectors", "a.gpkg"), "contradict"),
-        (("--no-vectors", "--min-area", "5"), "--min-area"),
+        (("--no-vectors", "--simplify", "5"), "--simplify"),
+        (("--simplify", "-1"), "--simplify"),
         (("--batch-size", "0"), "--batch-size"),
         (("--bands", "blue"), "--bands"),
         (("--radiometry", "tile"), "--radiometry"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -152,7 +153,12 @@ def test_bad_blocks_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size_kib", "failing"),
-    [(64, "m.tif"), (600, "c.tif"), (1300, "c.tif"), pytest.param(4000, "m.gpkg", marks=pytest.mark.slow)],
+    [
+        (64, "m.tif"),
+        (600, "[cm].tif"),
+        (1300, "[cm].tif"),
+        pytest.param(4000, "m.gpkg", marks=pytest.mark.slow),
+    ],
 )
 def test_full_disk(tmp_path: Path, size_kib: int, failing: str) -> None:
     """A real file system of that size runs full: an error names the file, and nothing is left."""
@@ -167,7 +173,8 @@ def test_full_disk(tmp_path: Path, size_kib: int, failing: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     error, left = json.loads(done.stdout.splitlines()[-1])
-    assert error.startswith(f"OutputError: cannot write {failing}: the disk of {tmp_path} is full")
+    # The two rasters are completed at the same time: either may find the disk full.
+    assert re.match(rf"OutputError: cannot write {failing}: the disk of {tmp_path} is full", error), error
     assert left == []
 
 

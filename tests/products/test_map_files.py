@@ -9,6 +9,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.features
 from maps import AWKWARD_LEGEND, UTM, confidence_of, patchy_classes, write_map
 
 from das2f_map.products.class_areas import class_areas
@@ -42,19 +43,14 @@ def features(path: Path) -> geopandas.GeoDataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("min_area_m2", [None, 4000.0])
-def test_the_same_as_one_after_the_other(min_area_m2: float | None, tmp_path: Path) -> None:
-    contents = write(tmp_path / "once", min_area_m2=min_area_m2)
+def test_the_same_as_one_after_the_other(tmp_path: Path) -> None:
+    contents = write(tmp_path / "once")
     raster = write_map(
         tmp_path / "map.tif", CLASSES, confidence_path=tmp_path / "sure.tif", confidence=CONFIDENCE
     )
     areas, nodata = class_areas(raster, AWKWARD_LEGEND, confidence_raster=tmp_path / "sure.tif")
     polygons = write_polygons(
-        raster,
-        tmp_path / "map.gpkg",
-        AWKWARD_LEGEND,
-        confidence_raster=tmp_path / "sure.tif",
-        min_area_m2=min_area_m2,
+        raster, tmp_path / "map.gpkg", AWKWARD_LEGEND, confidence_raster=tmp_path / "sure.tif"
     )
     assert contents == MapContents(areas, nodata, polygons)
     with rasterio.open(tmp_path / "once" / "map.tif") as found:
@@ -62,6 +58,46 @@ def test_the_same_as_one_after_the_other(min_area_m2: float | None, tmp_path: Pa
     once, one_by_one = features(tmp_path / "once" / "map.gpkg"), features(tmp_path / "map.gpkg")
     assert once.drop(columns="geometry").equals(one_by_one.drop(columns="geometry"))
     assert once.geometry.geom_equals(one_by_one.geometry).all()
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_merged_raster_polygons_and_areas_agree(tmp_path: Path, confidence: bool) -> None:
+    """Confidence is that of the pixel, whatever class it has got."""
+    contents = write(tmp_path / "once", confidence=confidence, min_area_m2=4000.0)
+    with rasterio.open(tmp_path / "once" / "map.tif") as found:
+        merged = found.read(1)
+    assert contents.merged_pixels == np.count_nonzero(merged != CLASSES) > 500
+    polygons = features(tmp_path / "once" / "map.gpkg")
+    drawn = rasterio.features.rasterize(
+        zip(polygons.geometry, polygons["class_id"], strict=True),
+        out_shape=CLASSES.shape,
+        transform=UTM.transform,
+        dtype="uint8",
+    )
+    np.testing.assert_array_equal(drawn, merged)
+    assert contents.polygons is not None
+    for i in AWKWARD_LEGEND.ids:
+        assert contents.areas[i].pixels == contents.polygons[i].pixels == np.count_nonzero(merged == i)
+        mean = CONFIDENCE[merged == i].mean(dtype=np.float64)
+        assert contents.areas[i].mean_confidence == pytest.approx(mean, rel=1e-9)
+        assert contents.polygons[i].mean_confidence == pytest.approx(mean, rel=1e-9)
+    if confidence:
+        with rasterio.open(tmp_path / "once" / "sure.tif") as found:
+            np.testing.assert_array_equal(found.read(1), CONFIDENCE)
+            mean = np.nanmean(CONFIDENCE, dtype=np.float64)
+            assert float(found.tags(1)["STATISTICS_MEAN"]) == pytest.approx(mean, rel=1e-6)
+    # The raster as it was, merged on the way to its polygons, has the same ones.
+    write_map(tmp_path / "map.tif", CLASSES, confidence_path=tmp_path / "sure.tif", confidence=CONFIDENCE)
+    write_polygons(
+        tmp_path / "map.tif",
+        tmp_path / "map.gpkg",
+        AWKWARD_LEGEND,
+        confidence_raster=tmp_path / "sure.tif",
+        min_area_m2=4000.0,
+    )
+    again = features(tmp_path / "map.gpkg")
+    assert polygons.drop(columns="geometry").equals(again.drop(columns="geometry"))
+    assert polygons.geometry.geom_equals(again.geometry).all()
 
 
 def test_the_map_is_read_once_to_check_it_and_never_again(

@@ -68,6 +68,21 @@ def test_a_row_of_large_blocks_is_held_once() -> None:
     assert peak < 1.2 * (classes.nbytes + confidence.nbytes)
 
 
+def test_rows_that_wait_for_the_next_blocks_hold_no_others() -> None:
+    """The last rows of a row of blocks begin the next strip; the rows before them are let go."""
+    grid = Grid(600, 4000, GRID.transform, GRID.crs)
+    classes, confidence = np.ones((300, 4000), np.uint8), np.ones((300, 4000), np.float32)
+    assembler = StripAssembler(grid, 7)
+    tracemalloc.start()
+    try:
+        strips = sum(1 for _ in assembler.add(Window(0, 0, 300, 4000), classes, confidence))
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert strips == 42
+    assert held < 0.1 * (classes.nbytes + confidence.nbytes)
+
+
 @pytest.mark.parametrize("window", [Window(10, 0, 10, 37), Window(0, 10, 5, 10), Window(20, 0, 1, 1)])
 def test_blocks_out_of_order_are_refused(window: Window) -> None:
     assembler = StripAssembler(GRID)

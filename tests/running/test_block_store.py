@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +31,9 @@ from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock, computed_
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.scene.grid import Window
 from das2f_map.scene.request import PairRequest, PairView
+
+PATIENCE = 60.0
+"""Seconds to wait for another thread on a busy machine."""
 
 FIELDS = ("classes", "confidence", "probabilities", "entropy")
 
@@ -104,6 +111,41 @@ def test_blocks_come_back_as_they_were(
     with BlockStore(tmp_path, plan) as store:
         assert len(store) == 0
     assert finished_blocks(tmp_path) == 0
+
+
+def test_a_block_is_safe_after_a_second_without_another_one(
+    plan: ClassifyPlan, blocks: list[ClassifiedBlock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread brings it to the disk; the caller waits for the disk neither then nor before."""
+    here, synced, real = threading.get_ident(), threading.Semaphore(0), os.fsync
+    failing = False
+
+    def fsync(file: int) -> None:
+        if threading.get_ident() != here:
+            if failing:
+                synced.release()
+                raise OSError(errno.EIO, "made up")
+            real(file)
+            synced.release()
+
+    with BlockStore(tmp_path, plan) as store:
+        monkeypatch.setattr("os.fsync", fsync)
+        for k in (1, 2):
+            store.add(k, blocks[k])
+            # The values, then the journal.
+            assert synced.acquire(timeout=PATIENCE)
+            assert synced.acquire(timeout=PATIENCE)
+        failing = True
+        store.add(3, blocks[3])
+        assert synced.acquire(timeout=PATIENCE)
+
+        def add_until_it_fails() -> None:
+            for _ in range(1000):  # the thread notes its failure soon
+                store.add(4, blocks[4])
+                time.sleep(0.01)
+
+        with pytest.raises(OSError, match="made up"):
+            add_until_it_fails()
 
 
 def test_a_journal_cut_anywhere_names_whole_blocks(
@@ -185,7 +227,9 @@ def test_blocks_of_another_plan_are_refused(
     other = dataclasses.replace(plan, block_size=9, reject=0.5)
     with pytest.raises(InputError) as caught:
         BlockStore(tmp_path, other, resume=True)
-    assert caught.value.message.endswith("differs in --reject, --probabilities or --entropy; the block size")
+    assert caught.value.message.endswith(
+        "differs in --reject, --smooth, --probabilities or --entropy; the block size"
+    )
     assert "--overwrite" in str(caught.value.hint)
     journal = tmp_path / JOURNAL_NAME
     header, *lines = journal.read_bytes().splitlines(keepends=True)

@@ -1,0 +1,67 @@
+"""Many scenes on the command line: patterns, lists, the table, the exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command import Run
+
+FAST = ("--no-vectors", "--coregister", "off", "--device", "cpu")
+
+
+@pytest.fixture
+def folder(scene: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The scene at two dates, a folder for maps, and the working folder there."""
+    for day in ("0102", "0305"):
+        for kind, path in zip(("ms", "pan"), scene, strict=True):
+            shutil.copy(path, tmp_path / f"{day}_{kind}.tif")
+    (tmp_path / "maps").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_patterns_and_a_list(folder: Path, model: Path, run: Run) -> None:
+    paths = ("{date}_ms.tif", "{date}_pan.tif", "-o", "maps/{date}.tif")
+    plan = run("classify", *paths, "--model", model, *FAST, "--dry-run")
+    assert plan.code == 0
+    assert "2 to map, 0 finished, 0 that cannot be planned" in plan.out
+    assert "1,344" in plan.out
+    assert not any((folder / "maps").iterdir())
+    (folder / "0305_pan.tif").write_bytes((folder / "0305_pan.tif").read_bytes()[:2000])
+    outcome = run("-q", "classify", *paths, "--model", model, *FAST, "--json", "--every", "2")
+    assert outcome.code == 10
+    assert outcome.errors[-1] == "error: 1 of 2 scenes failed"
+    states = {s["output"]: s["state"] for s in json.loads(outcome.out)["scenes"]}
+    assert states == {"maps/0102.tif": "done", "maps/0305.tif": "failed"}
+    (folder / "lists").mkdir()
+    (folder / "lists" / "pairs.csv").write_text(
+        "ms,pan,output\n../0102_ms.tif,../0102_pan.tif,../maps/0102.tif\n"
+    )
+    again = run("classify", "--pairs", "lists/pairs.csv", "--model", model, *FAST, "--every", "2", "--resume")
+    assert again.code == 0
+    assert "1 scenes: 0 done, 1 skipped, 0 failed" in again.out
+    taken = run("classify", "--pairs", "lists/pairs.csv", "--model", model, *FAST)
+    assert taken.code == 6
+    assert "exists already" in taken.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--pairs", "{date}_ms.tif", "{date}_pan.tif", "-o", "{date}.tif"], "patterns take the place"),
+        (["a.tif", "--pairs", "p.csv"], "columns of the file"),
+        (["--pairs", "p.csv", "--confidence", "c.tif"], "is a column"),
+        (["{date}_ms.tif", "{date}_pan.tif"], "it names the maps"),
+        (["a.tif", "b.tif"], "name a scene and a map"),
+        (["-o", "m.tif"], "name a scene and a map"),
+        (["a.tif", "b.tif", "-o", "m.tif", "--summary", "s.json"], "about many scenes"),
+        (["a.tif", "b.tif", "-o", "m.tif", "--every", "0"], "--every"),
+    ],
+)
+def test_usage(arguments: list[str], said: str, folder: Path, run: Run) -> None:
+    outcome = run("classify", *arguments)
+    assert outcome.code == 2
+    assert said in " ".join(outcome.err.replace("│", " ").split())
