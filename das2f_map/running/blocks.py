@@ -24,6 +24,7 @@ from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.lattice import Lattice
 from das2f_map.scene.model_input import InputBlock, ModelInput
 from das2f_map.scene.paths import is_local
+from das2f_map.scene.raster_file import fetch_anew
 from das2f_map.types import Bool, Float32, UInt8
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ class BlockClassifier:
             except ReadError as error:
                 log.warning("%s; once more in %g s", error.message, pause)
                 time.sleep(pause)
+                for path in (pair.ms_path, pair.pan_path):
+                    fetch_anew(path)
         return self.input.read(window, wanted, all_turns=self.engine.all_turns)
 
     def compute(self, window: Window, block: InputBlock | None) -> ClassifiedBlock:

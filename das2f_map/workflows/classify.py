@@ -809,7 +809,9 @@ def _kept_if_ended(outputs: StagedOutputs, store: BlockStore) -> Iterator[None]:
     try:
         yield
     except BaseException:  # an interrupt too
-        if len(store):
+        if len(store) and not store.is_there:
+            log.warning("The folder with %d finished blocks is gone", len(store))
+        elif len(store):
             log.warning("Finished blocks are kept (%d); --resume goes on with them", len(store))
         else:
             outputs.keep_work(False)
