@@ -41,6 +41,7 @@ DOORS = {
 }
 
 OTHERS = {
+    "scene.raster_file:fetch_anew": "reads no pixel: closing it lets GDAL forget what it has fetched",
     "scene.mask:_why_no_raster": "asks whether a mask is a raster; RasterSource or VectorFile reads it",
     "pages.pictures:read_values": "a raster next to a map whose grid the class door has checked",
     "products.renamed_polygons:_layers": "polygons of this package, written again with other names",
@@ -51,7 +52,7 @@ OTHERS = {
     "products.vector_files:_convert_to_parquet": "copies polygons that this run has written",
     "products.polygons:write_polygons": "the map that this run has written",
     "products.strips:read_strips": "the map that this run has written",
-    "products.map_files:MapWriter._finish_merging": "a raster of confidence that this run has written",
+    "products.map_files:MapWriter._finish_merging": "the map that this run has written",
     "products.mosaic_parts:_values_of": "a raster of confidence, whose grid has to be that of its map",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
     "products.stac_item:_value_bands": "a raster of a map that this run has written",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -40,9 +40,10 @@ class Provenance:
         return cls(_plain(model), _plain(" and ".join(n for n in names if n)), f"das2f-map {__version__}")
 
     @classmethod
-    def of_tags(cls, tags: Mapping[str, str]) -> Provenance:
-        """The provenance that the metadata items of a raster have."""
-        return cls(tags.get("model", ""), tags.get("source", ""), tags.get("software", ""))
+    def of_map(cls, tags: Mapping[str, str], sources: Sequence[str]) -> Provenance:
+        """The provenance of an existing map, from its metadata items and the images that its report names."""
+        named = cls.of_run("", sources)
+        return cls(tags.get("model", ""), named.source, tags.get("software", ""))
 
     def items(self) -> dict[str, str]:
         """Metadata items, without those that are not known."""
@@ -50,9 +51,13 @@ class Provenance:
         return {name: text for name, text in found.items() if text}
 
     def tags(self) -> dict[str, str]:
-        """The same for a GeoTIFF, with the two that every reader of TIFF knows."""
-        own = {_SOFTWARE: self.software, _DESCRIPTION: self.sentence("Land-cover map")}
-        return {**self.items(), **{name: text for name, text in own.items() if text}}
+        """Model and software for a GeoTIFF, with the two items that every reader of TIFF knows.
+
+        The source is left out: the map of a product as delivered is that of its two files, to the byte.
+        """
+        known = replace(self, source="")
+        own = {_SOFTWARE: self.software, _DESCRIPTION: known.sentence("Land-cover map")}
+        return {**known.items(), **{name: text for name, text in own.items() if text}}
 
     def sentence(self, subject: str) -> str:
         """A description: ``Land-cover map by model m from ms.tif and pan.tif, with das2f-map 1.0``."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from das2f_map.errors import InputError
 from das2f_map.legend import Legend
 from das2f_map.products.class_areas import ClassArea
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.paths import PathText
+from das2f_map.scene.products.delivery import read_text
 from das2f_map.scene.radiometry import BandStatistics
 from das2f_map.scene.registration import CoregistrationReport
 from das2f_map.scene.report import PairReport, crs_text
@@ -158,6 +161,25 @@ class RunReport(BaseModel):
     inputs: list[InputReport] = Field(default=[], description="files that were read, but for the model")
     checksums: dict[str, str] = Field(default={}, description="kind of output → SHA-256 of its file")
     outputs: dict[str, str] = Field(description="kind of output → path")
+
+    @property
+    def images(self) -> list[str]:
+        """The images as given: MS and PAN, or the product that they come from."""
+        if self.scene.product is not None:
+            return [self.scene.product.path]
+        return [self.scene.ms.path, self.scene.pan.path]
+
+
+def report_beside(path: Path) -> RunReport | None:
+    """The report of a map's run, where it lies beside the map and this version reads it."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    try:
+        report = RunReport.model_validate_json(read_text(str(beside)))
+    except (InputError, ValidationError):
+        return None
+    return report if Path(report.outputs.get("raster", "")).name == path.name else None
 
 
 def class_reports(

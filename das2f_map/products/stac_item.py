@@ -125,8 +125,7 @@ def _text(moment: datetime) -> str:
 
 def _described(report: RunReport) -> dict[str, Any]:
     product, grid = report.scene.product, report.grid
-    sources = [report.scene.ms.path, report.scene.pan.path] if product is None else [product.path]
-    provenance = Provenance.of_run(report.model.name, sources)
+    provenance = Provenance.of_run(report.model.name, report.images)
     known = product is not None and _moment(product.date or "") is not None
     time = "" if known else " The time of the images is not known: datetime is when the map was made."
     subject = "Draft of a land-cover map" if report.draft else "Land-cover map"

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from das2f_map.bundle.stac_parts import ITEM_SUFFIX, require_pystac
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend
@@ -21,12 +19,11 @@ from das2f_map.products.legend_source import LegendChange, read_legend_change
 from das2f_map.products.provenance import Provenance
 from das2f_map.products.qgis import style_raster
 from das2f_map.products.renamed_polygons import polygons_beside, rename_polygons
-from das2f_map.products.report import RunReport
+from das2f_map.products.report import RunReport, report_beside
 from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.fingerprint import sha256_of
 from das2f_map.scene.paths import is_local
-from das2f_map.scene.products.delivery import read_text
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +112,12 @@ def style(
     ):
         _check(existing, path, in_place=output is None)
         made = change.applied(existing.legend, label, keeps=existing.file.names.unsure)
+        provenance = Provenance.of_map(existing.file.tags, [] if report is None else report.images)
         staged = {destination: outputs.stage(destination)}
         _write_raster(existing, staged[destination], made, progress)
         for file in polygons:
             staged[file] = outputs.stage(file)
-            rename_polygons(file, staged[file], made, Provenance.of_tags(existing.file.tags))
+            rename_polygons(file, staged[file], made, provenance)
         if report is not None:
             beside = path.with_suffix(".json")
             place = outputs.stage(beside)
@@ -142,18 +140,11 @@ def _polygons(path: Path, given: str | Path | Sequence[str | Path] | Literal[Fal
 
 
 def _report(path: Path) -> RunReport | None:
-    """The report of the map's run, where it lies beside the map and this version reads it."""
+    """The report beside the map; a file in its place that is none stays as it is."""
+    report = report_beside(path)
     beside = path.with_suffix(".json")
-    if not beside.is_file():
-        return None
-    try:
-        report = RunReport.model_validate_json(read_text(str(beside)))
-    except (InputError, ValidationError):
-        log.warning("%s stays as it is: it is no run report that this version reads", beside)
-        return None
-    if Path(report.outputs.get("raster", "")).name != path.name:
-        log.warning("%s stays as it is: it is about another map", beside)
-        return None
+    if report is None and beside.is_file():
+        log.warning("%s stays as it is: it is no run report of this map that this version reads", beside)
     return report
 
 

@@ -16,6 +16,7 @@ from das2f_map.products.class_areas import ClassArea
 from das2f_map.products.existing_map import open_existing
 from das2f_map.products.polygons import check_tolerance, check_vector_path, write_polygons
 from das2f_map.products.provenance import Provenance
+from das2f_map.products.report import report_beside
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.virtual_files import with_sources
@@ -94,6 +95,7 @@ def vectorize(
         if confidence is not None:
             _check_confidence(Path(confidence), existing.grid, map_path)
         staged = outputs.stage(destination)
+        report = report_beside(Path(map_path))
         with work_folder(staged) as work:
             copy = work / "classes.tif"
             existing.copy_to(copy, destination, progress)
@@ -106,7 +108,7 @@ def vectorize(
                 simplify_m=simplify_m,
                 progress=progress,
                 work=work,
-                provenance=Provenance.of_tags(existing.file.tags),
+                provenance=Provenance.of_map(existing.file.tags, [] if report is None else report.images),
             )
     return Vectorized(destination, existing.legend, totals)
 

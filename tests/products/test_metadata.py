@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import xml.etree.ElementTree as ET
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,19 +111,18 @@ def test_table_counts_the_pixels(tmp_path: Path) -> None:
     assert counts == {i: np.count_nonzero(i == CLASSES) for i in AWKWARD_LEGEND.ids}
 
 
-def test_rasters_say_model_software_and_source(tmp_path: Path) -> None:
+def test_rasters_say_model_and_software(tmp_path: Path) -> None:
     paths = write(tmp_path, 40)
     for path in (paths.raster, paths.confidence, paths.probabilities):
         with rasterio.open(path) as file:
             tags = file.tags()
-        assert {k: tags[k] for k in ("model", "software", "source")} == FROM.items()
+        assert {k: tags[k] for k in ("model", "software")} == {"model": "a & b", "software": "das2f-map 9.9"}
+        assert "source" not in tags  # a product's map is that of its two files, to the byte
         assert tags["TIFFTAG_SOFTWARE"] == "das2f-map 9.9"
-        assert tags["TIFFTAG_IMAGEDESCRIPTION"] == (
-            "Land-cover map by model a & b from ms.tif and pan.tif, with das2f-map 9.9"
-        )
+        assert tags["TIFFTAG_IMAGEDESCRIPTION"] == "Land-cover map by model a & b, with das2f-map 9.9"
 
 
-def check_geopackage(path: Path) -> None:
+def check_geopackage(path: Path, provenance: Provenance = FROM) -> None:
     with closing(sqlite3.connect(path)) as database:
         layers = dict(
             database.execute(
@@ -135,12 +135,10 @@ def check_geopackage(path: Path) -> None:
         ).fetchall()
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert len(layers) == len(AWKWARD_LEGEND)
-    assert layers["Wald 2"] == (
-        "Land cover: Wald 2, by model a & b from ms.tif and pan.tif, with das2f-map 9.9"
-    )
+    assert layers["Wald 2"] == provenance.sentence("Land cover: Wald 2,")
     assert scope == "geopackage"
     items = {e.attrib["key"]: e.text for e in ET.fromstring(noted).iter() if "key" in e.attrib}
-    assert items == FROM.items()
+    assert items == provenance.items()
 
 
 @pytest.mark.slow
@@ -148,11 +146,15 @@ def test_geopackages_say_so_too(tmp_path: Path) -> None:
     paths = write(tmp_path, 40)
     assert paths.vectors is not None
     check_geopackage(paths.vectors)
-    # Those of the map made again, and with its own names.
+    assert FROM.sentence("Land cover: Wald 2,") == (
+        "Land cover: Wald 2, by model a & b from ms.tif and pan.tif, with das2f-map 9.9"
+    )
+    # Those of the map made again, and with its own names: without a report beside it the source is not known.
+    unknown = replace(FROM, source="")
     das2f_map.vectorize(paths.raster, tmp_path / "again.gpkg")
-    check_geopackage(tmp_path / "again.gpkg")
+    check_geopackage(tmp_path / "again.gpkg", unknown)
     das2f_map.style(paths.raster, AWKWARD_LEGEND)
-    check_geopackage(paths.vectors)
+    check_geopackage(paths.vectors, unknown)
 
 
 @pytest.mark.parametrize("name", ["m.fgb", "m.geojson"])
