@@ -51,10 +51,10 @@ OTHERS = {
     "products.vector_files:_convert_to_parquet": "copies polygons that this run has written",
     "products.polygons:write_polygons": "the map that this run has written",
     "products.strips:read_strips": "the map that this run has written",
-    "products.sieve:sieved": "the map that this run has written",
-    "products.sieve:_merged": "the map that this run has written",
+    "products.map_files:MapWriter._finish_merging": "a raster of confidence that this run has written",
     "products.mosaic_parts:_values_of": "a raster of confidence, whose grid has to be that of its map",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
+    "products.stac_item:_value_bands": "a raster of a map that this run has written",
     "products.aligned_images:_AlignedImage.verify": "an image that this run has written",
 }
 
@@ -147,7 +147,8 @@ PLAIN_OTHERS = {
     "outputs.whole_files:_flush": "a file that this run has written",
     "products.qgis_form:add_form": "a GeoPackage that this run has written",
     "products.qgis:style_vectors": "a GeoPackage that this run has written",
-    "products.sieve:_mapped": "a work file of this run",
+    "products.sieve:Sieve.__init__": "a work file of this run",
+    "products.sieve:_Table.__init__": "a work file of this run",
     "running.block_store:BlockStore.__init__": "blocks of a run",
     "running.block_store:BlockStore._read_journal": "blocks of a run",
     "running.block_store:block_size_of": "blocks of a run",
@@ -157,7 +158,7 @@ PLAIN_OTHERS = {
     "training.dataset:PatchReader._keep": "a work file of this run",
     "training.run_files:_read_run": "the state of a training",
     "training.run_files:read_record": "the state of a training",
-    "workflows.mosaic:_named": "the report of a map, which pydantic checks",
+    "workflows.mosaic:_report_of": "the report of a map, which pydantic checks",
     "workflows.classify:finished_map": "the report of a map, which pydantic checks",
     # No file of a user.
     "running.resources:available_memory": "what the system says about memory",

@@ -18,7 +18,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from das2f_map.errors import LabelError
-from das2f_map.scene.paths import PathText, is_local
+from das2f_map.scene.paths import PathText, is_file, is_local
 
 SAMPLE_LAYER: Final = "sample"
 """Name of the layer with the points, or with the pixels as squares."""
@@ -229,7 +229,7 @@ def read_design(gpkg: str | Path) -> SampleDesign | None:
         The file has a design that is damaged, or of a newer version of the software.
     """
     path = Path(gpkg)
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         # Read only, so that a missing or foreign file is not changed.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from das2f_map.bundle.members import CARD_NAME
 from das2f_map.errors import ModelError
+from das2f_map.scene.paths import exists
 
 if TYPE_CHECKING:
     from das2f_map.bundle.model import ModelBundle
@@ -35,7 +36,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
     path = Path(name_or_path)
-    if path.exists():
+    if exists(path):  # False for a path that is too long
         return path
     near = difflib.get_close_matches(str(name_or_path), bundled, n=1, cutoff=0.5)
     known = f"bundled models: {', '.join(bundled) or 'none'}"

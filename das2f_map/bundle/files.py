@@ -23,6 +23,7 @@ from das2f_map.bundle.untrusted import read_member
 from das2f_map.errors import ModelError, OutputError
 from das2f_map.outputs.names import require_local
 from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.scene.paths import exists
 
 __all__ = [
     "CARD_NAME",
@@ -41,7 +42,7 @@ def require_replaceable(path: Path, *, overwrite: bool) -> None:
 
     A bundle that exists is replaced only with ``overwrite``; a folder or file that is none, never.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not exists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not ((path / CARD_NAME).is_file() if path.is_dir() else zipfile.is_zipfile(path)):
         raise OutputError(f"{path} exists and is not a model bundle", "choose another name with -o")

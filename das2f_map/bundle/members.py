@@ -10,6 +10,7 @@ from typing import Final
 
 from das2f_map.bundle.card import ModelCard, parse_card
 from das2f_map.bundle.untrusted import read_member
+from das2f_map.scene.paths import is_dir
 
 CARD_NAME: Final = "model.json"
 WEIGHTS_NAME: Final = "model.safetensors"
@@ -21,7 +22,7 @@ CARD_LIMIT: Final = 4 << 20
 
 def is_onnx(path: Path) -> bool:
     """Whether a path names an ONNX file."""
-    return path.suffix.lower() == ONNX_SUFFIX and not path.is_dir()
+    return path.suffix.lower() == ONNX_SUFFIX and not is_dir(path)
 
 
 def read_card(path: Path) -> ModelCard:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from das2f_map.errors import ModelError
+from das2f_map.scene.paths import exists
 
 _DIRECTORY_LIMIT: Final = 1 << 20
 """Most bytes that are read at once of a zip, and so of its list of members: enough for thousands of them."""
@@ -37,7 +38,7 @@ def read_member(path: Path, name: str, limit: int) -> bytes:
     file, or larger than ``limit`` bytes.
     """
     try:
-        if not path.exists():
+        if not exists(path):
             raise ModelError(f"model not found: {path}", _LIST_HINT)
         if path.is_dir():
             return read_whole(path / name, limit)

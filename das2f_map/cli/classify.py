@@ -103,7 +103,11 @@ def classify_command(
             help="Also write each pixel's entropy: 0 if one class is certain, 1 if all are as probable.",
         ),
     ] = None,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Also write a STAC Item beside the raster, for catalogues.")
+    ] = False,
     reject: Annotated[float | None, setting_option(Certainty, "reject", metavar="P")] = Certainty.reject,
+    smooth: Annotated[int | None, setting_option(Certainty, "smooth", metavar="R")] = Certainty.smooth,
     # A path would lose the second slash of /vsizip//…
     aoi: Annotated[
         str | None,
@@ -204,7 +208,9 @@ def classify_command(
         "confidence": confidence,
         "probabilities": probabilities,
         "entropy": entropy,
+        "stac": stac,
         "reject": reject,
+        "smooth": smooth,
         "aoi": aoi,
         "aoi_layer": aoi_layer,
         "min_area_m2": min_area,

@@ -57,6 +57,10 @@ def show_command(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="HTML", help="Write the card as a page, with charts.")
     ] = None,
+    stac: Annotated[
+        Path | None,
+        typer.Option("--stac", metavar="JSON", help="Write a STAC Item of the model, for catalogues."),
+    ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,14 +68,18 @@ def show_command(
 
     Example: das2f-map models show landsat8-gulf
     """
+    if stac is not None:
+        from das2f_map.workflows.model_item import write_model_item
+
+        print(write_model_item(model, stac, overwrite=overwrite), file=sys.stderr if as_json else sys.stdout)
     if html is not None:
         from das2f_map.workflows.report_model import report_model
 
         report_model(model, html, overwrite=overwrite)
         # With --json, stdout holds the card alone.
         print(f"{html}: {html.stat().st_size / 1000:,.0f} kB", file=sys.stderr if as_json else sys.stdout)
-        if not as_json:
-            return
+    if not as_json and (html is not None or stac is not None):
+        return
     from das2f_map.assess.confusion_matrix import percent
     from das2f_map.workflows.models import model_card
 

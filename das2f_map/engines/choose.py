@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 AUTOMATIC: Final = EngineChoice()
 
-_SPARSE: Final = 5
+_SPARSE: Final = 4
 """K from which on ``patch`` is faster on the CPU where one pixel of each K × K is computed: the shared scan
 computes all rows between, too."""
 
@@ -167,18 +167,18 @@ def choose(
 def _patches_are_faster(config: NetworkConfig, device: torch.device, every: int) -> bool:
     """Whether ``patch`` is faster than ``shared`` on a device.
 
-    That is so for small patches where the shared scan has no kernels and the selective scan is compiled.
-    Small patches have few rows to share: sharing them in PyTorch operations saves less time than the compiled
-    scan. Measured speed of ``shared`` over ``patch``: 0.5 with patches of 8, 1.2 to 1.5 with patches of 16.
+    That is so if the selective scan is compiled, and patches have few rows to share: in a sparse draft, or if
+    they are small and the shared scan has no kernels. Sharing in PyTorch operations saves less time then than
+    the compiled scan. Measured speed of ``shared`` over ``patch``: 0.5 with patches of 8, 1.2 to 1.5 with
+    patches of 16.
     """
     if device.type != "cpu":
         return False
-    if every >= _SPARSE:
-        return True
-    if not compiled.unavailable(config, torch.float32):
-        return False
     scan = default_backend(device, torch.float32, config.width, config.state_size, gradients=False)
-    return scan.name == "compiled" and config.patch_size < 16
+    if scan.name != "compiled":
+        return False
+    few = config.patch_size < 16 and bool(compiled.unavailable(config, torch.float32))
+    return few or every >= _SPARSE
 
 
 def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC, *, every: int = 1) -> Engine:

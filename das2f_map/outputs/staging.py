@@ -58,6 +58,7 @@ class StagedOutputs:
         self._folders: dict[Path, PrivateFolder] = {}
         self._whole: list[PrivateFolder] = []
         self._made: list[Path] = []
+        self._worked: list[PrivateFolder] = []
 
     def __enter__(self) -> StagedOutputs:
         return self
@@ -149,6 +150,7 @@ class StagedOutputs:
         """
         folder = self._folders[_identity(final)]
         folder.work.mkdir(exist_ok=True)
+        self._worked.append(folder)
         return folder.work
 
     def keep_work(self, keep: bool = True) -> None:
@@ -167,8 +169,10 @@ class StagedOutputs:
                 raise write_error(error, self.finals[0]) from error
         finally:
             # The first folder's note decides over what the others hold, so it goes last.
+            # Other folders have work files only where an interrupt came while they were removed.
+            kept = [] if complete or not self._keep_work else [*self._worked, *[*self._folders.values()][:1]]
             for folder in reversed(self._folders.values()):
-                folder.release(keep_work=self._keep_work and not complete)
+                _release(folder, keep_work=folder in kept)
             if not complete:
                 with suppress(OSError):
                     for made in reversed(self._made):
@@ -206,6 +210,14 @@ class StagedOutputs:
                 raise OutputError(f"output {folder.final} was not written")
         if self._folders:
             commit(planned(self._folders.values(), whole=self._whole))
+
+
+def _release(folder: PrivateFolder, *, keep_work: bool) -> None:
+    """Remove a private folder even if another interrupt comes meanwhile; the first one is on its way."""
+    try:
+        folder.release(keep_work=keep_work)
+    except (KeyboardInterrupt, SystemExit):
+        folder.release(keep_work=keep_work)
 
 
 def _identity(path: Path) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
 from das2f_map.errors import InputError
 from das2f_map.legend import Legend, LegendClass
+from das2f_map.scene.paths import exists
 from das2f_map.scene.products.delivery import read_text
 
 
@@ -103,7 +104,7 @@ def read_evaluation(path: str | Path, legend: Legend | None = None) -> Evaluatio
         The file cannot be read, or is no evaluation.
     """
     hint = "das2f-map evaluate MAP --reference FILE --json > evaluation.json"
-    if not Path(path).exists():
+    if not exists(path):
         raise InputError(f"evaluation {path} does not exist", hint)
     try:
         values = json.loads(read_text(str(path)))

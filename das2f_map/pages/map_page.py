@@ -357,6 +357,10 @@ def _run(facts_: MapFacts) -> Html:
         ("Nodata", None if run.scene.nodata is None else f"{run.scene.nodata:g} (given)"),
         ("Mask", None if run.scene.mask is None else name(run.scene.mask.path)),
         ("Least probability", None if settings.reject is None else f"{settings.reject:g}"),
+        (
+            "Probabilities smoothed",
+            None if settings.smooth is None else f"over {settings.smooth} pixels around",
+        ),
         ("Smallest region", None if settings.min_area_m2 is None else f"{settings.min_area_m2:g} m²"),
         ("Polygons simplified", None if settings.simplify_m is None else f"by {settings.simplify_m:g} m"),
         ("Engine", f"{run.engine} on {run.device} in {run.precision}, {_turns(run.turns)}"),

@@ -53,6 +53,8 @@ class MapPaths:
         Raster of the probability of every class, a band each; ``None`` for none.
     entropy:
         Raster of the entropy of these; ``None`` for none.
+    stac:
+        STAC Item, JSON; ``None`` for none.
     """
 
     raster: Path
@@ -61,6 +63,7 @@ class MapPaths:
     confidence: Path | None = None
     probabilities: Path | None = None
     entropy: Path | None = None
+    stac: Path | None = None
 
     def by_kind(self) -> dict[str, Path]:
         """Kind of output → path, without those that are not written."""
@@ -71,6 +74,7 @@ class MapPaths:
             "confidence": self.confidence,
             "probabilities": self.probabilities,
             "entropy": self.entropy,
+            "stac": self.stac,
         }
         return {kind: path for kind, path in kinds.items() if path is not None}
 

@@ -85,6 +85,9 @@ class ClassifySettings(BaseModel):
     min_area_m2: float | None
     simplify_m: float | None = Field(default=None, description="tolerance of the polygons; null: exact")
     reject: float | None = Field(description="lowest probability that a pixel's class needs; null: any")
+    smooth: int | None = Field(
+        default=None, description="pixels around that probabilities are averaged over; null: none"
+    )
     max_shift: float = Field(description="PAN pixels")
     force: bool
     every: int = Field(default=1, description="K where one pixel of each K × K was classified")

@@ -32,6 +32,24 @@ _MOST_PIXELS: Final = 1 << 23
 
 _LEAST_ROWS: Final = 32
 
+_POLYGON_BYTES: Final = 400
+"""Bytes for each pixel of a block while its polygons are simplified: an estimate for small fields."""
+
+
+def memory_bytes(height: int, width: int) -> int:
+    """Bytes that simplifying the polygons of a map takes, about."""
+    rows = min(height, _rows_of_block(width))
+    # Classes, confidence and pixel areas of a row of blocks, and the polygons of one block.
+    return 13 * rows * width + _POLYGON_BYTES * rows * min(width, _BLOCK)
+
+
+def _rows_of_block(width: int) -> int:
+    """Rows of the blocks of a map."""
+    rows = _BLOCK
+    while rows > _LEAST_ROWS and rows * width > _MOST_PIXELS:
+        rows //= 2
+    return rows
+
 
 class Simplifier:
     """Chooses the vertices that outlines keep.
@@ -46,10 +64,8 @@ class Simplifier:
 
     def __init__(self, grid: Grid, metres: float) -> None:
         self._grid, self._metres, self._areas = grid, metres, PixelAreas(grid)
-        self.rows = _BLOCK
+        self.rows = _rows_of_block(grid.width)
         """Rows of a block."""
-        while self.rows > _LEAST_ROWS and self.rows * grid.width > _MOST_PIXELS:
-            self.rows //= 2
         self._held: list[Strip] = []
         self._row = 0
 

@@ -55,13 +55,13 @@ class ValueRaster:
     ) -> None:
         self.path, self._bands = path, len(bands)
         self._statistics = [BandStatistics() for _ in bands]
+        self._closed = False
         with ExitStack() as stack:  # an interrupt is tidied up, too
             place = stack.enter_context(work_folder(path, work)) / name
             self._raster = WorkRaster(place, path, grid, "float32", float("nan"), len(bands))
             stack.callback(self._raster.discard)
             self._raster.describe(bands, tags or {}, None)
             self._work = stack.pop_all()
-        self._noted = False
 
     def write(self, window: Window, classes: UInt8, values: Float32 | None) -> None:
         """Write one block; blocks come in any order and do not overlap.
@@ -94,25 +94,25 @@ class ValueRaster:
 
     def written(self) -> Path:
         """The work file with all blocks, closed, to be read before :meth:`finish`."""
-        with writing(self.path):
-            self._note_statistics()
-            self._raster.close()
+        self._close()
         return self._raster.path
 
-    def finish(self) -> None:
-        """Make the file, with overviews by mean and the statistics of each band."""
-        self._note_statistics()
-        self._raster.finish(
-            {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
-        )
-
-    def _note_statistics(self) -> None:
-        """Put the statistics into the work file, once, while it is open."""
-        if self._noted:
+    def _close(self) -> None:
+        """Note the statistics and close the work file; a second call does nothing."""
+        if self._closed:
             return
         for band, statistics in enumerate(self._statistics, start=1):
             self._raster.note(band, statistics.items())
-        self._noted = True
+        with writing(self.path):
+            self._raster.close()
+        self._closed = True
+
+    def finish(self) -> None:
+        """Make the file, with overviews by mean and the statistics of each band."""
+        self._close()
+        self._raster.finish(
+            {"OVERVIEW_RESAMPLING": "AVERAGE", "RESAMPLING": "NEAREST", "PREDICTOR": "FLOATING_POINT"}
+        )
 
     def discard(self) -> None:
         """Remove the work files."""

@@ -1,10 +1,10 @@
 """The finished blocks of a map that is being made, on disk, so that a run that was ended can go on.
 
 Two files in a folder of the run's own: the blocks' values one after the other, and a journal with a line for
-each block, which has the checksum of the values. Both are on their way to the disk at once, and safe on it
-after a second. So a killed run has lost no block that was finished. A power cut may lose those of the last
-second: their lines are torn, which ends the journal, or their checksum is wrong. Such blocks are computed
-again.
+each block, which has the checksum of its number and values. Both are on their way to the disk at once, and
+safe on it after a second. So a killed run has lost no block that was finished. A power cut may lose those of
+the last second: their lines are torn, or their checksum is wrong. Such blocks are computed again. So are
+those whose lines or values are damaged later on; the others stay.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from das2f_map.errors import InputError
+from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import NODATA_CLASS
+from das2f_map.outputs.names import shown_folder
 from das2f_map.running.blocks import ClassifiedBlock
 from das2f_map.running.plan import ClassifyPlan
 from das2f_map.scene.grid import Window
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 JOURNAL_NAME: Final = "blocks.journal"
 VALUES_NAME: Final = "blocks.values"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _LONGEST_LINE: Final = 10_000
 
 _SAFE_S: Final = 1.0
@@ -120,7 +121,7 @@ class BlockStore:
     """
 
     def __init__(self, folder: Path, plan: ClassifyPlan, *, resume: bool = False) -> None:
-        self._plan = plan
+        self._folder, self._plan = folder, plan
         self._shapes = _layers(plan)
         self._entries: dict[int, _Entry] = {}
         journal = folder / JOURNAL_NAME
@@ -134,7 +135,7 @@ class BlockStore:
         if not kept:
             self._note({"das2f-map": _FORMAT, "block_size": plan.block_size, "plan": plan.parts})
         self._sync()
-        self._soon = _Soon(self._make_safe)
+        self._soon = _Soon(self._keep_safe)
 
     def __enter__(self) -> BlockStore:
         return self
@@ -160,17 +161,30 @@ class BlockStore:
         return index in self._entries
 
     @property
+    def is_there(self) -> bool:
+        """Whether the files are still where another run finds them."""
+        return self._folder.joinpath(JOURNAL_NAME).is_file()
+
+    @property
     def finished(self) -> frozenset[int]:
         """Numbers of the blocks that are stored."""
         return frozenset(self._entries)
 
     def add(self, index: int, block: ClassifiedBlock) -> None:
-        """Keep the block with a number; a kill does not lose it, and after a second no power cut does."""
+        """Keep the block with a number; a kill does not lose it, and after a second no power cut does.
+
+        Raises
+        ------
+        OSError
+            The disk is full or cannot be written.
+        OutputError
+            The folder is gone.
+        """
         layers = [
             np.ascontiguousarray(layer, dtype)
             for layer, (_, dtype) in zip(_values_of(block), self._shapes, strict=True)
         ]
-        length = checksum = 0
+        length, checksum = 0, _checksum(index)
         # Most blocks of a scene's collar have no class; they cost a line.
         if (block.classes != NODATA_CLASS).any():
             self._values.seek(self._end)
@@ -194,13 +208,14 @@ class BlockStore:
             )
             for leading, dtype in self._shapes
         ]
-        if entry.length:
-            self._values.seek(entry.start)
-            values = self._values.read(entry.length)
-            if len(values) != sum(layer.nbytes for layer in layers) or zlib.crc32(values) != entry.checksum:
-                log.warning("Block %d of the unfinished run is damaged; it is computed again", index)
-                del self._entries[index]
-                return None
+        sound = entry.length in (0, sum(layer.nbytes for layer in layers))
+        self._values.seek(entry.start)
+        values = self._values.read(entry.length) if sound else b""
+        if not sound or len(values) != entry.length or zlib.crc32(values, _checksum(index)) != entry.checksum:
+            log.warning("Block %d of the unfinished run is damaged; it is computed again", index)
+            del self._entries[index]
+            return None
+        if values:
             start = 0
             for k, layer in enumerate(layers):
                 part = values[start : start + layer.nbytes]
@@ -223,26 +238,44 @@ class BlockStore:
             file.flush()
         self._make_safe()
 
+    def _keep_safe(self) -> None:
+        """As :meth:`_sync` once all is flushed. Raises :class:`OutputError` if the folder is gone.
+
+        No output could be put there in the end.
+        """
+        self._make_safe()
+        if not self.is_there:
+            raise OutputError(
+                f"the output folder {shown_folder(self._folder)} is gone, or what the run keeps in it",
+                "bring it back, and go on with --resume",
+            )
+
     def _make_safe(self) -> None:
         for file in (self._values, self._journal):
             os.fsync(file.fileno())
 
     def _read_journal(self, journal: Path) -> int:
         """Take the entries of a journal; the bytes of it that are sound, 0 if it is to be begun anew."""
-        kept = 0
+        kept = end = 0
+        most = stored_bytes(journal.parent)
         with journal.open("rb") as file:
             for k, line in enumerate(_whole_lines(file)):
+                end += len(line)
                 try:
                     found = json.loads(line)
                     if k == 0:
                         self._require_same(found)
                     else:
-                        self._entries[int(found["block"])] = _Entry(
-                            int(found["start"]), int(found["length"]), int(found["crc32"])
-                        )
-                except (ValueError, TypeError, KeyError):
-                    break  # torn by the end of the run; what follows was never finished
-                kept += len(line)
+                        number, entry = _read_entry(found)
+                        if entry.start + entry.length <= most:
+                            self._entries[number] = entry
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                    if k == 0:
+                        break
+                    continue  # damaged, or torn by the end of the run: the block is computed again
+                kept = end
+        if not kept and most:
+            log.warning("The journal of the unfinished run is damaged at its beginning; the run begins anew")
         return kept
 
     def _require_same(self, header: Mapping[str, Any]) -> None:
@@ -256,6 +289,19 @@ class BlockStore:
                 f"the unfinished run cannot go on, it differs in {'; '.join(differing)}",
                 "repeat its options and inputs, or begin anew with --overwrite",
             )
+
+
+def _read_entry(line: Mapping[str, Any]) -> tuple[int, _Entry]:
+    """A block's number and place in a line of the journal. Raises ``ValueError`` for what is none."""
+    number, start, length, checksum = (int(line[key]) for key in ("block", "start", "length", "crc32"))
+    if min(number, start, length) < 0:
+        raise ValueError(line)
+    return number, _Entry(start, length, checksum)
+
+
+def _checksum(index: int) -> int:
+    """The beginning of a block's checksum: a damaged number would give its values to another block."""
+    return zlib.crc32(str(index).encode())
 
 
 Compute = Callable[[Iterator[tuple[int, Window]]], Generator[tuple[int, ClassifiedBlock], None, None]]

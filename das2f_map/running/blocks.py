@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -18,11 +18,13 @@ from das2f_map.errors import InputError, ReadError
 from das2f_map.legend import NODATA_CLASS, Legend
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.read_ahead import one_ahead
+from das2f_map.running.smoothing import entropy_of, guide_of, smoothed, spread
 from das2f_map.scene.finite import all_finite
-from das2f_map.scene.grid import Window
+from das2f_map.scene.grid import PAN_PER_MS, Window
 from das2f_map.scene.lattice import Lattice
 from das2f_map.scene.model_input import InputBlock, ModelInput
 from das2f_map.scene.paths import is_local
+from das2f_map.scene.raster_file import fetch_anew
 from das2f_map.types import Bool, Float32, UInt8
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,9 @@ class BlockClassifier:
             It fails every time.
         """
         wanted = None if self.wanted is None else self.wanted(window)
-        if self.lattice.step > 1:
+        if self.certainty.smooth is not None:
+            wanted, window = self._with_margin(window, wanted, self.certainty.smooth)
+        elif self.lattice.step > 1:
             every = np.ones((window.height, window.width), np.bool_) if wanted is None else wanted
             wanted, window = self.lattice.spread(every), self.lattice.reach(window)
         pair = self.input.pair
@@ -118,6 +122,8 @@ class BlockClassifier:
             except ReadError as error:
                 log.warning("%s; once more in %g s", error.message, pause)
                 time.sleep(pause)
+                for path in (pair.ms_path, pair.pan_path):
+                    fetch_anew(path)
         return self.input.read(window, wanted, all_turns=self.engine.all_turns)
 
     def compute(self, window: Window, block: InputBlock | None) -> ClassifiedBlock:
@@ -136,12 +142,9 @@ class BlockClassifier:
         )
         entropy = np.full(shape, np.nan, dtype=np.float32) if self.certainty.entropy else None
         if block is not None:
-            logits = self.engine.logits(block.ms, block.pan, block.usable)
-            self._require_finite(logits, block)
-            found = _Softmax(len(logits), self.certainty)
-            for start in range(0, len(logits), _AT_ONCE):
-                found.add(start, logits[start : start + _AT_ONCE])
-            usable = self.lattice.taken(block.usable)
+            found, usable = self._softmax(block)
+            if self.certainty.smooth is not None:
+                found, usable = self._smoothed(window, block, found, self.certainty.smooth)
             classes[usable] = self._answers(found.best, found.highest)
             confidence[usable] = found.highest
             if every is not None:
@@ -149,6 +152,42 @@ class BlockClassifier:
             if entropy is not None:
                 entropy[usable] = found.entropy
         return ClassifiedBlock(window, classes, confidence, every, entropy)
+
+    def _softmax(self, block: InputBlock) -> tuple[_Softmax, Bool]:
+        """Probabilities of a block's pixels, and the pixels of the lattice that have them."""
+        logits = self.engine.logits(block.ms, block.pan, block.usable)
+        self._require_finite(logits, block)
+        smooths = self.certainty.smooth is not None
+        kept = replace(self.certainty, probabilities=True, entropy=False) if smooths else self.certainty
+        found = _Softmax(len(logits), kept)
+        for start in range(0, len(logits), _AT_ONCE):
+            found.add(start, logits[start : start + _AT_ONCE])
+        return found, self.lattice.taken(block.usable)
+
+    def _with_margin(self, window: Window, wanted: Bool | None, margin: int) -> tuple[Bool, Window]:
+        """A window with the pixels around it that smoothing needs, inside the scene, and these pixels."""
+        inner = np.ones((window.height, window.width), np.bool_) if wanted is None else wanted
+        around = window.padded(margin, margin)
+        inside = around.intersection(self.input.pair.grids.ms.window)
+        return spread(inner, margin)[inside.shifted(-around.row, -around.col).slices()], inside
+
+    def _smoothed(
+        self, window: Window, block: InputBlock, found: _Softmax, margin: int
+    ) -> tuple[_Softmax, Bool]:
+        """Smoothed probabilities of a window, which a block holds with its margin; and its usable pixels."""
+        every = np.full((len(self.legend), *block.usable.shape), np.nan, np.float32)
+        every[:, block.usable] = found.probabilities
+        patch = self.input.patch
+        first = PAN_PER_MS * (self.input.radius if self.engine.all_turns else patch.before)
+        height, width = (PAN_PER_MS * side for side in block.usable.shape)
+        guide = guide_of(block.pan[0, first : first + height, first : first + width])
+        part = window.shifted(-block.window.row, -block.window.col).slices()
+        usable = block.usable[part]
+        if self.wanted is not None:
+            usable = usable & self.wanted(window)
+        return _Softmax.of(
+            smoothed(every, guide, margin)[(slice(None), *part)][:, usable], self.certainty
+        ), usable
 
     def classify(self, window: Window) -> ClassifiedBlock:
         """Classes of one window, read and computed at once."""
@@ -230,6 +269,17 @@ class _Softmax:
         self.entropy = np.empty(n, dtype=np.float32) if certainty.entropy else None
         self.probabilities: Float32 | None = None
         self._n = n
+
+    @classmethod
+    def of(cls, probabilities: Float32, certainty: Certainty) -> _Softmax:
+        """The values of pixels with these probabilities (classes, n)."""
+        found = cls(probabilities.shape[1], certainty)
+        found.best = probabilities.argmax(axis=0).astype(np.uint8)
+        found.highest = probabilities.max(axis=0)
+        found.probabilities = probabilities
+        if certainty.entropy:
+            found.entropy = entropy_of(probabilities)
+        return found
 
     def add(self, start: int, logits: Float32) -> None:
         """Take pixels from number ``start`` on, with logits (m, classes)."""

@@ -20,13 +20,16 @@ class Certainty:
         Logits are divided by it before the softmax.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
+    smooth:
+        Probabilities are averaged over so many pixels around, see :mod:`das2f_map.running.smoothing`;
+        ``None`` for none.
     probabilities, entropy:
         Whether the probability of every class, and the entropy, are computed.
 
     Raises
     ------
     InputError
-        ``reject`` is not between 0 and 1.
+        ``reject`` is not between 0 and 1, or ``smooth`` is no such number.
     """
 
     temperature: float = 1.0
@@ -36,6 +39,13 @@ class Certainty:
         gt=0,
         lt=1,
         help="Give pixels whose class has a lower probability to the class unsure; over 0, under 1.",
+    )
+    smooth: int | None = setting(
+        None,
+        kind=int,
+        ge=1,
+        le=8,
+        help="Average probabilities over so many pixels around, less across edges that PAN shows; 1 to 8.",
     )
     probabilities: bool = False
     entropy: bool = False

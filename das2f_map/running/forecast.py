@@ -155,7 +155,12 @@ def _bands(plan: ClassifyPlan) -> dict[str, int]:
 
 
 def _outputs(plan: ClassifyPlan, pixels: int) -> list[OutputForecast]:
-    sizes = {"raster": _CLASS_BYTES * pixels, "vectors": _POLYGON_BYTES * pixels, "report": 10_000.0}
+    sizes = {
+        "raster": _CLASS_BYTES * pixels,
+        "vectors": _POLYGON_BYTES * pixels,
+        "report": 10_000.0,
+        "stac": 6_000.0,
+    }
     sizes |= {kind: n * _VALUE_BYTES * pixels for kind, n in _bands(plan).items()}
     return [
         OutputForecast(kind=kind, path=str(path), bytes=round(sizes[kind]), exists=path.exists())

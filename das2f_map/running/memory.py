@@ -52,6 +52,8 @@ class Demand:
         Layers of float32 values that a block ends with.
     engine_bytes:
         Gives the engine's memory for a block of so many MS pixels a side; 0 where it is not this machine's.
+    simplify_bytes:
+        Bytes that simplifying polygons takes.
     """
 
     width: int
@@ -60,6 +62,7 @@ class Demand:
     halo: int
     results: int
     engine_bytes: Callable[[int], int]
+    simplify_bytes: int = 0
 
     def input_bytes(self, size: int) -> int:
         """Bytes of a block of input, normalised."""
@@ -72,7 +75,8 @@ class Demand:
 
     def writer_bytes(self, size: int) -> int:
         """Bytes that the rows of blocks and the strip take until they are written."""
-        return _ROW_BYTES * self.width * size + _STRIP_BYTES * min(self.pixels, max(STRIP_PIXELS, self.width))
+        strip = _STRIP_BYTES * min(self.pixels, max(STRIP_PIXELS, self.width))
+        return _ROW_BYTES * self.width * size + strip + self.simplify_bytes
 
 
 @dataclass(frozen=True)

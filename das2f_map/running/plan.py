@@ -94,6 +94,8 @@ class ClassifyPlan:
         Polygons are simplified by so many metres; ``None`` for exact outlines.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
+    smooth:
+        Probabilities are averaged over so many pixels around; ``None`` for none.
     resources:
         Limit of memory, and the processes that compute the blocks. They change no block.
     cache_bytes:
@@ -116,6 +118,7 @@ class ClassifyPlan:
     min_area_m2: float | None = None
     simplify_m: float | None = None
     reject: float | None = None
+    smooth: int | None = None
     resources: Resources = field(default_factory=Resources)
     cache_bytes: int = 64 << 20
     every: int = 1
@@ -137,6 +140,7 @@ class ClassifyPlan:
         return Certainty(
             temperature=self.bundle.card.temperature,
             reject=self.reject,
+            smooth=self.smooth,
             probabilities=self.outputs.probabilities is not None,
             entropy=self.outputs.entropy is not None,
         )
@@ -177,7 +181,7 @@ class ClassifyPlan:
                 "the model's weights": self.bundle.digest(),
                 "the normalisation": [b.model_dump() for b in self.normalisation.bands],
                 "engine, device, precision, batch size or turns": asdict(self.engine),
-                "--reject, --probabilities or --entropy": asdict(self.certainty),
+                "--reject, --smooth, --probabilities or --entropy": asdict(self.certainty),
                 "the area of interest": asdict(self.window),
                 "--every": self.every,
                 "the block size": self.block_size,

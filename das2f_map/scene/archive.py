@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pyogrio
 
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import is_file, is_local
 
 _SYSTEMS = {".zip": "/vsizip/", ".tar": "/vsitar/", ".tgz": "/vsitar/", ".gz": "/vsitar/"}
 _DATA = frozenset(
@@ -31,7 +31,7 @@ def archive_hint(path: str | Path) -> str | None:
     """
     text = str(path)
     system = _SYSTEMS.get(Path(text).suffix.lower())
-    if system is None or not is_local(text) or not Path(text).is_file():
+    if system is None or not is_local(text) or not is_file(text):
         return None
     try:
         listed = [str(p) for p in pyogrio.vsi_listtree(system + text)]
@@ -70,7 +70,7 @@ def _listed(found: list[str]) -> str:
 def arrow_hint(path: str | Path) -> str | None:
     """A hint how to convert a local Arrow or Feather file; ``None`` for any other file."""
     text = str(path)
-    if not is_local(text) or not Path(text).is_file():
+    if not is_local(text) or not is_file(text):
         return None
     with Path(text).open("rb") as file:
         if not file.read(8).startswith(_ARROW):

@@ -15,14 +15,14 @@ from shapely.errors import ShapelyError
 
 from das2f_map.errors import Das2fMapError, MissingDependencyError
 from das2f_map.installation import install_extra
-from das2f_map.scene.paths import is_local, vector_path
+from das2f_map.scene.paths import is_file, is_local, vector_path
 from das2f_map.scene.vector_layer import Layer
 
 
 def is_parquet(file: str) -> bool:
     """Whether a local file is Parquet; GDAL's own reader is rarely there."""
     path = Path(file)
-    if not is_local(file) or not path.is_file():
+    if not is_local(file) or not is_file(path):
         return False
     with path.open("rb") as opened:
         return opened.read(4) == b"PAR1"

@@ -33,12 +33,33 @@ def is_local(path: str | Path) -> bool:
     return _FOR_GDAL.match(text) is None or (not text.startswith("/vsi") and os.path.lexists(text))
 
 
+def exists(path: str | Path) -> bool:
+    """Whether there is a file or folder at a path; no look at the path raises an error.
+
+    ``Path.exists`` raises ``OSError`` for a path that is too long, which names no file.
+    """
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    """As :func:`exists`, for a file."""
+    return exists(path) and Path(path).is_file()
+
+
+def is_dir(path: str | Path) -> bool:
+    """As :func:`exists`, for a folder."""
+    return exists(path) and Path(path).is_dir()
+
+
 def missing_local_file(path: str | Path) -> bool:
     """Whether a path is local and no file or folder exists there.
 
-    False for all other paths: only GDAL can tell whether they exist.
+    False for all other paths: only GDAL can tell whether they exist. A path that is too long names no file.
     """
-    return is_local(path) and not Path(path).exists()
+    return is_local(path) and not exists(path)
 
 
 def passes_as_it_is(path: str | Path) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
 import pyproj
@@ -17,14 +18,24 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from das2f_map.errors import Das2fMapError, InputError
 from das2f_map.scene.archive import archive_hint
-from das2f_map.scene.paths import image_path, is_local, missing_local_file
+from das2f_map.scene.paths import image_path, is_dir, is_local, missing_local_file
 from das2f_map.scene.virtual_image import VirtualImage
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|(https?|ftp|s3|gs|az|oss|swift)://")
+_NOT_KEPT = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsiadls/:/vsioss/:/vsiswift/"
 _ACCESS_HINT = (
     "check the address and the connection; what is not public needs credentials in the environment, "
     "e.g. AWS_ACCESS_KEY_ID or GDAL_HTTP_BEARER"
 )
+
+_PATIENCE = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "2",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+}
+"""Options of GDAL for files at an address: without them it waits for ever for a server that says nothing."""
 
 _FARTHEST_M = 1e8
 """Coordinates of no projection are as large, even two turns around the Earth away."""
@@ -52,6 +63,9 @@ def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
         return rasterio.open(path.xml)
     if missing_local_file(path):
         raise InputError(f"{role} file {path} does not exist", "check the path")
+    if _REMOTE.search(path):
+        for option, value in _PATIENCE.items():
+            os.environ.setdefault(option, value)
     try:
         with warnings.catch_warnings():
             # rasterio warns of missing georeferencing; `check_georeferencing` raises an error with a hint.
@@ -60,7 +74,7 @@ def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
     except UnicodeDecodeError as error:
         raise InputError(*not_utf8(f"{role} file {path}")) from error
     except RasterioError as error:
-        if is_local(path) and Path(path).is_dir():
+        if is_local(path) and is_dir(path):
             raise InputError(
                 f"{role} file {path} is a folder",
                 "name the image file inside it; or give a product's folder alone, without PAN",
@@ -74,6 +88,17 @@ def open_raster(path: str | VirtualImage, role: str) -> rasterio.DatasetReader:
         with dataset:
             raise container_error(f"{role} file {path}", dataset.subdatasets)
     return dataset
+
+
+def fetch_anew(path: str) -> None:
+    """Let GDAL forget the bytes that it has fetched of a file at an address; does nothing for other files.
+
+    GDAL keeps the part of an answer that came before the connection broke, and takes it for the whole.
+    """
+    if _REMOTE.search(path):
+        # Of such a file GDAL drops all bytes when one who has opened it closes it.
+        with suppress(RasterioError), rasterio.Env(CPL_VSIL_CURL_NON_CACHED=_NOT_KEPT):
+            rasterio.open(image_path(path)).close()
 
 
 def not_utf8(label: str) -> tuple[str, str]:

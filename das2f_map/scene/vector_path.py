@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from das2f_map.errors import InputError
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import exists, is_local
 
 _OPTION = re.compile(r"\s*(layername|layerid|subset|geometrytype|option:\w+|uniqueGeometryType)\s*=", re.I)
 
@@ -54,7 +54,7 @@ class VectorPath:
 def _split(text: str) -> tuple[str, str | None]:
     """The file and the option after it, as QGIS writes them; no option if a file has this very name."""
     file, _, option = text.rpartition("|")
-    if not file or _OPTION.match(option) is None or (is_local(text) and Path(text).exists()):
+    if not file or _OPTION.match(option) is None or (is_local(text) and exists(text)):
         return text, None
     return file, option
 

@@ -20,6 +20,7 @@ from das2f_map.bundle.files import BundleOutput
 from das2f_map.errors import OutputError
 from das2f_map.network import Das2fNet
 from das2f_map.outputs.work_files import StateFolder
+from das2f_map.scene.paths import exists
 from das2f_map.training.fold_raster import write_fold_rasters
 from das2f_map.training.folds import MOST_FOLDS, Folds
 from das2f_map.training.pixels import TrainingPixels
@@ -170,7 +171,7 @@ def training_output(folder: Path, *, resume: bool, overwrite: bool, helper: bool
 def _require_state(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise :class:`OutputError` unless the training's state is there to resume, or can go there."""
     work = working_path(folder)
-    if resume and folder.exists() and not work.exists():
+    if resume and exists(folder) and not work.exists():
         raise OutputError(
             f"the training of {folder} is complete; there is nothing to resume", "--overwrite trains anew"
         )

@@ -19,6 +19,7 @@ from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair
+from das2f_map.scene.paths import exists, is_dir
 from das2f_map.scene.registration import (
     DEFAULT_MAX_SHIFT,
     Coregistration,
@@ -197,8 +198,8 @@ def _made(folder: Path) -> Iterator[None]:
     """The output folder is there; if it was made for this run, it goes away when the run fails."""
     made = False
     require_local(folder)
-    if not folder.is_dir():
-        if folder.exists():
+    if not is_dir(folder):
+        if exists(folder):
             raise OutputError(f"output {folder} is not a folder", "choose another one with -o")
         try:
             folder.mkdir()

@@ -27,6 +27,7 @@ from das2f_map.bundle.files import bundle_files
 from das2f_map.bundle.fit import Radiometry, SceneViews, fit_model
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.reliance import model_cautions, share_warnings
+from das2f_map.bundle.stac_parts import ITEM_SUFFIX, require_pystac
 from das2f_map.engines import Engine
 from das2f_map.engines.choice import DEFAULT_DEVICE
 from das2f_map.engines.choose import EngineChoice, check_choice
@@ -37,6 +38,7 @@ from das2f_map.outputs.recovery import look_at_work
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.outputs.write_errors import require_space, writing
+from das2f_map.products import simplify
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.polygons import check_tolerance, check_vector_path
 from das2f_map.products.provenance import Provenance
@@ -48,6 +50,7 @@ from das2f_map.products.report import (
     RunReport,
     class_reports,
 )
+from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
 from das2f_map.running.block_store import (
     BlockStore,
@@ -134,6 +137,8 @@ class ClassifyRequest:
         Polygons are simplified by so many metres; ``None`` for exact outlines.
     reject:
         Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
+    smooth:
+        Probabilities are averaged over so many pixels around; ``None`` for none.
     overwrite:
         Replace existing outputs.
     resume:
@@ -155,6 +160,7 @@ class ClassifyRequest:
     min_area_m2: float | None = None
     simplify_m: float | None = None
     reject: float | None = None
+    smooth: int | None = None
     overwrite: bool = False
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
@@ -173,7 +179,9 @@ class ClassifyRequest:
         confidence: str | Path | None,
         probabilities: str | Path | None,
         entropy: str | Path | None,
+        stac: bool,
         reject: float | None,
+        smooth: int | None,
         aoi: str | Path | None,
         aoi_layer: str | None,
         min_area_m2: float | None,
@@ -238,7 +246,10 @@ class ClassifyRequest:
                 output,
                 output.with_suffix(".json"),
                 vector_path,
-                *(None if path is None else Path(path) for path in (confidence, probabilities, entropy)),
+                confidence=_path(confidence),
+                probabilities=_path(probabilities),
+                entropy=_path(entropy),
+                stac=output.with_suffix(ITEM_SUFFIX) if stac else None,
             ),
             model=model,
             radiometry=radiometry,
@@ -247,6 +258,7 @@ class ClassifyRequest:
             min_area_m2=min_area_m2,
             simplify_m=simplify_m,
             reject=reject,
+            smooth=smooth,
             overwrite=overwrite,
             resume=resume,
             resources=Resources(bytes_of(max_memory), workers, cluster),
@@ -268,6 +280,8 @@ class ClassifyRequest:
                 raise OutputError(f"output {raster} is not a GeoTIFF", "give it the extension .tif")
         if self.outputs.vectors is not None:
             check_vector_path(self.outputs.vectors)
+        if self.outputs.stac is not None:
+            require_pystac()
         if self.min_area_m2 is not None and not 0 <= self.min_area_m2 < math.inf:
             raise InputError(
                 f"a smallest area of {self.min_area_m2:g} m² cannot be used", "give a number from 0 on"
@@ -275,7 +289,11 @@ class ClassifyRequest:
         check_tolerance(self.simplify_m)
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise InputError(f"every {self.every!r} cannot be used", "give a whole number from 1 on")
-        Certainty(reject=self.reject)
+        Certainty(reject=self.reject, smooth=self.smooth)
+        if self.smooth is not None and self.every > 1:
+            raise InputError(
+                "a draft cannot be smoothed: its pixels are not next to each other", "leave out --smooth"
+            )
         if self.resources.spread:
             require_dask()
         check_choice(self.engine.engine, self.engine.precision)
@@ -350,7 +368,9 @@ def classify(
     confidence: str | Path | None = None,
     probabilities: str | Path | None = None,
     entropy: str | Path | None = None,
+    stac: bool = False,
     reject: float | None = None,
+    smooth: int | None = Certainty.smooth,
     aoi: str | Path | None = None,
     aoi_layer: str | None = None,
     min_area_m2: float | None = None,
@@ -399,9 +419,14 @@ def classify(
     entropy:
         Raster for the Shannon entropy of each pixel's probabilities, from 0 (one class has all) to 1 (all
         classes have the same).
+    stac:
+        Write a STAC Item (``.stac.json``) next to the raster.
     reject:
         Lowest probability that a pixel's class needs, between 0 and 1. Other pixels get the class ``unsure``.
         By default none does.
+    smooth:
+        Average each pixel's probabilities over so many pixels around, less across edges that PAN shows,
+        before its class is chosen. By default they are those of the pixel alone.
     aoi:
         Vector file with polygons: only pixels whose centre lies inside are classified, and the map is cut
         to their bounding box.
@@ -559,6 +584,10 @@ def forecast_map(ms: str | Path, pan: str | Path | None, output: str | Path, **o
 
 _OPTIONS: Final = frozenset(inspect.signature(ClassifyRequest.of).parameters) - {"ms", "pan", "output"}
 """The options of :func:`classify`."""
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _with_layer(path: str, layer: str | None) -> str:
@@ -780,7 +809,9 @@ def _kept_if_ended(outputs: StagedOutputs, store: BlockStore) -> Iterator[None]:
     try:
         yield
     except BaseException:  # an interrupt too
-        if len(store):
+        if len(store) and not store.is_there:
+            log.warning("The folder with %d finished blocks is gone", len(store))
+        elif len(store):
             log.warning("Finished blocks are kept (%d); --resume goes on with them", len(store))
         else:
             outputs.keep_work(False)
@@ -903,11 +934,12 @@ def plan_map(
             grid=grid,
             window=window,
             block_size=max(1, memory.block_size // lattice.step),
-            memory_bytes=engine.memory_bytes(memory.block_size),
+            memory_bytes=engine.memory_bytes(memory.block_size + 2 * (request.smooth or 0)),
             outputs=request.outputs,
             min_area_m2=request.min_area_m2,
             simplify_m=request.simplify_m,
             reject=request.reject,
+            smooth=request.smooth,
             resources=request.resources,
             cache_bytes=memory.cache_bytes,
             every=request.every,
@@ -950,13 +982,19 @@ def _demand(
     results = 2 + (request.outputs.entropy is not None)
     if request.outputs.probabilities is not None:
         results += classes
+    simplifies = bool(request.simplify_m) and request.outputs.vectors is not None
+    margin = 2 * (request.smooth or 0)
+    if margin:
+        # Probabilities, their sums, and a product of both.
+        results += 3 * classes
     return Demand(
         width=window.width,
         pixels=window.height * window.width,
         bands=source.pair.ms_band_count,
-        halo=2 * source.radius if engine.all_turns else source.patch.size - 1,
+        halo=margin + (2 * source.radius if engine.all_turns else source.patch.size - 1),
         results=results,
-        engine_bytes=engine.memory_bytes if on_cpu else lambda size: 0,
+        engine_bytes=(lambda size: engine.memory_bytes(size + margin)) if on_cpu else lambda size: 0,
+        simplify_bytes=simplify.memory_bytes(window.height, window.width) if simplifies else 0,
     )
 
 
@@ -993,7 +1031,7 @@ def _write_map(
         unsure=plan.unsure,
         min_area_m2=plan.min_area_m2,
         simplify_m=plan.simplify_m,
-        tags={"model": plan.bundle.card.name, "software": f"das2f-map {__version__}", **_draft_tags(plan)},
+        tags=_draft_tags(plan),
         provenance=Provenance.of_run(plan.bundle.card.name, plan.view.request.arguments),
         progress=progress,
     )
@@ -1082,6 +1120,7 @@ def _finish(
             min_area_m2=request.min_area_m2,
             simplify_m=request.simplify_m,
             reject=request.reject,
+            smooth=request.smooth,
             max_shift=request.pair.max_shift,
             force=request.pair.force,
             every=request.every,
@@ -1100,7 +1139,12 @@ def _finish(
         folder=str(Path.cwd()),
         request=request.recorded,
         inputs=recorded_inputs(request.read_files),
-        checksums={kind: sha256_of(path) for kind, path in staged.by_kind().items() if path != staged.report},
+        checksums={
+            kind: sha256_of(path) for kind, path in staged.by_kind().items() if kind not in ("report", "stac")
+        },
     )
     staged.report.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if staged.stac is not None and plan.outputs.stac is not None:
+        files = {kind: path for kind, path in staged.by_kind().items() if kind != "stac"}
+        write_item(report, plan.outputs.stac, files, staged.stac)
     return report

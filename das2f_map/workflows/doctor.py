@@ -28,6 +28,7 @@ EXTRAS: Final = {
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
     "cluster": ("dask", "distributed"),
+    "stac": ("pystac",),
     "cuda": ("mamba-ssm", "onnxruntime-gpu"),
 }
 """Extra → the packages that make it up."""

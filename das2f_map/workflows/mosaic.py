@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Final, Literal
@@ -28,8 +28,10 @@ from das2f_map.products.mosaic_parts import (
     place,
 )
 from das2f_map.products.polygons import check_vector_path
+from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import ClassReport, GridReport, RunReport, class_reports
 from das2f_map.progress import Progress, silent
+from das2f_map.running.gdal_cache import gdal_cache
 from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.scene.paths import PathText, is_local
 from das2f_map.scene.virtual_files import with_sources
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 
 BLOCK: Final = 512
 """Pixels a side of a block."""
+
+_CACHE: Final = 128 << 20
+"""Bytes of GDAL's cache of tiles."""
 
 
 class JoinedMap(BaseModel):
@@ -78,6 +83,7 @@ class MosaicReport(BaseModel):
     report_version: Literal[1] = 1
     kind: Literal["mosaic"] = "mosaic"
     software_version: str
+    draft: bool = Field(default=False, description="whether a map of it is a draft")
     rule: Literal["confidence", "order"] = Field(
         description="of an overlap: the most confident map wins, or the first one"
     )
@@ -137,7 +143,9 @@ def mosaic_maps(
         raise InputError(
             "a mosaic needs two maps or more, each once", "das2f-map mosaic a.tif b.tif -o m.tif"
         )
-    sure, rule_warning = _confidences(given, [str(c) for c in confidence])
+    reports = [_report_of(path) for path in given]
+    sure, rule_warning = _confidences(given, [str(c) for c in confidence], reports)
+    drafts = [path for path, report in zip(given, reports, strict=True) if report and report.draft]
     with StagedOutputs(inputs=with_sources([*given, *filter(None, sure)]), overwrite=overwrite) as outputs:
         staged = paths.staged(outputs)
         found = [MapToJoin.of(path, own) for path, own in zip(given, sure, strict=True)]
@@ -146,16 +154,20 @@ def mosaic_maps(
             check_vector_path(paths.vectors, found[0].grid.crs)
         placements = [place(m.grid, found[0].grid) for m in found]
         grid, parts = _on_one_grid(found, joined, placements)
-        warnings = [*rule_warning, *joined.notices]
+        warnings = [*rule_warning, *joined.notices, *(f"{path} is a draft" for path in drafts)]
         warnings += [p.sentence(m.path, given[0]) for m, p in zip(found, placements, strict=True)]
         warnings = [w for w in warnings if w]
         for warning in warnings:
             log.warning("%s", warning)
         require_space(paths.work_bytes(grid.height * grid.width, len(joined.legend)))
         tally = _Tally(len(parts))
-        contents = _write(parts, grid, joined, staged, tally, progress, by_confidence=all(sure))
+        tags = {"mosaic": f"{len(parts)} maps"}
+        if drafts:
+            tags["draft"] = f"{len(drafts)} of these maps are drafts"
+        contents = _write(parts, grid, joined, staged, tally, progress, tags, by_confidence=all(sure))
         report = MosaicReport(
             software_version=__version__,
+            draft=bool(drafts),
             rule="confidence" if all(sure) else "order",
             maps=[
                 JoinedMap(
@@ -197,14 +209,17 @@ def _paths(output: str | Path, vectors: str | Path | None, confidence_output: st
     return paths
 
 
-def _confidences(maps: list[str], given: list[str]) -> tuple[list[str | None], list[str]]:
+def _confidences(
+    maps: list[str], given: list[str], reports: list[RunReport | MosaicReport | None]
+) -> tuple[list[str | None], list[str]]:
     """The confidence of each map, ``None`` for all unless every map has one; and a sentence in that case."""
     if given and len(given) != len(maps):
         raise InputError(
             f"{len(maps)} maps and {len(given)} rasters of confidence are given",
             "--confidence once for each map, in their order",
         )
-    found = [*given] if given else [beside(path, _named(path)) for path in maps]
+    named = [None if report is None else report.outputs.get("confidence") for report in reports]
+    found = [*given] if given else [beside(path, own) for path, own in zip(maps, named, strict=True)]
     missing = [path for path, own in zip(maps, found, strict=True) if own is None]
     if not missing:
         return list(found), []
@@ -214,15 +229,16 @@ def _confidences(maps: list[str], given: list[str]) -> tuple[list[str | None], l
     ]
 
 
-def _named(path: str) -> str | None:
-    """The raster of confidence that the report next to a map names."""
+def _report_of(path: str) -> RunReport | MosaicReport | None:
+    """The report next to a map."""
     try:
         text = Path(path).with_suffix(".json").read_bytes()
     except (OSError, ValueError):
         return None
-    for kind in (RunReport, MosaicReport):
+    kinds: tuple[type[RunReport] | type[MosaicReport], ...] = (RunReport, MosaicReport)
+    for kind in kinds:
         try:
-            return kind.model_validate_json(text).outputs.get("confidence")
+            return kind.model_validate_json(text)
         except ValidationError:
             continue
     return None
@@ -281,13 +297,21 @@ def _write(
     staged: MapPaths,
     tally: _Tally,
     progress: Progress,
+    tags: Mapping[str, str],
     *,
     by_confidence: bool,
 ) -> MapContents:
     """Write the mosaic block by block."""
-    tags = {"software": f"das2f-map {__version__}", "mosaic": f"{len(parts)} maps"}
-    writer = MapWriter(staged, grid, joined.legend, unsure=joined.unsure, tags=tags, progress=progress)
-    with writer, OpenParts(parts) as opened:
+    writer = MapWriter(
+        staged,
+        grid,
+        joined.legend,
+        unsure=joined.unsure,
+        tags=tags,
+        provenance=Provenance(source=f"{len(parts)} maps", software=f"das2f-map {__version__}"),
+        progress=progress,
+    )
+    with writer, OpenParts(parts) as opened, gdal_cache(_CACHE):
         with progress("Joining", grid.height * grid.width) as advance:
             for window in blocks_of(grid.window, BLOCK):
                 classes, sure = np.zeros((window.height, window.width), np.uint8), _nan(window)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from das2f_map.bundle.stac_parts import ITEM_SUFFIX, require_pystac
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend
 from das2f_map.outputs.staging import StagedOutputs
@@ -21,6 +22,7 @@ from das2f_map.products.provenance import Provenance
 from das2f_map.products.qgis import style_raster
 from das2f_map.products.renamed_polygons import polygons_beside, rename_polygons
 from das2f_map.products.report import RunReport
+from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.fingerprint import sha256_of
 from das2f_map.scene.paths import is_local
@@ -101,6 +103,9 @@ def style(
     label = "the legend" if isinstance(legend, Legend) else f"legend {legend}"
     polygons = _polygons(path, vectors) if output is None else []
     report = _report(path) if output is None else None
+    item = path.with_suffix(ITEM_SUFFIX) if report is not None and "stac" in report.outputs else None
+    if item is not None:
+        require_pystac()
     sources = [str(legend)] if isinstance(legend, (str, Path)) and Path(legend).is_file() else []
     if output is not None:
         sources.append(str(path))
@@ -116,9 +121,14 @@ def style(
             staged[file] = outputs.stage(file)
             rename_polygons(file, staged[file], made, Provenance.of_tags(existing.file.tags))
         if report is not None:
-            place = outputs.stage(path.with_suffix(".json"))
+            beside = path.with_suffix(".json")
+            place = outputs.stage(beside)
             renamed = _renamed(report, made, staged)
             place.write_text(renamed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            if item is not None:
+                write_item(
+                    renamed, item, _files(path, renamed, {**staged, beside: place}), outputs.stage(item)
+                )
         before, written = existing.legend, outputs.finals
     return Styled(destination, before, made, written)
 
@@ -145,6 +155,16 @@ def _report(path: Path) -> RunReport | None:
         log.warning("%s stays as it is: it is about another map", beside)
         return None
     return report
+
+
+def _files(path: Path, report: RunReport, staged: Mapping[Path, Path]) -> dict[str, Path]:
+    """Kind of output → where its file lies now: those of the report that are there, or are written anew."""
+    found = {}
+    for kind, named in report.outputs.items():
+        here = path.parent / Path(named).name
+        if kind != "stac" and (here in staged or here.is_file()):
+            found[kind] = staged.get(here, here)
+    return found
 
 
 def _check(existing: ExistingMap, path: Path, *, in_place: bool) -> None:

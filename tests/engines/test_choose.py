@@ -156,3 +156,12 @@ def test_small_patches_without_kernels_go_one_by_one() -> None:
     assert choose.choose(small, CPU)[0].name == expected
     assert choose.choose(NetworkConfig(classes=3, width=32, state_size=16), CPU)[0].name == "shared"
     assert choose.choose(small, CPU, engine="shared")[0].name == "shared"
+
+
+def test_sparse_drafts_go_one_by_one() -> None:
+    """They have few rows to share; a named engine is taken all the same."""
+    scan = default_backend(CPU, torch.float32, 64, 24, gradients=False).name
+    expected = "patch" if scan == "compiled" else "shared"
+    taken = [choose.choose(PUBLISHED, CPU, every=k)[0].name for k in (1, 2, 4, 9)]
+    assert taken == ["shared", "shared", expected, expected]
+    assert choose.choose(PUBLISHED, CPU, engine="shared", every=9)[0].name == "shared"

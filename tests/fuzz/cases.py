@@ -188,6 +188,7 @@ _VALUES = {
     "--aoi": ("", "none.gpkg", ".", "http://127.0.0.1:9/a.gpkg", "/vsizip//none.zip/a"),
     "--aoi-layer": ("", "x"),
     "--simplify": ("0", "inf", "nan", "-1", "1e300", "1e-300"),
+    "--smooth": ("0", "1", "9", "1.5", "-1"),
     "--min-area": ("0", "inf", "nan", "-1", "1e300", "1e-300"),
     "--reject": ("0", "1", "0.5", "nan"),
     "--turns": ("0", "2", "3", "8"),

@@ -84,6 +84,8 @@ def test_merged_raster_polygons_and_areas_agree(tmp_path: Path, confidence: bool
     if confidence:
         with rasterio.open(tmp_path / "once" / "sure.tif") as found:
             np.testing.assert_array_equal(found.read(1), CONFIDENCE)
+            mean = np.nanmean(CONFIDENCE, dtype=np.float64)
+            assert float(found.tags(1)["STATISTICS_MEAN"]) == pytest.approx(mean, rel=1e-6)
     # The raster as it was, merged on the way to its polygons, has the same ones.
     write_map(tmp_path / "map.tif", CLASSES, confidence_path=tmp_path / "sure.tif", confidence=CONFIDENCE)
     write_polygons(

@@ -72,6 +72,25 @@ def test_statistics_of_value_rasters(tmp_path: Path) -> None:
             assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
 
 
+def test_statistics_of_a_map_whose_small_regions_are_merged(tmp_path: Path) -> None:
+    """The confidence is read before its file is complete."""
+    paths = MapPaths(tmp_path / "m.tif", tmp_path / "m.json", None, tmp_path / "c.tif")
+    grid = Grid(*SHAPE, UTM.transform, UTM.crs)
+    with MapWriter(paths, grid, AWKWARD_LEGEND, min_area_m2=5000.0) as writer:
+        for window in blocks_of(grid.window, 32):
+            writer.write(window, CLASSES[window.slices()], CONFIDENCE[window.slices()])
+        assert writer.finish().merged_pixels > 0
+    with rasterio.open(tmp_path / "c.tif") as file:
+        values = file.read(1)
+    assert of_gdal(tmp_path / "c.tif", 1)["MEAN"] == pytest.approx(np.nanmean(values, dtype=float), abs=1e-7)
+    table = ET.parse(tmp_path / "m.tif.aux.xml").find(".//GDALRasterAttributeTable")
+    assert table is not None
+    counts = {int(r[0].text or ""): int(r[-1].text or "") for r in table.iterfind("Row")}
+    with rasterio.open(paths.raster) as file:
+        merged = file.read(1)
+    assert counts == {i: np.count_nonzero(merged == i) for i in AWKWARD_LEGEND.ids}
+
+
 @pytest.mark.slow
 def test_files_do_not_depend_on_the_blocks(tmp_path: Path) -> None:
     for name, block in (("one", 16), ("other", 33)):

@@ -227,7 +227,9 @@ def test_blocks_of_another_plan_are_refused(
     other = dataclasses.replace(plan, block_size=9, reject=0.5)
     with pytest.raises(InputError) as caught:
         BlockStore(tmp_path, other, resume=True)
-    assert caught.value.message.endswith("differs in --reject, --probabilities or --entropy; the block size")
+    assert caught.value.message.endswith(
+        "differs in --reject, --smooth, --probabilities or --entropy; the block size"
+    )
     assert "--overwrite" in str(caught.value.hint)
     journal = tmp_path / JOURNAL_NAME
     header, *lines = journal.read_bytes().splitlines(keepends=True)

@@ -82,6 +82,24 @@ def test_same_files_elsewhere(made: Path, folder: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+def test_options_that_shape_the_products_are_kept(folder: Path) -> None:
+    (folder / "again").mkdir()
+    das2f_map.classify(
+        folder / "ms.tif", folder / "pan.tif", folder / "maps" / "d.tif", model=folder / "tiny",
+        coregistration="off", device="cpu", every=2, min_area_m2=2000.0, simplify_m=20.0,
+        confidence=folder / "maps" / "d_sure.tif",
+    )  # fmt: skip
+    again = das2f_map.rerun(folder / "maps" / "d.json", folder / "again" / "d.tif")
+    assert (again.same, again.differing) == (("raster", "confidence"), ())
+    settings = again.report.settings
+    assert (settings.every, settings.min_area_m2, settings.simplify_m) == (2, 2000.0, 20.0)
+    after = contents(folder / "again", "d")
+    assert {
+        name: content for name, content in contents(folder / "maps", "d").items() if name in after
+    } == after
+
+
+@pytest.mark.slow
 def test_styled_map_is_made_with_the_first_names(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     raster = folder / "maps" / "m.tif"
     before = raster.read_bytes()

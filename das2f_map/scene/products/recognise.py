@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from das2f_map.errors import InputError
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import exists, is_dir, is_local
 from das2f_map.scene.products import dimap, gaofen, landsat, maxar, pairs, stac
 from das2f_map.scene.products.delivered import DeliveredScene
 from das2f_map.scene.products.delivery import ARCHIVES, Delivery, is_archive
@@ -59,9 +59,9 @@ def recognise(scene: str) -> DeliveredScene:
             return stac.read_address(scene)
         raise _one_image(scene)
     path = Path(scene)
-    if path.is_dir():
+    if is_dir(path):
         return _found(Delivery.of_folder(scene), scene)
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"MS file or product {scene} does not exist", "check the path")
     if is_archive(scene):
         return _found(Delivery.of_archive(scene), scene)
