@@ -32,6 +32,7 @@ import rasterio
 import trivial
 
 import das2f_map.workflows.classify as workflow
+from das2f_map.running import many
 
 BASE: Final = 4096
 """MS pixels a side of the scene that virtual ones repeat."""
@@ -42,7 +43,7 @@ ZOOM: Final = 4
 
 def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Wall, user and system seconds, peak memory and phases of one map."""
-    workflow.make_engine = trivial.make_trivial(options.block)
+    many.make_engine = trivial.make_trivial(options.block)
     profile = cProfile.Profile() if options.profile else None
     with tempfile.TemporaryDirectory(dir=folder) as place:
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
@@ -60,6 +61,8 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         if profile is not None:
             profile.disable()
         wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    if report.engine != trivial.TrivialEngine.name:
+        raise SystemExit(f"the trivial engine was not used, but {report.engine}")
     if profile is not None:
         pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(45)
     return {

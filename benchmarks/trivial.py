@@ -50,7 +50,9 @@ class TrivialEngine:
 def make_trivial(size: int) -> Any:
     """A replacement of :func:`das2f_map.engines.choose.make_engine`."""
 
-    def make(bundle: ModelBundle, choice: EngineChoice | None = None) -> TrivialEngine:
+    def make(bundle: ModelBundle, choice: EngineChoice | None = None, *, every: int = 1) -> TrivialEngine:
+        if every != 1:
+            raise ValueError("the trivial engine makes no drafts")
         card = bundle.card
         return TrivialEngine(len(card.legend), card.patch.target_index, size)
 

@@ -52,7 +52,7 @@ OTHERS = {
     "products.vector_files:_convert_to_parquet": "copies polygons that this run has written",
     "products.polygons:write_polygons": "the map that this run has written",
     "products.strips:read_strips": "the map that this run has written",
-    "products.map_files:MapWriter._finish_merging": "the map that this run has written",
+    "products.map_files:MapWriter._finish_merging": "a raster of confidence that this run has written",
     "products.mosaic_parts:_values_of": "a raster of confidence, whose grid has to be that of its map",
     "products.work_raster:WorkRaster.finish": "the map that this run has written",
     "products.stac_item:_value_bands": "a raster of a map that this run has written",

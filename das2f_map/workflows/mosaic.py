@@ -31,6 +31,7 @@ from das2f_map.products.polygons import check_vector_path
 from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import ClassReport, GridReport, RunReport, class_reports
 from das2f_map.progress import Progress, silent
+from das2f_map.running.gdal_cache import gdal_cache
 from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.scene.paths import PathText, is_local
 from das2f_map.scene.virtual_files import with_sources
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 
 BLOCK: Final = 512
 """Pixels a side of a block."""
+
+_CACHE: Final = 128 << 20
+"""Bytes of GDAL's cache of tiles."""
 
 
 class JoinedMap(BaseModel):
@@ -307,7 +311,7 @@ def _write(
         provenance=Provenance(source=f"{len(parts)} maps", software=f"das2f-map {__version__}"),
         progress=progress,
     )
-    with writer, OpenParts(parts) as opened:
+    with writer, OpenParts(parts) as opened, gdal_cache(_CACHE):
         with progress("Joining", grid.height * grid.width) as advance:
             for window in blocks_of(grid.window, BLOCK):
                 classes, sure = np.zeros((window.height, window.width), np.uint8), _nan(window)

@@ -86,7 +86,7 @@ def test_map_is_that_of_the_two_files(layout: str, pair: Pair, of_files: Path, t
         assert one.equals(other), layer
     one, other = (json.loads((f / "map.json").read_text()) for f in (of_files, of_product))
     assert {k for k in one if one[k] != other[k]} <= {
-        *("scene", "outputs", "seconds", "created", "folder", "request", "inputs", "checksums"),
+        *("scene", "outputs", "seconds", "created", "folder", "request", "inputs", "checksums", "made_from"),
     }
     assert other["scene"]["product"]["path"] == str(product)
     parts = {k for k in one["scene"] if one["scene"][k] != other["scene"][k]}

@@ -161,11 +161,26 @@ def _apply(values: Float32, first: Int64, weights: Float32, axis: int) -> Float3
     """Weighted sum along an axis: out[i] = sum over t of weights[t, i] * values[first[i] + t]."""
     shape = [1, 1, 1]
     shape[axis] = -1
-    total = np.take(values, first, axis=axis) * weights[0].reshape(shape)
+    step = _even_step(first)
+
+    def tap(t: int) -> Float32:
+        if step is None:
+            return np.take(values, first + t, axis=axis)
+        begin = int(first[0]) + t
+        return values[(slice(None),) * axis + (slice(begin, begin + step * (len(first) - 1) + 1, step),)]
+
+    total: Float32 = tap(0) * weights[0].reshape(shape)
     for t in range(1, len(weights)):
-        total += np.take(values, first + t, axis=axis) * weights[t].reshape(shape)
-    result: Float32 = total
-    return result
+        total += tap(t) * weights[t].reshape(shape)
+    return total
+
+
+def _even_step(places: Int64) -> int | None:
+    """The step between places if it is the same everywhere: their values need not be copied to be used."""
+    if len(places) < 2:
+        return None
+    step = int(places[1]) - int(places[0])
+    return step if step > 0 and places[0] >= 0 and (np.diff(places) == step).all() else None
 
 
 def _resample_general(read: Callable[[Window], Float32], mapping: PixelMap, window: Window) -> Float32:
