@@ -84,7 +84,8 @@ class LayerFile:
     layers:
         Name of each layer → its description.
     metadata:
-        Metadata items of the file.
+        Metadata items of each layer. Items of the whole file would make GDAL leave a side file next to it
+        whenever a program opens it for reading.
     """
 
     def __init__(
@@ -93,8 +94,8 @@ class LayerFile:
         self._path, self._crs = path, crs_text(crs)
         none = FeatureBatch(np.zeros(0, np.uint8), np.zeros(0), np.zeros(0), np.zeros(0, dtype=object))
         for i, (layer, description) in enumerate(layers.items()):
-            first = {} if i else {"dataset_metadata": dict(metadata or {}) or None}
-            self._write(layer, none, {}, i > 0, {"DESCRIPTION": description}, **first)
+            items = dict(metadata or {}) or None
+            self._write(layer, none, {}, i > 0, {"DESCRIPTION": description}, layer_metadata=items)
 
     def append(self, layer: str, batch: FeatureBatch, legend: Legend) -> None:
         """Add features to a layer. Raises pyogrio's errors when the file cannot be written."""

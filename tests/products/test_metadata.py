@@ -129,16 +129,22 @@ def check_geopackage(path: Path, provenance: Provenance = FROM) -> None:
                 "SELECT identifier, description FROM gpkg_contents WHERE data_type = 'features'"
             ).fetchall()
         )
-        ((noted, scope),) = database.execute(
-            "SELECT m.metadata, r.reference_scope FROM gpkg_metadata m "
+        noted = database.execute(
+            "SELECT r.table_name, r.reference_scope, m.metadata FROM gpkg_metadata m "
             "JOIN gpkg_metadata_reference r ON r.md_file_id = m.id"
         ).fetchall()
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert len(layers) == len(AWKWARD_LEGEND)
     assert layers["Wald 2"] == provenance.sentence("Land cover: Wald 2,")
-    assert scope == "geopackage"
-    items = {e.attrib["key"]: e.text for e in ET.fromstring(noted).iter() if "key" in e.attrib}
-    assert items == provenance.items()
+    assert sorted(table for table, _, _ in noted) == sorted(layers)
+    for _, scope, text in noted:
+        assert scope == "table"
+        items = {e.attrib["key"]: e.text for e in ET.fromstring(text).iter() if "key" in e.attrib}
+        assert items.items() >= provenance.items().items()
+    # Programs that read the file leave nothing next to it.
+    pyogrio.read_info(path)
+    pyogrio.list_layers(path)
+    assert not path.with_name(f"{path.name}.aux.xml").exists()
 
 
 @pytest.mark.slow
