@@ -27,6 +27,7 @@ PICTURE = ROOT / "docs" / "images" / "layers.png"
 LAYERS = {
     "cli": "commands: parse options, call one workflow, print",
     "workflows": "one module a verb: plan, run, finish",
+    "mapping": "a map: request, plan, run",
     "running": "compute the blocks of a plan",
     "training": "split, patches, loop",
     "pages": "HTML pages about maps and models",
@@ -257,6 +258,7 @@ COLOURS = {
     FRONT: "#5f6b7a",
     "cli": "#b07aa1",
     "workflows": "#4fa39d",
+    "mapping": "#c2585d",
     "running": "#8c6d31",
     "training": "#3d5a99",
     "assess": "#9aa032",

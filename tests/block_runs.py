@@ -18,7 +18,7 @@ from unittest import mock
 
 import rasterio
 
-import das2f_map.workflows.classify as classify_module
+import das2f_map.mapping.planned as planned_module
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import Das2fMapError
 from das2f_map.workflows.classify import classify
@@ -42,7 +42,7 @@ def run(ms: str | Path, pan: str | Path, model: Path, folder: Path, **options: A
     settings: dict[str, Any] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
     extra = {name: folder / f"{name}.tif" for name in ("confidence", "probabilities")}
     with (
-        mock.patch.object(classify_module, "BLOCK_SIZE", SIDE),
+        mock.patch.object(planned_module, "BLOCK_SIZE", SIDE),
         mock.patch.object(PerPatchEngine, "block_size", SIDE),
     ):
         classify(ms, pan, folder / "m.tif", model=model, **(settings | extra | options))

@@ -160,7 +160,7 @@ PLAIN_OTHERS = {
     "training.run_files:_read_run": "the state of a training",
     "training.run_files:read_record": "the state of a training",
     "workflows.mosaic:_report_of": "the report of a map, which pydantic checks",
-    "workflows.classify:finished_map": "the report of a map, which pydantic checks",
+    "mapping.run:finished_map": "the report of a map, which pydantic checks",
     # No file of a user.
     "running.resources:available_memory": "what the system says about memory",
     "running.resources:resident_memory": "what the system says about memory",

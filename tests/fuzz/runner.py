@@ -80,6 +80,7 @@ NEEDED = (
     "das2f_map.cli.app",
     "das2f_map.cli.accuracy_tables",
     "das2f_map.workflows.align",
+    "das2f_map.mapping.run",
     "das2f_map.workflows.classify",
     "das2f_map.workflows.evaluate",
     "das2f_map.workflows.import_checkpoint",

@@ -15,8 +15,8 @@ from dask_processes import dask_processes
 from synthetic import make_pair
 from tiny import tiny_bundle
 
+import das2f_map.mapping.planned as planned_module
 import das2f_map.running.cluster as cluster_module
-import das2f_map.workflows.classify as classify_module
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import ClusterError, InputError, MissingDependencyError
 from das2f_map.running.cluster import Patience
@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classify_module, "BLOCK_SIZE", 16)
+    monkeypatch.setattr(planned_module, "BLOCK_SIZE", 16)
     monkeypatch.setattr(PerPatchEngine, "block_size", 16)
 
 

@@ -370,10 +370,10 @@ def test_a_clock_that_is_set_back(
 INTERRUPTED = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import das2f_map.workflows.classify as classify_module
+import das2f_map.mapping.planned as planned_module
 from das2f_map.cli import app
 from das2f_map.engines.per_patch import PerPatchEngine
-classify_module.BLOCK_SIZE = {SIDE}
+planned_module.BLOCK_SIZE = {SIDE}
 PerPatchEngine.block_size = {SIDE}
 app.main()
 """

@@ -15,7 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-import das2f_map.workflows.classify as classify_module
+import das2f_map.mapping.planned as planned_module
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import OutputError
 from das2f_map.workflows.classify import classify
@@ -31,7 +31,7 @@ def forked(ms: str, pan: str, model: str, output: Path, *, resume: bool) -> int:
         return child
     status = 1
     try:
-        classify_module.BLOCK_SIZE = SIDE
+        planned_module.BLOCK_SIZE = SIDE
         PerPatchEngine.block_size = SIDE  # type: ignore[assignment, method-assign]
         classify(
             ms,

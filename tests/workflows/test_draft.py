@@ -15,7 +15,7 @@ from synthetic import make_pair
 from tiny import tiny_bundle
 
 import das2f_map
-import das2f_map.workflows.classify as classify_module
+import das2f_map.mapping.planned as planned_module
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError
 from das2f_map.workflows.classify import forecast_map
@@ -130,9 +130,9 @@ def test_blocks_and_smallest_areas(
     pair: tuple[Path, Path], bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = made(pair, tmp_path / "one", bundle, every=3, turns=4)
-    monkeypatch.setattr(classify_module, "BLOCK_SIZE", 6)
+    monkeypatch.setattr(planned_module, "BLOCK_SIZE", 6)
     monkeypatch.setattr("das2f_map.engines.per_patch.PerPatchEngine.block_size", 6)
-    monkeypatch.setattr(classify_module, "DRAFT_PIXELS", 2)
+    monkeypatch.setattr(planned_module, "DRAFT_PIXELS", 2)
     merged = made(pair, tmp_path / "many", bundle, every=3, turns=4, min_area_m2=3 * 24.0**2)
     np.testing.assert_allclose(merged["confidence"], one["confidence"], atol=1e-5)
     changed = merged["classes"] != one["classes"]

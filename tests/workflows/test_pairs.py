@@ -14,7 +14,7 @@ from synthetic import make_pair
 from tiny import tiny_bundle
 
 import das2f_map
-import das2f_map.workflows.classify as classify_module
+import das2f_map.mapping.planned as planned_module
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import InputError, OutputError
 from das2f_map.running import many
@@ -140,7 +140,7 @@ def test_a_run_that_was_ended_goes_on(folder: Path, model: Path, monkeypatch: py
             computed.append(window)
             return super().compute(window, block)
 
-    monkeypatch.setattr(classify_module, "BLOCK_SIZE", 6)
+    monkeypatch.setattr(planned_module, "BLOCK_SIZE", 6)
     monkeypatch.setattr(PerPatchEngine, "block_size", 6)
     monkeypatch.setattr("das2f_map.running.plan.BlockClassifier", Watched)
     options = {"model": model, "vectors": False, "summary": folder / "all.json", **OPTIONS}

@@ -12,7 +12,7 @@ import pytest
 from synthetic import make_pair
 from tiny import tiny_bundle
 
-import das2f_map.workflows.classify as classify_module
+import das2f_map.mapping.planned as planned_module
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import InputError, OutputError
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
@@ -72,7 +72,7 @@ def run(scene: tuple[Path, Path], model: Path, output: Path, **options: object) 
             return super().compute(window, block)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(classify_module, "BLOCK_SIZE", 12)
+        patched.setattr(planned_module, "BLOCK_SIZE", 12)
         patched.setattr(PerPatchEngine, "block_size", 12)
         patched.setattr("das2f_map.running.plan.BlockClassifier", Watched)
         settings: dict[str, object] = {"coregistration": "off", "engine": "patch", "device": "cpu"}

@@ -16,7 +16,7 @@ from synthetic import make_pair
 from tiny import tiny_bundle
 
 import das2f_map
-import das2f_map.workflows.classify as classify_module
+import das2f_map.mapping.planned as planned_module
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError
 from das2f_map.running.smoothing import smoothed
@@ -104,7 +104,7 @@ def test_map_against_the_formula_in_any_blocks(
     known = plain["classes"][0] > 0
     assert 0 < known.sum() < known.size
     one = made(pair, tmp_path / "one", bundle, smooth=2)
-    monkeypatch.setattr(classify_module, "BLOCK_SIZE", 5)
+    monkeypatch.setattr(planned_module, "BLOCK_SIZE", 5)
     monkeypatch.setattr("das2f_map.engines.per_patch.PerPatchEngine.block_size", 5)
     many = made(pair, tmp_path / "many", bundle, smooth=2)
     ids = np.array(bundle.card.legend.ids)
