@@ -298,7 +298,11 @@ def _print(report: RunReport, output: Path) -> None:
     classes = [c for c in report.classes if c.pixels]
     print_table(
         f"{output}, by {report.model.name}"
-        + (f": a draft of every {report.settings.every}th pixel" if report.draft else ""),
+        + (
+            f": a draft of 1 in {report.settings.every} × {report.settings.every} pixels"
+            if report.draft
+            else ""
+        ),
         {"Class": "left", "Pixels": "right", "Area (ha)": "right", "Share": "right", "Confidence": "right"},
         [
             (

@@ -94,7 +94,8 @@ def run_many(
     if report.failed:
         raise ScenesFailedError(
             f"{report.failed} of {len(report.scenes)} scenes failed",
-            "the table has the reasons; the same command with --resume tries them again and skips the others",
+            "the scenes' own lines have the reasons"
+            + ("" if dry_run else "; the same command with --resume tries them again and skips the others"),
         )
 
 
@@ -103,7 +104,7 @@ def _print_outcomes(report: PairsReport) -> None:
     rows = []
     for scene in report.scenes:
         known = "" if scene.pixels is None else f"{scene.pixels:,}"
-        said = scene.error or (f"{len(scene.warnings)} warnings" if scene.warnings else "")
+        said = scene.error or _counted(len(scene.warnings))
         time = "" if scene.seconds is None or scene.state == "skipped" else in_hours(scene.seconds)
         rows.append((scene.output, scene.state, known, time, scene.model or "", said))
     print_table(
@@ -112,6 +113,10 @@ def _print_outcomes(report: PairsReport) -> None:
         {"Map": "left", "": "left", "Pixels": "right", "Time": "right", "Model": "left", "About it": "left"},
         rows,
     )
+
+
+def _counted(warnings: int) -> str:
+    return f"{warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
 
 
 def _print_plans(plans: PairsForecast) -> None:

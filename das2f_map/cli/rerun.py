@@ -23,6 +23,9 @@ def rerun_command(
             "-o", "--output", metavar="TIF", help="Class raster to write, with the other files beside it."
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a rerun that was ended, with the same options.")
+    ] = False,
     overwrite: OverwriteOption = False,
     max_memory: Annotated[
         str | None,
@@ -51,6 +54,7 @@ def rerun_command(
         report,
         output,
         overwrite=overwrite,
+        resume=resume,
         max_memory=max_memory,
         workers=workers,
         cluster=cluster,

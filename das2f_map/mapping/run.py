@@ -27,6 +27,7 @@ from das2f_map.products.report import (
     RadiometryReport,
     RunReport,
     class_reports,
+    report_beside,
 )
 from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
@@ -69,6 +70,11 @@ def run_classification(
     timings = Timings()
     request.check()
     made_from = request.parts  # before the run: a file that changes meanwhile differs
+    if request.overwrite and (stale := _of_the_old_map(request.outputs)):
+        log.warning(
+            "%s: of the map that is replaced; the run writes no new one, and leaves the old one alone",
+            ", ".join(map(str, stale)),
+        )
     if not (request.resume or request.overwrite):
         refuse_to_drop(request.outputs.raster)
     with StagedOutputs(inputs=request.inputs, overwrite=request.overwrite, resume=request.resume) as outputs:
@@ -139,6 +145,20 @@ def refuse_to_drop(raster: Path) -> None:
             f"a run on {raster} was ended after {found:,} block{'s' if found > 1 else ''}",
             "--resume goes on with it, --overwrite begins anew",
         )
+
+
+def _of_the_old_map(outputs: MapPaths) -> list[Path]:
+    """Files in its folder that the report of an existing map names, and that a new run does not replace."""
+    report = report_beside(outputs.raster)
+    if report is None:
+        return []
+    folder, new = Path(report.outputs["raster"]).parent, {p.resolve() for p in outputs.by_kind().values()}
+    found = []
+    for named in map(Path, report.outputs.values()):
+        here = outputs.raster.with_name(named.name)
+        if named.parent == folder and here.is_file() and here.resolve() not in new:
+            found.append(here)
+    return found
 
 
 @contextmanager

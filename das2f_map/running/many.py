@@ -197,12 +197,16 @@ def run_each(
                 log.info("%s is finished already", job.outputs.raster)
         except Exception as error:  # a bug, too, costs its own scene alone; the report has it
             outcomes[n] = outcomes[n].with_error(error)
-            log.error("%s: %s", job.place, outcomes[n].error)
+            log.error("%s: %s", job.place, _with_hint(outcomes[n].error, outcomes[n].hint))
             log.debug("%s", job.place, exc_info=error)
         outcomes[n].seconds = round(time.perf_counter() - begin, 3)
         made = PairsReport.of(outcomes, time.perf_counter() - start)
         tell(made)
     return made
+
+
+def _with_hint(error: str | None, hint: str | None) -> str:
+    return f"{error}; hint: {hint}" if hint else str(error)
 
 
 def _waiting(job: MapJob[R]) -> SceneOutcome:
@@ -257,7 +261,7 @@ def forecast_each(jobs: Sequence[MapJob[R]], plan: Callable[[R], RunForecast | N
             scene.plan = plan(job.request)
             scene.state = "skipped" if scene.plan is None else "planned"
         except Das2fMapError as error:
-            log.error("%s: %s", job.place, error.message)
+            log.error("%s: %s", job.place, _with_hint(error.message, error.hint))
             scene.state, scene.error, scene.hint = "failed", error.message, error.hint
         scenes.append(scene)
     plans = [s.plan for s in scenes if s.plan is not None]

@@ -152,7 +152,10 @@ class RecordedRun:
         for name in _OUTPUTS:
             if path := self.arguments.get(name):
                 own = Path(path).name
-                called = new.stem + own[len(old.stem) :] if own.startswith(old.stem) else own
+                rest = own.removeprefix(old.stem)
+                # `area.tif` is not named after `a.tif`.
+                named = rest != own and not rest[:1].isalnum()
+                called = new.stem + rest if named else own
                 place = new.parent / called
                 if place.resolve() == Path(path).resolve():
                     place = new.parent / f"{new.stem}_{own}"

@@ -253,7 +253,7 @@ def _values(place: str, folder: Path, cells: Mapping[str, str]) -> dict[str, Any
     """Values of a line by their names in Python, without those of empty cells."""
     texts = {name: _from(folder, name, text) for name, text in cells.items() if text}
     found: dict[str, Any] = {k: v for k, v in texts.items() if not k.startswith("mask")}
-    readers: dict[str, Callable[[str], Any]] = {"bands": parse_bands, "nodata": float}
+    readers: dict[str, Callable[[str], Any]] = {"bands": parse_bands, "nodata": _number}
     try:
         for name, reader in readers.items():
             if name in texts:
@@ -267,6 +267,13 @@ def _values(place: str, folder: Path, cells: Mapping[str, str]) -> dict[str, Any
     elif chosen or bits:
         raise InputError(f"{place}: mask_values and mask_bits need a mask", "fill in the column mask")
     return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"nodata {text!r} is no number") from None
 
 
 def _from(folder: Path, name: str, text: str) -> str:

@@ -217,6 +217,7 @@ def rerun(
     output: str | Path | None = None,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     max_memory: str | int | None = None,
     workers: int | None = Resources.workers,
     cluster: str | None = None,
@@ -232,7 +233,7 @@ def rerun(
         Class raster to write, with the other files in its folder; by default all are where they were.
     overwrite:
         Replace existing outputs.
-    max_memory, workers, cluster, progress:
+    resume, max_memory, workers, cluster, progress:
         As for :func:`classify`; they change no file.
 
     Raises
@@ -249,6 +250,7 @@ def rerun(
     made = classify(
         **run.arguments,
         overwrite=overwrite,
+        resume=resume,
         max_memory=max_memory,
         workers=workers,
         cluster=cluster,
@@ -277,7 +279,10 @@ def forecast_map(ms: str | Path, pan: str | Path | None, output: str | Path, **o
         raise TypeError(f"classify has no option {', '.join(unknown)}")
     parameters = inspect.signature(classify).parameters
     given = {name: options.get(name, parameters[name].default) for name in _OPTIONS}
-    return run_forecast(ClassifyRequest.of(ms, pan, output, **given))
+    request = ClassifyRequest.of(ms, pan, output, **given)
+    request.check()
+    _require_places(request, may_exist=True)
+    return run_forecast(request)
 
 
 _OPTIONS: Final = frozenset(inspect.signature(ClassifyRequest.of).parameters) - {"ms", "pan", "output"}
@@ -388,14 +393,19 @@ def _jobs(
                 ("area file", None if request.aoi is None else local_file(request.aoi)),
             ]
         )
-        if own := {Path(p).resolve() for p in request.inputs} & set(_resolved(request)):
-            raise OutputError(f"output {own.pop()} is also an input", "choose another output path")
-        require_place(request.outputs, may_exist=planned or request.resume or request.overwrite)
+        _require_places(request, may_exist=planned or request.resume or request.overwrite)
         if not (planned or request.resume or request.overwrite):
             refuse_to_drop(request.outputs.raster)
 
     refuse_unusable(jobs, check)
     return jobs
+
+
+def _require_places(request: ClassifyRequest, *, may_exist: bool) -> None:
+    """Raise :class:`OutputError` where an output is an input, its folder is missing, or it must not exist."""
+    if own := {Path(p).resolve() for p in request.inputs} & set(_resolved(request)):
+        raise OutputError(f"output {own.pop()} is also an input", "choose another output path")
+    require_place(request.outputs, may_exist=may_exist)
 
 
 def _resolved(request: ClassifyRequest) -> list[Path]:

@@ -44,6 +44,21 @@ def test_an_area_that_cannot_be_used(run: Run, scene: tuple[Path, Path], model: 
     assert listing(tmp_path) == set()
 
 
+def test_files_of_the_old_map_that_stay(
+    run: Run, scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    """Polygons of a map that is replaced without new ones no longer agree with the raster."""
+    command = ("classify", *scene, "--model", model, "-o", tmp_path / "m.tif", "--device", "cpu")
+    assert run(*command, "--confidence", tmp_path / "c.tif", "--every", "4").code == 0
+    same = run(*command, "--confidence", tmp_path / "c.tif", "--overwrite", "--every", "2")
+    assert (same.code, "of the map that is replaced" in same.err) == (0, False)
+    old = (tmp_path / "m.gpkg").read_bytes()
+    found = run(*command, "--overwrite", "--no-vectors", "--every", "3")
+    assert found.code == 0
+    assert f"{tmp_path / 'm.gpkg'}, {tmp_path / 'c.tif'}: of the map that is replaced" in found.err
+    assert (tmp_path / "m.gpkg").read_bytes() == old
+
+
 NOT_UTF8 = "caf\udce9"
 
 

@@ -43,6 +43,9 @@ def test_patterns_and_a_list(folder: Path, model: Path, run: Run) -> None:
     again = run("classify", "--pairs", "lists/pairs.csv", "--model", model, *FAST, "--every", "2", "--resume")
     assert again.code == 0
     assert "1 scenes: 0 done, 1 skipped, 0 failed" in again.out
+    other = run("classify", "--pairs", "lists/pairs.csv", "--model", model, *FAST, "--every", "3", "--resume")
+    assert other.code == 10
+    assert "hint: --overwrite with --resume makes such maps anew" in other.err
     taken = run("classify", "--pairs", "lists/pairs.csv", "--model", model, *FAST)
     assert taken.code == 6
     assert "exists already" in taken.errors[0]

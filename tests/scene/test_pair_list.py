@@ -71,7 +71,7 @@ def test_products_and_semicolons(tmp_path: Path) -> None:
         ("ms,pan,output\n1,2,3\n,2,4\n", "line 3: ms is missing"),
         ("ms,pan,output\n1,2,3,4\n", "line 2: there are more cells than columns"),
         ("scene,pan,output\n1,2,3\n", "line 2: a scene and ms or pan"),
-        ("ms,pan,output,nodata\n1,2,3,none\n", "line 2: could not convert"),
+        ("ms,pan,output,nodata\n1,2,3,none\n", "line 2: nodata 'none' is no number"),
         ("ms,pan,output,mask_bits\n1,2,3,4\n", "line 2: mask_values and mask_bits need a mask"),
         ("ms,pan,output,bands\n1,2,3,blue\n", "line 2: "),
         ('ms,pan,output\n"1,2,3\n', "no CSV file"),

@@ -11,7 +11,7 @@ from command import in_process
 from synthetic import make_pair
 from tiny import tiny_bundle
 
-from das2f_map.errors import InputError
+from das2f_map.errors import InputError, OutputError
 from das2f_map.workflows.classify import classify, forecast_map
 
 
@@ -63,13 +63,15 @@ def test_the_plan_is_that_of_the_run(
     assert "Plan; nothing is written" in told.out
 
 
-def test_a_limit_that_is_too_small_is_refused_by_the_plan_and_the_run(
-    scene: tuple[Path, Path], model: Path, tmp_path: Path
-) -> None:
+def test_what_the_run_refuses_the_plan_refuses(scene: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
     options = {"model": model, "engine": "patch", "device": "cpu", "coregistration": "off"}
     for make in (forecast_map, classify):
         with pytest.raises(InputError, match="of memory is too small"):
             make(*scene, tmp_path / "m.tif", max_memory="10M", **options)  # type: ignore[operator]
+    with pytest.raises(OutputError, match="does not exist"):
+        forecast_map(*scene, tmp_path / "no" / "m.tif", **options)  # type: ignore[arg-type]
+    with pytest.raises(OutputError, match="is also an input"):
+        forecast_map(*scene, scene[0], **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is no size of memory"):
         forecast_map(*scene, tmp_path / "m.tif", max_memory="much")
     with pytest.raises(TypeError, match="no option colour"):

@@ -7,15 +7,20 @@ import json
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import rasterio
+from block_runs import SIDE, after
 from synthetic import make_pair
 from tiny import tiny_bundle
 
 import das2f_map
+import das2f_map.mapping.planned as planned_module
+from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import Das2fMapError, InputError, ModelError, OutputError
+from das2f_map.running.recorded import RecordedRun
 from das2f_map.scene import fingerprint
 from das2f_map.scene.fingerprint import Fingerprint
 from das2f_map.scene.mask import MaskFile
@@ -116,6 +121,38 @@ def test_styled_map_is_made_with_the_first_names(folder: Path, caplog: pytest.Lo
     assert das2f_map.rerun(folder / "maps" / "m.json", overwrite=True).same == ()
     assert "names and colours again" in caplog.text
     assert raster.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_rerun_that_was_ended_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned_module, "BLOCK_SIZE", SIDE)
+    monkeypatch.setattr(PerPatchEngine, "block_size", SIDE)
+    das2f_map.classify(
+        folder / "ms.tif", folder / "pan.tif", folder / "maps" / "p.tif", model=folder / "tiny",
+        coregistration="off", device="cpu", engine="patch",
+    )  # fmt: skip
+    (folder / "again").mkdir()
+    report, output = folder / "maps" / "p.json", folder / "again" / "p.tif"
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        das2f_map.rerun(report, output, progress=after(3, end))
+    with pytest.raises(OutputError, match="was ended after"):
+        das2f_map.rerun(report, output)
+    again = das2f_map.rerun(report, output, resume=True)
+    assert (again.same, again.differing) == (("raster",), ())
+    assert contents(folder / "again", "p").keys() == {".tif", ".tif.aux.xml", ".qml", ".gpkg"}
+
+
+def test_only_files_named_after_the_map_take_its_new_name(tmp_path: Path) -> None:
+    names = {"output": "a.tif", "vectors": "a.fgb", "confidence": "a_sure.tif", "entropy": "area.tif"}
+    run = RecordedRun(tmp_path / "a.json", mock.Mock(), {k: str(tmp_path / v) for k, v in names.items()})
+    moved = run.elsewhere(tmp_path / "to" / "new.tif").arguments
+    assert {k: Path(v).name for k, v in moved.items()} == {
+        "output": "new.tif", "vectors": "new.fgb", "confidence": "new_sure.tif", "entropy": "area.tif",
+    }  # fmt: skip
 
 
 def append(path: Path) -> None:
