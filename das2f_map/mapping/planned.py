@@ -146,7 +146,10 @@ def plan_map(
                 request.engine.batch_size,
                 bundle.card.turns if request.engine.turns is None else request.engine.turns,
             ),
-            files=tuple(FileIdentity.of(p) for p in request.scene_files),
+            # With the files behind a VRT: it stays the same where one of them changes.
+            files=tuple(
+                FileIdentity.of(p) for p in dict.fromkeys((*request.scene_files, *request.read_files))
+            ),
             aoi=request.aoi,
             grid=grid,
             window=window,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import rasterio.shutil
 from synthetic import make_pair
 from tiny import tiny_bundle
 
@@ -113,6 +115,24 @@ def test_begins_anew_where_nothing_is_left_or_it_is_dropped(
     assert not (output.parent / ".m.tif.das2f-map").exists()
     output.unlink()
     assert len(run(scene, model, output, resume=True, overwrite=True)) == 20
+
+
+@pytest.mark.slow
+def test_a_file_behind_a_vrt_that_has_changed_is_refused(
+    scene: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    """Blocks of two images would make one map: the VRT itself stays the same."""
+    ms, virtual, output = scene[0], tmp_path / "v.vrt", tmp_path / "out" / "m.tif"
+    rasterio.shutil.copy(ms, virtual, driver="VRT")
+    output.parent.mkdir()
+    with pytest.raises(Ended):
+        run((virtual, scene[1]), model, output, ends_after=3)
+    before = ms.stat()
+    os.utime(ms)
+    with pytest.raises(InputError, match="it differs in the input files"):
+        run((virtual, scene[1]), model, output, resume=True)
+    os.utime(ms, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(run((virtual, scene[1]), model, output, resume=True)) == 17
 
 
 def test_a_map_without_any_class_leaves_nothing(model: Path, tmp_path: Path) -> None:
