@@ -88,7 +88,7 @@ def run_classification(
             classes, merges = len(plan.bundle.card.legend), bool(plan.min_area_m2)
             require_space(plan.outputs.work_bytes(pixels, classes, stored_bytes(work), merges=merges))
             _log(planned)
-            with BlockStore(work, plan, resume=request.resume) as store:
+            with BlockStore(work, plan, resume=request.resume, or_anew=request.overwrite) as store:
                 with _kept_if_ended(outputs, store):
                     contents = _write_map(planned, staged, store, progress, timings)
                 if contents.is_empty:

@@ -111,21 +111,32 @@ class BlockStore:
         The map's plan.
     resume:
         Go on with the blocks that lie there. Otherwise they are dropped.
+    or_anew:
+        Drop them also where they are those of another plan, and log that.
 
     Raises
     ------
     InputError
-        The blocks in the folder are those of another plan, or of another version's journal.
+        The blocks in the folder are those of another plan, or of another version's journal, and ``or_anew``
+        does not drop them.
     OSError
         The files cannot be read or written.
     """
 
-    def __init__(self, folder: Path, plan: ClassifyPlan, *, resume: bool = False) -> None:
+    def __init__(
+        self, folder: Path, plan: ClassifyPlan, *, resume: bool = False, or_anew: bool = False
+    ) -> None:
         self._folder, self._plan = folder, plan
         self._shapes = _layers(plan)
         self._entries: dict[int, _Entry] = {}
         journal = folder / JOURNAL_NAME
-        kept = self._read_journal(journal) if resume and journal.is_file() else 0
+        try:
+            kept = self._read_journal(journal) if resume and journal.is_file() else 0
+        except InputError as error:
+            if not or_anew:
+                raise
+            log.warning("%s: its blocks are dropped, and the run begins anew", error.message)
+            kept = 0
         self._values: IO[bytes] = (folder / VALUES_NAME).open("r+b" if kept else "w+b")
         self._end = max((e.start + e.length for e in self._entries.values()), default=0)
         self._values.truncate(self._end)

@@ -104,6 +104,21 @@ def test_goes_on_at_the_last_finished_block(scene: tuple[Path, Path], model: Pat
 
 
 @pytest.mark.slow
+def test_another_run_is_dropped_where_that_is_asked_for(
+    scene: tuple[Path, Path], model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of many scenes that are made anew by other options, one may have been ended in the middle."""
+    output = tmp_path / "out" / "m.tif"
+    output.parent.mkdir()
+    for reject, computed in ((0.8, 3), (0.9, 5)):
+        with pytest.raises(Ended):
+            run(scene, model, output, ends_after=computed, resume=True, overwrite=True, reject=reject)
+    assert "it differs in --reject, --smooth" in caplog.text
+    assert "begins anew" in caplog.text
+    assert len(run(scene, model, output, resume=True, overwrite=True, reject=0.9)) == 20 - 5
+
+
+@pytest.mark.slow
 def test_begins_anew_where_nothing_is_left_or_it_is_dropped(
     scene: tuple[Path, Path], model: Path, tmp_path: Path
 ) -> None:
