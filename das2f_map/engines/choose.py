@@ -174,11 +174,11 @@ def _patches_are_faster(config: NetworkConfig, device: torch.device, every: int)
     """
     if device.type != "cpu":
         return False
-    scan = default_backend(device, torch.float32, config.width, config.state_size, gradients=False)
-    if scan.name != "compiled":
-        return False
     few = config.patch_size < 16 and bool(compiled.unavailable(config, torch.float32))
-    return few or every >= _SPARSE
+    if not few and every < _SPARSE:
+        return False
+    scan = default_backend(device, torch.float32, config.width, config.state_size, gradients=False)
+    return scan.name == "compiled"
 
 
 def make_engine(bundle: ModelBundle, choice: EngineChoice = AUTOMATIC, *, every: int = 1) -> Engine:

@@ -76,6 +76,7 @@ def test_neighbours_still_fit_and_areas_are_told(tmp_path: Path, grid: Grid) -> 
     assert sum(t.drawn_m2 or 0 for t in totals.values()) == pytest.approx(by_class.sum() * scale, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_outlines_stay_within_a_few_pixels(tmp_path: Path) -> None:
     """Off a boundary by more than three times the tolerance, every pixel's centre is in its own class."""
     found, _ = simplified(tmp_path, 30.0)

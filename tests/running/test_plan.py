@@ -70,6 +70,7 @@ def test_blocks_cover_the_window_once(plan: ClassifyPlan) -> None:
     np.testing.assert_array_equal(seen, expected)
 
 
+@pytest.mark.slow
 def test_a_pickled_plan_computes_the_map_in_another_process(
     plan: ClassifyPlan, bundle: ModelBundle, files: tuple[Path, Path], tmp_path: Path
 ) -> None:

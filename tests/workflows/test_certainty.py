@@ -197,7 +197,8 @@ def test_rejected_pixels_are_a_class_of_their_own(case: Case, tmp_path: Path) ->
     assert read_unsure(tmp_path / "map.tif") == UNSURE
     table = ET.parse(tmp_path / "map.tif.aux.xml").getroot()
     rows = [[f.text for f in row.iterfind("F")] for row in table.iter("Row")]
-    assert rows[-1] == ["255", "unsure", "128", "128", "128", "255"]
+    unsure = int((expected == UNSURE).sum())
+    assert rows[-1] == ["255", "unsure", "128", "128", "128", "255", f"{unsure}"]
     style = ET.fromstring((tmp_path / "map.qml").read_text(encoding="utf-8"))
     entries = {e.get("value"): (e.get("label"), e.get("color")) for e in style.iter("paletteEntry")}
     assert entries["255"] == ("unsure", "#808080")

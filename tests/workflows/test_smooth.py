@@ -93,6 +93,7 @@ def test_a_wrong_pixel_goes_and_an_edge_of_pan_stays() -> None:
     np.testing.assert_array_equal(best, np.broadcast_to(np.arange(8) >= 4, (7, 8)))
 
 
+@pytest.mark.slow
 def test_map_against_the_formula_in_any_blocks(
     pair: tuple[Path, Path], bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,7 @@ def test_legends_that_are_refused(tmp_path: Path, raster: Path, content: object,
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_what_is_not_ours_is_not_replaced(tmp_path: Path, raster: Path) -> None:
     legend = legend_file(tmp_path, NEW)
     foreign = tmp_path / "foreign.tif"
