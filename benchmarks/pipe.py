@@ -1,7 +1,7 @@
 """The pipe around the engine: MS pixels a second with an engine that computes next to nothing.
 
     python benchmarks/pipe.py [--sides 2048] [--block 512] [--no-vectors]
-    python benchmarks/pipe.py --virtual --sides 3162 10000 31623 --rounds 1
+    python benchmarks/pipe.py --virtual --sides 3162 10000 31623 --rounds 1 -o docs/benchmarks
 
 Classifies a made-up scene (PAN 4 : 1, tiled GeoTIFFs) as `das2f-map classify` does: reading, normalising,
 class and confidence rasters with their Cloud Optimized GeoTIFFs, areas, and polygons unless left out.
@@ -33,6 +33,8 @@ import trivial
 
 import das2f_map.workflows.classify as workflow
 from das2f_map.running import many
+
+NAME: Final = "pipe"
 
 BASE: Final = 4096
 """MS pixels a side of the scene that virtual ones repeat."""
@@ -129,11 +131,13 @@ def main() -> None:
     parser.add_argument("--virtual", action="store_true", help="VRTs that repeat one scene of larger fields")
     parser.add_argument("--profile", action="store_true", help="print the functions that take longest")
     parser.add_argument("--folder", type=Path, help="keep the scenes here, or find them here")
+    parser.add_argument("-o", "--output", type=Path, help="folder for pipe.json")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(measured(Path(options.child), options)))
         return
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         for side in options.sides:
             place = (options.folder or Path(temporary)) / f"{'virtual' if options.virtual else ''}{side}"
@@ -147,12 +151,29 @@ def main() -> None:
                 command = [sys.executable, __file__, *sys.argv[1:], "--child", str(place)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 one = json.loads(done.stdout.splitlines()[-1])
+                found.append({"side": side, **one})
                 cpu = one["user"] + one["system"]
                 print(
                     f"{side}²: {one['wall']:.2f} s wall, {cpu:.2f} s CPU ({one['system']:.2f} of it system), "
                     f"{1e-6 * side**2 / one['wall']:.2f} million pixels a second, "
                     f"{one['peak_bytes'] / common.MIB:.0f} MiB, {one['phases']}"
                 )
+    if options.output is not None:
+        options.device, options.quick = "cpu", False
+        record = {"runs": found, "machine": common.machine(options)}
+        common.write_text(options.output / f"{NAME}.json", json.dumps(record, indent=1) + "\n")
+
+
+def table(record: dict[str, Any]) -> str:
+    """A row for each scene of a record, medians where there are several runs."""
+    rows = []
+    for side in sorted({run["side"] for run in record["runs"]}):
+        runs = [run for run in record["runs"] if run["side"] == side]
+        cpu = common.median([run["user"] + run["system"] for run in runs])
+        peak = common.median([run["peak_bytes"] for run in runs])
+        rows.append([f"{side:,}²", f"{cpu:,.1f}", f"{1e6 * cpu / side**2:.2f}", f"{peak / common.MIB:,.0f}"])
+    heads = ["MS pixels", "CPU seconds", "CPU µs a pixel", "peak memory, MiB"]
+    return f"{common.markdown(heads, rows)}\n\n{common.machine_text(record['machine'])}."
 
 
 if __name__ == "__main__":

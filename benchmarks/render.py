@@ -23,6 +23,7 @@ import common
 import engines
 import growth
 import loader
+import pipe
 import real_scenes
 import recipe
 import registration
@@ -119,6 +120,9 @@ def _content(place: str, page: Path, folder: Path) -> str | None:
         return _section(name, dash + machine, page, folder)
     if place == "summary":
         return _summary(page, folder)
+    flow = folder / f"{pipe.NAME}.json"
+    if place == pipe.NAME and flow.exists():
+        return pipe.table(json.loads(flow.read_text(encoding="utf-8")))
     accuracy = folder / "gulf_accuracy.json"
     if place == "accuracy" and accuracy.exists():
         return _accuracy(json.loads(accuracy.read_text(encoding="utf-8")))
