@@ -237,7 +237,7 @@ def read_design(gpkg: str | Path) -> SampleDesign | None:
             rows = database.execute(
                 "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?", (DESIGN_STANDARD,)
             ).fetchall()
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):  # sqlite's message quotes a damaged file, byte for byte
         return None
     if not rows:
         return None

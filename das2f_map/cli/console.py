@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def setup_logging(verbosity: int) -> None:
     if verbosity < 2:  # rasterio logs GDAL's messages; GDAL's errors are raised anyway
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)
         sys.unraisablehook = _show_unless_of_a_log
+        sys.excepthook = _show_unless_of_text
         if not sys.warnoptions:  # libraries' advice to programmers; `python -W` still shows it
             warnings.simplefilter("ignore")
 
@@ -45,6 +47,14 @@ def _show_unless_of_a_log(unraisable: sys.UnraisableHookArgs) -> None:
     """
     if "log_error" not in str(unraisable.object):
         sys.__unraisablehook__(unraisable)
+
+
+def _show_unless_of_text(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """The same for the traceback that goes before it; no error of a command gets here, each is a line."""
+    if not issubclass(kind, UnicodeDecodeError):
+        sys.__excepthook__(kind, error, trace)
 
 
 class _LevelFormatter(logging.Formatter):

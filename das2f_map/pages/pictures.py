@@ -195,7 +195,7 @@ def read_values(path: Path, max_pixels: int) -> tuple[Float32, Grid, Grid]:
             whole = full.height * full.width <= _SMALL_MAP or bool(dataset.overviews(1))
             method = Resampling.average if whole and factor > 1 else Resampling.nearest
             values = dataset.read(1, out_shape=(height, width), resampling=method, masked=True)
-    except rasterio.errors.RasterioIOError as error:
+    except (rasterio.errors.RasterioIOError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path} as a raster: {error.__cause__ or error}") from error
     scale = rasterio.Affine.scale(full.width / width, full.height / height)
     found = np.ma.filled(values.astype(np.float32), np.nan)

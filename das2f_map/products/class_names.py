@@ -260,7 +260,7 @@ def _from_sources(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 opened = rasterio.open(image_path(path))
-        except RasterioError:
+        except (RasterioError, UnicodeDecodeError):
             continue  # a side file
         with opened:
             if opened.count < 1:

@@ -396,7 +396,7 @@ def _values_of(path: str) -> Any:
     """A raster of confidence, open."""
     try:
         return rasterio.open(path)
-    except rasterio.errors.RasterioError as error:
+    except (rasterio.errors.RasterioError, UnicodeDecodeError) as error:
         raise InputError(
             f"cannot read {path} as a raster: {error.__cause__ or error}", "gdalinfo shows what GDAL sees"
         ) from error

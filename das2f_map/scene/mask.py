@@ -332,6 +332,8 @@ def _why_no_raster(path: str | Path) -> str | None:
         rasterio.open(image_path(path)).close()
     except RasterioError as error:
         return " ".join(str(error).split())
+    except UnicodeDecodeError:  # rasterio cannot read GDAL's message, which quotes the file
+        return "it holds text that is not UTF-8"
     return None
 
 

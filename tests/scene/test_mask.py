@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
@@ -15,7 +16,10 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 from synthetic import make_pair, pair_grids, write_raster
 
-from das2f_map.errors import InputError
+from das2f_map.assess.sample_design import read_design
+from das2f_map.errors import Das2fMapError, InputError
+from das2f_map.labels.labelled_pixels import read_labels
+from das2f_map.pages.pictures import read_values
 from das2f_map.scene import source
 from das2f_map.scene.grid import Grid, GridPair, Window
 from das2f_map.scene.mask import MaskFile, open_mask, parse_numbers
@@ -209,6 +213,25 @@ def test_a_mask_without_polygons_here_is_no_error(pair, tmp_path: Path) -> None:
         with open_pair(*pair, mask=MaskFile(path)) as scene:
             assert "excludes nothing" in scene.notices[-1]
             assert scene.read_block(scene.grids.ms.window, 0, 0).valid.all()
+
+
+def test_a_damaged_schema_is_told_though_the_reason_is_no_text(pair, tmp_path: Path) -> None:
+    """GDAL's message quotes the damaged SQL, byte for byte."""
+    path = vector(tmp_path / "m.gpkg", box(1, 1, 5, 5))
+    whole = path.read_bytes()
+    assert whole.count(b"UNIQUE (table_name)") == 1
+    path.write_bytes(whole.replace(b"UNIQUE (table_name)", b"UNIQUE (table\xffname)"))
+    reads: list[Callable[[], object]] = [
+        lambda: open_pair(*pair, mask=MaskFile(path)),
+        lambda: read_values(path, 100),
+        lambda: read_labels(path, MS),
+        lambda: RasterSource(path, "MS"),
+    ]
+    for read in reads:
+        with pytest.raises(Das2fMapError, match=r"m\.gpkg") as caught:
+            read()
+        assert "\n" not in caught.value.message
+    assert read_design(path) is None
 
 
 def test_refused(pair, tmp_path: Path) -> None:
