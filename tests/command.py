@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,10 +48,13 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(sys, "argv", ["das2f-map", *map(str, arguments)])
         capsys.readouterr()
         code: object = 0
+        interrupt = signal.getsignal(signal.SIGINT)
         try:
             main()
         except SystemExit as end:
             code = end.code or 0
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
         captured = capsys.readouterr()
         assert isinstance(code, int)
         return Outcome(code, captured.out, captured.err)

@@ -132,6 +132,11 @@ def main() -> None:
     _prepare()
     try:
         _run()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            # All is tidied up. A second Ctrl-C while Python ends would print a traceback, or kill.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise
     finally:
         if _settings.end is not None and hasattr(signal, "setitimer"):
             # Python gives up its handlers before it ends: from then on the signal would kill.
