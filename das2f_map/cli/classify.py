@@ -13,6 +13,7 @@ from das2f_map.cli.many_scenes import many_scenes, run_many
 from das2f_map.cli.options import (
     AoiLayerOption,
     BandsOption,
+    ClusterOption,
     CoregisterOption,
     DeviceOption,
     EngineOption,
@@ -21,6 +22,7 @@ from das2f_map.cli.options import (
     MaskBitsOption,
     MaskOption,
     MaskValuesOption,
+    MaxMemoryOption,
     MaxShiftOption,
     NodataOption,
     OptionalMsArgument,
@@ -172,21 +174,9 @@ def classify_command(
             "--dry-run", help="Print the plan: blocks, memory, time, files and disk. Write nothing."
         ),
     ] = False,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            "--max-memory",
-            metavar="SIZE",
-            help="Memory that the run may take, such as 2G; by default what is free, at most 4G.",
-        ),
-    ] = None,
+    max_memory: MaxMemoryOption = None,
     workers: Annotated[int | None, setting_option(Resources, "workers", metavar="N")] = Resources.workers,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            "--cluster", metavar="ADDRESS", help="Dask scheduler whose workers compute: tcp://host:8786."
-        ),
-    ] = None,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify every MS pixel of a scene: a styled class raster and polygons per class.

@@ -197,3 +197,20 @@ def mask_of(mask: str | None, values: str | None, bits: str | None) -> MaskFile 
     if min(file.bits, default=0) < 0:
         raise typer.BadParameter("bits count from 0, the lowest", param_hint="--mask-bits")
     return file
+
+
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Memory that the run may take, such as 2G; by default what is free, at most 4G.",
+    ),
+]
+
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="ADDRESS", help="Dask scheduler whose workers compute: tcp://host:8786."
+    ),
+]

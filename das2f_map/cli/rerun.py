@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from das2f_map.cli.console import print_json, progress_for
-from das2f_map.cli.options import JsonOption, OverwriteOption, setting_option
+from das2f_map.cli.options import ClusterOption, JsonOption, MaxMemoryOption, OverwriteOption, setting_option
 from das2f_map.running.resources import Resources
 
 
@@ -27,21 +27,9 @@ def rerun_command(
         bool, typer.Option("--resume", help="Go on with a rerun that was ended, with the same options.")
     ] = False,
     overwrite: OverwriteOption = False,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            "--max-memory",
-            metavar="SIZE",
-            help="Memory that the run may take, such as 2G; by default what is free, at most 4G.",
-        ),
-    ] = None,
+    max_memory: MaxMemoryOption = None,
     workers: Annotated[int | None, setting_option(Resources, "workers", metavar="N")] = Resources.workers,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            "--cluster", metavar="ADDRESS", help="Dask scheduler whose workers compute: tcp://host:8786."
-        ),
-    ] = None,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a map again from the report of its run, if its inputs and model are the same.

@@ -123,15 +123,10 @@ def plan_map(
             )
         window = grid.window if area is None else area.window
         demand = _demand(request, len(bundle.card.legend), fitted.input, engine, window)
-        # An engine with room for larger blocks gets them: less of them is halo.
-        preferred = max(BLOCK_SIZE, engine.block_size)
-        if lattice.step > 1:
-            # A draft's engine has few pixels to compute in a block: it gets more of them at a time.
-            preferred = max(preferred, min(DRAFT_BLOCK, DRAFT_PIXELS * lattice.step))
         memory = plan_memory(
             demand,
             request.resources,
-            preferred,
+            _preferred_block(engine, lattice.step),
             fixed=None if block_size is None else block_size * lattice.step,
             resident=None if loaded is None else loaded.resident_memory(),
         )
@@ -175,6 +170,14 @@ def plan_map(
         )
         with gdal_cache(memory.cache_bytes):
             yield PlannedMap(plan, classifier, pixels, memory, coregistration, warnings)
+
+
+def _preferred_block(engine: Engine, step: int) -> int:
+    """MS pixels a side of the blocks that suit an engine best, where every ``step``-th pixel is computed."""
+    # An engine with room for larger blocks gets them: less of them is halo.
+    preferred = max(BLOCK_SIZE, engine.block_size)
+    # A draft's engine has few pixels to compute in a block: it gets more of them at a time.
+    return max(preferred, min(DRAFT_BLOCK, DRAFT_PIXELS * step)) if step > 1 else preferred
 
 
 def _area(request: ClassifyRequest, grid: Grid) -> Area | None:
