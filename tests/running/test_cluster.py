@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from block_runs import after
 from dask_processes import dask_processes
 from synthetic import make_pair
 from tiny import tiny_bundle
@@ -55,24 +54,6 @@ def run(scene: tuple[Path, Path], model: Path, folder: Path, **options: Any) -> 
         **(settings | options),  # type: ignore[arg-type]
     )
     return folder
-
-
-def after(blocks: int, act: Callable[[], object]) -> Any:
-    """A progress that does something once so many blocks are written."""
-
-    @contextmanager
-    def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        written = 0
-
-        def advance(pixels: int) -> None:
-            nonlocal written
-            written += 1
-            if description == "Classifying" and written == blocks:
-                act()
-
-        yield advance
-
-    return progress
 
 
 @pytest.mark.slow
