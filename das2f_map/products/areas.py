@@ -63,7 +63,12 @@ class PixelAreas:
         cols, col_at, col_share = _lattice(window.col, window.width, self._step)
         scale = self._at(rows[:, None], cols[None, :])
         upper = scale[row_at] * (1 - row_share)[:, None] + scale[row_at + 1] * row_share[:, None]
-        result: Float64 = upper[:, col_at] * (1 - col_share) + upper[:, col_at + 1] * col_share
+        # In place: every array of this size that is made takes as long as the sums in it.
+        result: Float64 = upper.take(col_at, axis=1)
+        result *= 1 - col_share
+        after = upper.take(col_at + 1, axis=1)
+        after *= col_share
+        result += after
         return result
 
     def mean(self) -> float:
