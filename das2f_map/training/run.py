@@ -129,7 +129,7 @@ class TrainingRun:
     @property
     def _turns(self) -> int:
         """Turns that a map with the model averages, and so the figures too."""
-        return map_turns(len(self.prepared.pixels))
+        return map_turns(len(self.prepared.pixels), fast=self.prepared.settings.fast)
 
     def _turned_logits(self, part: HeldOut, weights: dict[str, Tensor]) -> Float32:
         """Mean logits over the turns of a map, float32 (held, C)."""

@@ -117,9 +117,9 @@ class TrainingSettings:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_RECORDED}
 
 
-def map_turns(labelled: int) -> Literal[1, 4]:
-    """Turns that a map averages with a model of so many labelled pixels."""
-    return FEW_LABELS_TURNS if labelled <= FOLDS_UP_TO else 1
+def map_turns(labelled: int, *, fast: bool = False) -> Literal[1, 4]:
+    """Turns that a map averages with a model of so many labelled pixels; 1 for a first look."""
+    return FEW_LABELS_TURNS if labelled <= FOLDS_UP_TO and not fast else 1
 
 
 def default_steps(labelled: int, *, on_cpu: bool, fast: bool = False) -> int:
