@@ -79,7 +79,7 @@ class _Soon:
                 self._asked = False
             try:
                 self._work()
-            except BaseException:
+            except BaseException:  # whatever it was, the next call must not wait for this one
                 with self._lock:
                     self._busy = False
                 raise

@@ -90,7 +90,7 @@ def forecast(
     pixels = shape[0] * shape[1]
     valid, rate = _trial(plan, classifier, rate)
     outputs = _outputs(plan, round(pixels * valid))
-    classes, merges = len(plan.bundle.card.legend), bool(plan.min_area_m2)
+    classes, merges = len(plan.bundle.card.legend), bool(plan.options.min_area_m2)
     work = sum(plan.outputs.work_bytes(pixels, classes, merges=merges).values())
     free = _free_disk(plan.outputs.raster)
     disk = work + sum(o.bytes for o in outputs)
@@ -105,7 +105,7 @@ def forecast(
         precision=engine.precision,
         scan=engine.scan,
         turns=plan.engine.turns or 1,
-        every=plan.every,
+        every=plan.options.every,
         rows=shape[0],
         columns=shape[1],
         blocks=sum(1 for _ in plan.blocks()),
@@ -130,7 +130,7 @@ def forecast(
 def _trial(plan: ClassifyPlan, classifier: BlockClassifier, rate: float | None) -> tuple[float, float | None]:
     """Share of pixels that can be classified, and pixels a second, from some parts of the map."""
     # A pixel of a draft has many to read: its blocks are small.
-    side = TRIAL_BLOCK if plan.every == 1 else min(TRIAL_BLOCK, plan.block_size)
+    side = TRIAL_BLOCK if plan.options.every == 1 else min(TRIAL_BLOCK, plan.block_size)
     usable = looked = 0
     fullest: tuple[int, Window] | None = None
     places = spread_blocks(plan.window, side, strata=_LOOKS, seed=0)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from das2f_map.running.block_store import (
     stored_or_computed,
 )
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock, computed_here
+from das2f_map.running.map_options import MapOptions
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.scene.grid import Window
 from das2f_map.scene.request import PairRequest, PairView
@@ -192,7 +194,7 @@ class Counting:
 
 
 def every(counting: Counting, plan: ClassifyPlan, store: BlockStore) -> Iterator[ClassifiedBlock]:
-    compute = computed_here(counting)  # type: ignore[arg-type]
+    compute = computed_here(cast(BlockClassifier, counting))
     yield from stored_or_computed(plan, store, compute, counting.classify)
 
 
@@ -224,7 +226,7 @@ def test_blocks_of_another_plan_are_refused(
 ) -> None:
     filled(tmp_path, plan, blocks, [0, 1])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    other = dataclasses.replace(plan, block_size=9, reject=0.5)
+    other = dataclasses.replace(plan, block_size=9, options=MapOptions(reject=0.5))
     with pytest.raises(InputError) as caught:
         BlockStore(tmp_path, other, resume=True)
     assert caught.value.message.endswith(
