@@ -118,6 +118,8 @@ def test_options_have_the_defaults_of_python(command: str) -> None:
         ("checks", 0),
         ("batch_size", 0),
         ("batch_size", float("nan")),
+        ("learning_rate", float("inf")),
+        ("weight_decay", float("inf")),
         ("balance", -0.1),
         ("balance", 1.1),
         ("learning_rate", 0.0),
