@@ -169,7 +169,9 @@ def test_labels_that_cannot_be_read(run: Run, scene: tuple[Path, Path], tmp_path
 
 
 @pytest.mark.slow  # a start of das2f-map train
-def test_a_model_that_a_training_cannot_start_from(run: Run, scene: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_model_that_a_training_cannot_start_from(
+    run: Run, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
     found = run(
         *("train", *scene, "--labels", scene[0], "-o", tmp_path / "net", "--from", "landsat8-gulf"),
         *("--stages", "2"),

@@ -195,7 +195,7 @@ def test_other_bands_are_refused_and_nameless_ones_told(
             for k, name in enumerate(names, start=1):
                 file.set_band_description(k, name or "")
     if said == "others":
-        with pytest.raises(InputError, match="swir_1, .*ms.tif has blue, green, red, nir: others"):
+        with pytest.raises(InputError, match=r"swir_1, .*ms\.tif has blue, green, red, nir: others"):
             prepared(asked(*scenes))
     else:
         with caplog.at_level(logging.INFO):
