@@ -23,7 +23,6 @@ from synthetic import make_pair, pair_grids, write_raster
 from tiny import NAMES
 
 import das2f_map
-from das2f_map.cli.app import COMMANDS
 from das2f_map.errors import InputError
 from das2f_map.training.request import TrainRequest
 
@@ -118,7 +117,7 @@ def test_a_command_imports_its_own_module_alone() -> None:
     assert "landsat8-gulf" in done.stdout
     found = {m for m in done.stderr.split() if m.startswith("das2f_map.cli.")}
     assert "das2f_map.cli.models" in found
-    assert not {f"das2f_map.cli.{name}" for name in (*COMMANDS, "labels")} & found
+    assert not {f"das2f_map.cli.{name}" for name in ("classify", "train", "labels")} & found
 
 
 def _classify(run: Run, scene: tuple[Path, Path], model: Path, out: Path, *more: str | Path) -> dict:
