@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -45,9 +46,7 @@ from das2f_map.running.blocks import computed_here
 from das2f_map.running.cluster import computed_by, dask_client
 from das2f_map.running.forecast import RunForecast, forecast
 from das2f_map.running.gdal_cache import gdal_cache_for_writing
-from das2f_map.running.many import (
-    LoadedModels,
-)
+from das2f_map.running.many import LoadedModels
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.running.recorded import (
     card_digest,
@@ -82,12 +81,12 @@ def run_classification(
     with StagedOutputs(inputs=request.inputs, overwrite=request.overwrite, resume=request.resume) as outputs:
         staged = request.outputs.staged(outputs)
         work = outputs.work_folder(request.outputs.raster)
-        fixed = block_size_of(work, request.every) if request.resume else None
+        fixed = block_size_of(work, request.options.every) if request.resume else None
         with plan_map(request, timings, block_size=fixed, loaded=loaded) as planned:
             plan = planned.plan
             # Parts without a class take no room, and how many these are shows only later.
             pixels = round(_LEAST_FILLED * plan.window.height * plan.window.width)
-            classes, merges = len(plan.bundle.card.legend), bool(plan.min_area_m2)
+            classes, merges = len(plan.bundle.card.legend), bool(plan.options.min_area_m2)
             require_space(plan.outputs.work_bytes(pixels, classes, stored_bytes(work), merges=merges))
             _log(planned)
             with BlockStore(work, plan, resume=request.resume, or_anew=request.overwrite) as store:
@@ -116,7 +115,7 @@ def run_forecast(
     raster, fixed = request.outputs.raster, None
     resume = request.resume and not finished
     if resume:
-        fixed = look_at_work(raster, lambda work: block_size_of(work, request.every))
+        fixed = look_at_work(raster, lambda work: block_size_of(work, request.options.every))
     with plan_map(request, Timings(), block_size=fixed, loaded=loaded) as planned:
         _log(planned)
         plan, done = planned.plan, None
@@ -226,8 +225,8 @@ def _write_map(
         plan.map_grid,
         plan.legend,
         unsure=plan.unsure,
-        min_area_m2=plan.min_area_m2,
-        simplify_m=plan.simplify_m,
+        min_area_m2=plan.options.min_area_m2,
+        simplify_m=plan.options.simplify_m,
         tags=_draft_tags(plan),
         provenance=Provenance.of_run(plan.bundle.card.name, plan.view.request.arguments),
         progress=progress,
@@ -254,9 +253,10 @@ def _write_map(
 
 def _draft_tags(plan: ClassifyPlan) -> dict[str, str]:
     """Metadata items of a draft's rasters."""
-    if plan.every == 1:
+    every = plan.options.every
+    if every == 1:
         return {}
-    return {"draft": f"one pixel of each {plan.every} x {plan.every} classified", "every": str(plan.every)}
+    return {"draft": f"one pixel of each {every} x {every} classified", "every": str(every)}
 
 
 @contextmanager
@@ -281,7 +281,9 @@ def _finish(
     plan, classifier = planned.plan, planned.classifier
     card, engine = plan.bundle.card, classifier.engine
     pixels = {c.name: contents.areas[c.id].pixels for c in card.legend.each()}
-    strange = share_warnings(card.shares, pixels, of="the map" if plan.reject is None else "its sure pixels")
+    strange = share_warnings(
+        card.shares, pixels, of="the map" if plan.options.reject is None else "its sure pixels"
+    )
     changed = [f"{f.path} has changed during the run" for f in plan.files if FileIdentity.of(f.path) != f]
     for warning in (*strange, *changed):
         log.warning("%s", warning)
@@ -314,15 +316,11 @@ def _finish(
             precision=request.engine.precision,
             batch_size=request.engine.batch_size,
             turns=request.engine.turns,
-            min_area_m2=request.min_area_m2,
-            simplify_m=request.simplify_m,
-            reject=request.reject,
-            smooth=request.smooth,
             max_shift=request.pair.max_shift,
             force=request.pair.force,
-            every=request.every,
+            **asdict(request.options),
         ),
-        draft=request.every > 1,
+        draft=request.options.every > 1,
         made_from=made_from,
         warnings=[*planned.warnings, *strange, *changed],
         grid=GridReport.of(plan.map_grid),

@@ -79,7 +79,7 @@ class _Soon:
                 self._asked = False
             try:
                 self._work()
-            except BaseException:
+            except BaseException:  # whatever it was, the next call must not wait for this one
                 with self._lock:
                     self._busy = False
                 raise
@@ -148,7 +148,7 @@ class BlockStore:
                 {
                     "das2f-map": _FORMAT,
                     "block_size": plan.block_size,
-                    "every": plan.every,
+                    "every": plan.options.every,
                     "plan": plan.parts,
                 }
             )

@@ -103,7 +103,7 @@ def forecast(
     left = [w.height * w.width for k, w in enumerate(plan.blocks()) if k not in done.blocks]
     look = _looked_at(plan, classifier, rate, done.blocks if left else frozenset())
     outputs = _outputs(plan, round(pixels * look.valid), look.texture)
-    classes, merges = len(plan.bundle.card.legend), bool(plan.min_area_m2)
+    classes, merges = len(plan.bundle.card.legend), bool(plan.options.min_area_m2)
     needed = plan.outputs.work_bytes(pixels, classes, done.stored_bytes, merges=merges)
     work = 0 if finished else sum(needed.values())
     free = _free_disk(plan.outputs.raster)
@@ -119,7 +119,7 @@ def forecast(
         precision=engine.precision,
         scan=engine.scan,
         turns=plan.engine.turns or 1,
-        every=plan.every,
+        every=plan.options.every,
         rows=shape[0],
         columns=shape[1],
         blocks=len(left) + len(done.blocks),
@@ -165,7 +165,7 @@ def _looked_at(
 ) -> _Look:
     """Read some parts of a map that are not done yet, and classify the fullest unless the rate is known."""
     # A pixel of a draft has many to read: its blocks are small.
-    side = TRIAL_BLOCK if plan.every == 1 else min(TRIAL_BLOCK, plan.block_size)
+    side = TRIAL_BLOCK if plan.options.every == 1 else min(TRIAL_BLOCK, plan.block_size)
     usable = looked = 0
     fullest: tuple[int, Window] | None = None
     places = (

@@ -21,6 +21,7 @@ from das2f_map.legend import Legend
 from das2f_map.products.map_files import MapPaths
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
 from das2f_map.running.certainty import Certainty
+from das2f_map.running.map_options import MapOptions
 from das2f_map.running.resources import Resources
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, Window, blocks_of
@@ -96,20 +97,12 @@ class ClassifyPlan:
         Estimate of the memory that computing a block takes.
     outputs:
         Files that are written, at their final paths.
-    min_area_m2:
-        Regions smaller than this are merged into their neighbours; ``None`` for none.
-    simplify_m:
-        Polygons are simplified by so many metres; ``None`` for exact outlines.
-    reject:
-        Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
-    smooth:
-        Probabilities are averaged over so many pixels around; ``None`` for none.
+    options:
+        What is done with probabilities, regions and outlines.
     resources:
         Limit of memory, and the processes that compute the blocks. They change no block.
     cache_bytes:
         GDAL's cache of tiles in each process that computes blocks.
-    every:
-        K where the map is a draft: one MS pixel of each K × K is classified; 1 for all.
     """
 
     view: PairView
@@ -123,32 +116,28 @@ class ClassifyPlan:
     block_size: int
     memory_bytes: int
     outputs: MapPaths
-    min_area_m2: float | None = None
-    simplify_m: float | None = None
-    reject: float | None = None
-    smooth: int | None = None
+    options: MapOptions = field(default_factory=MapOptions)
     resources: Resources = field(default_factory=Resources)
     cache_bytes: int = 64 << 20
-    every: int = 1
 
     @property
     def legend(self) -> Legend:
         """The map's legend: the model's, and the class ``unsure`` where pixels may be rejected."""
         own = self.bundle.card.legend
-        return own if self.reject is None else own.with_unsure()[0]
+        return own if self.options.reject is None else own.with_unsure()[0]
 
     @property
     def unsure(self) -> int | None:
         """Id of the class ``unsure``; ``None`` where no pixel is rejected."""
-        return None if self.reject is None else self.bundle.card.legend.with_unsure()[1]
+        return None if self.options.reject is None else self.bundle.card.legend.with_unsure()[1]
 
     @property
     def certainty(self) -> Certainty:
         """Probabilities that the blocks are computed with, and those that the outputs need."""
         return Certainty(
             temperature=self.bundle.card.temperature,
-            reject=self.reject,
-            smooth=self.smooth,
+            reject=self.options.reject,
+            smooth=self.options.smooth,
             probabilities=self.outputs.probabilities is not None,
             entropy=self.outputs.entropy is not None,
         )
@@ -156,7 +145,7 @@ class ClassifyPlan:
     @property
     def lattice(self) -> Lattice:
         """The MS pixels that are classified."""
-        return Lattice(self.every)
+        return Lattice(self.options.every)
 
     @property
     def map_grid(self) -> Grid:
@@ -191,7 +180,7 @@ class ClassifyPlan:
                 _ENGINE: asdict(self.engine),
                 "--reject, --smooth, --probabilities or --entropy": asdict(self.certainty),
                 _AREA: asdict(self.window),
-                _EVERY: self.every,
+                _EVERY: self.options.every,
                 _BLOCK_SIZE: self.block_size,
             }.items()
         }

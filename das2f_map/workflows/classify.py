@@ -24,9 +24,7 @@ from das2f_map.mapping.run import finished_map, refuse_to_drop, run_classificati
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.map_files import MapPaths
-from das2f_map.products.report import (
-    RunReport,
-)
+from das2f_map.products.report import RunReport
 from das2f_map.progress import Progress, silent
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.forecast import RunForecast
@@ -42,9 +40,8 @@ from das2f_map.running.many import (
     require_place,
     run_each,
 )
-from das2f_map.running.recorded import (
-    RecordedRun,
-)
+from das2f_map.running.map_options import MapOptions
+from das2f_map.running.recorded import RecordedRun
 from das2f_map.running.resources import Resources
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
@@ -91,7 +88,7 @@ def classify(
     max_memory: str | int | None = None,
     workers: int | None = Resources.workers,
     cluster: str | None = None,
-    every: int = ClassifyRequest.every,
+    every: int = MapOptions.every,
     progress: Progress = silent,
 ) -> RunReport:
     """Classify every valid MS pixel of a scene and write the map.
@@ -363,7 +360,7 @@ def forecast_pairs(
         if request.resume and finished_map(request, look_only=True) is not None:
             return None
         # One trial is enough for scenes of one kind.
-        kind = (request.model, request.engine, request.every)
+        kind = (request.model, request.engine, request.options.every)
         found = run_forecast(request, loaded, rates.get(kind))
         rates[kind] = found.pixels_per_second
         return found

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from das2f_map.running.block_store import (
     stored_or_computed,
 )
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock, computed_here
+from das2f_map.running.map_options import MapOptions
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.scene.grid import Window
 from das2f_map.scene.request import PairRequest, PairView
@@ -195,7 +197,7 @@ class Counting:
 
 
 def every(counting: Counting, plan: ClassifyPlan, store: BlockStore) -> Iterator[ClassifiedBlock]:
-    compute = computed_here(counting)  # type: ignore[arg-type]
+    compute = computed_here(cast(BlockClassifier, counting))
     yield from stored_or_computed(plan, store, compute, counting.classify)
 
 
@@ -227,7 +229,7 @@ def test_blocks_of_another_plan_are_refused(
 ) -> None:
     filled(tmp_path, plan, blocks, [0, 1])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    other = dataclasses.replace(plan, block_size=9, reject=0.5)
+    other = dataclasses.replace(plan, block_size=9, options=MapOptions(reject=0.5))
     with pytest.raises(InputError) as caught:
         BlockStore(tmp_path, other, resume=True)
     assert caught.value.message.endswith(
@@ -250,7 +252,7 @@ def test_another_draft_is_named_by_its_option(
     filled(tmp_path, plan, blocks, [0, 1])
     draft = dataclasses.replace(
         plan,
-        every=2,
+        options=MapOptions(every=2),
         block_size=5,
         window=Window(0, 0, 10, 13),
         engine=EngineChoice("shared", "cpu", "fp32"),
@@ -269,7 +271,7 @@ def test_the_blocks_of_an_ended_run_are_looked_at(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     found = DoneBefore.left_in(tmp_path, plan)
     assert found == DoneBefore(frozenset({0, 1, 4}), len(before[VALUES_NAME]))
-    other = dataclasses.replace(plan, reject=0.5)
+    other = dataclasses.replace(plan, options=MapOptions(reject=0.5))
     with pytest.raises(InputError, match="differs in --reject"):
         DoneBefore.left_in(tmp_path, other)
     assert DoneBefore.left_in(tmp_path, other, or_none=True) == NOTHING_DONE

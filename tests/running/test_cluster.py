@@ -47,13 +47,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(scene: tuple[Path, Path], model: Path, folder: Path, **options: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    settings = {"coregistration": "off", "engine": "patch", "device": "cpu"}
+    settings: dict[str, Any] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
     classify(
         *scene,
         folder / "m.tif",
         model=model,
         confidence=folder / "confidence.tif",
-        **(settings | options),  # type: ignore[arg-type]
+        **(settings | options),
     )
     return folder
 

@@ -109,8 +109,8 @@ class Server:
 def server(scene: Scene, tmp_path: Path) -> Iterator[Server]:
     mode = tmp_path / "mode"
     mode.write_text("well")
-    program = Path(__file__).with_name("faulty_server.py")
-    command = [sys.executable, str(program), str(scene[0].parent), str(mode)]
+    program = Path(__file__).parents[1] / "byte_server.py"
+    command = [sys.executable, str(program), str(scene[0].parent), "--faults", str(mode)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

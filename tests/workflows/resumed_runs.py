@@ -31,7 +31,7 @@ def forked(ms: str, pan: str, model: str, output: Path, *, resume: bool) -> int:
     status = 1
     try:
         planned_module.BLOCK_SIZE = SIDE
-        PerPatchEngine.block_size = SIDE  # type: ignore[assignment, method-assign]
+        PerPatchEngine.block_size = SIDE  # type: ignore[assignment, method-assign]  # a property elsewhere
         classify(
             ms,
             pan,
@@ -46,7 +46,7 @@ def forked(ms: str, pan: str, model: str, output: Path, *, resume: bool) -> int:
             resume=resume,
         )
         status = 0
-    except BaseException:
+    except BaseException:  # the child ends here, whatever happens
         traceback.print_exc()
     finally:
         os._exit(status)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from made_maps import KINDS, OPTIONS, made
 from synthetic import make_pair
 from tiny import tiny_bundle
 
@@ -21,8 +22,6 @@ from das2f_map.errors import InputError
 from das2f_map.workflows.classify import forecast_map
 
 HEIGHT, WIDTH = 23, 31
-OPTIONS: dict[str, Any] = {"coregistration": "off", "device": "cpu", "engine": "patch"}
-KINDS = ("confidence", "probabilities", "entropy")
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +43,6 @@ def area(pair: tuple[Path, Path]) -> Path:
         path = pair[0].with_name("area.gpkg")
         geopandas.GeoDataFrame(geometry=[shapely.Polygon(corners)], crs=src.crs).to_file(path)
     return path
-
-
-def made(pair: tuple[Path, Path], folder: Path, bundle: ModelBundle, **more: Any) -> dict[str, Any]:
-    """A map: its values by kind, its transform and its report."""
-    folder.mkdir()
-    files = {kind: folder / f"{kind}.tif" for kind in KINDS}
-    report = das2f_map.classify(*pair, folder / "m.tif", model=bundle, **files, **(OPTIONS | more))
-    values: dict[str, Any] = {"report": report}
-    for kind, path in {"classes": folder / "m.tif", **files}.items():
-        with rasterio.open(path) as src:
-            values[kind] = src.read()
-            values["transform"], values["tags"] = src.transform, src.tags()
-    return values
 
 
 @pytest.mark.parametrize(

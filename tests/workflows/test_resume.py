@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rasterio.shutil
@@ -20,6 +21,7 @@ from das2f_map.errors import InputError, OutputError
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
 from das2f_map.running.forecast import RunForecast
 from das2f_map.scene.grid import Window
+from das2f_map.scene.model_input import InputBlock
 from das2f_map.workflows.classify import classify, forecast_map
 
 TIME = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -68,18 +70,18 @@ def run(scene: tuple[Path, Path], model: Path, output: Path, **options: object) 
     ends_after = options.pop("ends_after", None)
 
     class Watched(BlockClassifier):
-        def compute(self, window: Window, block: object) -> ClassifiedBlock:
+        def compute(self, window: Window, block: InputBlock) -> ClassifiedBlock:
             if ends_after is not None and len(computed) == ends_after:
                 raise Ended
             computed.append(window)
-            return super().compute(window, block)  # type: ignore[arg-type]
+            return super().compute(window, block)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(planned_module, "BLOCK_SIZE", 12)
         patched.setattr(PerPatchEngine, "block_size", 12)
         patched.setattr("das2f_map.running.plan.BlockClassifier", Watched)
-        settings: dict[str, object] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
-        classify(*scene, output, model=model, **(settings | options))  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
+        classify(*scene, output, model=model, **(settings | options))
     return computed
 
 
