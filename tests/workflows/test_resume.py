@@ -182,7 +182,7 @@ def test_a_dry_run_counts_what_is_done(scene: tuple[Path, Path], model: Path, tm
     with pytest.raises(InputError, match="it differs in --reject"):
         planned(resume=True, reject=0.9)
     assert planned(resume=True, reject=0.9, overwrite=True).finished_blocks == 0
-    with pytest.raises(InputError, match=r"it differs in --every$"):
+    with pytest.raises(InputError, match=r"it differs in --every \(repeat"):
         planned(resume=True, every=3)
     assert {p: p.read_bytes() for p in output.parent.rglob("*") if p.is_file()} == before
     run(scene, model, output, resume=True)
