@@ -136,7 +136,7 @@ def test_an_adaptive_cluster_makes_the_same_map(model: Path, tmp_path: Path) -> 
     with distributed.LocalCluster(
         n_workers=0, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
     ) as cluster:
-        cluster.adapt(minimum=0, maximum=2, interval="100ms", wait_count=3)
+        cluster.adapt(minimum=0, maximum=2, interval="500ms")
         spread = run(
             scene,
             model,
