@@ -21,7 +21,7 @@ from das2f_map.running.many import LoadedModels
 from das2f_map.running.memory import Demand, MemoryPlan, plan_memory
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.running.timings import Timings
-from das2f_map.scene.area import Area
+from das2f_map.scene.area import Area, EmptyArea
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.lattice import Lattice
 from das2f_map.scene.model_input import ModelInput
@@ -180,7 +180,7 @@ def _area(request: ClassifyRequest, grid: Grid) -> Area | None:
     lattice = Lattice(request.options.every)
     try:
         return None if request.aoi is None else Area.from_file(request.aoi, lattice.centred(grid))
-    except InputError as error:
+    except EmptyArea as error:
         if request.options.every == 1:
             raise
         raise InputError(error.message, f"{error.hint}; or a smaller --every, or none") from error

@@ -73,6 +73,14 @@ def test_other_choices_are_usage_errors_too(run: Run, scene: tuple[Path, Path], 
     assert (outcome.code, "auto, holdout, folds or none" in words(outcome.err)) == (2, True)
 
 
+def test_ends_of_open_ranges_are_usage_errors(run: Run, scene: tuple[Path, Path], tmp_path: Path) -> None:
+    """No pixel would be left with the one, all with the other."""
+    for value, says in (("1", "less than 1"), ("0", "greater than 0"), ("nan", "")):
+        outcome = run("classify", *scene, "-o", tmp_path / "map.tif", "--reject", value)
+        assert (outcome.code, says in words(outcome.err)) == (2, True), outcome.err
+        assert "--reject" in outcome.err
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -381,6 +389,11 @@ def test_wrong_values_name_their_source(
     monkeypatch.setenv("DAS2F_MAP_BATCH_SIZE", "many")
     outcome = run(*command)
     assert (outcome.code, "from DAS2F_MAP_BATCH_SIZE" in words(outcome.err)) == (2, True)
+    monkeypatch.setenv("DAS2F_MAP_BATCH_SIZE", "1")
+    monkeypatch.setenv("DAS2F_MAP_TURNS", "3")
+    outcome = run(*command)
+    assert (outcome.code, "1, 2, 4 or 8" in words(outcome.err)) == (2, True)
+    assert "It comes from DAS2F_MAP_TURNS." in words(outcome.err)
 
 
 @pytest.mark.parametrize(

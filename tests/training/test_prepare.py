@@ -175,6 +175,34 @@ def test_bands_in_another_order_are_refused(small_scene: Scene, tmp_path: Path) 
     assert [b.name for b in prepared(asked(*scenes, bands=named)).normalisation.ms_bands] == list(named)
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (["green", "red", "nir", "swir_1"], "others"),
+        (["blue", "green", "red", "swir_1"], "others"),
+        ([None, None, None, None], "band_1 as blue, band_2 as green"),
+        (["blue", None, "red", "nir"], "band_2 as green"),
+    ],
+)
+def test_other_bands_are_refused_and_nameless_ones_told(
+    second: list[str | None], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scenes = []
+    for folder, names in (("one", ["blue", "green", "red", "nir"]), ("two", second)):
+        (tmp_path / folder).mkdir()
+        scenes.append(make_scene(tmp_path / folder, seed=3))
+        with rasterio.open(scenes[-1].ms, "r+") as file:
+            for k, name in enumerate(names, start=1):
+                file.set_band_description(k, name or "")
+    if said == "others":
+        with pytest.raises(InputError, match=r"swir_1, .*ms\.tif has blue, green, red, nir: others"):
+            prepared(asked(*scenes))
+    else:
+        with caplog.at_level(logging.INFO):
+            prepared(asked(*scenes))
+        assert f"are taken in their order: {said}" in caplog.text
+
+
 def test_reach_is_the_largest_of_the_scenes(small_scene: Scene) -> None:
     found = prepared(asked(small_scene))
     assert found.reach == 17

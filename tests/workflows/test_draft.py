@@ -149,4 +149,9 @@ def test_plan_and_what_cannot_be(pair: tuple[Path, Path], bundle: ModelBundle, t
             *pair, tmp_path / "m.tif", model=bundle, every=8, aoi=tmp_path / "tiny.gpkg", **OPTIONS
         )
     assert caught.value.hint == "draw a larger area; or a smaller --every, or none"
+    with pytest.raises(InputError, match="has no layer 'other'") as caught:
+        das2f_map.classify(
+            *pair, tmp_path / "m.tif", model=bundle, every=8, aoi=f"{tmp_path}/tiny.gpkg|layername=other"
+        )
+    assert "--every" not in (caught.value.hint or "")
     assert json.loads(plan.model_dump_json())["every"] == 4
