@@ -246,13 +246,15 @@ class PolygonWriter:
         by_layer = destination.suffix.lower() == ".gpkg"
         self._names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
         self._about = layer_descriptions(legend, self._names, provenance)
-        self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1)
         self._simplify_m = simplify_m
         self._simplifier = Simplifier(grid, simplify_m) if simplify_m else None
         self._collected, self._complete = destination, False
         with ExitStack() as stack:
+            folder = stack.enter_context(work_folder(destination, work))
+            self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1, work=folder)
+            stack.callback(self._tracer.close)
             if not by_layer:
-                self._collected = stack.enter_context(work_folder(destination, work)) / "polygons.gpkg"
+                self._collected = folder / "polygons.gpkg"
                 stack.callback(_remove, self._collected)
             with writing(destination):
                 file = LayerFile(self._collected, self._about, grid.crs, provenance.items())

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Final
 
 from das2f_map.errors import InputError
+from das2f_map.outputs.work_files import MOST_HELD
 from das2f_map.products.strips import STRIP_PIXELS
 from das2f_map.running.resources import MOST_MEMORY, Resources, available_memory, in_words, resident_memory
 from das2f_map.scene.grid import PAN_PER_MS
@@ -26,8 +27,9 @@ _READING: Final = 3
 """Blocks of input that one in the making takes: the file's numbers with their validity, in float32, and
 reflected at the border; the last is normalised in place."""
 
-_ROW_BYTES: Final = 6
-"""Bytes for each pixel of a row of blocks that is being filled: class and confidence, and 1 to spare."""
+_WAITING_BYTES: Final = 3 * MOST_HELD
+"""The row of blocks that is being filled, and the outlines that are open: as far as they wait in memory, and
+as they go to a file."""
 
 _STRIP_BYTES: Final = 260
 """Bytes for each pixel of the strip that is summed and outlined. Measured: 240 in a map of fields of 12
@@ -80,9 +82,9 @@ class Demand:
         return self.engine_bytes(size) + blocks * self.input_bytes(size) + 12 * self.results * size**2
 
     def writer_bytes(self, size: int) -> int:
-        """Bytes that the rows of blocks and the strip take until they are written."""
+        """Bytes that the row of blocks and the strip take until they are written, whatever the width."""
         strip = _STRIP_BYTES * min(self.pixels, max(STRIP_PIXELS, self.width))
-        return _ROW_BYTES * self.width * size + strip + self.simplify_bytes
+        return min(6 * self.width * size, _WAITING_BYTES) + strip + self.simplify_bytes
 
 
 @dataclass(frozen=True)

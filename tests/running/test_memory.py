@@ -34,10 +34,11 @@ def test_blocks_are_as_large_as_the_limit_allows() -> None:
     assert sizes[-1] < 1024
 
 
-def test_wide_scenes_get_smaller_blocks() -> None:
+def test_the_width_changes_nothing() -> None:
     limit = Resources(max_memory=resident_memory() + GIB)
-    narrow, wide = (plan_memory(demand(w), limit, 1024).block_size for w in (2_000, 100_000))
-    assert wide < narrow
+    narrow, wide = (plan_memory(demand(w), limit, 1024, resident=0) for w in (8_000, 100_000))
+    assert wide.block_size == narrow.block_size
+    assert wide.expected_bytes == narrow.expected_bytes
 
 
 @pytest.mark.parametrize("workers", [None, 4])
