@@ -224,7 +224,7 @@ class ClassifyRequest:
             "the kinds of outputs": sorted(self.outputs.by_kind()),
             "bands, nodata, mask or shift of the pair": pair,
             "engine, device, precision, batch size or turns": own.pop("engine"),
-            **{f"--{name.replace('_m2', '').replace('_', '-')}": value for name, value in own.items()},
+            **{f"--{_option(name)}": value for name, value in own.items()},
         }
         return {name: hashlib.sha256(repr(value).encode()).hexdigest()[:32] for name, value in things.items()}
 
@@ -265,3 +265,8 @@ def _path(given: str | Path | None) -> Path | None:
 
 def _with_layer(path: str, layer: str | None) -> str:
     return path if layer is None else f"{local_file(path)}|layername={layer}"
+
+
+def _option(name: str) -> str:
+    """The option on the command line for an argument in Python, without its dashes."""
+    return name.removesuffix("_m2").removesuffix("_m").replace("_", "-")

@@ -16,10 +16,11 @@ from das2f_map.bundle.reliance import share_warnings
 from das2f_map.errors import OutputError
 from das2f_map.mapping.planned import PlannedMap, plan_map
 from das2f_map.mapping.request import ClassifyRequest
-from das2f_map.outputs.recovery import look_at_work
+from das2f_map.outputs.recovery import look_at_work, settle
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
+from das2f_map.products.map_record import left_of_the_old_map
 from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import (
     ClassifySettings,
@@ -28,13 +29,14 @@ from das2f_map.products.report import (
     RadiometryReport,
     RunReport,
     class_reports,
-    report_beside,
 )
 from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
 from das2f_map.running.block_store import (
+    NOTHING_DONE,
     BlockStore,
     Compute,
+    DoneBefore,
     block_size_of,
     finished_blocks,
     stored_bytes,
@@ -69,7 +71,7 @@ def run_classification(
     timings = Timings()
     request.check()
     made_from = request.parts  # before the run: a file that changes meanwhile differs
-    if request.overwrite and (stale := _of_the_old_map(request.outputs)):
+    if request.overwrite and (stale := left_of_the_old_map(request.outputs)):
         log.warning(
             "%s: of the map that is replaced; the run writes no new one, and leaves the old one alone",
             ", ".join(map(str, stale)),
@@ -79,7 +81,7 @@ def run_classification(
     with StagedOutputs(inputs=request.inputs, overwrite=request.overwrite, resume=request.resume) as outputs:
         staged = request.outputs.staged(outputs)
         work = outputs.work_folder(request.outputs.raster)
-        fixed = block_size_of(work) if request.resume else None
+        fixed = block_size_of(work, request.options.every) if request.resume else None
         with plan_map(request, timings, block_size=fixed, loaded=loaded) as planned:
             plan = planned.plan
             # Parts without a class take no room, and how many these are shows only later.
@@ -98,27 +100,56 @@ def run_classification(
 
 
 def run_forecast(
-    request: ClassifyRequest, loaded: LoadedModels | None = None, rate: float | None = None
+    request: ClassifyRequest,
+    loaded: LoadedModels | None = None,
+    rate: float | None = None,
+    *,
+    finished: bool = False,
 ) -> RunForecast:
     """Plan a map and forecast what it will take; returns and raises as :func:`forecast_map` does.
 
-    ``loaded`` keeps models for other maps; ``rate`` is known from another map: pixels a second.
+    ``loaded`` keeps models for other maps; ``rate`` is known from another map: pixels a second. ``finished``:
+    the map is there already.
     """
     request.check()
-    with plan_map(request, Timings(), loaded=loaded) as planned:
+    raster, fixed = request.outputs.raster, None
+    resume = request.resume and not finished
+    if resume:
+        fixed = look_at_work(raster, lambda work: block_size_of(work, request.options.every))
+    with plan_map(request, Timings(), block_size=fixed, loaded=loaded) as planned:
         _log(planned)
-        return forecast(planned.plan, planned.classifier, planned.memory, planned.warnings, rate=rate)
+        plan, done = planned.plan, None
+        if finished:
+            done = DoneBefore(frozenset(range(sum(1 for _ in plan.blocks()))))
+        elif resume:
+            done = look_at_work(
+                raster, lambda work: DoneBefore.left_in(work, plan, or_none=request.overwrite)
+            )
+        return forecast(
+            plan,
+            planned.classifier,
+            planned.memory,
+            planned.warnings,
+            rate=rate,
+            done=done or NOTHING_DONE,
+            finished=finished,
+        )
 
 
-def finished_map(request: ClassifyRequest) -> RunReport | None:
+def finished_map(request: ClassifyRequest, *, look_only: bool = False) -> RunReport | None:
     """The report of a map that is there and was made as the request asks; ``None`` if there is none.
+
+    A run that was killed while it put the map into place is settled first, unless ``look_only`` is set.
 
     Raises
     ------
     OutputError
-        There is a map with a report, and it was made otherwise. Not where outputs may be overwritten.
+        There is a map with a report, and it was made otherwise. Not where outputs may be overwritten. Or
+        another run writes it.
     """
     paths = request.outputs.by_kind()
+    if not look_only:
+        settle(request.outputs.raster)
     try:
         report = RunReport.model_validate_json(paths["report"].read_bytes())
     except (OSError, ValueError):
@@ -144,20 +175,6 @@ def refuse_to_drop(raster: Path) -> None:
             f"a run on {raster} was ended after {found:,} block{'s' if found > 1 else ''}",
             "--resume goes on with it, --overwrite begins anew",
         )
-
-
-def _of_the_old_map(outputs: MapPaths) -> list[Path]:
-    """Files in its folder that the report of an existing map names, and that a new run does not replace."""
-    report = report_beside(outputs.raster)
-    if report is None:
-        return []
-    folder, new = Path(report.outputs["raster"]).parent, {p.resolve() for p in outputs.by_kind().values()}
-    found = []
-    for named in map(Path, report.outputs.values()):
-        here = outputs.raster.with_name(named.name)
-        if named.parent == folder and here.is_file() and here.resolve() not in new:
-            found.append(here)
-    return found
 
 
 @contextmanager

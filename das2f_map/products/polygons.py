@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,6 +121,7 @@ def write_polygons(
     strip_rows: int | None = None,
     work: Path | None = None,
     provenance: Provenance = UNKNOWN,
+    also: Callable[[Strip], None] | None = None,
 ) -> dict[int, ClassArea]:
     """Write the polygons of a class map, with QGIS styles.
 
@@ -153,6 +154,8 @@ def write_polygons(
         Folder for work files; by default that of the destination's private folder.
     provenance:
         Model, software and source of the map, for descriptions and metadata.
+    also:
+        Gets each strip as it is outlined, with small regions merged.
 
     Returns
     -------
@@ -198,6 +201,8 @@ def write_polygons(
                 strip = replace(strip, classes=sieve.read(strip.window))
             check_ids(np.flatnonzero(np.bincount(strip.classes.ravel())), legend, class_raster)
             writer.add(strip)
+            if also is not None:
+                also(strip)
         return writer.finish()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from das2f_map._version import __version__
 from das2f_map.bundle.model import ModelBundle
@@ -33,6 +33,14 @@ from das2f_map.scene.paths import is_local
 from das2f_map.scene.radiometry import Normalisation
 from das2f_map.scene.request import PairView
 from das2f_map.scene.vector_path import local_file
+
+_ENGINE: Final = "engine, device, precision, batch size or turns"
+_AREA: Final = "the area of interest"
+_EVERY: Final = "--every"
+_BLOCK_SIZE: Final = "the block size"
+
+_FOLLOW: Final = {_EVERY: (_ENGINE, _AREA, _BLOCK_SIZE)}
+"""Part of a plan → parts that may follow: a draft counts other pixels, and may have another engine."""
 
 
 @dataclass(frozen=True)
@@ -169,13 +177,22 @@ class ClassifyPlan:
                 "the model's card": self.bundle.card.model_dump(mode="json"),
                 "the model's weights": self.bundle.digest(),
                 "the normalisation": [b.model_dump() for b in self.normalisation.bands],
-                "engine, device, precision, batch size or turns": asdict(self.engine),
+                _ENGINE: asdict(self.engine),
                 "--reject, --smooth, --probabilities or --entropy": asdict(self.certainty),
-                "the area of interest": asdict(self.window),
-                "--every": self.options.every,
-                "the block size": self.block_size,
+                _AREA: asdict(self.window),
+                _EVERY: self.options.every,
+                _BLOCK_SIZE: self.block_size,
             }.items()
         }
+
+    def differing(self, other: Mapping[str, str]) -> list[str]:
+        """The things in which the :attr:`parts` of another plan differ, in the words of the options.
+
+        Things that follow from one that differs are left out.
+        """
+        found = [name for name, own in self.parts.items() if other.get(name) != own]
+        follow = {name for cause in found for name in _FOLLOW.get(cause, ())}
+        return [name for name in found if name not in follow]
 
     @contextmanager
     def open(self) -> Iterator[BlockClassifier]:

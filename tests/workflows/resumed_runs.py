@@ -17,7 +17,6 @@ from pathlib import Path
 
 import das2f_map.mapping.planned as planned_module
 from das2f_map.engines.per_patch import PerPatchEngine
-from das2f_map.errors import OutputError
 from das2f_map.workflows.classify import classify
 
 SIDE = 12
@@ -47,9 +46,6 @@ def forked(ms: str, pan: str, model: str, output: Path, *, resume: bool) -> int:
             resume=resume,
         )
         status = 0
-    except OutputError as error:
-        # Killed when all files were in place: there is nothing to resume.
-        status = 0 if resume and "exists already" in error.message else 1
     except BaseException:  # the child ends here, whatever happens
         traceback.print_exc()
     finally:
