@@ -14,6 +14,7 @@ from das2f_map.bundle.members import is_onnx, read_card
 from das2f_map.errors import InputError
 from das2f_map.legend import MOST_CLASSES, Legend, LegendClass
 from das2f_map.products.class_file import read_legend
+from das2f_map.scene.paths import exists, is_dir
 from das2f_map.scene.products.delivery import read_text
 
 log = logging.getLogger(__name__)
@@ -103,9 +104,9 @@ def read_legend_change(source: str | Path) -> LegendChange:
         The source does not exist, or has no legend.
     """
     path, label = Path(source), f"legend {source}"
-    if str(source) in bundled_models() or path.is_dir() or path.suffix.lower() == ".zip" or is_onnx(path):
+    if str(source) in bundled_models() or is_dir(path) or path.suffix.lower() == ".zip" or is_onnx(path):
         return LegendChange.to(read_card(find_model(source)).legend)
-    if not path.exists():
+    if not exists(path):
         raise InputError(
             f"{label} does not exist",
             f"give a JSON file, a class raster, or a model: {', '.join(bundled_models())} or a path",

@@ -20,6 +20,7 @@ from das2f_map.products.mosaic_report import MosaicReport
 from das2f_map.products.report import RunReport
 from das2f_map.products.stac_item import write_item
 from das2f_map.scene.fingerprint import sha256_of
+from das2f_map.scene.paths import is_file
 from das2f_map.scene.products.delivery import read_text
 
 AnyReport: TypeAlias = RunReport | MosaicReport
@@ -31,7 +32,7 @@ _MADE_ANEW: Final = "the polygons were made again from the raster"
 
 def read_report(path: Path) -> AnyReport | None:
     """The report in a file; ``None`` where there is none that this version reads."""
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         text = read_text(str(path))

@@ -23,6 +23,7 @@ from das2f_map.products.class_file import ClassFile
 from das2f_map.products.map_figure import classes_of
 from das2f_map.scene.antimeridian import moved_beside, near, unwrapped
 from das2f_map.scene.grid import Grid, Window
+from das2f_map.scene.paths import is_file
 from das2f_map.types import Float32, Float64, Int64, UInt8
 
 _NEAR: Final = 0.01
@@ -464,6 +465,6 @@ def beside(path: str, named: str | None) -> str | None:
     if named is None:
         return None
     for found in (Path(named), Path(path).parent / Path(named).name):
-        if found.is_file():
+        if is_file(found):
             return str(found)
     return None

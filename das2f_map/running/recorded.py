@@ -19,7 +19,7 @@ from das2f_map.errors import InputError, ModelError
 from das2f_map.products.report import InputReport, RunReport
 from das2f_map.scene.fingerprint import Fingerprint
 from das2f_map.scene.mask import MaskFile
-from das2f_map.scene.paths import is_local, readable
+from das2f_map.scene.paths import is_file, is_local, readable
 from das2f_map.scene.products.delivery import read_text
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class RecordedRun:
             The file is no report of a map's run, or one of a version that did not record the arguments.
         """
         file = Path(path)
-        if not file.is_file():
+        if not is_file(file):
             raise InputError(f"report {path} does not exist", "classify writes it beside the map")
         try:
             report = RunReport.model_validate_json(read_text(str(file)))

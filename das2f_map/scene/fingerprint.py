@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import is_file, is_local
 from das2f_map.scene.vector_path import local_file
 
 WHOLE_BYTES: Final = 256 << 20
@@ -36,7 +36,7 @@ class Fingerprint:
     def of(cls, path: str | Path) -> Fingerprint:
         """The file as it is now; empty for an address, a folder and a file that cannot be read."""
         file = Path(local_file(str(path)))
-        if not is_local(file) or not file.is_file():
+        if not is_local(file) or not is_file(file):
             return cls()
         try:
             size = file.stat().st_size

@@ -16,7 +16,7 @@ from typing import Any, Final
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import parse_bands
 from das2f_map.scene.mask import MaskFile, parse_numbers
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import exists, is_local
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ def _from(folder: Path, name: str, text: str) -> str:
     """A cell with a path, seen from where the command runs; any other cell as it is."""
     near = folder / text
     if name == "model":
-        return str(near) if near.exists() else text  # else the name of a bundled model
+        return str(near) if exists(near) else text  # else the name of a bundled model
     if name not in _PATHS or not is_local(text) or (name == "mask" and text == "clouds"):
         return text
     return str(near)

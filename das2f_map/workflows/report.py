@@ -33,6 +33,7 @@ from das2f_map.products.report import RunReport
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.frames import vector_file
 from das2f_map.scene.grid import Grid
+from das2f_map.scene.paths import exists
 from das2f_map.scene.products.delivery import read_text
 from das2f_map.types import UInt8
 
@@ -158,7 +159,7 @@ def report_map(
 def _run_report(path: Path, full: Grid) -> tuple[RunReport | None, tuple[str, ...]]:
     """The run report next to a map, if it belongs to the map; else a sentence that says why not."""
     beside = path.with_suffix(".json")
-    if not beside.exists():
+    if not exists(beside):
         return None, ()
     try:
         run = RunReport.model_validate_json(read_text(str(beside)))
@@ -247,7 +248,7 @@ def _confidence(
     if given is None and named is None:
         return None, ()
     raster = Path(given) if given is not None else Path(str(named))
-    if given is None and not raster.exists():
+    if given is None and not exists(raster):
         raster = path.parent / raster.name
     try:
         values, grid, own = read_values(raster, _MAP_PIXELS)

@@ -18,7 +18,7 @@ from das2f_map.products.provenance import Provenance
 from das2f_map.products.qgis import style_raster
 from das2f_map.products.renamed_polygons import polygons_beside, rename_polygons
 from das2f_map.progress import Progress, silent
-from das2f_map.scene.paths import is_local
+from das2f_map.scene.paths import is_file, is_local
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def style(
     label = "the legend" if isinstance(legend, Legend) else f"legend {legend}"
     polygons = _polygons(path, vectors) if output is None else []
     record = _record(path) if output is None else None
-    sources = [str(legend)] if isinstance(legend, (str, Path)) and Path(legend).is_file() else []
+    sources = [str(legend)] if isinstance(legend, (str, Path)) and is_file(legend) else []
     if output is not None:
         sources.append(str(path))
     with (
@@ -129,7 +129,7 @@ def _record(path: Path) -> MapRecord | None:
     if record is not None:
         record.check()
     beside = path.with_suffix(".json")
-    if record is None and beside.is_file():
+    if record is None and is_file(beside):
         log.warning("%s stays as it is: it is no report of this map that this version reads", beside)
     return record
 

@@ -162,14 +162,16 @@ def test_an_early_end_of_each_command(
 
 SWALLOWS = """
 import os, signal, sys, time
-from das2f_map.cli import app
+from das2f_map.cli.app import main
 from das2f_map.outputs.staging import StagedOutputs
-from contextlib import closing
+from das2f_map.workflows import doctor
 from pathlib import Path
 
-def command(prog_name):
+output = Path(sys.argv.pop())
+
+def command():
     with StagedOutputs() as out:
-        out.stage(Path(sys.argv[1]))
+        out.stage(output)
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
@@ -180,9 +182,9 @@ def command(prog_name):
             time.sleep(0.01)
         print("went on")
 
-command.registered_commands = command.registered_groups = []
-app.app = command
-app.main()
+doctor.diagnose = command
+sys.argv.append("doctor")
+main()
 """
 
 

@@ -29,6 +29,7 @@ from typing import Any
 from das2f_map.errors import InputError
 from das2f_map.scene.bands import own_bands, roles_of
 from das2f_map.scene.mask import BitPattern, MaskFile
+from das2f_map.scene.paths import exists
 from das2f_map.scene.products.delivered import DeliveredScene
 from das2f_map.scene.products.delivery import Delivery, at_most, read_text
 from das2f_map.scene.products.landsat import LANDSAT_QA_PIXEL
@@ -347,7 +348,7 @@ def _local(href: str, folder: Path, item: str) -> str:
         raise _refused(href, item)
     found = os.path.normpath(folder / path)
     plain = os.path.normpath(folder / urllib.parse.unquote(path))
-    return plain if not Path(found).exists() and Path(plain).exists() else found
+    return plain if not exists(found) and exists(plain) else found
 
 
 def _inside(href: str, item: str, delivery: Delivery) -> str:
