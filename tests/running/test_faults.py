@@ -180,7 +180,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def fill(filler: Path) -> None:
     """Fill a disk to the last byte with a file."""
-    with filler.open("wb", buffering=0) as file:
+    with filler.open("ab", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             try:
                 while True:
@@ -205,7 +205,7 @@ def test_a_disk_that_fills_up(
     assert contents(out) == whole
 
 
-@pytest.mark.parametrize("room", [0, 2, 4, 6])
+@pytest.mark.parametrize("room", [0, 1])
 def test_a_disk_that_fills_up_while_a_cog_is_made(
     room: int,
     sound: Scene,
@@ -220,9 +220,9 @@ def test_a_disk_that_fills_up_while_a_cog_is_made(
 
     def on_a_full_disk(source: Path, target: Path, **options: Any) -> None:
         with lock:
-            if not begun:
-                fill(filler)
-                os.truncate(filler, filler.stat().st_size - 4096 * room)
+            # Each time: work files that are let go between two translations leave room.
+            fill(filler)
+            os.truncate(filler, filler.stat().st_size - 4096 * room)
             begun.append(target)
         translate(source, target, **options)
 
