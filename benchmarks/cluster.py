@@ -50,12 +50,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scheduler.json"
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(file)]
-        scheduler = subprocess.Popen([*start, "--port", "0", "--no-dashboard"], **quiet)  # type: ignore[call-overload]
+        scheduler = subprocess.Popen([*start, "--port", "0", "--no-dashboard"], **quiet)
         worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file)]
         workers = [
-            subprocess.Popen([*worker, "--no-nanny", "--nthreads", "1", "--no-dashboard"], **quiet)  # type: ignore[call-overload]
+            subprocess.Popen([*worker, "--no-nanny", "--nthreads", "1", "--no-dashboard"], **quiet)
             for _ in range(2)
         ]
         try:

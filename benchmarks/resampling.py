@@ -92,8 +92,8 @@ class ByGdal:
         self._stack = ExitStack()
 
     def __call__(self, read: Read, mapping: PixelMap, window: Window) -> Float32:
-        source: RasterSource = read.__self__  # type: ignore[attr-defined]
-        target = mapping.target  # type: ignore[attr-defined]
+        source: RasterSource = read.__self__  # type: ignore[attr-defined]  # a bound method here
+        target = mapping.target  # type: ignore[attr-defined]  # of both kinds made here
         crs, transform = target.crs, target.transform
         if isinstance(mapping, AffineMap):
             # A shift of the contents is in the matrix alone.

@@ -7,6 +7,7 @@ the standard library is imported here, as the command line reads all settings be
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -68,7 +69,7 @@ class Setting:
             return f"Input should be less than or equal to {self.le:g}"
         if self.lt is not None and not number < self.lt:
             return f"Input should be less than {self.lt:g}"
-        return ""
+        return "" if math.isfinite(number) else "Input should be a finite number"
 
 
 def setting(

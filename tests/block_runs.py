@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ def run(ms: str | Path, pan: str | Path, model: Path, folder: Path, **options: A
 
 def after(blocks: int, act: Callable[[], object]) -> Progress:
     """A progress that does something once so many blocks are written."""
+    return at({blocks: act})
+
+
+def at(acts: Mapping[int, Callable[[], object]]) -> Progress:
+    """A progress that does several things, each once so many blocks are written."""
 
     @contextmanager
     def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
@@ -58,8 +63,8 @@ def after(blocks: int, act: Callable[[], object]) -> Progress:
         def advance(pixels: int) -> None:
             nonlocal written
             written += 1
-            if description == "Classifying" and written == blocks:
-                act()
+            if description == "Classifying" and written in acts:
+                acts[written]()
 
         yield advance
 

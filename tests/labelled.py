@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ def pixels_at(
     count = max(classes, int(positions.max()) + 1)
     return TrainingPixels(
         # Nobody asks a reader for a patch: only their number counts.
-        readers=(None,) * (int(scene.max()) + 1),  # type: ignore[arg-type]
+        readers=cast(Any, (None,) * (int(scene.max()) + 1)),
         legend=Legend.from_names([f"c{k}" for k in range(count)]),
         scene=scene.astype(np.int64),
         rows=rows.astype(np.int32),

@@ -151,7 +151,7 @@ PLAIN_OTHERS = {
     "products.sieve:Sieve.__init__": "a work file of this run",
     "products.sieve:_Table.__init__": "a work file of this run",
     "running.block_store:BlockStore.__init__": "blocks of a run",
-    "running.block_store:BlockStore._read_journal": "blocks of a run",
+    "running.block_store:_read_journal": "blocks of a run",
     "running.block_store:block_size_of": "blocks of a run",
     "running.block_store:finished_blocks": "blocks of a run",
     "running.worker:block_here": "a plan that the run has sent to its own workers; no file",
@@ -159,7 +159,6 @@ PLAIN_OTHERS = {
     "training.dataset:PatchReader._keep": "a work file of this run",
     "training.run_files:_read_run": "the state of a training",
     "training.run_files:read_record": "the state of a training",
-    "workflows.mosaic:_report_of": "the report of a map, which pydantic checks",
     "mapping.run:finished_map": "the report of a map, which pydantic checks",
     # No file of a user.
     "running.resources:available_memory": "what the system says about memory",

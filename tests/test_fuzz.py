@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
-from fuzz.cases import KINDS
+from fuzz.cases import KINDS, Case
 from fuzz.runner import Running, judged, listed
 
 TESTS = Path(__file__).resolve().parent
@@ -77,7 +78,7 @@ SOUND = "PAN lies 0.06 PAN pixels from MS\nerror: MS file ms.tif is none\nhint: 
 def test_faults_are_seen(err: str, status: int, fault: str, tmp_path: Path) -> None:
     case = _SoundCase(tmp_path)
     (tmp_path / "stderr").write_text(err)
-    run = Running(0, case, tmp_path, listed(case.inputs), time.monotonic())  # type: ignore[arg-type]
+    run = Running(0, cast(Case, case), tmp_path, listed(case.inputs), time.monotonic())
     faults = judged(run, status, resource.getrusage(resource.RUSAGE_SELF), {}).faults
     assert any(fault in one for one in faults) if fault else faults == []
 
@@ -95,7 +96,7 @@ def test_faults_are_seen(err: str, status: int, fault: str, tmp_path: Path) -> N
 def test_files_that_are_touched_or_left_are_seen(place: str, fault: str, tmp_path: Path) -> None:
     case = _SoundCase(tmp_path)
     (tmp_path / "stderr").write_text(SOUND)
-    run = Running(0, case, tmp_path, listed(case.inputs), time.monotonic())  # type: ignore[arg-type]
+    run = Running(0, cast(Case, case), tmp_path, listed(case.inputs), time.monotonic())
     (tmp_path / place).write_bytes(b"changed")
     faults = judged(run, 3 << 8, resource.getrusage(resource.RUSAGE_SELF), {}).faults
     assert any(one.startswith(fault) for one in faults)

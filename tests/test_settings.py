@@ -118,6 +118,8 @@ def test_options_have_the_defaults_of_python(command: str) -> None:
         ("checks", 0),
         ("batch_size", 0),
         ("batch_size", float("nan")),
+        ("learning_rate", float("inf")),
+        ("weight_decay", float("inf")),
         ("balance", -0.1),
         ("balance", 1.1),
         ("learning_rate", 0.0),
@@ -161,7 +163,11 @@ def test_batch_of_an_engine_is_at_least_one_patch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["--stages=3", "--steps=0", "--folds=1", "--label-smoothing=0.6", "--seed=1.5"]
+    "given",
+    [
+        *("--stages=3", "--steps=0", "--folds=1", "--label-smoothing=0.6", "--seed=1.5"),
+        *("--dropout=1", "--learning-rate=0", "--learning-rate=inf", "--haze=nan"),
+    ],
 )
 def test_command_line_refuses_them_too(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

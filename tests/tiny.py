@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from das2f_map.bundle.card import Domain, ModelCard
+from das2f_map.bundle.card import ModelCard
+from das2f_map.bundle.card_parts import Domain
 from das2f_map.bundle.files import load_bundle, save_bundle
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.legend import Legend

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyproj
 
-from das2f_map.assess.map_comparison import OpenMap
+from das2f_map.assess.open_map import OpenMap
 from das2f_map.assess.sample_design import DrawnBlock
 from das2f_map.errors import InputError
 from das2f_map.legend import MOST_CLASSES, NODATA_CLASS

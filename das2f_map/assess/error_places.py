@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das2f_map.assess.map_comparison import BLOCK, ClassMatch, OpenMap
+from das2f_map.assess.class_match import ClassMatch
+from das2f_map.assess.map_comparison import BLOCK
+from das2f_map.assess.open_map import OpenMap
 from das2f_map.labels.source import LabelSource
 from das2f_map.legend import NODATA_CLASS
 from das2f_map.progress import Progress, silent
@@ -73,7 +75,7 @@ def find_errors(
     reference:
         Opened on the map's grid.
     match:
-        From :func:`das2f_map.assess.map_comparison.match_classes`. Pixels of other reference classes, and
+        From :func:`das2f_map.assess.class_match.match_classes`. Pixels of other reference classes, and
         those where the map has none of its classes, do not count.
     """
     grid = mapped.grid

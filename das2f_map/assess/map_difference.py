@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from das2f_map.assess.area_estimates import CONFIDENCE, Estimate
 from das2f_map.assess.bootstrap import SpatialBlocks, resampled_difference
+from das2f_map.assess.estimates import CONFIDENCE, Estimate
 from das2f_map.assess.intervals import Ratios, stratified_difference
 from das2f_map.assess.quantiles import t_quantile
 from das2f_map.assess.sampled_units import StratifiedUnits, Units

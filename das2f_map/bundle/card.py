@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,8 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from das2f_map.bundle.card_parts import Domain, Text, odd_in, overall_accuracy
 from das2f_map.errors import InputError, ModelError
-from das2f_map.legend import Legend, odd_characters
+from das2f_map.legend import Legend
 from das2f_map.network.config import NetworkConfig
 from das2f_map.scene.band_statistics import BandStatistics, Normalisation
 from das2f_map.scene.patch import PatchGeometry
@@ -32,44 +32,16 @@ FORMAT_VERSION: Final = 2
 """Version 2 adds calibration, verdict and class shares."""
 
 
-_SPACES: Final = str.maketrans("\n\t", "  ")
-
-
-def _readable(text: str) -> str:
-    """The text, if a terminal may print it: a card may come from anyone."""
-    if odd := odd_characters(text.translate(_SPACES)):
-        raise ValueError(f"the text has control characters ({odd})")
-    return text
-
-
 def require_card_texts(**texts: str | None) -> None:
     """Raise :class:`~das2f_map.errors.InputError` for a text that a card cannot hold, and name it."""
     for name, text in texts.items():
-        if text is not None and (odd := odd_characters(text.translate(_SPACES))):
+        if text is not None and (odd := odd_in(text)):
             raise InputError(f"the model's {name} has control characters ({odd})", "give it as plain text")
 
 
 def card_text(text: str) -> str:
     """A text for a card, with a question mark for each control character, as names of files may have them."""
-    return "".join("?" if odd_characters(c.translate(_SPACES)) else c for c in text)
-
-
-Text = Annotated[str, AfterValidator(_readable)]
-"""A text without control characters, but for tabs and ends of lines."""
-
-
-class Domain(BaseModel):
-    """Range of scenes that the model is meant for; `classify` without `--model` chooses by it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ms_gsd_m: tuple[FiniteFloat, FiniteFloat] = Field(
-        description="smallest and largest MS pixel size, metres"
-    )
-    ratio: tuple[FiniteFloat, FiniteFloat] = Field(
-        description="smallest and largest MS : PAN pixel size ratio"
-    )
-    sensor: Text = Field(default="", description="free text, e.g. 'Landsat-8 OLI, digital numbers'")
+    return "".join("?" if odd_in(c) else c for c in text)
 
 
 def domain_around(scenes: Sequence[tuple[float, float]]) -> Domain:
@@ -212,8 +184,7 @@ class ModelCard(BaseModel):
     @property
     def overall_accuracy(self) -> float | None:
         """Share of the held-out pixels that the model classifies right, 0..1; ``None`` if not measured."""
-        value: float | None = self.metrics.get("test", {}).get("overall_accuracy")
-        return value
+        return overall_accuracy(self.metrics)
 
     @property
     def temperature(self) -> float:

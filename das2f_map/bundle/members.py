@@ -6,11 +6,16 @@ No torch is imported here, so that the list of models appears at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from das2f_map.bundle.card import ModelCard, parse_card
+from pydantic import ValidationError
+
+from das2f_map.bundle.card_parts import ListedCard
 from das2f_map.bundle.untrusted import read_member
 from das2f_map.scene.paths import is_dir
+
+if TYPE_CHECKING:  # the list of models does without all of the card
+    from das2f_map.bundle.card import ModelCard
 
 CARD_NAME: Final = "model.json"
 WEIGHTS_NAME: Final = "model.safetensors"
@@ -35,4 +40,14 @@ def read_card(path: Path) -> ModelCard:
         from das2f_map.bundle.onnx_file import load_onnx
 
         return load_onnx(path).card
+    from das2f_map.bundle.card import parse_card
+
     return parse_card(read_member(path, CARD_NAME, CARD_LIMIT), path, CARD_NAME)
+
+
+def read_listed(path: Path) -> ListedCard | ModelCard:
+    """The entries of a bundle's card that a list of models shows; raises as :func:`read_card` does."""
+    try:
+        return ListedCard.model_validate_json(read_member(path, CARD_NAME, CARD_LIMIT))
+    except ValidationError:
+        return read_card(path)  # which names the fault

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from das2f_map.cli.console import print_table
 
 if TYPE_CHECKING:
-    from das2f_map.assess.area_estimates import AreaEstimates
     from das2f_map.assess.confusion_matrix import ConfusionMatrix
+    from das2f_map.assess.estimates import AreaEstimates
 
 
 def print_accuracy(matrix: ConfusionMatrix, title: str) -> None:

@@ -7,34 +7,17 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from das2f_map._version import __version__
-from das2f_map.cli import (
-    align,
-    classify,
-    clean,
-    doctor,
-    evaluate,
-    export,
-    inspect,
-    labels,
-    models,
-    mosaic,
-    preview,
-    report,
-    rerun,
-    sample,
-    style,
-    train,
-    vectorize,
-)
 from das2f_map.cli.commands import App
 from das2f_map.cli.configuration import FILE_VARIABLE, configure, sets_options
 from das2f_map.cli.console import setup_logging
@@ -44,6 +27,31 @@ from das2f_map.outputs.libtiff_messages import keep_libtiff_quiet
 from das2f_map.scene.proj_gdal_data import use_own_data
 
 log = logging.getLogger(__name__)
+
+COMMANDS: Final = (
+    "classify",
+    "train",
+    "inspect",
+    "align",
+    "sample",
+    "evaluate",
+    "preview",
+    "report",
+    "vectorize",
+    "mosaic",
+    "rerun",
+    "style",
+    "export",
+    "clean",
+    "doctor",
+)
+"""Commands, in the order of the help. Each has a module of its name, with the function ``NAME_command``."""
+
+GROUPS: Final = ("models", "labels")
+"""Commands with commands. Each has a module of its name, with its ``app``."""
+
+_FLAGS: Final = frozenset({"-q", "--quiet", "-v", "--verbose", "-vv", "--debug"})
+"""Options that may come before a command and take no value."""
 
 _INTERRUPTED = 130
 """Exit code of typer after Ctrl-C."""
@@ -61,14 +69,6 @@ class _Settings:
 
 _settings = _Settings()
 
-app = App(
-    name="das2f-map",
-    help="Land-cover maps from a multispectral and a panchromatic image with the DAS²F network.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -76,7 +76,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     context: typer.Context,
     verbose: Annotated[
@@ -108,23 +107,41 @@ def _options(
         log.info("%s", remark)
 
 
-app.command("classify")(classify.classify_command)
-app.command("train", cls=train.TrainCommand)(train.train_command)
-app.command("inspect")(inspect.inspect_command)
-app.command("align")(align.align_command)
-app.command("sample")(sample.sample_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.command("preview")(preview.preview_command)
-app.command("report")(report.report_command)
-app.command("vectorize")(vectorize.vectorize_command)
-app.command("mosaic")(mosaic.mosaic_command)
-app.command("rerun")(rerun.rerun_command)
-app.command("style")(style.style_command)
-app.command("export")(export.export_command)
-app.command("clean")(clean.clean_command)
-app.command("doctor")(doctor.doctor_command)
-app.add_typer(models.app, name="models")
-app.add_typer(labels.app, name="labels")
+def _with(names: Iterable[str], inner: str = "") -> App:
+    """The command line with some of its commands; of a group with the ``inner`` one alone, if it has that."""
+    made = App(
+        name="das2f-map",
+        help="Land-cover maps from a multispectral and a panchromatic image with the DAS²F network.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_options)
+    for name in names:
+        module: Any = import_module(f"das2f_map.cli.{name}")
+        if name in COMMANDS:
+            # Typer cannot declare an option of `train`.
+            own = {"cls": module.TrainCommand} if name == "train" else {}
+            made.command(name, **own)(getattr(module, f"{name}_command"))
+            continue
+        group = module.app
+        if only := [c for c in group.registered_commands if c.name == inner]:
+            group = copy.copy(group)
+            group.registered_commands = only
+        made.add_typer(group, name=name)
+    return made
+
+
+@cache
+def _whole() -> App:
+    return _with((*COMMANDS, *GROUPS))
+
+
+def __getattr__(name: str) -> App:
+    """``app``, the command line with all commands, is made when it is asked for."""
+    if name == "app":
+        return _whole()
+    raise AttributeError(name)
 
 
 def main() -> None:
@@ -184,16 +201,14 @@ def _run() -> None:
 def _needed(arguments: Sequence[str]) -> App:
     """The command line with the one command that the arguments begin with, or with all.
 
-    Typer takes 0.2 s to build all. They are needed where values of options are configured, since these are
-    compared with the options of every command, and where completion asks.
+    It takes 0.2 s to import and build all. They are needed where values of options are configured, since
+    these are compared with the options of every command, and where completion asks.
     """
-    name = arguments[0] if arguments else ""
-    narrow = copy.copy(app)
-    narrow.registered_commands = [c for c in app.registered_commands if c.name == name]
-    narrow.registered_groups = [g for g in app.registered_groups if g.name == name]
-    found = bool(narrow.registered_commands or narrow.registered_groups)
+    name, inner = ([a for a in arguments if a not in _FLAGS] + ["", ""])[:2]
     completing = any(variable.startswith("_DAS2F_MAP") for variable in os.environ)
-    return narrow if found and name != "doctor" and not (completing or sets_options(os.environ)) else app
+    if name == "doctor" or completing or sets_options(os.environ):
+        return _whole()
+    return _with([name], inner) if name in COMMANDS or name in GROUPS else _whole()
 
 
 def _prepare() -> None:
@@ -205,6 +220,8 @@ def _prepare() -> None:
     open_streams()
     # Waiting threads sleep: OpenMP's default, spinning, slows a shared machine down several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Pydantic would look for plugins of its own in all packages that are installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _settings.remarks = use_own_data()
     keep_libtiff_quiet()
     if "--debug" not in sys.argv:

@@ -254,7 +254,9 @@ def classify_command(
 def _print_plan(plan: RunForecast) -> None:
     """The plan as a table of facts, and one of files."""
     where = f"{plan.workers} processes" if plan.workers else plan.cluster or "this process"
-    time = "not known: no pixel of the sample can be classified" if plan.seconds is None else _time(plan)
+    blocks = f"{plan.blocks:,} of {plan.block_size} × {plan.block_size} pixels"
+    if plan.finished_blocks and not plan.finished:
+        blocks += f", {plan.finished_blocks:,} of them done"
     facts = {
         "Model": plan.model,
         "Engine": f"{plan.engine} on {plan.device} in {plan.precision} (scan: {plan.scan})"
@@ -262,25 +264,33 @@ def _print_plan(plan: RunForecast) -> None:
         "Map": (f"draft of 1 in {plan.every} × {plan.every} pixels, " if plan.every > 1 else "")
         + f"{plan.rows * plan.columns:,} pixels ({plan.columns} × {plan.rows}), "
         f"{100 * plan.valid_share:.0f} % can be classified",
-        "Blocks": f"{plan.blocks:,} of {plan.block_size} × {plan.block_size} pixels, computed by {where}",
-        "Time": time,
+        "Blocks": "nothing is left to do: the map is finished"
+        if plan.finished
+        else f"{blocks}, computed by {where}",
+        "Time": _time(plan),
         "Memory": f"{in_words(plan.memory_bytes)} of at most {in_words(plan.memory_limit_bytes)}",
         "Disk": f"{in_words(plan.disk_bytes)}, {in_words(plan.work_bytes)} of it until the run is over"
         + ("" if plan.disk_free_bytes is None else f"; {in_words(plan.disk_free_bytes)} are free"),
     }
     print_table("Plan; nothing is written", {"": "left", " ": "left"}, list(facts.items()))
+    there = "exists" if plan.finished else "exists: needs --overwrite"
     print_table(
         "Files",
         {"File": "left", "About": "right", "": "left"},
-        [(o.path, in_words(o.bytes), "exists: needs --overwrite" if o.exists else "") for o in plan.outputs],
+        [(o.path, in_words(o.bytes), there if o.exists else "") for o in plan.outputs],
     )
     for warning in plan.warnings:
         print(f"warning: {warning}")
 
 
 def _time(plan: RunForecast) -> str:
-    time = in_hours(plan.seconds or 0.0)
-    return f"about {time} on this machine ({plan.pixels_per_second:,.0f} pixels a second)"
+    if plan.finished:
+        return "none"
+    if plan.seconds is None:
+        return "not known: no pixel of the sample can be classified"
+    rest = " for the rest" if plan.finished_blocks else ""
+    rate = "" if plan.pixels_per_second is None else f" ({plan.pixels_per_second:,.0f} pixels a second)"
+    return f"about {in_hours(plan.seconds)}{rest} on this machine{rate}"
 
 
 def _print(report: RunReport, output: Path) -> None:

@@ -11,7 +11,7 @@ from das2f_map.cli.console import print_json, progress_for
 from das2f_map.cli.options import ClassFieldOption, JsonOption, LayerOption, MapArgument
 
 if TYPE_CHECKING:
-    from das2f_map.assess.map_comparison import Evaluation
+    from das2f_map.assess.evaluation import Evaluation
 
 
 def evaluate_command(

@@ -50,15 +50,16 @@ def many_scenes(
             if isinstance(options[name], Path):
                 raise typer.BadParameter(f"{name} is a column of the --pairs file", param_hint=f"--{name}")
         return listed, dict(options)
-    if ms is None or "{" not in ms:
+    paths = {name: options[name] for name in (*_FILES, "aoi", "mask") if options[name] is not None}
+    if ms is None or "{" not in f"{ms}{pan}{output}{[*paths.values()]}":
         return None
-    from das2f_map.scene.pair_list import is_pattern
+    from das2f_map.scene.pair_list import is_pattern, refuse_fields
 
     if not is_pattern(ms):
+        refuse_fields(ms, {"pan": pan, "output": output, **paths})
         return None
     if output is None:
         raise typer.BadParameter("it names the maps, such as 'maps/{date}.tif'", param_hint="--output")
-    paths = {name: options[name] for name in (*_FILES, "aoi", "mask") if options[name] is not None}
     return {"ms": ms, "pan": pan, "output": output, **paths}, dict(options)
 
 
@@ -78,8 +79,14 @@ def run_many(
     ScenesFailedError
         Some could not be mapped, or not be planned.
     """
+    if summary is not None and dry_run:
+        raise typer.BadParameter(
+            "a dry run has no outcomes to write; --json prints its plans", param_hint="--summary"
+        )
+    from das2f_map.scene.pair_list import refuse_fields
     from das2f_map.workflows.classify import classify_pairs, forecast_pairs
 
+    refuse_fields("one file for all scenes", {"summary": summary})
     report: PairsForecast | PairsReport
     if dry_run:
         report = plans = forecast_pairs(pairs, **options)
@@ -130,8 +137,10 @@ def _print_plans(plans: PairsForecast) -> None:
         exists = sum(o.exists for o in plan.outputs)
         time = "" if plan.seconds is None else in_hours(plan.seconds)
         size = in_words(sum(o.bytes for o in plan.outputs))
-        said = f"{exists} files exist" if exists else ""
-        rows.append((scene.output, plan.model, f"{plan.rows * plan.columns:,}", time, size, said))
+        parts = [f"{plan.finished_blocks:,} of {plan.blocks:,} blocks done"] if plan.finished_blocks else []
+        parts += [f"{exists} files exist"] if exists else []
+        pixels = f"{plan.rows * plan.columns:,}"
+        rows.append((scene.output, plan.model, pixels, time, size, "; ".join(parts)))
     print_table(
         "Plan; nothing is written",
         {"Map": "left", "": "left", "Pixels": "right", "Time": "right", "Size": "right", "About it": "left"},

@@ -12,7 +12,7 @@ from das2f_map.cli.console import print_json, print_table, progress_for
 from das2f_map.cli.options import JsonOption, OverwriteOption
 
 if TYPE_CHECKING:
-    from das2f_map.workflows.mosaic import MosaicReport
+    from das2f_map.products.mosaic_report import MosaicReport
 
 
 def mosaic_command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,7 +17,7 @@ from das2f_map.cli.completion import (
 )
 from das2f_map.engines.choice import EngineChoice
 from das2f_map.scene.shift_choice import CoregisterMode
-from das2f_map.settings import settings_of
+from das2f_map.settings import Setting, settings_of
 
 if TYPE_CHECKING:
     from das2f_map.scene.mask import MaskFile
@@ -28,15 +29,18 @@ def setting_option(owner: type, name: str, metavar: str | None = None) -> Any:
     The setting is the field ``name`` of the dataclass ``owner``. Commands use ``owner.name`` as the default.
     """
     known = settings_of(owner)[name]
-    # Typer's ranges include their ends; the setting itself refuses the end of an open range.
+    # Typer's ranges include their ends, and let nan pass; the check knows the whole range.
     low = known.gt if known.ge is None else known.ge
     high = known.lt if known.le is None else known.le
     words = [choice for choice in known.choices if isinstance(choice, str)]
-    check, complete = None, None
+    check: Callable[[Any], Any] | None = None
+    complete: Callable[[str], list[str]] | None = None
     if words:
         check, complete = require_choice(words, name), from_list(words)
     elif name == "device":
         check, complete = require_device, from_list(DEVICE_NAMES)
+    elif known.kind in (int, float):
+        check = _in_range(known)
     return typer.Option(
         f"--{name.replace('_', '-')}",
         metavar=metavar,
@@ -47,6 +51,17 @@ def setting_option(owner: type, name: str, metavar: str | None = None) -> Any:
         callback=check,
         autocompletion=complete,
     )
+
+
+def _in_range(known: Setting) -> Callable[[Any], Any]:
+    """A function that gives a value back if the setting can have it, or raises ``BadParameter``."""
+
+    def check(value: Any) -> Any:
+        if reason := known.refusal(value):
+            raise typer.BadParameter(reason)
+        return value
+
+    return check
 
 
 def _finite(value: float) -> float:

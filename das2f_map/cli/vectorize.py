@@ -28,7 +28,10 @@ def vectorize_command(
     min_area: Annotated[
         float | None,
         typer.Option(
-            "--min-area", metavar="M2", min=0.0, help="Merge smaller regions into their neighbours."
+            "--min-area",
+            metavar="M2",
+            min=0.0,
+            help="Merge smaller regions into their neighbours; the map keeps them.",
         ),
     ] = None,
     simplify: Annotated[
@@ -40,6 +43,12 @@ def vectorize_command(
     confidence: Annotated[
         Path | None,
         typer.Option("--confidence", metavar="TIF", help="Confidence raster, for each polygon's mean."),
+    ] = None,
+    raster: Annotated[
+        Path | None,
+        typer.Option(
+            "--raster", metavar="TIF", help="Also write a class raster that has the regions of the polygons."
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -56,6 +65,7 @@ def vectorize_command(
         min_area_m2=min_area,
         simplify_m=simplify,
         confidence=confidence,
+        raster=raster,
         overwrite=overwrite,
         progress=progress_for(bool(context.obj)),
     )
@@ -64,6 +74,7 @@ def vectorize_command(
         print_json(
             {
                 "output": str(made.path),
+                "raster": None if made.raster is None else str(made.raster),
                 "classes": [
                     {
                         "id": c.id,
@@ -84,3 +95,5 @@ def vectorize_command(
         [(c.name, f"{found.polygons:,}", f"{found.area_m2 / 1e4:,.2f}") for c, found in classes],
         swatches=[c.color for c, _ in classes],
     )
+    if made.raster is not None:
+        print(made.raster)

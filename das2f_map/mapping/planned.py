@@ -17,13 +17,11 @@ from das2f_map.mapping.request import ClassifyRequest
 from das2f_map.products import simplify
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.running.gdal_cache import gdal_cache
-from das2f_map.running.many import (
-    LoadedModels,
-)
+from das2f_map.running.many import LoadedModels
 from das2f_map.running.memory import Demand, MemoryPlan, plan_memory
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.running.timings import Timings
-from das2f_map.scene.area import Area
+from das2f_map.scene.area import Area, EmptyArea
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.lattice import Lattice
 from das2f_map.scene.model_input import ModelInput
@@ -91,7 +89,8 @@ def plan_map(
         The pair, the area of interest, the model or the device cannot be used, or the limit of memory is too
         small.
     """
-    lattice = Lattice(request.every)
+    options = request.options
+    lattice = Lattice(options.every)
     models = LoadedModels() if loaded is None else loaded
     with request.pair.open() as opened:
         # An area that cannot be used is refused before the shift is measured.
@@ -99,7 +98,7 @@ def plan_map(
         with timings.phase("model"):
             views = SceneViews(opened, request.pair.given_bands)
             bundle = models.bundle(views, request.model, request.radiometry)
-        cautions = model_cautions(bundle.card, request.reject)
+        cautions = model_cautions(bundle.card, options.reject)
         for caution in cautions:
             log.warning("%s", caution)
         # Only the bands in use count: others may have nodata elsewhere, or be no images at all.
@@ -113,7 +112,7 @@ def plan_map(
             if coregistration.corrected:
                 views = SceneViews(pair, request.pair.given_bands)
             fitted = fit_model(views, bundle, request.radiometry)
-            engine = models.engine(bundle, request.engine, every=request.every)
+            engine = models.engine(bundle, request.engine, every=options.every)
         grid = lattice.cells(pair.grids.ms)
         if grid.window.is_empty:
             raise InputError(
@@ -149,20 +148,16 @@ def plan_map(
             grid=grid,
             window=window,
             block_size=max(1, memory.block_size // lattice.step),
-            memory_bytes=engine.memory_bytes(memory.block_size + 2 * (request.smooth or 0)),
+            memory_bytes=engine.memory_bytes(memory.block_size + 2 * (options.smooth or 0)),
             outputs=request.outputs,
-            min_area_m2=request.min_area_m2,
-            simplify_m=request.simplify_m,
-            reject=request.reject,
-            smooth=request.smooth,
+            options=options,
             resources=request.resources,
             cache_bytes=memory.cache_bytes,
-            every=request.every,
         )
         classifier = plan.classifier(fitted.input.pair, engine, area)
         pixels = window.height * window.width if area is None else area.pixels
         warnings = (
-            *_draft_notices(request.every),
+            *_draft_notices(options.every),
             *cautions,
             *pair.notices,
             *coregistration.warnings,
@@ -182,11 +177,11 @@ def _preferred_block(engine: Engine, step: int) -> int:
 
 def _area(request: ClassifyRequest, grid: Grid) -> Area | None:
     """The area of interest on a pair's MS grid, in pixels of the map; ``None`` for the whole scene."""
-    lattice = Lattice(request.every)
+    lattice = Lattice(request.options.every)
     try:
         return None if request.aoi is None else Area.from_file(request.aoi, lattice.centred(grid))
-    except InputError as error:
-        if request.every == 1:
+    except EmptyArea as error:
+        if request.options.every == 1:
             raise
         raise InputError(error.message, f"{error.hint}; or a smaller --every, or none") from error
 
@@ -205,8 +200,8 @@ def _demand(
     results = 2 + (request.outputs.entropy is not None)
     if request.outputs.probabilities is not None:
         results += classes
-    simplifies = bool(request.simplify_m) and request.outputs.vectors is not None
-    margin = 2 * (request.smooth or 0)
+    simplifies = bool(request.options.simplify_m) and request.outputs.vectors is not None
+    margin = 2 * (request.options.smooth or 0)
     if margin:
         # Probabilities, their sums, and a product of both.
         results += 3 * classes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -19,15 +18,13 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.bundle.stac_parts import ITEM_SUFFIX, require_pystac
 from das2f_map.engines.choose import EngineChoice, check_choice
 from das2f_map.engines.device import resolve_device
-from das2f_map.errors import InputError, OutputError
+from das2f_map.errors import OutputError
 from das2f_map.products.map_files import MapPaths
-from das2f_map.products.polygons import check_tolerance, check_vector_path
-from das2f_map.running.certainty import Certainty
+from das2f_map.products.polygons import check_vector_path
 from das2f_map.running.cluster import require_dask
+from das2f_map.running.map_options import MapOptions
 from das2f_map.running.plan import FileIdentity
-from das2f_map.running.recorded import (
-    recorded_arguments,
-)
+from das2f_map.running.recorded import recorded_arguments
 from das2f_map.running.resources import Resources, bytes_of
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
@@ -61,14 +58,8 @@ class ClassifyRequest:
     aoi:
         Vector file that limits the map, with its layer as in ``a.gpkg|layername=b``; ``None`` for the whole
         scene.
-    min_area_m2:
-        Regions smaller than this are merged into their neighbours; ``None`` for none.
-    simplify_m:
-        Polygons are simplified by so many metres; ``None`` for exact outlines.
-    reject:
-        Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
-    smooth:
-        Probabilities are averaged over so many pixels around; ``None`` for none.
+    options:
+        What is done with probabilities, regions and outlines.
     overwrite:
         Replace existing outputs.
     resume:
@@ -77,8 +68,6 @@ class ClassifyRequest:
         Limit of memory, and the processes that compute the blocks.
     given:
         The arguments that the request is made of, for the report; empty where it is made otherwise.
-    every:
-        K for a draft: one MS pixel of each K × K is classified; 1 for all.
     """
 
     pair: PairRequest
@@ -87,15 +76,11 @@ class ClassifyRequest:
     radiometry: Radiometry = "model"
     engine: EngineChoice = field(default_factory=EngineChoice)
     aoi: str | None = None
-    min_area_m2: float | None = None
-    simplify_m: float | None = None
-    reject: float | None = None
-    smooth: int | None = None
+    options: MapOptions = field(default_factory=MapOptions)
     overwrite: bool = False
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
     given: Mapping[str, Any] = field(default_factory=dict)
-    every: int = 1
 
     @classmethod
     def of(
@@ -185,15 +170,11 @@ class ClassifyRequest:
             radiometry=radiometry,
             engine=EngineChoice(engine, device, precision, batch_size, turns),
             aoi=None if aoi is None else _with_layer(given_path(aoi, "aoi"), aoi_layer),
-            min_area_m2=min_area_m2,
-            simplify_m=simplify_m,
-            reject=reject,
-            smooth=smooth,
+            options=MapOptions(min_area_m2, simplify_m, reject, smooth, every),
             overwrite=overwrite,
             resume=resume,
             resources=Resources(bytes_of(max_memory), workers, cluster),
             given=given,
-            every=every,
         )
 
     def check(self) -> None:
@@ -212,18 +193,7 @@ class ClassifyRequest:
             check_vector_path(self.outputs.vectors)
         if self.outputs.stac is not None:
             require_pystac()
-        if self.min_area_m2 is not None and not 0 <= self.min_area_m2 < math.inf:
-            raise InputError(
-                f"a smallest area of {self.min_area_m2:g} m² cannot be used", "give a number from 0 on"
-            )
-        check_tolerance(self.simplify_m)
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise InputError(f"every {self.every!r} cannot be used", "give a whole number from 1 on")
-        Certainty(reject=self.reject, smooth=self.smooth)
-        if self.smooth is not None and self.every > 1:
-            raise InputError(
-                "a draft cannot be smoothed: its pixels are not next to each other", "leave out --smooth"
-            )
+        self.options.check()
         if self.resources.spread:
             require_dask()
         check_choice(self.engine.engine, self.engine.precision)
@@ -237,8 +207,9 @@ class ClassifyRequest:
         Files count by path, size and time of change. How and where the blocks are computed does not count.
         """
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("pair", "outputs", "overwrite", "resume", "resources", "model", "given"):
+        for name in ("pair", "outputs", "overwrite", "resume", "resources", "model", "given", "options"):
             del own[name]
+        own |= asdict(self.options)
         whole = [str(Path(p).resolve()) if is_local(p) else p for p in self.inputs]
         model = self.model.digest() if isinstance(self.model, ModelBundle) else self.model
         pair = {f.name: getattr(self.pair, f.name) for f in fields(self.pair) if f.name not in ("ms", "pan")}
@@ -253,7 +224,7 @@ class ClassifyRequest:
             "the kinds of outputs": sorted(self.outputs.by_kind()),
             "bands, nodata, mask or shift of the pair": pair,
             "engine, device, precision, batch size or turns": own.pop("engine"),
-            **{f"--{name.replace('_m2', '').replace('_', '-')}": value for name, value in own.items()},
+            **{f"--{_option(name)}": value for name, value in own.items()},
         }
         return {name: hashlib.sha256(repr(value).encode()).hexdigest()[:32] for name, value in things.items()}
 
@@ -294,3 +265,8 @@ def _path(given: str | Path | None) -> Path | None:
 
 def _with_layer(path: str, layer: str | None) -> str:
     return path if layer is None else f"{local_file(path)}|layername={layer}"
+
+
+def _option(name: str) -> str:
+    """The option on the command line for an argument in Python, without its dashes."""
+    return name.removesuffix("_m2").removesuffix("_m").replace("_", "-")

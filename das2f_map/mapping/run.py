@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from das2f_map.bundle.reliance import share_warnings
 from das2f_map.errors import OutputError
 from das2f_map.mapping.planned import PlannedMap, plan_map
 from das2f_map.mapping.request import ClassifyRequest
-from das2f_map.outputs.recovery import look_at_work
+from das2f_map.outputs.recovery import look_at_work, settle
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
+from das2f_map.products.map_record import left_of_the_old_map
 from das2f_map.products.provenance import Provenance
 from das2f_map.products.report import (
     ClassifySettings,
@@ -27,13 +29,14 @@ from das2f_map.products.report import (
     RadiometryReport,
     RunReport,
     class_reports,
-    report_beside,
 )
 from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
 from das2f_map.running.block_store import (
+    NOTHING_DONE,
     BlockStore,
     Compute,
+    DoneBefore,
     block_size_of,
     finished_blocks,
     stored_bytes,
@@ -43,9 +46,7 @@ from das2f_map.running.blocks import computed_here
 from das2f_map.running.cluster import computed_by, dask_client
 from das2f_map.running.forecast import RunForecast, forecast
 from das2f_map.running.gdal_cache import gdal_cache_for_writing
-from das2f_map.running.many import (
-    LoadedModels,
-)
+from das2f_map.running.many import LoadedModels
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.running.recorded import (
     card_digest,
@@ -70,7 +71,7 @@ def run_classification(
     timings = Timings()
     request.check()
     made_from = request.parts  # before the run: a file that changes meanwhile differs
-    if request.overwrite and (stale := _of_the_old_map(request.outputs)):
+    if request.overwrite and (stale := left_of_the_old_map(request.outputs)):
         log.warning(
             "%s: of the map that is replaced; the run writes no new one, and leaves the old one alone",
             ", ".join(map(str, stale)),
@@ -80,12 +81,12 @@ def run_classification(
     with StagedOutputs(inputs=request.inputs, overwrite=request.overwrite, resume=request.resume) as outputs:
         staged = request.outputs.staged(outputs)
         work = outputs.work_folder(request.outputs.raster)
-        fixed = block_size_of(work) if request.resume else None
+        fixed = block_size_of(work, request.options.every) if request.resume else None
         with plan_map(request, timings, block_size=fixed, loaded=loaded) as planned:
             plan = planned.plan
             # Parts without a class take no room, and how many these are shows only later.
             pixels = round(_LEAST_FILLED * plan.window.height * plan.window.width)
-            classes, merges = len(plan.bundle.card.legend), bool(plan.min_area_m2)
+            classes, merges = len(plan.bundle.card.legend), bool(plan.options.min_area_m2)
             require_space(plan.outputs.work_bytes(pixels, classes, stored_bytes(work), merges=merges))
             _log(planned)
             with BlockStore(work, plan, resume=request.resume, or_anew=request.overwrite) as store:
@@ -99,27 +100,56 @@ def run_classification(
 
 
 def run_forecast(
-    request: ClassifyRequest, loaded: LoadedModels | None = None, rate: float | None = None
+    request: ClassifyRequest,
+    loaded: LoadedModels | None = None,
+    rate: float | None = None,
+    *,
+    finished: bool = False,
 ) -> RunForecast:
     """Plan a map and forecast what it will take; returns and raises as :func:`forecast_map` does.
 
-    ``loaded`` keeps models for other maps; ``rate`` is known from another map: pixels a second.
+    ``loaded`` keeps models for other maps; ``rate`` is known from another map: pixels a second. ``finished``:
+    the map is there already.
     """
     request.check()
-    with plan_map(request, Timings(), loaded=loaded) as planned:
+    raster, fixed = request.outputs.raster, None
+    resume = request.resume and not finished
+    if resume:
+        fixed = look_at_work(raster, lambda work: block_size_of(work, request.options.every))
+    with plan_map(request, Timings(), block_size=fixed, loaded=loaded) as planned:
         _log(planned)
-        return forecast(planned.plan, planned.classifier, planned.memory, planned.warnings, rate=rate)
+        plan, done = planned.plan, None
+        if finished:
+            done = DoneBefore(frozenset(range(sum(1 for _ in plan.blocks()))))
+        elif resume:
+            done = look_at_work(
+                raster, lambda work: DoneBefore.left_in(work, plan, or_none=request.overwrite)
+            )
+        return forecast(
+            plan,
+            planned.classifier,
+            planned.memory,
+            planned.warnings,
+            rate=rate,
+            done=done or NOTHING_DONE,
+            finished=finished,
+        )
 
 
-def finished_map(request: ClassifyRequest) -> RunReport | None:
+def finished_map(request: ClassifyRequest, *, look_only: bool = False) -> RunReport | None:
     """The report of a map that is there and was made as the request asks; ``None`` if there is none.
+
+    A run that was killed while it put the map into place is settled first, unless ``look_only`` is set.
 
     Raises
     ------
     OutputError
-        There is a map with a report, and it was made otherwise. Not where outputs may be overwritten.
+        There is a map with a report, and it was made otherwise. Not where outputs may be overwritten. Or
+        another run writes it.
     """
     paths = request.outputs.by_kind()
+    if not look_only:
+        settle(request.outputs.raster)
     try:
         report = RunReport.model_validate_json(paths["report"].read_bytes())
     except (OSError, ValueError):
@@ -145,20 +175,6 @@ def refuse_to_drop(raster: Path) -> None:
             f"a run on {raster} was ended after {found:,} block{'s' if found > 1 else ''}",
             "--resume goes on with it, --overwrite begins anew",
         )
-
-
-def _of_the_old_map(outputs: MapPaths) -> list[Path]:
-    """Files in its folder that the report of an existing map names, and that a new run does not replace."""
-    report = report_beside(outputs.raster)
-    if report is None:
-        return []
-    folder, new = Path(report.outputs["raster"]).parent, {p.resolve() for p in outputs.by_kind().values()}
-    found = []
-    for named in map(Path, report.outputs.values()):
-        here = outputs.raster.with_name(named.name)
-        if named.parent == folder and here.is_file() and here.resolve() not in new:
-            found.append(here)
-    return found
 
 
 @contextmanager
@@ -209,8 +225,8 @@ def _write_map(
         plan.map_grid,
         plan.legend,
         unsure=plan.unsure,
-        min_area_m2=plan.min_area_m2,
-        simplify_m=plan.simplify_m,
+        min_area_m2=plan.options.min_area_m2,
+        simplify_m=plan.options.simplify_m,
         tags=_draft_tags(plan),
         provenance=Provenance.of_run(plan.bundle.card.name, plan.view.request.arguments),
         progress=progress,
@@ -237,9 +253,10 @@ def _write_map(
 
 def _draft_tags(plan: ClassifyPlan) -> dict[str, str]:
     """Metadata items of a draft's rasters."""
-    if plan.every == 1:
+    every = plan.options.every
+    if every == 1:
         return {}
-    return {"draft": f"one pixel of each {plan.every} x {plan.every} classified", "every": str(plan.every)}
+    return {"draft": f"one pixel of each {every} x {every} classified", "every": str(every)}
 
 
 @contextmanager
@@ -264,7 +281,9 @@ def _finish(
     plan, classifier = planned.plan, planned.classifier
     card, engine = plan.bundle.card, classifier.engine
     pixels = {c.name: contents.areas[c.id].pixels for c in card.legend.each()}
-    strange = share_warnings(card.shares, pixels, of="the map" if plan.reject is None else "its sure pixels")
+    strange = share_warnings(
+        card.shares, pixels, of="the map" if plan.options.reject is None else "its sure pixels"
+    )
     changed = [f"{f.path} has changed during the run" for f in plan.files if FileIdentity.of(f.path) != f]
     for warning in (*strange, *changed):
         log.warning("%s", warning)
@@ -297,15 +316,11 @@ def _finish(
             precision=request.engine.precision,
             batch_size=request.engine.batch_size,
             turns=request.engine.turns,
-            min_area_m2=request.min_area_m2,
-            simplify_m=request.simplify_m,
-            reject=request.reject,
-            smooth=request.smooth,
             max_shift=request.pair.max_shift,
             force=request.pair.force,
-            every=request.every,
+            **asdict(request.options),
         ),
-        draft=request.every > 1,
+        draft=request.options.every > 1,
         made_from=made_from,
         warnings=[*planned.warnings, *strange, *changed],
         grid=GridReport.of(plan.map_grid),

@@ -92,6 +92,27 @@ def discard(final: Path) -> bool:
     return True
 
 
+def settle(final: Path) -> None:
+    """Finish or undo the moves of a run that was killed while it put its outputs into place.
+
+    Its work files stay unless all moves were made. Without such a run nothing is changed.
+
+    Raises
+    ------
+    OutputError
+        Another run writes the output, or its old files cannot be put back.
+    OSError
+        Files cannot be moved or removed.
+    """
+    folder = existing_private(private_path(final))
+    if folder is None:
+        return
+    moving = os.path.lexists(folder.note) or os.path.lexists(folder.replaced)
+    folder.unlock()
+    if moving:
+        claim(final, keep_work=True).release(keep_work=True)
+
+
 def look_at_work(final: Path, look: Callable[[Path], T]) -> T | None:
     """The finding of ``look`` in the folder with the work files that a killed run on an output has left.
 

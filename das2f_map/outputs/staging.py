@@ -59,6 +59,7 @@ class StagedOutputs:
         self._whole: list[PrivateFolder] = []
         self._made: list[Path] = []
         self._worked: list[PrivateFolder] = []
+        self._replacing: set[Path] = set()
 
     def __enter__(self) -> StagedOutputs:
         return self
@@ -68,8 +69,8 @@ class StagedOutputs:
         """Final paths of everything staged, in order."""
         return tuple(folder.final for folder in self._folders.values())
 
-    def stage(self, final: Path) -> Path:
-        """Where to write the file that shall end up at ``final``.
+    def stage(self, final: Path, *, replace: bool = False) -> Path:
+        """Where to write the file that shall end up at ``final``; ``replace`` lets it replace one there.
 
         Returns
         -------
@@ -87,6 +88,8 @@ class StagedOutputs:
         if is_folder(final):
             raise OutputError(f"output {final} is a folder", "give the path of a file")
         identity = _identity(final)
+        if replace:
+            self._replacing.add(identity)
         if identity in self._inputs:
             raise OutputError(f"output {final} is also an input", "choose another output path")
         if identity in self._folders:
@@ -191,7 +194,7 @@ class StagedOutputs:
         return folder.staged / folder.final.name
 
     def _require_new(self, final: Path, *, though_staged: bool = False) -> None:
-        if self._overwrite:
+        if self._overwrite or _identity(final) in self._replacing:
             return
         bound = {final.with_name(final.name + suffix) for suffix in BOUND_SUFFIXES}
         for path in (final, *siblings(final)):

@@ -5,11 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, Final
 
 from das2f_map.outputs.names import WORK_NAME, enclosing_private
 from das2f_map.outputs.recovery import claim
 from das2f_map.outputs.whole_files import partial_path, written_whole
 from das2f_map.outputs.write_errors import write_error
+
+MOST_HELD: Final = 8 << 20
+"""Bytes that wait in memory before they go to a file."""
+
+
+def waiting_values(folder: Path | None) -> IO[bytes]:
+    """A file without a name, for values that wait until they are needed; it goes away when it is closed.
+
+    Up to :data:`MOST_HELD` bytes stay in memory.
+
+    Parameters
+    ----------
+    folder:
+        Where the file lies; ``None`` for the system's folder of temporary files.
+    """
+    return SpooledTemporaryFile(max_size=MOST_HELD, dir=None if folder is None else str(folder))
 
 
 @contextmanager

@@ -46,6 +46,8 @@ class PixelAreas:
             self._kind = "scaled"
             self._to_base = pyproj.Transformer.from_crs(crs, base, always_xy=True)
             self._half, self._step = self._spacing()
+            self._known_at: tuple[float, int] | None = None
+            self._known: dict[float, Float64] = {}
 
     def of(self, window: Window) -> Float64:
         """Area of each pixel of a window, m²: float64 (h, w), possibly a read-only view."""
@@ -61,10 +63,26 @@ class PixelAreas:
         # Lattice points fall on multiples of the step whatever the window, so that windows agree.
         rows, row_at, row_share = _lattice(window.row, window.height, self._step)
         cols, col_at, col_share = _lattice(window.col, window.width, self._step)
-        scale = self._at(rows[:, None], cols[None, :])
+        scale = self._scales(rows, cols)
         upper = scale[row_at] * (1 - row_share)[:, None] + scale[row_at + 1] * row_share[:, None]
-        result: Float64 = upper[:, col_at] * (1 - col_share) + upper[:, col_at + 1] * col_share
+        # In place: every array of this size that is made takes as long as the sums in it.
+        result: Float64 = upper.take(col_at, axis=1)
+        result *= 1 - col_share
+        after = upper.take(col_at + 1, axis=1)
+        after *= col_share
+        result += after
         return result
+
+    def _scales(self, rows: Float64, cols: Float64) -> Float64:
+        """Areas at lattice points; those of the last window are kept, as strips of a wide map share rows."""
+        place = (float(cols[0]), len(cols))
+        known = self._known if self._known_at == place else {}
+        missing = [row for row in rows.tolist() if row not in known]
+        if missing:
+            found = self._at(np.array(missing)[:, None], cols[None, :])
+            known.update(zip(missing, found, strict=True))
+        self._known_at, self._known = place, {row: known[row] for row in rows.tolist()}
+        return np.stack([*self._known.values()])
 
     def mean(self) -> float:
         """Mean area of a pixel over the grid, m², from 33 × 33 pixels spread over it."""

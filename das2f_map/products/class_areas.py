@@ -13,7 +13,7 @@ from das2f_map.products.areas import PixelAreas
 from das2f_map.products.class_file import ClassFile
 from das2f_map.products.strips import Strip, read_strips, strip_rows
 from das2f_map.progress import Progress, silent
-from das2f_map.scene.compiled_pixels import add_by_class, add_known_by_class
+from das2f_map.scene.compiled_pixels import add_by_class, add_known_by_class, count_values
 from das2f_map.scene.grid import Window
 from das2f_map.types import Int64
 
@@ -54,7 +54,7 @@ class ClassSums:
 
     def add(self, strip: Strip) -> None:
         """Add the pixels of the next strip."""
-        self._pixels += np.bincount(strip.classes.ravel(), minlength=256)
+        self._pixels += count_values(strip.classes)
         add_by_class(strip.classes, strip.areas, self._areas)
         if strip.confidence is not None:
             add_known_by_class(strip.classes, strip.confidence, self._confidence, self._known)

@@ -24,6 +24,7 @@ from das2f_map.products.class_names import LEGEND_TAG, UNSURE_TAG
 from das2f_map.products.in_parallel import in_parallel
 from das2f_map.products.value_raster import ValueRaster
 from das2f_map.products.work_raster import WorkRaster
+from das2f_map.scene.compiled_pixels import count_values
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float32, UInt8
 
@@ -142,7 +143,7 @@ class ClassRasterWriter:
         shape = (window.height, window.width)
         if classes.shape != shape or classes.dtype != np.uint8:
             raise ValueError(f"classes must be uint8 {shape}, got {classes.dtype} {classes.shape}")
-        counts = np.bincount(classes.ravel(), minlength=256)
+        counts = count_values(classes)
         if unknown := np.flatnonzero(counts.astype(bool) & ~self._known).tolist():
             raise ValueError(f"class ids {unknown} are not in the legend")
         self._written += counts

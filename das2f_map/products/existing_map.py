@@ -12,6 +12,8 @@ import numpy as np
 from das2f_map.errors import InputError
 from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend
 from das2f_map.products.class_file import ClassFile
+from das2f_map.products.class_names import LEGEND_TAG, UNSURE_TAG
+from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.map_figure import classes_of
 from das2f_map.products.work_raster import WorkRaster
 from das2f_map.progress import Progress
@@ -19,6 +21,8 @@ from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.types import UInt8
 
 _BLOCK = 1024
+_OF_GDAL = ("AREA_OR_POINT",)
+"""Items that GDAL sets itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,15 @@ class ExistingMap:
                 known = valid & (values[place] == codes)
                 yield window, np.where(known, ids[place], np.uint8(NODATA_CLASS))
                 advance(window.height * window.width)
+
+    def writer(self, path: Path, legend: Legend) -> ClassRasterWriter:
+        """Writes a class raster on this grid, with the metadata of this one, and a legend of the same ids."""
+        own = (LEGEND_TAG, UNSURE_TAG, *_OF_GDAL)
+        tags = {k: v for k, v in self.file.tags.items() if k not in own}
+        unsure = self.file.names.unsure
+        return ClassRasterWriter(
+            path, self.grid, legend, unsure=unsure if unsure in legend.ids else None, tags=tags
+        )
 
     def copy_to(self, path: Path, final: Path, progress: Progress) -> None:
         """Write a plain copy, uint8 with 0 as nodata: a work file of the product at ``final``."""

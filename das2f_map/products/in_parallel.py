@@ -26,7 +26,7 @@ def in_parallel(*tasks: Callable[[], None]) -> None:
             tasks[0]()
             for other in others:
                 other.result()
-        except BaseException:
+        except BaseException:  # an interrupt too
             pool.shutdown(cancel_futures=True)
             raise
     for task in tasks[1 + len(others) :]:

@@ -200,7 +200,7 @@ class MapWriter:
     ) -> None:
         self._paths, self._grid, self._legend, self._progress = paths, grid, legend, progress
         tags = {**provenance.tags(), **(tags or {})}
-        self._strips, self._sums = StripAssembler(grid), ClassSums()
+        self._sums = ClassSums()
         self._polygons: PolygonWriter | None = None
         self._sieve: Sieve | None = None
         self._scratch: WorkRaster | None = None
@@ -219,10 +219,12 @@ class MapWriter:
                     raster = ValueRaster(path, grid, bands[kind], name=f"{kind}.tif", tags=tags, work=work)
                     stack.callback(raster.discard)
                     self._values[kind] = raster
+            # The raster and the polygons have private folders of their own.
+            folder = stack.enter_context(work_folder(paths.report, work))
+            self._strips = StripAssembler(grid, work=folder)
+            stack.callback(self._strips.close)
             pixels = pixels_of_area(min_area_m2, grid)
             if pixels > 1:
-                # The raster and the polygons have private folders of their own.
-                folder = stack.enter_context(work_folder(paths.report, work))
                 self._sieve = stack.enter_context(Sieve(folder, paths.raster, grid, pixels))
                 if paths.confidence is None:
                     place = folder / "unmerged-confidence.tif"
@@ -278,11 +280,12 @@ class MapWriter:
             self._scratch.write(window, confidence)
         if self._sieve is None:
             self._raster.write(window, classes)
-        for strip in self._strips.add(window, classes, confidence):
-            if self._sieve is not None:
-                self._sieve.add(strip.classes)
-            else:
-                self._take(strip)
+        with writing(self._paths.raster):
+            for strip in self._strips.add(window, classes, confidence):
+                if self._sieve is not None:
+                    self._sieve.add(strip.classes)
+                else:
+                    self._take(strip)
 
     def _take(self, strip: Strip) -> None:
         """Sum up and outline the next strip of the final map."""

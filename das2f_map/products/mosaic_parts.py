@@ -21,6 +21,7 @@ from das2f_map.errors import InputError
 from das2f_map.legend import MOST_CLASSES, NODATA_CLASS, Legend
 from das2f_map.products.class_file import ClassFile
 from das2f_map.products.map_figure import classes_of
+from das2f_map.scene.antimeridian import moved_beside, near, unwrapped
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Float32, Float64, Int64, UInt8
 
@@ -35,6 +36,9 @@ MOST_READ: Final = 1 << 24
 
 _EDGE: Final = 1e-6
 """Pixels by which rounding may move a place."""
+
+_STEPS: Final = 100
+"""Points on each edge of a map that are converted to the CRS of the mosaic."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,12 +174,15 @@ class Placement:
         Length of this move in units of the CRS.
     window:
         Pixels of the mosaic's first map's grid that the map may cover.
+    grid:
+        The map's own geometry; in the CRS of the first map, whole turns around the world are taken off.
     """
 
     kind: Kind
     moved_px: tuple[float, float]
     moved_m: float
     window: Window
+    grid: Grid
 
     def sentence(self, path: str, first: str) -> str:
         """A sentence on a map that does not fall on the grid; empty for one that does."""
@@ -193,12 +200,15 @@ class Placement:
 def place(grid: Grid, on: Grid) -> Placement:
     """The place of a map's grid on the grid of the first map.
 
+    Where x repeats around the world, it is the place nearest to the first map: -179 degrees is next to 180.
+
     Raises
     ------
     InputError
         The map cannot be converted to the CRS.
     """
     if grid.crs == on.crs:
+        grid = moved_beside(grid, on)
         forth = ~on.transform * grid.transform
         own = [(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)]
         corners = [forth * corner for corner in own]
@@ -214,16 +224,40 @@ def place(grid: Grid, on: Grid) -> Placement:
                 (0.0, 0.0) if copied else (rows, cols),
                 0.0 if copied else math.hypot(rows * size[0], cols * size[1]),
                 Window(row, col, grid.height, grid.width),
+                grid,
             )
     else:
         corners = _outline(grid, on)
     cols, rows = np.array(corners).T
     top, left = math.floor(rows.min() + _EDGE), math.floor(cols.min() + _EDGE)
     height, width = math.ceil(rows.max() - _EDGE) - top, math.ceil(cols.max() - _EDGE) - left
-    return Placement("warped", (0.0, 0.0), 0.0, Window(top, left, height, width))
+    return Placement("warped", (0.0, 0.0), 0.0, Window(top, left, height, width), grid)
 
 
 def _outline(grid: Grid, on: Grid) -> list[tuple[float, float]]:
+    """(column, row) on another grid of points around a grid, or of the corners of a box around it."""
+    steps = np.linspace(0, 1, _STEPS, endpoint=False)
+    ones, zeros = np.ones(_STEPS), np.zeros(_STEPS)
+    cols = np.concatenate([steps, ones, 1 - steps, zeros, [0.0]]) * grid.width
+    rows = np.concatenate([zeros, steps, ones, 1 - steps, [0.0]]) * grid.height
+    own, mosaic = (pyproj.CRS.from_user_input(g.crs.to_wkt()) for g in (grid, on))
+    x, y = pyproj.Transformer.from_crs(own, mosaic, always_xy=True).transform(
+        *_applied(grid.transform, rows, cols)
+    )
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InputError("a map cannot be converted to the CRS of the first one", "give maps of one region")
+    x = unwrapped(x, on.crs)
+    if abs(x[-1] - x[0]) > np.ptp(x) / 2:
+        # It goes around a pole, which no point of its outline shows.
+        return _box(grid, on)
+    middle, aim = (x.min() + x.max()) / 2, on.pixel_to_map(on.height / 2, on.width / 2)[0]
+    x = x + (float(near(middle, aim, on.crs)) - middle)
+    back = ~on.transform
+    found = np.array([back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f])
+    return [(float(col), float(row)) for col, row in found.T]
+
+
+def _box(grid: Grid, on: Grid) -> list[tuple[float, float]]:
     """(column, row) on another grid of the corners of the box around a grid."""
     xs, ys = zip(*grid.corners(), strict=True)
     box = min(xs), min(ys), max(xs), max(ys)
@@ -244,7 +278,7 @@ class MapPart:
     path, confidence:
         Its class raster, and the raster of its confidence; ``None`` to read none.
     grid:
-        Its own geometry.
+        Its own geometry, as its placement has it.
     ids:
         Pixel value → id in the mosaic's legend.
     on:
@@ -298,6 +332,9 @@ class MapPart:
         x, y = _applied(self._on.transform if self._convert else self._back, rows, cols)
         if self._convert is not None:
             x, y = self._convert.transform(x, y)
+            x = near(
+                x, self._grid.pixel_to_map(self._grid.height / 2, self._grid.width / 2)[0], self._grid.crs
+            )
             t = ~self._grid.transform
             x, y = t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
         away = ~(np.isfinite(x) & np.isfinite(y))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,6 +121,7 @@ def write_polygons(
     strip_rows: int | None = None,
     work: Path | None = None,
     provenance: Provenance = UNKNOWN,
+    also: Callable[[Strip], None] | None = None,
 ) -> dict[int, ClassArea]:
     """Write the polygons of a class map, with QGIS styles.
 
@@ -153,6 +154,8 @@ def write_polygons(
         Folder for work files; by default that of the destination's private folder.
     provenance:
         Model, software and source of the map, for descriptions and metadata.
+    also:
+        Gets each strip as it is outlined, with small regions merged.
 
     Returns
     -------
@@ -198,6 +201,8 @@ def write_polygons(
                 strip = replace(strip, classes=sieve.read(strip.window))
             check_ids(np.flatnonzero(np.bincount(strip.classes.ravel())), legend, class_raster)
             writer.add(strip)
+            if also is not None:
+                also(strip)
         return writer.finish()
 
 
@@ -241,13 +246,15 @@ class PolygonWriter:
         by_layer = destination.suffix.lower() == ".gpkg"
         self._names = layer_names(legend) if by_layer else dict.fromkeys(legend.ids, destination.stem)
         self._about = layer_descriptions(legend, self._names, provenance)
-        self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1)
         self._simplify_m = simplify_m
         self._simplifier = Simplifier(grid, simplify_m) if simplify_m else None
         self._collected, self._complete = destination, False
         with ExitStack() as stack:
+            folder = stack.enter_context(work_folder(destination, work))
+            self._tracer = RegionTracer(grid.width, 3 if with_confidence else 1, work=folder)
+            stack.callback(self._tracer.close)
             if not by_layer:
-                self._collected = stack.enter_context(work_folder(destination, work)) / "polygons.gpkg"
+                self._collected = folder / "polygons.gpkg"
                 stack.callback(_remove, self._collected)
             with writing(destination):
                 file = LayerFile(self._collected, self._about, grid.crs, provenance.items())

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from das2f_map.errors import InputError
 from das2f_map.legend import Legend
 from das2f_map.products.class_areas import ClassArea
 from das2f_map.scene.grid import Grid
 from das2f_map.scene.paths import PathText
-from das2f_map.scene.products.delivery import read_text
 from das2f_map.scene.radiometry import BandStatistics
 from das2f_map.scene.registration import CoregistrationReport
 from das2f_map.scene.report import PairReport, crs_text
@@ -61,7 +58,8 @@ class ClassReport(BaseModel):
     mean_confidence: float | None = Field(description="mean probability of the most probable class")
     polygons: int | None = Field(description="polygons written; null when none were asked for")
     polygon_area_m2: float | None = Field(
-        default=None, description="of the simplified polygons; null where they are exact or were not written"
+        default=None,
+        description="of the polygons; null where they are the raster's own regions or were not written",
     )
 
 
@@ -168,18 +166,6 @@ class RunReport(BaseModel):
         if self.scene.product is not None:
             return [self.scene.product.path]
         return [self.scene.ms.path, self.scene.pan.path]
-
-
-def report_beside(path: Path) -> RunReport | None:
-    """The report of a map's run, where it lies beside the map and this version reads it."""
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
-        return None
-    try:
-        report = RunReport.model_validate_json(read_text(str(beside)))
-    except (InputError, ValidationError):
-        return None
-    return report if Path(report.outputs.get("raster", "")).name == path.name else None
 
 
 def class_reports(

@@ -52,8 +52,10 @@ _NONE: Final = -1
 
 def pixels_of_area(area_m2: float | None, grid: Grid) -> int:
     """The smallest pixel count that reaches an area, at the grid's mean pixel area; 0 for no area."""
+    if not area_m2:
+        return 0
     # The small term takes up rounding of the quotient.
-    return math.ceil((area_m2 or 0) / PixelAreas(grid).mean() - 1e-9)
+    return math.ceil(area_m2 / PixelAreas(grid).mean() - 1e-9)
 
 
 class Sieve:

@@ -22,7 +22,7 @@ from das2f_map.products.regions import to_polygons
 from das2f_map.products.strips import Strip, rows_of
 from das2f_map.products.tracing import Corners, RegionTracer
 from das2f_map.scene.grid import Grid, Window
-from das2f_map.types import Bool, Geometries, UInt8
+from das2f_map.types import Bool, Float32, Geometries, UInt8
 
 _BLOCK: Final = 512
 """Pixels a side of a block; the rows of a wide map's blocks are fewer."""
@@ -39,8 +39,8 @@ _POLYGON_BYTES: Final = 400
 def memory_bytes(height: int, width: int) -> int:
     """Bytes that simplifying the polygons of a map takes, about."""
     rows = min(height, _rows_of_block(width))
-    # Classes, confidence and pixel areas of a row of blocks, and the polygons of one block.
-    return 13 * rows * width + _POLYGON_BYTES * rows * min(width, _BLOCK)
+    # Classes twice, confidence and corners of a row of blocks, and the polygons of one block.
+    return 7 * rows * width + _POLYGON_BYTES * rows * min(width, _BLOCK)
 
 
 def _rows_of_block(width: int) -> int:
@@ -66,7 +66,7 @@ class Simplifier:
         self._grid, self._metres, self._areas = grid, metres, PixelAreas(grid)
         self.rows = _rows_of_block(grid.width)
         """Rows of a block."""
-        self._held: list[Strip] = []
+        self._held: list[tuple[Window, UInt8, Float32 | None]] = []
         self._row = 0
 
     def add(self, strip: Strip) -> Iterator[tuple[Strip, Corners]]:
@@ -75,7 +75,8 @@ class Simplifier:
         while done < strip.window.height:
             stop = min(self._grid.height, (self._row // self.rows + 1) * self.rows)
             part = rows_of(strip, done, min(strip.window.height, done + stop - self._row))
-            self._held.append(part)
+            # Areas take more room than all else, and are soon computed again.
+            self._held.append((part.window, part.classes, part.confidence))
             done += part.window.height
             self._row += part.window.height
             if self._row == stop:
@@ -84,8 +85,8 @@ class Simplifier:
     def _complete(self) -> Iterator[tuple[Strip, Corners]]:
         """The strips of a row of blocks, with their corners."""
         held, self._held = self._held, []
-        classes = np.concatenate([strip.classes for strip in held])
-        first = held[0].window.row
+        classes = np.concatenate([part for _, part, _ in held])
+        first = held[0][0].row
         kept = np.ones((len(classes), self._grid.width + 1), dtype=bool)
         for col in range(0, self._grid.width, _BLOCK):
             block = classes[:, col : col + _BLOCK]
@@ -93,10 +94,11 @@ class Simplifier:
             # Its first row and columns are a border, where everything is kept.
             kept[1:, col + 1 : col + block.shape[1]] = self._kept(window, block)[1:-1, 1:-1]
         columns = np.arange(self._grid.width + 1) % _BLOCK == 0
-        for strip in held:
-            at = strip.window.row - first
-            rows = np.arange(at, at + strip.window.height) == 0
-            yield strip, Corners(kept[at : at + strip.window.height], rows, columns)
+        for window, part, confidence in held:
+            at = window.row - first
+            rows = np.arange(at, at + window.height) == 0
+            strip = Strip(window, part, self._areas.of(window), confidence)
+            yield strip, Corners(kept[at : at + window.height], rows, columns)
 
     def _kept(self, window: Window, classes: UInt8) -> Bool:
         """Which corners of a block's pixels outlines keep: bool (h + 1, w + 1)."""

@@ -6,7 +6,6 @@ results are the same to the last digit, whatever the size of the blocks.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import rasterio.errors
 
 from das2f_map.errors import InputError
 from das2f_map.legend import NODATA_CLASS
+from das2f_map.outputs.work_files import waiting_values
 from das2f_map.products.areas import PixelAreas
 from das2f_map.progress import Progress
 from das2f_map.scene.grid import Grid, Window
@@ -60,27 +60,36 @@ def strip_rows(grid: Grid, tile_rows: int = _TILE) -> int:
 class StripAssembler:
     """Gathers the blocks of a map, which come row by row, into strips.
 
+    A row of blocks waits until its last block is there; that of a wide map waits in a file. Close the
+    assembler after use.
+
     Parameters
     ----------
     grid:
         The map's grid.
     rows:
         Height of a strip; by default from :func:`strip_rows`.
+    work:
+        Folder for the file; by default the system's folder of temporary files.
     """
 
-    def __init__(self, grid: Grid, rows: int | None = None) -> None:
+    def __init__(self, grid: Grid, rows: int | None = None, *, work: Path | None = None) -> None:
         self._grid = grid
         self._rows = min(rows or strip_rows(grid), grid.height)
         self._areas = PixelAreas(grid)
-        self._row = 0
-        """First row that is in no strip yet."""
-        self._held: deque[tuple[UInt8, Float32]] = deque()
-        """Complete rows of blocks from there on: classes and confidence."""
-        self._band: tuple[UInt8, Float32] | None = None
-        """The row of blocks that is being filled."""
-        self._band_start = 0
+        self._blocks = _RowOfBlocks(work)
         self._missing = 0
-        """Pixels of that row that are still to come."""
+        """Pixels of the row of blocks that are still to come."""
+        self._start = self._height = 0
+        """First row of the row of blocks, and its height while it is being filled."""
+        self._strip: tuple[UInt8, Float32] | None = None
+        """Classes and confidence of the strip that is being filled."""
+        self._row = self._filled = 0
+        """First row of that strip, and the rows of it that are there."""
+
+    def close(self) -> None:
+        """Let go of the blocks that wait."""
+        self._blocks.close()
 
     def add(self, window: Window, classes: UInt8, confidence: Float32) -> Iterator[Strip]:
         """Add a block and get the strips that are complete with it.
@@ -99,56 +108,75 @@ class StripAssembler:
         ------
         ValueError
             The block does not follow on the one before.
+        OSError
+            The file cannot be written.
         """
-        if self._band is None:
-            if window.row != self._band_start:
-                raise ValueError(f"{window} does not follow on the blocks so far")
-            shape = (window.height, self._grid.width)
-            self._band = np.zeros(shape, np.uint8), np.full(shape, np.nan, np.float32)
-            self._missing = window.height * self._grid.width
-        place = window.shifted(-self._band_start, 0).slices()
-        if (window.row, window.height) != (self._band_start, len(self._band[0])):
+        begins = not self._missing
+        if window.row != self._start or not (begins or window.height == self._height):
             raise ValueError(f"{window} does not follow on the blocks so far")
-        self._band[0][place], self._band[1][place] = classes, confidence
+        if begins:
+            self._height, self._missing = window.height, window.height * self._grid.width
+            self._blocks.clear()
+        self._blocks.add(window, classes, confidence)
         self._missing -= window.height * window.width
-        if self._missing == 0:
-            self._held.append(self._band)
-            self._band = None
-            self._band_start = window.row_stop
+        if not self._missing:
             yield from self._complete()
 
     def require_complete(self) -> None:
         """Raise ``ValueError`` unless blocks have filled the map."""
-        if self._band is not None or self._band_start != self._grid.height:
-            raise ValueError(f"blocks are missing from row {self._band_start} of the map on")
+        if self._missing or self._start != self._grid.height:
+            raise ValueError(f"blocks are missing from row {self._start} of the map on")
 
     def _complete(self) -> Iterator[Strip]:
-        """The strips that are complete now."""
-        last = self._band_start == self._grid.height
-        while self._row + self._rows <= self._band_start or (last and self._held):
-            height = min(self._rows, self._band_start - self._row)
-            window = Window(self._row, 0, height, self._grid.width)
-            self._row += height
-            classes, confidence = self._taken(height)
-            yield Strip(window, classes, self._areas.of(window), confidence)
-        if len(self._held) == 1 and self._held[0][0].base is not None:
-            # A view of some last rows would keep the whole row of blocks in memory.
-            classes, confidence = self._held.pop()
-            self._held.append((classes.copy(), confidence.copy()))
+        """The strips that are complete with the row of blocks."""
+        taken, width = 0, self._grid.width
+        while taken < self._height:
+            height = min(self._rows, self._grid.height - self._row)
+            if self._strip is None:
+                self._strip = np.empty((height, width), np.uint8), np.empty((height, width), np.float32)
+            classes, confidence = self._strip
+            rows = min(height - self._filled, self._height - taken)
+            part = slice(self._filled, self._filled + rows)
+            self._blocks.read(taken, classes[part], confidence[part])
+            taken, self._filled = taken + rows, self._filled + rows
+            if self._filled == height:
+                window = Window(self._row, 0, height, width)
+                self._row, self._filled, self._strip = self._row + height, 0, None
+                yield Strip(window, classes, self._areas.of(window), confidence)
+        self._start += self._height
 
-    def _taken(self, height: int) -> tuple[UInt8, Float32]:
-        """The first rows that are held, which are let go; copied only where they are of several blocks."""
-        parts: list[tuple[UInt8, Float32]] = []
-        while height:
-            classes, confidence = self._held.popleft()
-            parts.append((classes[:height], confidence[:height]))
-            if len(classes) > height:
-                self._held.appendleft((classes[height:], confidence[height:]))
-            height -= len(parts[-1][0])
-        if len(parts) == 1:
-            return parts[0]
-        classes, confidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return classes, confidence
+
+class _RowOfBlocks:
+    """Blocks side by side that wait, one after the other in a file; their classes before their confidence."""
+
+    def __init__(self, work: Path | None) -> None:
+        self._file = waiting_values(work)
+        self._places: list[tuple[Window, int]] = []
+        self._end = 0
+
+    def clear(self) -> None:
+        """Begin another row of blocks in the place of this one."""
+        self._places, self._end = [], 0
+
+    def add(self, window: Window, classes: UInt8, confidence: Float32) -> None:
+        """Put a block away."""
+        self._places.append((window, self._end))
+        self._file.seek(self._end)
+        for values, dtype in ((classes, np.uint8), (confidence, np.float32)):
+            self._end += self._file.write(np.ascontiguousarray(values, dtype).data)
+
+    def read(self, row: int, classes: UInt8, confidence: Float32) -> None:
+        """Fill arrays (h, width) with rows of the row of blocks, from number ``row`` of it on."""
+        for window, start in self._places:
+            pixels, first = window.height * window.width, row * window.width
+            for out, place in ((classes, start + first), (confidence, start + pixels + 4 * first)):
+                part = out[:, window.col : window.col_stop]
+                self._file.seek(place)
+                values = np.frombuffer(self._file.read(part.size * out.itemsize), out.dtype)
+                part[:] = values.reshape(part.shape)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read_strips(

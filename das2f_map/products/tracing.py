@@ -1,7 +1,7 @@
 """Exact outlines of the 4-connected regions of a class raster, traced strip by strip.
 
 The raster is pushed in strips of rows. Between strips only those outlines are kept that still run off the
-lower edge, so memory grows with the unfinished regions, not with the raster.
+lower edge. Their vertices wait in a file; an outline is in memory as a whole once it is complete.
 
 Algorithm
 ---------
@@ -29,40 +29,72 @@ edge from node a to node b contributes ``I[b] - I[a]``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from das2f_map.products.put_away import LEAST, NOWHERE, PutAway, references
 from das2f_map.products.regions import LEFT_OUT, ROW_SHIFT, Regions, arrange, ranges
+from das2f_map.scene.compiled_pixels import followed, integral
 from das2f_map.types import Bool, Float64, Int64, UInt8
 
 _N, _E, _S, _W = 0, 1, 2, 3
 _NONE = -1
+_RING_ENDS: Final = LEAST
+"""Comes after each ring of the holes that are put away; no vertex is the same number."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Rings:
-    """Vertices of several rings, one after the other, and the number of vertices of each ring."""
+    """Vertices of several rings, one after the other, and for each ring its number of vertices."""
 
     vertices: Int64
     lengths: Int64
 
 
-@dataclass(eq=False)
-class _Chain:
-    """A piece of outline that is open below: it comes up in column ``head`` and goes down in ``tail``."""
+@dataclass(frozen=True, eq=False)
+class _Chains:
+    """Pieces of outline that are open below, ``n`` of them.
 
-    head: int
-    tail: int
-    class_id: int
+    Attributes
+    ----------
+    head, tail:
+        int64 (n,): columns in which they come up and go down.
+    class_ids:
+        uint8 (n,).
+    sums:
+        float64 (n, values): what they add to the sums of their regions.
+    left_col, left:
+        int64 (n,): column of the leftmost edge that goes down, and the chain that is met left of it.
+    places:
+        int64 (n,): where their vertices are put away.
+    hole_sums:
+        float64 (n, values): sums over the holes that they own, negative.
+    holes:
+        int64 (n,): where these holes are put away, or :data:`NOWHERE`.
+    """
+
+    head: Int64
+    tail: Int64
+    class_ids: UInt8
     sums: Float64
-    left_col: int
-    left: int
-    parts: list[Any]
+    left_col: Int64
+    left: Int64
+    places: Int64
     hole_sums: Float64
-    holes: list[Any] = field(default_factory=list)
+    holes: Int64
+
+    @classmethod
+    def none(cls, values: int) -> _Chains:
+        numbers, sums = np.zeros(0, np.int64), np.zeros((0, values))
+        ids = np.zeros(0, np.uint8)
+        return cls(numbers, numbers, ids, sums, numbers, numbers, numbers, sums, numbers)
+
+    def __len__(self) -> int:
+        return len(self.head)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +115,7 @@ class Corners:
 
 
 class RegionTracer:
-    """Finds regions in a raster pushed strip by strip.
+    """Finds regions in a raster pushed strip by strip. Close it after use, unless :meth:`finish` was called.
 
     Parameters
     ----------
@@ -91,19 +123,28 @@ class RegionTracer:
         Columns.
     values:
         How many value arrays come with every strip, to be summed over each region.
+    work:
+        Folder for the vertices of open outlines; by default the system's folder of temporary files.
     """
 
-    def __init__(self, width: int, values: int = 0) -> None:
+    def __init__(self, width: int, values: int = 0, *, work: Path | None = None) -> None:
         self._width = width
         self._values = values
         self._row = 0
         self._above: UInt8 = np.zeros(width + 2, dtype=np.uint8)
-        self._open: list[_Chain] = []
+        self._open = _Chains.none(1 + values)
+        self._away = PutAway(work)
 
     def finish(self) -> Regions:
         """The regions that are still open after the last strip."""
         below = np.zeros((1, self._width), dtype=np.uint8)
-        return self.push(below, [np.zeros((1, self._width))] * self._values)
+        last = self.push(below, [np.zeros((1, self._width))] * self._values)
+        self.close()
+        return last
+
+    def close(self) -> None:
+        """Drop the outlines that are open."""
+        self._away.close()
 
     def push(self, classes: UInt8, values: Sequence[Float64] = (), corners: Corners | None = None) -> Regions:
         """Add rows and get the regions that are complete with them.
@@ -117,7 +158,7 @@ class RegionTracer:
         corners:
             Vertices of outlines; ``None`` for those of exact outlines.
         """
-        strip = _Strip(self._above, classes, values, self._row, self._open, corners)
+        strip = _Strip(self._above, classes, values, self._row, self._open, corners, self._away)
         self._above = strip.padded[-1].copy()
         self._row += len(classes)
         self._open = strip.still_open()
@@ -136,11 +177,12 @@ class _Strip:
         classes: UInt8,
         values: Sequence[Float64],
         row: int,
-        chains: list[_Chain],
+        chains: _Chains,
         corners: Corners | None,
+        away: PutAway,
     ) -> None:
         self.n, self.width = classes.shape
-        self.row, self.old = row, chains
+        self.row, self.old, self.away = row, chains, away
         self.padded: UInt8 = np.zeros((self.n + 1, self.width + 2), dtype=np.uint8)
         self.padded[0] = above
         self.padded[1:, 1:-1] = classes
@@ -196,8 +238,7 @@ class _Strip:
         first = self.by_column[above[self.by_column] == _NONE]
         top[self.col[first]] = first
 
-        heads = np.array([c.head for c in self.old], dtype=np.int64)
-        tails = np.array([c.tail for c in self.old], dtype=np.int64)
+        heads, tails = self.old.head, self.old.tail
         self.chain_by_head = np.full(self.width + 1, _NONE, dtype=np.int64)
         self.chain_by_head[heads] = self.passes + np.arange(len(heads))
 
@@ -224,36 +265,11 @@ class _Strip:
     def _order(self) -> None:
         """Put the elements of each ring and chain one after the other; open chains come first."""
         count = len(self.onward)
-        has_previous = np.zeros(count, dtype=bool)
-        has_previous[self.onward[self.onward != _NONE]] = True
-        heads = np.flatnonzero(~has_previous).tolist()
-        onward = self.onward.tolist()
-        seen = bytearray(count)
-        order: list[int] = []
-        starts: list[int] = []
-        append = order.append
-        for start in heads:
-            starts.append(len(order))
-            i = start
-            while i != _NONE:
-                seen[i] = 1
-                append(i)
-                i = onward[i]
-        for start in range(count):
-            if not seen[start]:
-                starts.append(len(order))
-                i = start
-                while not seen[i]:
-                    seen[i] = 1
-                    append(i)
-                    i = onward[i]
-        self.opened = len(heads)
-        self.order = np.array(order, dtype=np.int64)
-        self.starts = np.array(starts, dtype=np.int64)
+        self.order, self.starts, self.opened = followed(self.onward)
         self.lengths = np.diff(np.append(self.starts, count))
         self.chain = np.empty(count, dtype=np.int64)
         """Ring or chain of each element."""
-        self.chain[self.order] = np.repeat(np.arange(len(starts)), self.lengths)
+        self.chain[self.order] = np.repeat(np.arange(len(self.starts)), self.lengths)
 
     def _sum(self, values: Sequence[Float64]) -> None:
         """Sums over the pixels inside each ring, negative for holes."""
@@ -265,12 +281,10 @@ class _Strip:
         sums[:p, 0] = sign * line * col
         bottoms = [np.arange(w + 1) * float(n)]
         for k, value in enumerate(values, start=1):
-            integral = np.zeros((n + 1, w + 1))
-            np.cumsum(np.cumsum(value, axis=1), axis=0, out=integral[1:, 1:])
-            sums[:p, k] = sign * integral[line, col]
-            bottoms.append(integral[-1])
-        for i, chain in enumerate(self.old):
-            sums[p + i] = chain.sums
+            summed = integral(value)
+            sums[:p, k] = sign * summed[line, col]
+            bottoms.append(summed[-1].copy())
+        sums[p:] = self.old.sums
         self.sums = _reduce(np.add, sums[self.order], self.starts)
         last = self.order[(self.starts + self.lengths - 1)[: self.opened]]
         first = self.order[self.starts[: self.opened]]
@@ -286,7 +300,7 @@ class _Strip:
         left_col = np.full(count, far, dtype=np.int64)
         goes_down = self.out == _S
         left_col[:p][goes_down] = self.col[self.node[goes_down]]
-        left_col[p:] = [c.left_col for c in self.old]
+        left_col[p:] = self.old.left_col
         packed = left_col[self.order] * count + np.arange(count)
         best = _reduce(np.minimum, packed, self.starts)
         self.left_col = best // max(count, 1)
@@ -295,8 +309,7 @@ class _Strip:
         reference = np.arange(chains)
         known = self.left_col < far
         from_old = known & (element >= p)
-        old_left = np.array([c.left for c in self.old], dtype=np.int64)
-        reference[from_old] = self.chain[p + old_left[element[from_old] - p]]
+        reference[from_old] = self.chain[p + self.old.left[element[from_old] - p]]
         fresh = known & (element < p)
         reference[fresh] = self.chain[self._left_of(element[fresh])]
         self.is_hole = self.sums[:, 0] < 0
@@ -307,10 +320,13 @@ class _Strip:
         self.owner = owner
         self.left = owner[reference]
         self.ring_class = np.empty(chains, dtype=np.uint8)
-        classes = np.concatenate([self.class_id, np.array([c.class_id for c in self.old], dtype=np.uint8)])
+        classes = np.concatenate([self.class_id, self.old.class_ids])
         self.ring_class[:] = classes[self.order[self.starts]]
         self.has_old = np.zeros(chains, dtype=bool)
         self.has_old[self.chain[p:]] = True
+        self.owner_of_old = self.owner[self.chain[p:]]
+        self.vertices = np.concatenate([self.vertex, references(self.old.places)])
+        """Of each element: a vertex, or the place where those of an old chain are put away."""
 
     def _left_of(self, element: Int64) -> Int64:
         """Element with the vertical edge that is met first when going left from a downward edge."""
@@ -326,69 +342,82 @@ class _Strip:
 
     # Results
 
-    def _parts(self, ring: int) -> list[Any]:
-        """Vertices of a ring or chain in order: arrays, and the nested lists of older chains."""
-        start = self.starts[ring]
-        elements = self.order[start : start + self.lengths[ring]]
-        olds = np.flatnonzero(elements >= self.passes)
-        if len(elements) == 1 and len(olds) == 1:
-            # A chain that runs straight through: nesting it once more in each strip would add up.
-            alone: list[Any] = self.old[elements[0] - self.passes].parts
-            return alone
-        parts: list[Any] = []
-        position = 0
-        for at in olds.tolist():
-            if at > position:
-                parts.append(self.vertex[elements[position:at]])
-            parts.append(self.old[elements[at] - self.passes].parts)
-            position = at + 1
-        if position < len(elements):
-            parts.append(self.vertex[elements[position:]])
-        return parts
-
-    def still_open(self) -> list[_Chain]:
+    def still_open(self) -> _Chains:
         """The chains that go on below, with the holes that they own."""
-        chains = [
-            _Chain(
-                head=int(self.open_head[i]),
-                tail=int(self.open_tail[i]),
-                class_id=int(self.ring_class[i]),
-                sums=self.sums[i].copy(),
-                left_col=int(self.left_col[i]),
-                left=int(self.left[i]),
-                parts=self._parts(i),
-                hole_sums=np.zeros(self.sums.shape[1]),
-            )
-            for i in range(self.opened)
-        ]
-        for old, ring in zip(self.old, self.chain[self.passes :].tolist(), strict=True):
-            owner = int(self.owner[ring])
-            if owner < self.opened:
-                chains[owner].hole_sums += old.hole_sums
-                if old.holes:
-                    chains[owner].holes.append(old.holes)
-        holes = np.flatnonzero(self.is_hole & (self.owner < self.opened))
-        holes = holes[np.argsort(self.owner[holes], kind="stable")]
-        owners, counts = np.unique(self.owner[holes], return_counts=True)
-        stops = np.cumsum(counts)
-        for owner, start, stop in zip(
-            owners.tolist(), (stops - counts).tolist(), stops.tolist(), strict=True
-        ):
-            group = holes[start:stop]
-            chains[owner].hole_sums += self.sums[group].sum(axis=0)
-            chains[owner].holes.append(self._rings(group))
-        return chains
+        n, old = self.opened, self.old
+        # A chain that runs straight through stays where it is: referring to it in each strip would add up.
+        first = self.order[self.starts[:n]]
+        through = (self.lengths[:n] == 1) & (first >= self.passes)
+        places = np.empty(n, dtype=np.int64)
+        places[through] = old.places[first[through] - self.passes]
+        lengths = self.lengths[:n][~through]
+        elements = self.order[ranges(self.starts[:n][~through], lengths)]
+        places[~through] = self.away.put(self.vertices[elements], lengths)
+        rings = np.flatnonzero(self.is_hole & (self.owner < n))
+        rings = rings[np.argsort(self.owner[rings], kind="stable")]
+        hole_sums = np.zeros((n, self.sums.shape[1]))
+        passed_on = np.flatnonzero(self.owner_of_old < n)
+        np.add.at(hole_sums, self.owner_of_old[passed_on], old.hole_sums[passed_on])
+        owners, starts = np.unique(self.owner[rings], return_index=True)
+        hole_sums[owners] += _reduce(np.add, self.sums[rings], starts)
+        return _Chains(
+            head=self.open_head,
+            tail=self.open_tail,
+            class_ids=self.ring_class[:n].copy(),
+            sums=self.sums[:n].copy(),
+            left_col=self.left_col[:n].copy(),
+            left=self.left[:n].copy(),
+            places=places,
+            hole_sums=hole_sums,
+            holes=self._put_holes(rings),
+        )
+
+    def _put_holes(self, rings: Int64) -> Int64:
+        """Where the holes of each open chain are put away: those that it had, and closed rings.
+
+        ``rings`` are in the order of their owners.
+        """
+        found = np.full(self.opened, NOWHERE, dtype=np.int64)
+        had = np.flatnonzero((self.old.holes != NOWHERE) & (self.owner_of_old < self.opened))
+        if not len(had) + len(rings):
+            return found
+        fresh_first = rings[np.argsort(self.has_old[rings], kind="stable")]
+        closed = self._rings(fresh_first)
+        owners = np.concatenate([self.owner_of_old[had], self.owner[fresh_first]])
+        # A list for each: the reference to earlier holes, or a ring and its end.
+        ends = np.cumsum(closed.lengths)
+        values = np.concatenate(
+            [references(self.old.holes[had]), np.insert(closed.vertices, ends, _RING_ENDS)]
+        )
+        lengths = np.concatenate([np.ones(len(had), dtype=np.int64), closed.lengths + 1])
+        lists = np.bincount(owners, minlength=self.opened)
+        alone = lists[owners[: len(had)]] == 1
+        found[owners[: len(had)][alone]] = self.old.holes[had[alone]]
+        starts = np.cumsum(lengths) - lengths
+        order = np.argsort(owners, kind="stable")
+        order = order[found[owners[order]] == NOWHERE]
+        values = values[ranges(starts[order], lengths[order])]
+        of_owner = np.bincount(owners[order], lengths[order], minlength=self.opened).astype(np.int64)
+        some = np.flatnonzero(of_owner)
+        found[some] = self.away.put(values, of_owner[some])
+        return found
 
     def _rings(self, rings: Int64) -> _Rings:
-        """Vertices of closed rings."""
-        fresh = rings[~self.has_old[rings]]
+        """Vertices of closed rings, those without old chains first."""
+        fresh, mixed = rings[~self.has_old[rings]], rings[self.has_old[rings]]
         lengths = self.lengths[fresh]
-        vertices = [self.vertex[self.order[ranges(self.starts[fresh], lengths)]]]
-        mixed = [np.concatenate(_flat(self._parts(r))) for r in rings[self.has_old[rings]].tolist()]
-        return _Rings(
-            np.concatenate(vertices + mixed),
-            np.concatenate([lengths, np.array([len(m) for m in mixed], dtype=np.int64)]),
-        )
+        vertices = [self.vertices[self.order[ranges(self.starts[fresh], lengths)]]]
+        for start, length in zip(self.starts[mixed].tolist(), self.lengths[mixed].tolist(), strict=True):
+            vertices.append(self.away.whole(self.vertices[self.order[start : start + length]]))
+        more = np.array([len(v) for v in vertices[1:]], dtype=np.int64)
+        return _Rings(np.concatenate(vertices), np.concatenate([lengths, more]))
+
+    def _holes_of_old(self, chain: int) -> _Rings:
+        """The holes of an old chain."""
+        found = self.away.whole(references(self.old.holes[chain : chain + 1]))
+        ends = np.flatnonzero(found == _RING_ENDS)
+        lengths = np.diff(ends, prepend=-1) - 1
+        return _Rings(np.delete(found, ends), lengths)
 
     def complete(self) -> Regions:
         """The regions whose outline closed in this strip."""
@@ -403,15 +432,14 @@ class _Strip:
         np.add.at(sums, ring_region, self.sums[rings])
         found = self._rings(rings)
         vertices, lengths, regions = [found.vertices], [found.lengths], [ring_region]
-        for old, ring in zip(self.old, self.chain[self.passes :].tolist(), strict=True):
-            r = int(region[self.owner[ring]])
-            if r == _NONE:
-                continue
-            sums[r] += old.hole_sums
-            for holes in _flat(old.holes):
-                vertices.append(holes.vertices)
-                lengths.append(holes.lengths)
-                regions.append(np.full(len(holes.lengths), r, dtype=np.int64))
+        region_of_old = region[self.owner_of_old]
+        ended = np.flatnonzero(region_of_old != _NONE)
+        np.add.at(sums, region_of_old[ended], self.old.hole_sums[ended])
+        for i in ended[self.old.holes[ended] != NOWHERE].tolist():
+            holes = self._holes_of_old(i)
+            vertices.append(holes.vertices)
+            lengths.append(holes.lengths)
+            regions.append(np.full(len(holes.lengths), region_of_old[i], dtype=np.int64))
         return arrange(
             np.concatenate(vertices),
             np.concatenate(lengths),
@@ -427,18 +455,3 @@ def _reduce(ufunc: np.ufunc, values: npt.NDArray[Any], starts: Int64) -> npt.NDA
         return values[:0]
     result: npt.NDArray[Any] = ufunc.reduceat(values, starts, axis=0)
     return result
-
-
-def _flat(nested: list[Any]) -> list[Any]:
-    """The items of nested lists, in order. Without recursion: the lists may nest once for each strip."""
-    out: list[Any] = []
-    stack = [iter(nested)]
-    while stack:
-        for item in stack[-1]:
-            if isinstance(item, list):
-                stack.append(iter(item))
-                break
-            out.append(item)
-        else:
-            stack.pop()
-    return out

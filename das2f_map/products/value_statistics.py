@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
+from das2f_map.scene.compiled_pixels import sum_parts
 from das2f_map.types import Bool, Float32
 
 _UNIT = 1 << 24
 """Values are counted in parts of this size: whole numbers add up alike in any order of blocks."""
 _SHIFT = 16
 """Squares lose this many bits, so that a sum of them stays below 2⁶³."""
-_PIECE = 1 << 15
-"""Values that are counted at a time, few enough for the processor's cache."""
 
 
 class BandStatistics:
@@ -30,23 +27,11 @@ class BandStatistics:
     def add(self, values: Float32, valid: Bool) -> None:
         """Count a block: float32 (h, w), and where it is valid; NaN is not."""
         self.pixels += values.size
-        rows = max(1, _PIECE // max(1, values.shape[1]))
-        for start in range(0, len(values), rows):
-            known, wanted = values[start : start + rows], valid[start : start + rows]
-            known = known.ravel() if wanted.all() else known[wanted]
-            if known.size and math.isnan(known.min()):
-                known = known[~np.isnan(known)]
-            if known.size:
-                self._add(known)
-
-    def _add(self, known: Float32) -> None:
-        self.valid += known.size
-        self._low, self._high = min(self._low, float(known.min())), max(self._high, float(known.max()))
-        whole = (known * np.float32(_UNIT)).astype(np.int64)
-        self._sum += int(whole.sum())
-        whole *= whole
-        whole >>= _SHIFT
-        self._squares += int(whole.sum())
+        found = sum_parts(values, valid, _UNIT, _SHIFT)
+        self.valid += found.known
+        self._low, self._high = min(self._low, found.low), max(self._high, found.high)
+        self._sum += found.sum
+        self._squares += found.squares
 
     def items(self) -> dict[str, str]:
         """GDAL's metadata items of the band; empty without a valid pixel."""

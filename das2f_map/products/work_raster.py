@@ -14,6 +14,7 @@ import rasterio.shutil
 
 from das2f_map.outputs.libtiff_messages import libtiff_kept_quiet
 from das2f_map.outputs.write_errors import WRITE_ERRORS, writing
+from das2f_map.scene import compiled_pixels
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Int64
 
@@ -127,7 +128,7 @@ class WorkRaster:
                     # Reading everything once finds a truncated file, which GDAL may not have reported.
                     values = made.read(window=block)
                     if count_values:
-                        counts += np.bincount(values.ravel(), minlength=256)
+                        counts += compiled_pixels.count_values(values)
             self._made.replace(self.final)
         self.discard()
         return counts if count_values else None

@@ -79,7 +79,7 @@ class _Soon:
                 self._asked = False
             try:
                 self._work()
-            except BaseException:
+            except BaseException:  # whatever it was, the next call must not wait for this one
                 with self._lock:
                     self._busy = False
                 raise
@@ -129,14 +129,14 @@ class BlockStore:
         self._folder, self._plan = folder, plan
         self._shapes = _layers(plan)
         self._entries: dict[int, _Entry] = {}
-        journal = folder / JOURNAL_NAME
+        journal, kept = folder / JOURNAL_NAME, 0
         try:
-            kept = self._read_journal(journal) if resume and journal.is_file() else 0
+            if resume and journal.is_file():
+                self._entries, kept = _read_journal(journal, plan)
         except InputError as error:
             if not or_anew:
                 raise
             log.warning("%s: its blocks are dropped, and the run begins anew", error.message)
-            kept = 0
         self._values: IO[bytes] = (folder / VALUES_NAME).open("r+b" if kept else "w+b")
         self._end = max((e.start + e.length for e in self._entries.values()), default=0)
         self._values.truncate(self._end)
@@ -144,7 +144,14 @@ class BlockStore:
         self._journal.truncate(kept)
         self._journal.seek(kept)
         if not kept:
-            self._note({"das2f-map": _FORMAT, "block_size": plan.block_size, "plan": plan.parts})
+            self._note(
+                {
+                    "das2f-map": _FORMAT,
+                    "block_size": plan.block_size,
+                    "every": plan.options.every,
+                    "plan": plan.parts,
+                }
+            )
         self._sync()
         self._soon = _Soon(self._keep_safe)
 
@@ -265,41 +272,49 @@ class BlockStore:
         for file in (self._values, self._journal):
             os.fsync(file.fileno())
 
-    def _read_journal(self, journal: Path) -> int:
-        """Take the entries of a journal; the bytes of it that are sound, 0 if it is to be begun anew."""
-        kept = end = 0
-        most = stored_bytes(journal.parent)
-        with journal.open("rb") as file:
-            for k, line in enumerate(_whole_lines(file)):
-                end += len(line)
-                try:
-                    found = json.loads(line)
-                    if k == 0:
-                        self._require_same(found)
-                    else:
-                        number, entry = _read_entry(found)
-                        if entry.start + entry.length <= most:
-                            self._entries[number] = entry
-                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                    if k == 0:
-                        break
-                    continue  # damaged, or torn by the end of the run: the block is computed again
-                kept = end
-        if not kept and most:
-            log.warning("The journal of the unfinished run is damaged at its beginning; the run begins anew")
-        return kept
 
-    def _require_same(self, header: Mapping[str, Any]) -> None:
-        if header["das2f-map"] != _FORMAT:
-            raise InputError(
-                "the unfinished run was made by another version of das2f-map", "begin anew with --overwrite"
-            )
-        differing = [name for name, own in self._plan.parts.items() if header["plan"].get(name) != own]
-        if differing:
-            raise InputError(
-                f"the unfinished run cannot go on, it differs in {'; '.join(differing)}",
-                "repeat its options and inputs, or begin anew with --overwrite",
-            )
+def _read_journal(journal: Path, plan: ClassifyPlan) -> tuple[dict[int, _Entry], int]:
+    """The entries of a journal, and the bytes of it that are sound: 0 if it is to be begun anew.
+
+    Raises
+    ------
+    InputError
+        It is of another plan, or of another version.
+    """
+    entries: dict[int, _Entry] = {}
+    kept = end = 0
+    most = stored_bytes(journal.parent)
+    with journal.open("rb") as file:
+        for k, line in enumerate(_whole_lines(file)):
+            end += len(line)
+            try:
+                found = json.loads(line)
+                if k == 0:
+                    _require_same(found, plan)
+                else:
+                    number, entry = _read_entry(found)
+                    if entry.start + entry.length <= most:
+                        entries[number] = entry
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                if k == 0:
+                    break
+                continue  # damaged, or torn by the end of the run: the block is computed again
+            kept = end
+    if not kept and most:
+        log.warning("The journal of the unfinished run is damaged at its beginning; the run begins anew")
+    return entries, kept
+
+
+def _require_same(header: Mapping[str, Any], plan: ClassifyPlan) -> None:
+    if header["das2f-map"] != _FORMAT:
+        raise InputError(
+            "the unfinished run was made by another version of das2f-map", "begin anew with --overwrite"
+        )
+    if differing := plan.differing(header["plan"]):
+        raise InputError(
+            f"the unfinished run cannot go on, it differs in {'; '.join(differing)}",
+            "repeat its options and inputs, or begin anew with --overwrite",
+        )
 
 
 def _read_entry(line: Mapping[str, Any]) -> tuple[int, _Entry]:
@@ -361,8 +376,10 @@ def stored_or_computed(
             yield block
 
 
-def block_size_of(folder: Path) -> int | None:
-    """MS pixels a side of the blocks that an unfinished run has left in a folder; ``None`` if there are none.
+def block_size_of(folder: Path, every: int = 1) -> int | None:
+    """Pixels of the map a side of the blocks that an unfinished run has left in a folder.
+
+    ``None`` if there are none, or those of a run with another ``every``, which cannot go on anyhow.
 
     Raises
     ------
@@ -372,10 +389,51 @@ def block_size_of(folder: Path) -> int | None:
     try:
         with (folder / JOURNAL_NAME).open("rb") as file:
             found = json.loads(next(_whole_lines(file), b"{}"))
-            size = found.get("block_size")
+            size, known = found.get("block_size"), found.get("every", every) == every
     except (FileNotFoundError, ValueError, AttributeError):
         return None
-    return size if isinstance(size, int) and size > 0 else None
+    return size if isinstance(size, int) and size > 0 and known else None
+
+
+@dataclass(frozen=True)
+class DoneBefore:
+    """Blocks of a map that are finished when a run on it begins.
+
+    Attributes
+    ----------
+    blocks:
+        Their numbers.
+    stored_bytes:
+        Bytes on the disk that they take.
+    """
+
+    blocks: frozenset[int] = frozenset()
+    stored_bytes: int = 0
+
+    @classmethod
+    def left_in(cls, folder: Path, plan: ClassifyPlan, *, or_none: bool = False) -> DoneBefore:
+        """The blocks that an unfinished run of a plan has left in a folder; nothing is changed there.
+
+        With ``or_none`` there are none where they are those of another plan.
+
+        Raises
+        ------
+        InputError
+            They are those of another plan, or of another version's journal.
+        OSError
+            The journal cannot be read.
+        """
+        journal = folder / JOURNAL_NAME
+        try:
+            found = _read_journal(journal, plan)[0] if journal.is_file() else {}
+        except InputError:
+            if not or_none:
+                raise
+            return cls()
+        return cls(frozenset(found), stored_bytes(folder) if found else 0)
+
+
+NOTHING_DONE: Final = DoneBefore()
 
 
 def finished_blocks(folder: Path) -> int:

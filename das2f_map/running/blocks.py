@@ -9,9 +9,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from das2f_map.engines import Engine
 from das2f_map.errors import InputError, ReadError
@@ -145,12 +146,12 @@ class BlockClassifier:
             found, usable = self._softmax(block)
             if self.certainty.smooth is not None:
                 found, usable = self._smoothed(window, block, found, self.certainty.smooth)
-            classes[usable] = self._answers(found.best, found.highest)
-            confidence[usable] = found.highest
-            if every is not None:
-                every[:, usable] = found.probabilities
-            if entropy is not None:
-                entropy[usable] = found.entropy
+            _put(classes, usable, self._answers(found.best, found.highest))
+            _put(confidence, usable, found.highest)
+            if every is not None and found.probabilities is not None:
+                _put(every, usable, found.probabilities)
+            if entropy is not None and found.entropy is not None:
+                _put(entropy, usable, found.entropy)
         return ClassifiedBlock(window, classes, confidence, every, entropy)
 
     def _softmax(self, block: InputBlock) -> tuple[_Softmax, Bool]:
@@ -319,6 +320,14 @@ def _entropy(margins: Float32, odds: Float32, highest: Float32) -> Float32:
     parts = np.multiply(odds, margins, out=np.zeros_like(odds), where=odds > 0)
     nats = -np.log(highest) - parts.sum(axis=0) * highest
     return np.asarray(np.clip(nats / np.log(max(2, len(odds))), 0.0, 1.0), dtype=np.float32)
+
+
+def _put(out: NDArray[Any], usable: Bool, values: NDArray[Any]) -> None:
+    """Put values (…, n) of the usable pixels into an array (…, h, w)."""
+    if values.shape[-1] == usable.size:  # without a mask: several times as quick
+        out[...] = values.reshape(out.shape)
+    else:
+        out[..., usable] = values
 
 
 def computed_here(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from das2f_map.running.block_store import NOTHING_DONE, DoneBefore
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.running.memory import MemoryPlan
+from das2f_map.running.output_sizes import TYPICAL, Texture, expected_bytes
 from das2f_map.running.plan import ClassifyPlan
 from das2f_map.running.resources import in_words
 from das2f_map.running.trial import TRIAL_BLOCK, trial_run
@@ -20,12 +23,6 @@ from das2f_map.scene.spread import spread_blocks
 _LOOKS: Final = 12
 """Blocks that are read for the share of pixels that can be classified."""
 
-_CLASS_BYTES: Final = 0.3
-_VALUE_BYTES: Final = 3.6
-_POLYGON_BYTES: Final = 12.0
-"""Bytes of a pixel in a class raster, in a band of a raster of values, and in the polygons, overviews and
-indices included. Measured: 0.28, 3.4 and 31 in a map of fields of 12 pixels; 0.13, 0.8 and 2 in one of
-230."""
 
 _PRODUCT_S: Final = 1.5e-6
 """Seconds that the files take for each pixel."""
@@ -39,7 +36,7 @@ class OutputForecast(BaseModel):
     kind: str
     path: str
     bytes: int = Field(description="about; it depends on the map")
-    exists: bool = Field(description="there already: the run needs --overwrite")
+    exists: bool = Field(description="there already: the run needs --overwrite, unless the map is finished")
 
 
 class RunForecast(BaseModel):
@@ -57,6 +54,10 @@ class RunForecast(BaseModel):
     rows: int
     columns: int
     blocks: int
+    finished_blocks: int = Field(
+        default=0, description="left by a run that was ended; time and disk are those of the others"
+    )
+    finished: bool = Field(default=False, description="the map is there, made as asked")
     block_size: int = Field(description="pixels of the map a side")
     read_ahead: bool = Field(description="a block is read while another one is computed")
     workers: int | None = Field(description="processes on this machine; null: this one alone")
@@ -81,19 +82,32 @@ def forecast(
     warnings: tuple[str, ...] = (),
     *,
     rate: float | None = None,
+    done: DoneBefore = NOTHING_DONE,
+    finished: bool = False,
 ) -> RunForecast:
     """The forecast for a plan whose files are open; classifies a part of the scene for some seconds.
 
-    ``rate`` takes the place of this trial: pixels a second.
+    Parameters
+    ----------
+    plan, classifier, memory, warnings:
+        The map, its pair and engine, its memory, and sentences for its user.
+    rate:
+        Takes the place of the trial: pixels a second.
+    done:
+        Blocks that are finished; time and disk are those of the others.
+    finished:
+        The map is there; nothing is left to do.
     """
     shape = plan.window.height, plan.window.width
     pixels = shape[0] * shape[1]
-    valid, rate = _trial(plan, classifier, rate)
-    outputs = _outputs(plan, round(pixels * valid))
-    classes, merges = len(plan.bundle.card.legend), bool(plan.min_area_m2)
-    work = sum(plan.outputs.work_bytes(pixels, classes, merges=merges).values())
+    left = [w.height * w.width for k, w in enumerate(plan.blocks()) if k not in done.blocks]
+    look = _looked_at(plan, classifier, rate, done.blocks if left else frozenset())
+    outputs = _outputs(plan, round(pixels * look.valid), look.texture)
+    classes, merges = len(plan.bundle.card.legend), bool(plan.options.min_area_m2)
+    needed = plan.outputs.work_bytes(pixels, classes, done.stored_bytes, merges=merges)
+    work = 0 if finished else sum(needed.values())
     free = _free_disk(plan.outputs.raster)
-    disk = work + sum(o.bytes for o in outputs)
+    disk = 0 if finished else work + sum(o.bytes for o in outputs)
     notes = [*warnings]
     if free is not None and disk > free:
         notes.append(f"about {in_words(disk)} of disk are needed, {in_words(free)} are free")
@@ -105,19 +119,21 @@ def forecast(
         precision=engine.precision,
         scan=engine.scan,
         turns=plan.engine.turns or 1,
-        every=plan.every,
+        every=plan.options.every,
         rows=shape[0],
         columns=shape[1],
-        blocks=sum(1 for _ in plan.blocks()),
+        blocks=len(left) + len(done.blocks),
+        finished_blocks=len(done.blocks),
+        finished=finished,
         block_size=plan.block_size,
         read_ahead=memory.read_ahead,
         workers=plan.resources.workers,
         cluster=plan.resources.cluster,
         memory_bytes=memory.expected_bytes,
         memory_limit_bytes=memory.limit_bytes,
-        valid_share=round(valid, 4),
-        pixels_per_second=None if rate is None else round(rate, 1),
-        seconds=None if rate is None else round(pixels * (valid / rate + _PRODUCT_S), 1),
+        valid_share=round(look.valid, 4),
+        pixels_per_second=None if look.rate is None else round(look.rate, 1),
+        seconds=0.0 if finished else _seconds(look, sum(left), pixels),
         outputs=outputs,
         work_bytes=work,
         disk_bytes=disk,
@@ -127,13 +143,36 @@ def forecast(
     )
 
 
-def _trial(plan: ClassifyPlan, classifier: BlockClassifier, rate: float | None) -> tuple[float, float | None]:
-    """Share of pixels that can be classified, and pixels a second, from some parts of the map."""
+@dataclass(frozen=True)
+class _Look:
+    """Some parts of a map: the share of pixels that can be classified, pixels a second, and their texture."""
+
+    valid: float
+    rate: float | None
+    texture: Texture = TYPICAL
+
+
+def _seconds(look: _Look, rest: int, pixels: int) -> float | None:
+    """Time for a map of some pixels, of which the rest are still to be classified."""
+    if rest and look.rate is None:
+        return None
+    classifying = rest * look.valid / look.rate if rest and look.rate else 0.0
+    return round(classifying + pixels * _PRODUCT_S, 1)
+
+
+def _looked_at(
+    plan: ClassifyPlan, classifier: BlockClassifier, rate: float | None, done: frozenset[int]
+) -> _Look:
+    """Read some parts of a map that are not done yet, and classify the fullest unless the rate is known."""
     # A pixel of a draft has many to read: its blocks are small.
-    side = TRIAL_BLOCK if plan.every == 1 else min(TRIAL_BLOCK, plan.block_size)
+    side = TRIAL_BLOCK if plan.options.every == 1 else min(TRIAL_BLOCK, plan.block_size)
     usable = looked = 0
     fullest: tuple[int, Window] | None = None
-    places = spread_blocks(plan.window, side, strata=_LOOKS, seed=0)
+    places = (
+        place
+        for place in spread_blocks(plan.window, side, strata=_LOOKS, seed=0)
+        if not (done and _is_done(plan, place, done))
+    )
     for place, _ in zip(places, range(_LOOKS), strict=False):
         block = classifier.read(place)
         found = 0 if block is None else int(np.count_nonzero(block.usable))
@@ -141,29 +180,33 @@ def _trial(plan: ClassifyPlan, classifier: BlockClassifier, rate: float | None) 
         if fullest is None or found > fullest[0]:
             fullest = found, place
     if fullest is None or fullest[0] == 0:
-        return 0.0, None
+        return _Look(0.0, None)
     if rate is None:
         trial = trial_run(classifier, fullest[1])
-        rate = None if trial is None else trial.rate
-    return usable / looked, rate
+        if trial is None:
+            return _Look(usable / looked, None)
+        return _Look(usable / looked, trial.rate, trial.texture)
+    return _Look(usable / looked, rate)
 
 
-def _bands(plan: ClassifyPlan) -> dict[str, int]:
-    """Bands of each raster of values that is written."""
-    bands = {"confidence": 1, "probabilities": len(plan.bundle.card.legend), "entropy": 1}
-    return {kind: n for kind, n in bands.items() if kind in plan.outputs.by_kind()}
+def _is_done(plan: ClassifyPlan, place: Window, done: frozenset[int]) -> bool:
+    """Whether all blocks that a place touches are done."""
+    size, per_row = plan.block_size, -(-plan.window.width // plan.block_size)
+    inside = place.shifted(-plan.window.row, -plan.window.col)
+    rows = range(inside.row // size, (inside.row_stop - 1) // size + 1)
+    cols = range(inside.col // size, (inside.col_stop - 1) // size + 1)
+    return all(row * per_row + col in done for row in rows for col in cols)
 
 
-def _outputs(plan: ClassifyPlan, pixels: int) -> list[OutputForecast]:
-    sizes = {
-        "raster": _CLASS_BYTES * pixels,
-        "vectors": _POLYGON_BYTES * pixels,
-        "report": 10_000.0,
-        "stac": 6_000.0,
-    }
-    sizes |= {kind: n * _VALUE_BYTES * pixels for kind, n in _bands(plan).items()}
+def _outputs(plan: ClassifyPlan, pixels: int, texture: Texture) -> list[OutputForecast]:
+    classes = len(plan.bundle.card.legend)
     return [
-        OutputForecast(kind=kind, path=str(path), bytes=round(sizes[kind]), exists=path.exists())
+        OutputForecast(
+            kind=kind,
+            path=str(path),
+            bytes=expected_bytes(kind, path.suffix.lower(), pixels, classes, texture),
+            exists=path.exists(),
+        )
         for kind, path in plan.outputs.by_kind().items()
     ]
 

@@ -16,6 +16,9 @@ from rasterio.session import DummySession
 _WRITING: Final = 128 << 20
 """Bytes of the cache while files are completed: a row of tiles of a map of 60,000 columns."""
 
+_EMPTY: Final = 1 << 20
+"""Bytes of a cache with next to no tiles."""
+
 
 @contextmanager
 def gdal_cache(size: int) -> Iterator[None]:
@@ -34,15 +37,16 @@ def gdal_cache(size: int) -> Iterator[None]:
 def gdal_cache_for_writing(size: int) -> Iterator[None]:
     """Inside the ``with`` block the cache that :func:`gdal_cache` made ``size`` bytes large is smaller.
 
-    The tiles that were read are let go, and so is their memory. Otherwise the threads that complete the files
-    would fill a cache of their own before it is used again.
+    All tiles that were read are let go, and so is their memory. The C library keeps memory for each thread:
+    the threads that complete the files would not use the memory of the thread that read.
     """
     # Any other size is the user's.
     if size <= _WRITING or _given() != size:
         yield
         return
-    with _cache_of(_WRITING):
+    with _cache_of(_EMPTY):
         _return_freed_memory()
+    with _cache_of(_WRITING):
         yield
 
 

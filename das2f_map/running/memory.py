@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from das2f_map.errors import InputError
+from das2f_map.outputs.work_files import MOST_HELD
 from das2f_map.products.strips import STRIP_PIXELS
 from das2f_map.running.resources import MOST_MEMORY, Resources, available_memory, in_words, resident_memory
 from das2f_map.scene.grid import PAN_PER_MS
@@ -25,8 +27,9 @@ _READING: Final = 3
 """Blocks of input that one in the making takes: the file's numbers with their validity, in float32, and
 reflected at the border; the last is normalised in place."""
 
-_ROW_BYTES: Final = 6
-"""Bytes for each pixel of a row of blocks that is being filled: class and confidence, and 1 to spare."""
+_WAITING_BYTES: Final = 3 * MOST_HELD
+"""The row of blocks that is being filled, and the outlines that are open: as far as they wait in memory, and
+as they go to a file."""
 
 _STRIP_BYTES: Final = 260
 """Bytes for each pixel of the strip that is summed and outlined. Measured: 240 in a map of fields of 12
@@ -34,6 +37,11 @@ pixels, 115 in one of 230."""
 
 _WORKER_BYTES: Final = 400 << 20
 """Bytes of a worker before its first block: Python, PyTorch and GDAL."""
+
+_STEP: Final = 50 << 20
+_SPARE: Final = 32 << 20
+"""A limit that is enough is named in such steps, with so many bytes to spare: the next run may begin with
+more memory than this one."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +82,9 @@ class Demand:
         return self.engine_bytes(size) + blocks * self.input_bytes(size) + 12 * self.results * size**2
 
     def writer_bytes(self, size: int) -> int:
-        """Bytes that the rows of blocks and the strip take until they are written."""
+        """Bytes that the row of blocks and the strip take until they are written, whatever the width."""
         strip = _STRIP_BYTES * min(self.pixels, max(STRIP_PIXELS, self.width))
-        return _ROW_BYTES * self.width * size + strip + self.simplify_bytes
+        return min(6 * self.width * size, _WAITING_BYTES) + strip + self.simplify_bytes
 
 
 @dataclass(frozen=True)
@@ -134,10 +142,10 @@ def plan_memory(
     now = here_now if resident is None else resident
     given = resources.max_memory
     limit = min(MOST_MEMORY, here_now + available_memory()) if given is None else given
-    cache = max(16 << 20, min(_CACHE, limit // _CACHE_SHARE))
+    cache = _cache_of(limit)
     processes = resources.workers or 0
 
-    def expected(size: int, ahead: bool) -> int:
+    def expected(size: int, ahead: bool, cache: int) -> int:
         here = now + cache + demand.writer_bytes(size)
         if resources.cluster is not None:
             return here
@@ -149,17 +157,34 @@ def plan_memory(
     while fixed is None and sizes[-1] // 2 >= SMALLEST_BLOCK:
         sizes.append(sizes[-1] // 2)
     tries = [(size, True) for size in sizes] + [(sizes[-1], False)]
-    size, ahead = next((t for t in tries if expected(*t) <= limit), tries[-1])
-    need = expected(size, ahead)
+    size, ahead = next((t for t in tries if expected(*t, cache) <= limit), tries[-1])
+    need = expected(size, ahead, cache)
     if need > limit:
         if given is not None:
             # A larger limit has larger caches, up to their most.
-            enough = need + (1 + processes) * (_CACHE - cache)
+            enough = next(
+                most
+                for most in count(need // _STEP * _STEP, _STEP)
+                if expected(size, ahead, _cache_of(most)) + _SPARE <= most
+            )
             raise InputError(
-                f"a limit of {in_words(limit)} of memory is too small: this run needs {in_words(need)}",
-                f"--max-memory {(enough // (100 << 20) + 1) * 100}M",
+                f"a limit of {_as_option(limit)} of memory is too small: this run needs {_as_option(enough)}",
+                f"--max-memory {_as_option(enough)}",
             )
         log.warning("about %s of memory are needed, %s are free", in_words(need), in_words(limit))
     elif size < sizes[0]:
         log.info("Blocks of %d pixels keep the run under %s of memory", size, in_words(limit))
     return MemoryPlan(size, ahead, cache, need, limit)
+
+
+def _cache_of(limit: int) -> int:
+    """Bytes of GDAL's cache in each process under a limit of memory."""
+    return max(16 << 20, min(_CACHE, limit // _CACHE_SHARE))
+
+
+def _as_option(size: int) -> str:
+    """A size as ``--max-memory`` takes it: ``700M``."""
+    for unit, name in ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")):
+        if size % unit == 0:
+            return f"{size // unit}{name}"
+    return str(size)

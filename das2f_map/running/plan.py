@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from das2f_map._version import __version__
 from das2f_map.bundle.model import ModelBundle
@@ -21,6 +21,7 @@ from das2f_map.legend import Legend
 from das2f_map.products.map_files import MapPaths
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
 from das2f_map.running.certainty import Certainty
+from das2f_map.running.map_options import MapOptions
 from das2f_map.running.resources import Resources
 from das2f_map.scene.area import Area
 from das2f_map.scene.grid import Grid, Window, blocks_of
@@ -32,6 +33,14 @@ from das2f_map.scene.paths import is_local
 from das2f_map.scene.radiometry import Normalisation
 from das2f_map.scene.request import PairView
 from das2f_map.scene.vector_path import local_file
+
+_ENGINE: Final = "engine, device, precision, batch size or turns"
+_AREA: Final = "the area of interest"
+_EVERY: Final = "--every"
+_BLOCK_SIZE: Final = "the block size"
+
+_FOLLOW: Final = {_EVERY: (_ENGINE, _AREA, _BLOCK_SIZE)}
+"""Part of a plan → parts that may follow: a draft counts other pixels, and may have another engine."""
 
 
 @dataclass(frozen=True)
@@ -88,20 +97,12 @@ class ClassifyPlan:
         Estimate of the memory that computing a block takes.
     outputs:
         Files that are written, at their final paths.
-    min_area_m2:
-        Regions smaller than this are merged into their neighbours; ``None`` for none.
-    simplify_m:
-        Polygons are simplified by so many metres; ``None`` for exact outlines.
-    reject:
-        Pixels whose class has a lower probability get the class ``unsure``; ``None`` for none.
-    smooth:
-        Probabilities are averaged over so many pixels around; ``None`` for none.
+    options:
+        What is done with probabilities, regions and outlines.
     resources:
         Limit of memory, and the processes that compute the blocks. They change no block.
     cache_bytes:
         GDAL's cache of tiles in each process that computes blocks.
-    every:
-        K where the map is a draft: one MS pixel of each K × K is classified; 1 for all.
     """
 
     view: PairView
@@ -115,32 +116,28 @@ class ClassifyPlan:
     block_size: int
     memory_bytes: int
     outputs: MapPaths
-    min_area_m2: float | None = None
-    simplify_m: float | None = None
-    reject: float | None = None
-    smooth: int | None = None
+    options: MapOptions = field(default_factory=MapOptions)
     resources: Resources = field(default_factory=Resources)
     cache_bytes: int = 64 << 20
-    every: int = 1
 
     @property
     def legend(self) -> Legend:
         """The map's legend: the model's, and the class ``unsure`` where pixels may be rejected."""
         own = self.bundle.card.legend
-        return own if self.reject is None else own.with_unsure()[0]
+        return own if self.options.reject is None else own.with_unsure()[0]
 
     @property
     def unsure(self) -> int | None:
         """Id of the class ``unsure``; ``None`` where no pixel is rejected."""
-        return None if self.reject is None else self.bundle.card.legend.with_unsure()[1]
+        return None if self.options.reject is None else self.bundle.card.legend.with_unsure()[1]
 
     @property
     def certainty(self) -> Certainty:
         """Probabilities that the blocks are computed with, and those that the outputs need."""
         return Certainty(
             temperature=self.bundle.card.temperature,
-            reject=self.reject,
-            smooth=self.smooth,
+            reject=self.options.reject,
+            smooth=self.options.smooth,
             probabilities=self.outputs.probabilities is not None,
             entropy=self.outputs.entropy is not None,
         )
@@ -148,7 +145,7 @@ class ClassifyPlan:
     @property
     def lattice(self) -> Lattice:
         """The MS pixels that are classified."""
-        return Lattice(self.every)
+        return Lattice(self.options.every)
 
     @property
     def map_grid(self) -> Grid:
@@ -180,13 +177,22 @@ class ClassifyPlan:
                 "the model's card": self.bundle.card.model_dump(mode="json"),
                 "the model's weights": self.bundle.digest(),
                 "the normalisation": [b.model_dump() for b in self.normalisation.bands],
-                "engine, device, precision, batch size or turns": asdict(self.engine),
+                _ENGINE: asdict(self.engine),
                 "--reject, --smooth, --probabilities or --entropy": asdict(self.certainty),
-                "the area of interest": asdict(self.window),
-                "--every": self.every,
-                "the block size": self.block_size,
+                _AREA: asdict(self.window),
+                _EVERY: self.options.every,
+                _BLOCK_SIZE: self.block_size,
             }.items()
         }
+
+    def differing(self, other: Mapping[str, str]) -> list[str]:
+        """The things in which the :attr:`parts` of another plan differ, in the words of the options.
+
+        Things that follow from one that differs are left out.
+        """
+        found = [name for name, own in self.parts.items() if other.get(name) != own]
+        follow = {name for cause in found for name in _FOLLOW.get(cause, ())}
+        return [name for name in found if name not in follow]
 
     @contextmanager
     def open(self) -> Iterator[BlockClassifier]:

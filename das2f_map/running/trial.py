@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from das2f_map.running.blocks import BlockClassifier
+from das2f_map.running.output_sizes import Texture
 from das2f_map.scene.grid import Window
 
 TRIAL_BLOCK: Final = 64
@@ -18,10 +19,11 @@ _TRIAL_S: Final = 1.5
 
 @dataclass(frozen=True)
 class Trial:
-    """Outcome of a trial: pixels of its last block, and pixels a second there."""
+    """Outcome of a trial: pixels of its last block, pixels a second there, and how finely it is divided."""
 
     pixels: int
     rate: float
+    texture: Texture
 
 
 def trial_run(classifier: BlockClassifier, part: Window) -> Trial | None:
@@ -31,13 +33,15 @@ def trial_run(classifier: BlockClassifier, part: Window) -> Trial | None:
     speed on a whole block only.
     """
     rate, done, seconds = 0.0, 0, 0.0
+    texture: Texture | None = None
     for side in (8, 24, TRIAL_BLOCK):
         small = Window(part.row, part.col, min(side, part.height), min(side, part.width))
         if done and seconds / done * small.height * small.width > _TRIAL_S:
             break
         start = time.perf_counter()
-        done = int((classifier.classify(small).classes > 0).sum())
+        classes = classifier.classify(small).classes
         seconds = time.perf_counter() - start
+        done, texture = int((classes > 0).sum()), Texture.of(classes) or texture
         if done:
             rate = done / seconds
-    return Trial(done, rate) if rate else None
+    return None if texture is None else Trial(done, rate, texture)

@@ -49,6 +49,12 @@ def near(x: Float64 | float, where: Float64 | float, crs: CRS) -> Float64:
     return np.where(np.isfinite(turns) & (turns != 0), moved, x)
 
 
+def unwrapped(x: Float64, crs: CRS) -> Float64:
+    """x coordinates of points along a line, moved by whole turns so that no step is over half a turn."""
+    period = _x_period(crs)
+    return x if period is None else np.unwrap(x, period=period)
+
+
 def moved_beside(grid: Grid, other: Grid) -> Grid:
     """A grid moved by whole turns to the place nearest to another grid in the same CRS."""
     period = _x_period(grid.crs)

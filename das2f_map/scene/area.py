@@ -34,6 +34,10 @@ _EDGE = 1e-6
 """Pixels by which an outline may cross a pixel edge, by rounding, without touching the pixel beyond."""
 
 
+class EmptyArea(InputError):
+    """Raised if an area lies between the centres of the pixels."""
+
+
 class Area:
     """An area of interest: polygons on a grid. Made by :meth:`from_file`.
 
@@ -77,7 +81,7 @@ class Area:
                 f"{label} does not touch the scene", "check its coordinate reference system and its place"
             )
         if not area.pixels:
-            raise InputError(f"{label} covers no pixel centre of the scene", "draw a larger area")
+            raise EmptyArea(f"{label} covers no pixel centre of the scene", "draw a larger area")
         return area
 
     @classmethod

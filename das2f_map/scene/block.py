@@ -45,7 +45,7 @@ class SceneBlock:
 
 
 def read_reflected(
-    read: Callable[[Window], Float32], grid: Grid, window: Window, fill: int
+    read: Callable[[Window], Float32], grid: Grid, window: Window, fill: int, *, always_valid: bool = False
 ) -> tuple[Float32, Bool]:
     """Values of a window, reflected where it reaches beyond the grid.
 
@@ -57,6 +57,8 @@ def read_reflected(
         The grid and the window, in pixels of the grid.
     fill:
         Pixels from valid ones up to which invalid ones are filled.
+    always_valid:
+        Whether no pixel can be invalid, so that none is looked at.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def read_reflected(
     row, col = int(rows.min()), int(cols.min())
     inside = Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col)
     values = read(inside)
-    whole = all_finite(values)
+    whole = always_valid or all_finite(values)
     invalid = (
         np.zeros(values.shape[1:], dtype=np.bool_) if whole else np.asarray(~np.isfinite(values).all(axis=0))
     )

@@ -223,8 +223,14 @@ class ScenePair:
             raise ValueError(f"halo must not be negative, got {before} and {after}")
         halo = window.padded(before, after)
         f = PAN_PER_MS
-        ms, ms_invalid = read_reflected(self._read_ms, grid, halo, fill)
-        pan, pan_invalid = read_reflected(self._read_pan, self.grids.pan, halo.refined(f), f * fill)
+        ms_valid, pan_valid = (
+            source.always_valid and mapping is None
+            for source, mapping in ((self._ms, self._plan.ms_map), (self._pan, self._plan.pan_map))
+        )
+        ms, ms_invalid = read_reflected(self._read_ms, grid, halo, fill, always_valid=ms_valid)
+        pan, pan_invalid = read_reflected(
+            self._read_pan, self.grids.pan, halo.refined(f), f * fill, always_valid=pan_valid
+        )
         invalid = ms_invalid
         if pan_invalid.any():
             invalid = invalid | pan_invalid.reshape(halo.height, f, halo.width, f).any(axis=(1, 3))

@@ -41,6 +41,7 @@ COLUMNS: Final = (
 """Columns that a list may have: files, and the options that may differ from scene to scene."""
 
 _PATHS: Final = frozenset(COLUMNS[:8]) | {"aoi", "mask"}
+_OUTPUTS: Final = COLUMNS[3:8]
 _LARGEST: Final = 10_000_000
 """Bytes of a list; a larger file is some other CSV."""
 
@@ -67,6 +68,30 @@ def is_pattern(value: object) -> bool:
     """Whether a value is the path of local files with a field such as ``{date}``, and no file's own name."""
     text = str(value) if isinstance(value, (str, os.PathLike)) else ""
     return bool(_FIELD.search(text)) and is_local(text) and not os.path.lexists(text)
+
+
+def refuse_fields(ms: str, paths: Mapping[str, object]) -> None:
+    """Refuse paths with fields where ``ms`` has none to fill them in: they would be files of such names.
+
+    Parameters
+    ----------
+    ms:
+        The MS image, or words for the place that could have fields.
+    paths:
+        Word for each path → the path, or anything else, which passes.
+
+    Raises
+    ------
+    InputError
+        A path has a field, and no file has that very name.
+    """
+    for name, value in paths.items():
+        if is_pattern(_text(value)):
+            raise InputError(
+                f"{name} {_text(value)} has the field {{{_fields_of(value)[0]}}}, which {ms} does not have",
+                "fields of many scenes stand in the MS path, too: '{date}_ms.tif' '{date}_pan.tif' "
+                "-o 'maps/{date}.tif'",
+            )
 
 
 def listed_scenes(pairs: object) -> list[ListedScene]:
@@ -125,7 +150,9 @@ def read_pair_list(path: Path) -> list[ListedScene]:
                         f"{place}: there are more cells than columns", "put quotes around commas in a path"
                     )
                 cells = {names[key]: (value or "").strip() for key, value in row.items() if key}
-                found.append(_scene(place, _values(place, path.parent, cells)))
+                values = _values(place, path.parent, cells)
+                refuse_fields(f"a list such as {path}", {k: values.get(k) for k in _OUTPUTS})
+                found.append(_scene(place, values))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:

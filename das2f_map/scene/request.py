@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +57,8 @@ class PairRequest:
     Raises
     ------
     InputError
-        A value is of the wrong type, ``coregistration`` is no mode, or ``max_shift`` is not positive. The
+        A value is of the wrong type, ``coregistration`` is no mode, or ``max_shift`` is not positive and
+        finite. The
         error names the argument, its value and the values that it can have. Or ``reflectance`` or the mask
         ``"clouds"`` is wanted of two files.
     """
@@ -86,9 +88,9 @@ class PairRequest:
             _refuse_of_two_files(self)
         if self.coregistration not in MODES:
             raise _unusable("coregistration", self.coregistration, one_of(MODES))
-        # `not … > 0` also refuses nan, for which every comparison is false.
-        if not _is_number(self.max_shift) or not self.max_shift > 0:
-            raise _unusable("max_shift", self.max_shift, "a number of PAN pixels, more than 0")
+        # `not …` also refuses nan, for which every comparison is false.
+        if not _is_number(self.max_shift) or not 0 < self.max_shift < math.inf:
+            raise _unusable("max_shift", self.max_shift, "a number of PAN pixels, more than 0 and finite")
 
     @classmethod
     def of(

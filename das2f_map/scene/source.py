@@ -21,6 +21,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from das2f_map.errors import InputError, ReadError
 from das2f_map.scene.bands import FileBand, roles_of
+from das2f_map.scene.compiled_pixels import blank
 from das2f_map.scene.finite import all_finite
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.raster_file import check_georeferencing, not_utf8, open_raster, upright
@@ -131,6 +132,44 @@ class RasterSource:
             for place, (value, f) in enumerate(zip(values, flags, strict=True))
             if value is not None and MaskFlags.nodata not in f
         ]
+        self._plain_nodata = self._as_plain_nodata(flags, values)
+
+    def _as_plain_nodata(
+        self, flags: Sequence[Sequence[MaskFlags]], values: Sequence[float | None]
+    ) -> tuple[float | None, ...] | None:
+        """The nodata value of each band that is read, where the file is plain; else ``None``.
+
+        The bands of a plain file have one type, whole numbers of at most 16 bits, which float32 holds. They
+        have no scale, offset or mask, and nodata values of the same type at most.
+        """
+        dtype = self._dtypes[0]
+        if set(self._dtypes) != {dtype} or dtype.kind not in "iu" or dtype.itemsize > 2:
+            return None
+        if self._alpha or self._ignored_nodata or (self._scales != 1.0).any() or (self._offsets != 0.0).any():
+            return None
+        limits = np.iinfo(dtype)
+        found: list[float | None] = []
+        for flag, value in zip(flags, values, strict=True):
+            if set(flag) == {MaskFlags.all_valid}:
+                found.append(None)
+            elif (
+                set(flag) != {MaskFlags.nodata}
+                or value is None
+                or not (limits.min <= value <= limits.max and float(value).is_integer())
+            ):
+                return None
+            else:
+                found.append(value)
+        return tuple(found)
+
+    @property
+    def always_valid(self) -> bool:
+        """Whether every pixel of the file is certain to be valid."""
+        return (
+            self._plain_nodata is not None
+            and self._nodata is None
+            and not any(value is not None for value in self._plain_nodata)
+        )
 
     @property
     def plain_files(self) -> tuple[Path, ...] | None:
@@ -196,7 +235,31 @@ class RasterSource:
         InputError
             The file is damaged, or states a scale of 0 for a band that is read.
         """
+        nodata, inside = self._plain_nodata, window.intersection(self.grid.window) == window
+        if nodata is not None and inside and not window.is_empty:
+            return self._read_plain(window, nodata)
         return self._in_units(*self.read_raw(window))
+
+    def _read_plain(self, window: Window, nodata: Sequence[float | None]) -> Float32:
+        """As :meth:`read`, for a window inside a plain file; GDAL converts the values as it copies them."""
+        on_file = self._file_window(window)
+        values = np.empty((len(self._indexes), window.height, window.width), dtype=np.float32)
+        try:
+            self._dataset.read(self._indexes, window=on_file.to_rasterio(), out=values)
+        except RasterioError as error:
+            raise self._damaged(error, on_file) from error
+        given = self._nodata
+        same = None
+        if given is not None and float(given).is_integer():
+            same = np.logical_and.reduce([band == np.float32(given) for band in values])
+        for band, value in zip(values, nodata, strict=True):
+            if value is not None:
+                blank(band, value)
+        if same is not None:
+            values[:, same] = np.nan
+        if self._flip_rows:
+            values = values[:, ::-1]
+        return values[:, :, ::-1] if self._flip_cols else values
 
     def read_reduced(self, window: Window, height: int, width: int) -> Float32:
         """As :meth:`read`, for a window inside the file, in fewer pixels, from overviews if there are any.

@@ -24,7 +24,7 @@ from das2f_map.types import Bool, Float32, Float64, Int64
 HOLDOUT_FOLDS, TEST_FOLD, CHOICE_FOLD = 5, 0, 1
 """Folds that a hold-out is made of; one of them gives the figures, another one chooses the steps."""
 
-MOST_HELD_CPU, MOST_HELD_GPU = 600, 20_000
+MOST_HELD_CPU, MOST_HELD_GPU, MOST_HELD_FAST = 600, 20_000, 300
 """Held-out pixels of a fold that are checked; more are thinned at random, as every check costs time."""
 
 LEAST_KEPT = 5

@@ -18,7 +18,7 @@ from das2f_map.labels.files import check_labels
 from das2f_map.labels.labelled_pixels import LabelTable, blocks_of_labels, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
 from das2f_map.progress import Progress
-from das2f_map.scene.bands import given_bands
+from das2f_map.scene.bands import given_bands, roles_of
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.patch import PatchGeometry
@@ -266,7 +266,10 @@ def _aligned(scene: SceneRequest, opened: ScenePair) -> OpenScene:
 
 
 def _require_same_bands(scenes: Sequence[OpenScene]) -> None:
-    """Raise :class:`InputError` unless all scenes have as many bands, in one order by their names."""
+    """Raise :class:`InputError` unless all scenes have as many bands, in one order by their names.
+
+    A name that says nothing, such as ``band_1``, agrees with any other; a line then says so.
+    """
     first = scenes[0]
     names = [b.name for b in first.pair.bands]
     for other in scenes[1:]:
@@ -277,12 +280,24 @@ def _require_same_bands(scenes: Sequence[OpenScene]) -> None:
                 f"{first.request.pair.ms} has {len(names)}",
                 "choose the same bands of all scenes with --bands",
             )
-        if found != names and set(found) == set(names):
+        if found == names:
+            continue
+        elsewhere = any(name in names for name, own in zip(found, names, strict=True) if name != own)
+        if elsewhere or _other_light(found, names):
+            how = "the same ones in another order" if set(found) == set(names) else "others"
             raise InputError(
                 f"{other.request.pair.ms} has the bands {', '.join(found)}, {first.request.pair.ms} has "
-                f"{', '.join(names)}: the same ones in another order",
+                f"{', '.join(names)}: {how}",
                 "name the bands of all scenes with --bands",
             )
+        taken = ", ".join(f"{name} as {own}" for name, own in zip(found, names, strict=True) if name != own)
+        log.info("Bands of %s are taken in their order: %s", other.request.pair.ms, taken)
+
+
+def _other_light(found: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether two bands of the same place are known to measure different light."""
+    pairs = zip(roles_of(found), roles_of(names), strict=True)
+    return any(one != other for one, other in pairs if one is not None and other is not None)
 
 
 def _common_statistics(pairs: Sequence[ScenePair]) -> Normalisation:

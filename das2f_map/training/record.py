@@ -74,7 +74,7 @@ def make_card(
         ms_bands=prepared.normalisation.ms_bands,
         pan_band=prepared.normalisation.pan_band,
         patch=prepared.patch,
-        turns=map_turns(len(pixels)),
+        turns=map_turns(len(pixels), fast=prepared.settings.fast),
         domain=domain_around([(s.pair.ms_gsd_m, s.pair.ratio) for s in prepared.scenes]),
         training=_record(request, run, final, held),
         metrics={} if held is None else _metrics(held),

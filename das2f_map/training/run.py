@@ -17,6 +17,7 @@ from das2f_map.progress import Progress
 from das2f_map.training.assessment import (
     HOLDOUT_FOLDS,
     MOST_HELD_CPU,
+    MOST_HELD_FAST,
     MOST_HELD_GPU,
     Assessment,
     HeldOut,
@@ -96,6 +97,8 @@ class TrainingRun:
             places=common_places(prepared.pixels),
         )
         most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
+        if settings.fast:
+            most = min(most, MOST_HELD_FAST)
         every = held_out(folds, settings.assess, most=most, seed=settings.seed)
         parts = tuple(part for part in every if can_assess(prepared.pixels, part))
         if not parts:
@@ -129,7 +132,7 @@ class TrainingRun:
     @property
     def _turns(self) -> int:
         """Turns that a map with the model averages, and so the figures too."""
-        return map_turns(len(self.prepared.pixels))
+        return map_turns(len(self.prepared.pixels), fast=self.prepared.settings.fast)
 
     def _turned_logits(self, part: HeldOut, weights: dict[str, Tensor]) -> Float32:
         """Mean logits over the turns of a map, float32 (held, C)."""

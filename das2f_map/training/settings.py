@@ -21,7 +21,7 @@ FOLDS_UP_TO = 20_000
 FEW_LABELS_TURNS: Literal[4] = 4
 """Turns that a map averages with a model of at most :data:`FOLDS_UP_TO` labelled pixels."""
 
-FAST_STEPS, FAST_CHECKS = 90, 3
+FAST_STEPS, FAST_CHECKS = 60, 3
 """Most steps on the CPU, and checks, of a first look."""
 
 _NOT_RECORDED = ("stages", "device", "devices", "fast")
@@ -117,9 +117,9 @@ class TrainingSettings:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_RECORDED}
 
 
-def map_turns(labelled: int) -> Literal[1, 4]:
-    """Turns that a map averages with a model of so many labelled pixels."""
-    return FEW_LABELS_TURNS if labelled <= FOLDS_UP_TO else 1
+def map_turns(labelled: int, *, fast: bool = False) -> Literal[1, 4]:
+    """Turns that a map averages with a model of so many labelled pixels; 1 for a first look."""
+    return FEW_LABELS_TURNS if labelled <= FOLDS_UP_TO and not fast else 1
 
 
 def default_steps(labelled: int, *, on_cpu: bool, fast: bool = False) -> int:
@@ -129,6 +129,6 @@ def default_steps(labelled: int, *, on_cpu: bool, fast: bool = False) -> int:
     training on two CPU cores, folds and final fit included, within the times that the guide names.
     """
     if fast:
-        return FAST_STEPS if on_cpu else 3 * FAST_STEPS
+        return FAST_STEPS if on_cpu else 4 * FAST_STEPS
     steps: int = round(200 * (max(1, labelled) / 1500) ** 0.45)
     return min(max(steps, 150), 1500) if on_cpu else min(max(2 * steps, 400), 12_000)

@@ -56,17 +56,7 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
                 )
                 return load_model(folder)
         return None
-    bundle = load_model(choice)
-    if not bundle.state_dict:
-        raise ModelError(
-            f"{choice} holds no weights that a training can start from",
-            "name the bundle that it was made of",
-        )
-    if differing := _other_sizes(bundle.card.network, config):
-        raise ModelError(
-            f"the network of {choice} has other sizes than the one to train: {', '.join(differing)}",
-            "train without --from, or with the same --stages",
-        )
+    bundle = named_start(choice, config)
     known = {b.name for b in bundle.card.ms_bands}
     fresh = [name for name in pairs[0].ms_band_names if name not in known]
     log.info(
@@ -77,6 +67,25 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
     if _shared(bundle.card, ground):
         log.warning(
             "%s was trained on this ground: figures on held-out ground will be too good", bundle.card.name
+        )
+    return bundle
+
+
+def named_start(choice: str, config: NetworkConfig) -> ModelBundle:
+    """The model of a name or path, if a training of a network of these sizes can start from it.
+
+    The numbers of classes and bands play no part. Raises as :func:`find_start`.
+    """
+    bundle = load_model(choice)
+    if not bundle.state_dict:
+        raise ModelError(
+            f"{choice} holds no weights that a training can start from",
+            "name the bundle that it was made of",
+        )
+    if differing := _other_sizes(bundle.card.network, config):
+        raise ModelError(
+            f"the network of {choice} has other sizes than the one to train: {', '.join(differing)}",
+            "train without --from, or with the same --stages",
         )
     return bundle
 

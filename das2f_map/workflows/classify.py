@@ -24,9 +24,7 @@ from das2f_map.mapping.run import finished_map, refuse_to_drop, run_classificati
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.map_files import MapPaths
-from das2f_map.products.report import (
-    RunReport,
-)
+from das2f_map.products.report import RunReport
 from das2f_map.progress import Progress, silent
 from das2f_map.running.certainty import Certainty
 from das2f_map.running.forecast import RunForecast
@@ -42,9 +40,8 @@ from das2f_map.running.many import (
     require_place,
     run_each,
 )
-from das2f_map.running.recorded import (
-    RecordedRun,
-)
+from das2f_map.running.map_options import MapOptions
+from das2f_map.running.recorded import RecordedRun
 from das2f_map.running.resources import Resources
 from das2f_map.scene.bands import GivenBands
 from das2f_map.scene.mask import MaskFile
@@ -91,7 +88,7 @@ def classify(
     max_memory: str | int | None = None,
     workers: int | None = Resources.workers,
     cluster: str | None = None,
-    every: int = ClassifyRequest.every,
+    every: int = MapOptions.every,
     progress: Progress = silent,
 ) -> RunReport:
     """Classify every valid MS pixel of a scene and write the map.
@@ -167,6 +164,7 @@ def classify(
         Replace existing outputs, and drop what a run that was ended has left.
     resume:
         Go on with the finished blocks of a run that was ended. It must have had the same inputs and options.
+        A map that is finished stays as it is, and its report is returned.
     max_memory:
         Memory that the run may take on this machine: bytes, or a text such as ``"2G"``. By default what is
         free, at most 4 GiB.
@@ -191,7 +189,15 @@ def classify(
         new file is left then.
     """
     options = {name: value for name, value in locals().items() if name in _OPTIONS}
-    return run_classification(ClassifyRequest.of(ms, pan, output, **options), progress)
+    request = ClassifyRequest.of(ms, pan, output, **options)
+    finished = None
+    if resume:
+        request.check()
+        finished = finished_map(request)
+    if finished is not None:
+        log.info("%s is finished already, and was made with these options: nothing is done", output)
+        return finished
+    return run_classification(request, progress)
 
 
 @dataclass(frozen=True)
@@ -282,7 +288,8 @@ def forecast_map(ms: str | Path, pan: str | Path | None, output: str | Path, **o
     request = ClassifyRequest.of(ms, pan, output, **given)
     request.check()
     _require_places(request, may_exist=True)
-    return run_forecast(request)
+    finished = request.resume and finished_map(request, look_only=True) is not None
+    return run_forecast(request, finished=finished)
 
 
 _OPTIONS: Final = frozenset(inspect.signature(ClassifyRequest.of).parameters) - {"ms", "pan", "output"}
@@ -350,10 +357,10 @@ def forecast_pairs(
     loaded, rates = LoadedModels(), dict[Any, float | None]()
 
     def plan(request: ClassifyRequest) -> RunForecast | None:
-        if request.resume and finished_map(request) is not None:
+        if request.resume and finished_map(request, look_only=True) is not None:
             return None
         # One trial is enough for scenes of one kind.
-        kind = (request.model, request.engine, request.every)
+        kind = (request.model, request.engine, request.options.every)
         found = run_forecast(request, loaded, rates.get(kind))
         rates[kind] = found.pixels_per_second
         return found

@@ -11,26 +11,19 @@ import numpy as np
 import pyproj
 from pydantic import ValidationError
 
+from das2f_map.assess.class_match import ReferenceClasses, match_classes
 from das2f_map.assess.drawing import CountedMap
-from das2f_map.assess.map_comparison import (
-    AreaUnit,
-    Evaluation,
-    OpenMap,
-    OtherMap,
-    ReferenceClasses,
-    compare,
-    match_classes,
-    open_map,
-)
+from das2f_map.assess.evaluation import AreaUnit, Evaluation
+from das2f_map.assess.map_comparison import OtherMap, compare
 from das2f_map.assess.map_difference import of_sample
-from das2f_map.assess.reference_sample import (
+from das2f_map.assess.open_map import OpenMap, open_map
+from das2f_map.assess.reference_sample import classified, evaluate_sample
+from das2f_map.assess.sample_basis import (
     Basis,
     UnitsOnMap,
     basis_as_given,
     basis_of_file,
     basis_of_strata,
-    classified,
-    evaluate_sample,
     units_on_map,
 )
 from das2f_map.assess.sample_design import (

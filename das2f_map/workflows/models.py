@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from das2f_map.bundle.card import Domain, ModelCard
+from das2f_map.bundle.card_parts import Domain, ListedCard
 from das2f_map.bundle.catalogue import bundled_models, find_model, load_model
-from das2f_map.bundle.members import read_card
+from das2f_map.bundle.members import read_card, read_listed
 from das2f_map.legend import LegendClass
+
+if TYPE_CHECKING:
+    from das2f_map.bundle.card import ModelCard
 
 __all__ = ["ModelEntry", "list_models", "load_model", "model_card"]
 
@@ -28,7 +32,7 @@ class ModelEntry(BaseModel):
     path: str
 
     @classmethod
-    def of(cls, name: str, path: Path, card: ModelCard) -> ModelEntry:
+    def of(cls, name: str, path: Path, card: ListedCard | ModelCard) -> ModelEntry:
         """The entry of a bundle under the name that users find it by."""
         return cls(
             name=name,
@@ -46,7 +50,7 @@ def list_models() -> list[ModelEntry]:
 
     Raises :class:`~das2f_map.errors.ModelError` if one is damaged.
     """
-    return [ModelEntry.of(name, path, read_card(path)) for name, path in bundled_models().items()]
+    return [ModelEntry.of(name, path, read_listed(path)) for name, path in bundled_models().items()]
 
 
 def model_card(name_or_path: str | Path) -> ModelCard:

@@ -6,19 +6,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from das2f_map._version import __version__
 from das2f_map.errors import InputError, OutputError
 from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
+from das2f_map.products.map_record import AnyReport, left_of_the_old_map, read_report
 from das2f_map.products.mosaic_parts import (
     JoinedLegend,
-    Kind,
     MapPart,
     MapToJoin,
     OpenParts,
@@ -27,13 +26,15 @@ from das2f_map.products.mosaic_parts import (
     join_legends,
     place,
 )
+from das2f_map.products.mosaic_report import JoinedMap, MosaicReport, Seam
 from das2f_map.products.polygons import check_vector_path
 from das2f_map.products.provenance import Provenance
-from das2f_map.products.report import ClassReport, GridReport, RunReport, class_reports
+from das2f_map.products.report import GridReport, class_reports
 from das2f_map.progress import Progress, silent
 from das2f_map.running.gdal_cache import gdal_cache
+from das2f_map.scene.fingerprint import sha256_of
 from das2f_map.scene.grid import Grid, Window, blocks_of
-from das2f_map.scene.paths import PathText, is_local
+from das2f_map.scene.paths import is_local
 from das2f_map.scene.virtual_files import with_sources
 from das2f_map.types import Bool, Float32, Int32, UInt8
 
@@ -45,57 +46,9 @@ BLOCK: Final = 512
 _CACHE: Final = 128 << 20
 """Bytes of GDAL's cache of tiles."""
 
-
-class JoinedMap(BaseModel):
-    """A map of a mosaic."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    path: PathText
-    confidence: PathText | None
-    placement: Kind = Field(
-        description="copied: pixels fall on pixels; moved: by half a pixel at most; warped: each pixel takes "
-        "the nearest one of another CRS or pixel size"
-    )
-    moved_px: tuple[float, float] = Field(description="rows and columns by which the contents move")
-    moved: float = Field(description="length of the move, in units of the CRS")
-    pixels: int = Field(description="pixels of the mosaic where it has a class")
-    taken: int = Field(description="pixels of the mosaic that have their class from it")
-
-
-class Seam(BaseModel):
-    """The overlap of two maps."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    first: PathText
-    second: PathText
-    pixels: int = Field(description="pixels where both have a class")
-    differing: int = Field(description="those with another class")
-    share: float = Field(description="differing over pixels, 0..1")
-
-
-class MosaicReport(BaseModel):
-    """Everything about one run of `mosaic`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    report_version: Literal[1] = 1
-    kind: Literal["mosaic"] = "mosaic"
-    software_version: str
-    draft: bool = Field(default=False, description="whether a map of it is a draft")
-    rule: Literal["confidence", "order"] = Field(
-        description="of an overlap: the most confident map wins, or the first one"
-    )
-    maps: list[JoinedMap]
-    seams: list[Seam] = Field(description="every two maps that overlap")
-    overlap_pixels: int = Field(description="pixels with a class in two maps or more")
-    grid: GridReport
-    classes: list[ClassReport]
-    unsure: int | None
-    nodata_pixels: int
-    warnings: list[str]
-    outputs: dict[str, str] = Field(description="kind of output → path")
+_LARGE: Final = 1 << 30
+_EMPTIEST: Final = 100
+"""A mosaic of more pixels than this is refused if its maps cover less than one in so many of them."""
 
 
 def mosaic_maps(
@@ -133,9 +86,10 @@ def mosaic_maps(
     Raises
     ------
     InputError
-        A map or a confidence cannot be used, or two maps do not have the same classes.
+        A map or a confidence cannot be used, two maps do not have the same classes, or they lie so far apart
+        that hardly any of the mosaic would be map.
     OutputError, MissingDependencyError
-        An output cannot be written, or exists already.
+        An output cannot be written, exists already, or is a file of one of the maps.
     """
     paths = _paths(output, vectors, confidence_output)
     given = [str(m) for m in maps]
@@ -144,8 +98,14 @@ def mosaic_maps(
             "a mosaic needs two maps or more, each once", "das2f-map mosaic a.tif b.tif -o m.tif"
         )
     reports = [_report_of(path) for path in given]
+    _refuse_files_of_maps(paths, given, reports)
     sure, rule_warning = _confidences(given, [str(c) for c in confidence], reports)
     drafts = [path for path, report in zip(given, reports, strict=True) if report and report.draft]
+    if overwrite and (stale := left_of_the_old_map(paths)):
+        log.warning(
+            "%s: of the map that is replaced; the mosaic brings no new one, and the old one stays",
+            ", ".join(map(str, stale)),
+        )
     with StagedOutputs(inputs=with_sources([*given, *filter(None, sure)]), overwrite=overwrite) as outputs:
         staged = paths.staged(outputs)
         found = [MapToJoin.of(path, own) for path, own in zip(given, sure, strict=True)]
@@ -159,7 +119,9 @@ def mosaic_maps(
         warnings = [w for w in warnings if w]
         for warning in warnings:
             log.warning("%s", warning)
-        require_space(paths.work_bytes(grid.height * grid.width, len(joined.legend)))
+        # Ground between the maps takes no room.
+        covered = sum(part.window.height * part.window.width for part in parts)
+        require_space(paths.work_bytes(min(covered, grid.height * grid.width), len(joined.legend)))
         tally = _Tally(len(parts))
         tags = {"mosaic": f"{len(parts)} maps"}
         if drafts:
@@ -188,6 +150,7 @@ def mosaic_maps(
             unsure=joined.unsure,
             nodata_pixels=contents.nodata_pixels,
             warnings=warnings,
+            checksums={kind: sha256_of(path) for kind, path in staged.by_kind().items() if kind != "report"},
             outputs={kind: str(path) for kind, path in paths.by_kind().items()},
         )
         staged.report.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -210,7 +173,7 @@ def _paths(output: str | Path, vectors: str | Path | None, confidence_output: st
 
 
 def _confidences(
-    maps: list[str], given: list[str], reports: list[RunReport | MosaicReport | None]
+    maps: list[str], given: list[str], reports: list[AnyReport | None]
 ) -> tuple[list[str | None], list[str]]:
     """The confidence of each map, ``None`` for all unless every map has one; and a sentence in that case."""
     if given and len(given) != len(maps):
@@ -229,33 +192,60 @@ def _confidences(
     ]
 
 
-def _report_of(path: str) -> RunReport | MosaicReport | None:
+def _report_of(path: str) -> AnyReport | None:
     """The report next to a map."""
     try:
-        text = Path(path).with_suffix(".json").read_bytes()
-    except (OSError, ValueError):
+        return read_report(Path(path).with_suffix(".json"))
+    except (OSError, ValueError):  # no name that a file could have
         return None
-    kinds: tuple[type[RunReport] | type[MosaicReport], ...] = (RunReport, MosaicReport)
-    for kind in kinds:
-        try:
-            return kind.model_validate_json(text)
-        except ValidationError:
+
+
+def _refuse_files_of_maps(paths: MapPaths, maps: list[str], reports: list[AnyReport | None]) -> None:
+    """Raise :class:`OutputError` for an output that the report of one of the maps has as its own."""
+    owners: dict[Path, str] = {}
+    for path, report in zip(maps, reports, strict=True):
+        if report is None or Path(report.outputs.get("raster", "")).name != Path(path).name:
             continue
-    return None
+        named = report.outputs.values()
+        owners |= {Path(path).with_name(Path(name).name).resolve(): path for name in named}
+    for output in paths.by_kind().values():
+        if (owner := owners.get(output.resolve())) is not None:
+            raise OutputError(f"output {output} belongs to the map {owner}", "choose another output path")
 
 
 def _on_one_grid(
     maps: Sequence[MapToJoin], joined: JoinedLegend, placements: Sequence[Placement]
 ) -> tuple[Grid, list[MapPart]]:
-    """The grid around all maps, and the maps on it."""
+    """The grid around all maps, and the maps on it.
+
+    Raises
+    ------
+    InputError
+        The maps lie too far apart.
+    """
     top, left = min(p.window.row for p in placements), min(p.window.col for p in placements)
     bottom, right = max(p.window.row_stop for p in placements), max(p.window.col_stop for p in placements)
     grid = maps[0].grid.cropped(Window(top, left, bottom - top, right - left))
+    covered = sum(p.window.height * p.window.width for p in placements)
+    if grid.height * grid.width > max(_LARGE, _EMPTIEST * covered):
+        far = max(range(len(maps)), key=lambda n: _distance(placements[n].window, placements[0].window))
+        raise InputError(
+            f"the mosaic would have {grid.width:,} × {grid.height:,} pixels, {covered:,} of them with a map: "
+            f"{maps[far].path} lies far from {maps[0].path}",
+            "is the CRS of each map right? Join maps of one region at a time",
+        )
     parts = [
-        MapPart(m.path, m.confidence, m.grid, ids, grid, p, p.window.shifted(-top, -left))
+        MapPart(m.path, m.confidence, p.grid, ids, grid, p, p.window.shifted(-top, -left))
         for m, ids, p in zip(maps, joined.ids, placements, strict=True)
     ]
     return grid, parts
+
+
+def _distance(one: Window, other: Window) -> int:
+    """Rows or columns between two windows, whichever are more."""
+    rows = max(one.row, other.row) - min(one.row_stop, other.row_stop)
+    cols = max(one.col, other.col) - min(one.col_stop, other.col_stop)
+    return max(rows, cols)
 
 
 class _Tally:

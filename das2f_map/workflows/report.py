@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
+from das2f_map.assess.class_match import match_classes
 from das2f_map.assess.error_places import ErrorPlaces, find_errors
-from das2f_map.assess.map_comparison import Evaluation, compare, match_classes, open_map
+from das2f_map.assess.evaluation import Evaluation
+from das2f_map.assess.map_comparison import compare
+from das2f_map.assess.open_map import open_map
 from das2f_map.assess.sample_design import checksum as file_checksum
 from das2f_map.bundle.card import ModelCard
 from das2f_map.bundle.catalogue import find_model

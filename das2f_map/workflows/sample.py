@@ -33,7 +33,7 @@ from das2f_map.assess.drawing import (
     stratified,
 )
 from das2f_map.assess.html_tables import html_page, html_table
-from das2f_map.assess.map_comparison import OpenMap, open_map
+from das2f_map.assess.open_map import OpenMap, open_map
 from das2f_map.assess.sample_design import ClusterDesign, SampleDesign, Stratum, checksum
 from das2f_map.assess.sample_file import SampledPixels, as_frame, write_sample
 from das2f_map.assess.sample_settings import SampleSettings

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from das2f_map.bundle.stac_parts import ITEM_SUFFIX, require_pystac
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend
 from das2f_map.outputs.staging import StagedOutputs
-from das2f_map.products.class_names import LEGEND_TAG, UNSURE_TAG
-from das2f_map.products.class_raster import ClassRasterWriter
 from das2f_map.products.existing_map import ExistingMap, open_existing
 from das2f_map.products.legend_source import LegendChange, read_legend_change
+from das2f_map.products.map_record import MapRecord, with_legend
 from das2f_map.products.provenance import Provenance
 from das2f_map.products.qgis import style_raster
 from das2f_map.products.renamed_polygons import polygons_beside, rename_polygons
-from das2f_map.products.report import RunReport, report_beside
-from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
-from das2f_map.scene.fingerprint import sha256_of
 from das2f_map.scene.paths import is_local
 
 log = logging.getLogger(__name__)
 
 _SUFFIXES = (".tif", ".tiff")
-_OF_GDAL = ("AREA_OR_POINT",)
-"""Items that GDAL sets itself."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,8 @@ def style(
 ) -> Styled:
     """Change the names and colours of a map's classes; its pixels stay as they are.
 
-    The raster gets its colour table, legend, attribute table and QGIS style anew. So do polygons and the run
-    report where they belong to the map.
+    The raster gets its colour table, legend, attribute table and QGIS style anew. So do polygons and the
+    report, of a run or of a mosaic, where they belong to the map.
 
     Parameters
     ----------
@@ -99,10 +92,7 @@ def style(
     change = LegendChange.to(legend) if isinstance(legend, Legend) else read_legend_change(legend)
     label = "the legend" if isinstance(legend, Legend) else f"legend {legend}"
     polygons = _polygons(path, vectors) if output is None else []
-    report = _report(path) if output is None else None
-    item = path.with_suffix(ITEM_SUFFIX) if report is not None and "stac" in report.outputs else None
-    if item is not None:
-        require_pystac()
+    record = _record(path) if output is None else None
     sources = [str(legend)] if isinstance(legend, (str, Path)) and Path(legend).is_file() else []
     if output is not None:
         sources.append(str(path))
@@ -112,21 +102,15 @@ def style(
     ):
         _check(existing, path, in_place=output is None)
         made = change.applied(existing.legend, label, keeps=existing.file.names.unsure)
-        provenance = Provenance.of_map(existing.file.tags, [] if report is None else report.images)
+        images = [] if record is None else record.report.images
+        provenance = Provenance.of_map(existing.file.tags, images)
         staged = {destination: outputs.stage(destination)}
         _write_raster(existing, staged[destination], made, progress)
         for file in polygons:
             staged[file] = outputs.stage(file)
             rename_polygons(file, staged[file], made, provenance)
-        if report is not None:
-            beside = path.with_suffix(".json")
-            place = outputs.stage(beside)
-            renamed = _renamed(report, made, staged)
-            place.write_text(renamed.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            if item is not None:
-                write_item(
-                    renamed, item, _files(path, renamed, {**staged, beside: place}), outputs.stage(item)
-                )
+        if record is not None:
+            record.write(with_legend(record.report, made), staged, outputs)
         before, written = existing.legend, outputs.finals
     return Styled(destination, before, made, written)
 
@@ -139,23 +123,15 @@ def _polygons(path: Path, given: str | Path | Sequence[str | Path] | Literal[Fal
     return [Path(given)] if isinstance(given, (str, Path)) else [Path(one) for one in given]
 
 
-def _report(path: Path) -> RunReport | None:
+def _record(path: Path) -> MapRecord | None:
     """The report beside the map; a file in its place that is none stays as it is."""
-    report = report_beside(path)
+    record = MapRecord.beside(path)
+    if record is not None:
+        record.check()
     beside = path.with_suffix(".json")
-    if report is None and beside.is_file():
-        log.warning("%s stays as it is: it is no run report of this map that this version reads", beside)
-    return report
-
-
-def _files(path: Path, report: RunReport, staged: Mapping[Path, Path]) -> dict[str, Path]:
-    """Kind of output → where its file lies now: those of the report that are there, or are written anew."""
-    found = {}
-    for kind, named in report.outputs.items():
-        here = path.parent / Path(named).name
-        if kind != "stac" and (here in staged or here.is_file()):
-            found[kind] = staged.get(here, here)
-    return found
+    if record is None and beside.is_file():
+        log.warning("%s stays as it is: it is no report of this map that this version reads", beside)
+    return record
 
 
 def _check(existing: ExistingMap, path: Path, *, in_place: bool) -> None:
@@ -172,21 +148,7 @@ def _check(existing: ExistingMap, path: Path, *, in_place: bool) -> None:
 
 def _write_raster(existing: ExistingMap, staged: Path, legend: Legend, progress: Progress) -> None:
     """Write the classes anew: a GeoTIFF that is changed in place would lose the order of its parts."""
-    own = (LEGEND_TAG, UNSURE_TAG, *_OF_GDAL)
-    tags = {k: v for k, v in existing.file.tags.items() if k not in own}
-    unsure = existing.file.names.unsure
-    with ClassRasterWriter(staged, existing.grid, legend, unsure=unsure, tags=tags) as writer:
+    with existing.writer(staged, legend) as writer:
         for window, classes in existing.blocks(progress, "Writing"):
             writer.write(window, classes)
     style_raster(staged, legend)
-
-
-def _renamed(report: RunReport, legend: Legend, staged: Mapping[Path, Path]) -> RunReport:
-    """A report whose classes have the names and colours of a legend, with checksums of the new files."""
-    new = {c.id: {"name": c.name, "color": c.color} for c in legend.each()}
-    classes = [c.model_copy(update=new.get(c.id, {})) for c in report.classes]
-    kinds = {Path(path).name: kind for kind, path in report.outputs.items()}
-    changed = {kinds[p.name]: sha256_of(file) for p, file in staged.items() if p.name in kinds}
-    # A report of an older version has no checksums, and gets none.
-    checksums = {**report.checksums, **changed} if report.checksums else {}
-    return report.model_copy(update={"classes": classes, "checksums": checksums})

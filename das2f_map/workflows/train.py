@@ -30,6 +30,7 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.memory import out_of_memory
 from das2f_map.errors import DeviceError, MissingDependencyError, OutputError
 from das2f_map.installation import install_extra
+from das2f_map.network import NetworkConfig
 from das2f_map.outputs.write_errors import disk_is_full
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.bands import GivenBands
@@ -53,7 +54,7 @@ from das2f_map.training.run_files import (
     write_bundle,
 )
 from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
-from das2f_map.training.start import find_start
+from das2f_map.training.start import find_start, named_start
 
 log = logging.getLogger(__name__)
 
@@ -272,7 +273,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         progress = silent
     folder = named(request.output)
     if request.start not in (AUTO, FRESH):
-        find_model(request.start)  # before the scenes are read
+        _require_start(request)
     hardware = find_hardware(request.settings)
     work = working_path(folder)
     with (
@@ -305,6 +306,14 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
     return TrainingResult(
         folder, load_bundle(folder), None if held is None else held.assessment, not final.complete
     )
+
+
+def _require_start(request: TrainRequest) -> None:
+    """Refuse a model that the training cannot start from, before the scenes are read."""
+    if request.network:
+        find_model(request.start)  # sizes of experiments are checked with the scenes
+        return
+    named_start(request.start, NetworkConfig(classes=2, stages=request.settings.stages))
 
 
 def _require_lightning() -> None:

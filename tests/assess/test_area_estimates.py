@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from das2f_map.assess.area_estimates import AreaEstimates, LabelledUnits, MappedGround, estimate
+from das2f_map.assess.area_estimates import LabelledUnits, MappedGround, estimate
+from das2f_map.assess.estimates import AreaEstimates
 from das2f_map.assess.intervals import modified_wilson, wilson
 from das2f_map.assess.sampled_units import ClusteredUnits, StratifiedUnits, occupied
 from das2f_map.types import Float64, Int64

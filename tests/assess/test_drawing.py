@@ -23,7 +23,7 @@ from das2f_map.assess.drawing import (
     stratified,
     systematic,
 )
-from das2f_map.assess.map_comparison import open_map
+from das2f_map.assess.open_map import open_map
 from das2f_map.errors import InputError
 from das2f_map.scene.grid import Grid
 

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from tiny import tiny_bundle, tiny_card, tiny_network
 
-from das2f_map.bundle.card import Domain, ModelCard
+from das2f_map.bundle.card import ModelCard
+from das2f_map.bundle.card_parts import Domain
 from das2f_map.bundle.catalogue import bundled_models, find_model
 from das2f_map.bundle.files import BundleOutput, load_bundle, read_card, save_bundle
 from das2f_map.errors import ModelError, OutputError

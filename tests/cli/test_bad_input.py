@@ -473,12 +473,6 @@ CASES = (
         OUTPUT,
         ("entropy.png is not a GeoTIFF",),
     ),
-    Case(
-        "every pixel rejected",
-        lambda f: classify(f, "--reject", "1"),
-        INPUT,
-        ("No map can be made with reject 1.0: Input should be less than 1",),
-    ),
     # devices
     Case(
         "device that is not there",

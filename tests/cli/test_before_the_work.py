@@ -166,3 +166,18 @@ def test_labels_that_cannot_be_read(run: Run, scene: tuple[Path, Path], tmp_path
     assert "neither a vector file nor a raster" in found.errors[0]
     assert "shift" not in found.err
     assert listing(tmp_path) == before
+
+
+@pytest.mark.slow  # a start of das2f-map train
+def test_a_model_that_a_training_cannot_start_from(
+    run: Run, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = run(
+        *("train", *scene, "--labels", scene[0], "-o", tmp_path / "net", "--from", "landsat8-gulf"),
+        *("--stages", "2"),
+    )
+    assert found.code == 5
+    assert "other sizes" in found.errors[0]
+    assert "stages 1 and 2" in found.errors[0]
+    assert "shift" not in found.err
+    assert listing(tmp_path) == set()

@@ -100,9 +100,24 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         "pydantic",
         "scipy",
     }
-    code = "import sys, das2f_map.cli.app; print(*{m.split('.')[0] for m in sys.modules})"
+    code = "import sys; from das2f_map.cli.app import app; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
+
+
+def test_a_command_imports_its_own_module_alone() -> None:
+    code = (
+        "import sys; from das2f_map.cli.app import main; sys.argv = ['das2f-map', '-q', 'models', 'list']\n"
+        "try: main()\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT
+    )
+    assert "landsat8-gulf" in done.stdout
+    found = {m for m in done.stderr.split() if m.startswith("das2f_map.cli.")}
+    assert "das2f_map.cli.models" in found
+    assert not {f"das2f_map.cli.{name}" for name in ("classify", "train", "labels")} & found
 
 
 def _classify(run: Run, scene: tuple[Path, Path], model: Path, out: Path, *more: str | Path) -> dict:

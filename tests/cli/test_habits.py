@@ -11,7 +11,7 @@ import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import geopandas
 import numpy as np
@@ -73,6 +73,14 @@ def test_other_choices_are_usage_errors_too(run: Run, scene: tuple[Path, Path], 
     assert (outcome.code, "auto, holdout, folds or none" in words(outcome.err)) == (2, True)
 
 
+def test_ends_of_open_ranges_are_usage_errors(run: Run, scene: tuple[Path, Path], tmp_path: Path) -> None:
+    """No pixel would be left with the one, all with the other."""
+    for value, says in (("1", "less than 1"), ("0", "greater than 0"), ("nan", "")):
+        outcome = run("classify", *scene, "-o", tmp_path / "map.tif", "--reject", value)
+        assert (outcome.code, says in words(outcome.err)) == (2, True), outcome.err
+        assert "--reject" in outcome.err
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -117,7 +125,7 @@ def test_an_output_without_a_name_is_not_the_default(
     assert outcome.errors == [f"error: {option} names no file: its path is empty"]
     assert listing(tmp_path) == set()
     with pytest.raises(OutputError, match=f"{option} names no file"):
-        classify(*scene, tmp_path / "map.tif", model=model, **{option[2:]: value})  # type: ignore[arg-type]
+        classify(*scene, tmp_path / "map.tif", model=model, **cast(Any, {option[2:]: value}))
     assert listing(tmp_path) == set()
 
 
@@ -381,6 +389,11 @@ def test_wrong_values_name_their_source(
     monkeypatch.setenv("DAS2F_MAP_BATCH_SIZE", "many")
     outcome = run(*command)
     assert (outcome.code, "from DAS2F_MAP_BATCH_SIZE" in words(outcome.err)) == (2, True)
+    monkeypatch.setenv("DAS2F_MAP_BATCH_SIZE", "1")
+    monkeypatch.setenv("DAS2F_MAP_TURNS", "3")
+    outcome = run(*command)
+    assert (outcome.code, "1, 2, 4 or 8" in words(outcome.err)) == (2, True)
+    assert "It comes from DAS2F_MAP_TURNS." in words(outcome.err)
 
 
 @pytest.mark.parametrize(
@@ -436,8 +449,8 @@ def test_extras_are_installed_from_where_the_package_is(tmp_path: Path) -> None:
 def test_tables_in_memory_are_refused_by_name(scene: tuple[Path, Path], tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=4326)
     with pytest.raises(InputError, match="aoi cannot be a GeoDataFrame"):
-        das2f_map.classify(*scene, tmp_path / "m.tif", aoi=frame)  # type: ignore[arg-type]
+        das2f_map.classify(*scene, tmp_path / "m.tif", aoi=cast(Any, frame))
     with pytest.raises(InputError, match="mask cannot be"):
-        das2f_map.classify(*scene, tmp_path / "m.tif", mask=frame)  # type: ignore[arg-type]
+        das2f_map.classify(*scene, tmp_path / "m.tif", mask=cast(Any, frame))
     with pytest.raises(InputError, match="labels cannot be a GeoDataFrame"):
-        das2f_map.train(*scene, frame, tmp_path / "model")  # type: ignore[arg-type]
+        das2f_map.train(*scene, cast(Any, frame), tmp_path / "model")

@@ -173,8 +173,8 @@ def command(prog_name):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
-        except BaseException:
-            pass  # as callbacks of some libraries do
+        except BaseException:  # swallowed, as callbacks of some libraries do
+            pass
         end = time.monotonic() + 20
         while time.monotonic() < end:
             time.sleep(0.01)

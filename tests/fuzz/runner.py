@@ -27,6 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def in_child(action: Callable[[], object]) -> int:
     try:
         found = action()
         code = found if isinstance(found, int) else 0
-    except BaseException:
+    except BaseException:  # the child ends here, whatever happens
         traceback.print_exc()
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
@@ -230,7 +231,7 @@ def run_cases(numbers: list[int], seed: int, folder: Path, jobs: int) -> Iterato
                 case = Case(seed, number, base, place)
                 before = listed(case.inputs)
                 begin = time.monotonic()
-                child = in_child(lambda case=case, place=place: _command(case.arguments, place))  # type: ignore[misc]
+                child = in_child(partial(_command, case.arguments, place))
                 running[child] = Running(number, case, place, before, begin)
             child, status, usage = os.wait4(-1, os.WNOHANG)
             if child in running:

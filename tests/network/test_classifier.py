@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,9 +21,9 @@ def target(config: NetworkConfig) -> int:
     return config.patch_size // 2 - 1
 
 
-def made(config: NetworkConfig, seed: int = 0, **options: object) -> PooledClassifier:
+def made(config: NetworkConfig, seed: int = 0, **options: Any) -> PooledClassifier:
     torch.manual_seed(seed)
-    return PooledClassifier(config, target(config), **options).double().eval()  # type: ignore[arg-type]
+    return PooledClassifier(config, target(config), **options).double().eval()
 
 
 def features(config: NetworkConfig, n: int = 5, seed: int = 1) -> torch.Tensor:
@@ -79,7 +81,7 @@ def trained(head: PooledClassifier, config: NetworkConfig) -> PooledClassifier:
             head(features(config, 8, 10 + step)), torch.arange(8) % config.classes
         )
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types there
         optimizer.step()
     return head.eval()
 

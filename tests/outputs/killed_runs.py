@@ -273,7 +273,7 @@ def crowd(folder: Path, workers: int, rounds: int) -> None:
                     except OutputError as error:
                         if "another run" not in error.message:
                             raise
-            except BaseException:
+            except BaseException:  # the child ends here, whatever happens
                 traceback.print_exc()
             finally:
                 (folder / f"worker{worker}").write_text(json.dumps([had, clashes]))

@@ -18,6 +18,7 @@ import pytest
 
 from das2f_map.bundle.files import load_bundle
 from das2f_map.errors import OutputError
+from das2f_map.outputs.recovery import settle
 from das2f_map.outputs.staging import StagedOutputs
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("killed_runs.py"))]
@@ -221,6 +222,9 @@ def test_resuming_a_run_that_was_killed_when_all_was_in_place_leaves_nothing(
     ]
     assert complete
     for place in complete:
+        settled = Path(shutil.copytree(place, tmp_path / f"{place.name} settled"))
+        settle(settled / "m.tif")
+        assert content(settled) == dict.fromkeys(FILES, "new")
         folder = Path(shutil.copytree(place, tmp_path / place.name))
         with (
             pytest.raises(OutputError, match="exists already"),
@@ -265,6 +269,7 @@ def test_runs_killed_at_random_times(tmp_path: Path) -> None:
 KILLED_AT_WORK = """
 import os, sys
 from pathlib import Path
+from das2f_map.outputs.recovery import settle
 from das2f_map.outputs.staging import StagedOutputs
 folder = Path(sys.argv[1])
 with StagedOutputs() as out:
@@ -316,3 +321,13 @@ def test_a_folder_called_partial_that_is_not_ours_stays(tmp_path: Path) -> None:
         (whole / "model.json").write_text("new")
         out.stage(tmp_path / "m.tif").write_text("new")
     assert content(tmp_path) == {**before, "model/model.json": "new", "m.tif": "new"}
+
+
+def test_settling_undoes_the_moves_and_leaves_the_work(in_the_moves: list[Path]) -> None:
+    for folder in in_the_moves:
+        settle(folder / "m.tif")
+        files = content(folder)
+        assert {name: files.pop(name) for name in FILES} == dict.fromkeys(FILES, "old")
+        assert files[".m.tif.das2f-map/work/blocks"] == "new"
+        settle(folder / "m.tif")
+        assert content(folder) == {**files, **dict.fromkeys(FILES, "old")}

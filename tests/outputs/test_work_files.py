@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_products_keep_their_work_files_in_the_private_folder(tmp_path: Path) ->
         def __enter__(self) -> Looking:
             seen.update(p.name for p in tmp_path.iterdir())
             self.advance = lambda n: seen.update(p.name for p in tmp_path.iterdir())
-            return self.advance  # type: ignore[return-value]
+            return cast(Any, self.advance)
 
         def __exit__(self, *_: object) -> None:
             pass

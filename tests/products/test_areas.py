@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyproj
 import pytest
@@ -71,6 +73,30 @@ def test_areas_do_not_depend_on_the_window(name: str) -> None:
     whole = areas.of(GRIDS[name].window)
     part = Window(37, 5, 20, 90)
     np.testing.assert_allclose(areas.of(part), whole[part.slices()], rtol=1e-14)
+
+
+def test_strips_of_a_wide_map_project_hardly_more_points_than_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grid = Grid(400, 3000, UTM.transform, UTM.crs)
+    points = 0
+    original = pyproj.Transformer.transform
+
+    def counted(self: pyproj.Transformer, xx: Any, yy: Any, **options: Any) -> Any:
+        nonlocal points
+        points += np.size(xx)
+        return original(self, xx, yy, **options)
+
+    monkeypatch.setattr(pyproj.Transformer, "transform", counted)
+    counts = []
+    for rows in (400, 20):
+        areas, points = PixelAreas(grid), 0
+        parts = [areas.of(Window(row, 0, rows, 3000)) for row in range(0, 400, rows)]
+        counts.append(points)
+        if rows == 400:
+            whole = parts[0]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert counts[1] <= 1.05 * counts[0]
 
 
 def test_very_small_pixels_follow_the_area_scale_of_the_projection() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ def test_two_tasks_run_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=60)
     in_parallel(lambda: both.wait() and None, lambda: both.wait() and None)
     done: list[int] = []
-    in_parallel(*(lambda k=k: done.append(k) for k in range(5)))  # type: ignore[misc]
+    in_parallel(*(partial(done.append, k) for k in range(5)))
     assert sorted(done) == [0, 1, 2, 3, 4]
 
 
@@ -25,7 +26,7 @@ def test_without_threads_all_tasks_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
     done: list[int] = []
-    in_parallel(*(lambda k=k: done.append(k) for k in range(3)))  # type: ignore[misc]
+    in_parallel(*(partial(done.append, k) for k in range(3)))
     assert done == [0, 1, 2]
 
 

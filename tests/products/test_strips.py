@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from das2f_map.legend import Legend
+from das2f_map.outputs import work_files
 from das2f_map.products.areas import PixelAreas
 from das2f_map.products.class_areas import ClassSums
 from das2f_map.products.strips import Strip, StripAssembler
@@ -28,6 +30,7 @@ def strips_of(block: int, rows: int | None) -> Iterator[Strip]:
     for window in blocks_of(GRID.window, block):
         part = window.slices()
         yield from assembler.add(window, CLASSES[part], CONFIDENCE[part])
+    assembler.close()
 
 
 @pytest.mark.parametrize("block", [7, 16, 64])
@@ -49,38 +52,41 @@ def test_a_strip_comes_as_soon_as_its_rows_are_there() -> None:
         found = list(assembler.add(window, CLASSES[window.slices()], CONFIDENCE[window.slices()]))
         counts.append(len(found))
     # Four blocks in a row of blocks; these end at rows 10, 20, 30, 40 and 50. The rest is the last strip.
+    assembler.close()
     assert [sum(counts[i : i + 4]) for i in range(0, len(counts), 4)] == [1, 1, 1, 2, 2]
     assert all(not n for i, n in enumerate(counts) if i % 4 != 3)
 
 
-def test_a_row_of_large_blocks_is_held_once() -> None:
-    """Strips of a wide map are lower than its blocks; cutting them copies nothing."""
-    grid = Grid(600, 4000, GRID.transform, GRID.crs)
-    classes, confidence = np.ones((600, 4000), np.uint8), np.ones((600, 4000), np.float32)
-    assembler = StripAssembler(grid, 10)
-    tracemalloc.start()
-    try:
-        strips = sum(1 for _ in assembler.add(grid.window, classes, confidence))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert strips == 60
-    assert peak < 1.2 * (classes.nbytes + confidence.nbytes)
+@pytest.mark.parametrize("rows", [1, 10, 49, None])
+def test_blocks_that_wait_in_a_file_give_the_same_strips(
+    rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_files, "MOST_HELD", 1)
+    strips = list(strips_of(16, rows))
+    np.testing.assert_array_equal(np.concatenate([s.classes for s in strips]), CLASSES)
+    np.testing.assert_array_equal(np.concatenate([s.confidence for s in strips]), CONFIDENCE)
 
 
-def test_rows_that_wait_for_the_next_blocks_hold_no_others() -> None:
-    """The last rows of a row of blocks begin the next strip; the rows before them are let go."""
-    grid = Grid(600, 4000, GRID.transform, GRID.crs)
-    classes, confidence = np.ones((300, 4000), np.uint8), np.ones((300, 4000), np.float32)
-    assembler = StripAssembler(grid, 7)
-    tracemalloc.start()
-    try:
-        strips = sum(1 for _ in assembler.add(Window(0, 0, 300, 4000), classes, confidence))
-        held = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert strips == 42
-    assert held < 0.1 * (classes.nbytes + confidence.nbytes)
+def test_memory_does_not_grow_with_the_width(tmp_path: Path) -> None:
+    """A row of blocks is not in memory, but for the strip that is cut from it."""
+    classes, confidence = np.ones((256, 256), np.uint8), np.ones((256, 256), np.float32)
+    peaks = []
+    for width in (8_192, 32_768):
+        grid = Grid(256, width, GRID.transform, None)
+        assembler = StripAssembler(grid, 131_072 // width, work=tmp_path)
+        pixels = 0
+        tracemalloc.start()
+        try:
+            for window in blocks_of(grid.window, 256):
+                pixels += sum(strip.classes.size for strip in assembler.add(window, classes, confidence))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assembler.close()
+        assert pixels == grid.height * width
+    # The wide map's row of blocks has 40 MiB.
+    assert peaks[1] < 1.1 * peaks[0] < 16 << 20
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("window", [Window(10, 0, 10, 37), Window(0, 10, 5, 10), Window(20, 0, 1, 1)])
@@ -89,6 +95,7 @@ def test_blocks_out_of_order_are_refused(window: Window) -> None:
     list(assembler.add(Window(0, 0, 10, 10), CLASSES[:10, :10], CONFIDENCE[:10, :10]))
     with pytest.raises(ValueError, match="does not follow"):
         list(assembler.add(window, CLASSES[window.slices()], CONFIDENCE[window.slices()]))
+    assembler.close()
 
 
 def test_sums_are_right_and_do_not_depend_on_strips() -> None:

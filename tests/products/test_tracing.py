@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,6 +12,7 @@ import rasterio.features
 import shapely
 from maps import patchy_classes
 
+from das2f_map.outputs import work_files
 from das2f_map.products.regions import Regions
 from das2f_map.products.tracing import RegionTracer
 
@@ -144,3 +148,37 @@ def test_sums_over_the_pixels_of_each_region(strip: int) -> None:
         assert set(classes[inside]) == {value}
         assert count == inside.sum() == polygon.area
         assert total == pytest.approx(values[inside].sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outlines_that_wait_in_a_file_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = CASES[name]
+    values = np.random.default_rng(0).integers(0, 100, classes.shape).astype(np.float64)
+    whole = [(v, s, p.wkb) for v, s, p in trace(classes, 10_000, values)]
+    monkeypatch.setattr(work_files, "MOST_HELD", 1)
+    assert [(v, s, p.wkb) for v, s, p in trace(classes, 3, values)] == whole
+
+
+def test_open_outlines_are_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields that run through the whole map, and their holes, take no more memory with every row."""
+    monkeypatch.setattr(work_files, "MOST_HELD", 1 << 14)
+    columns = np.arange(1500)
+    rows = [(1 + (columns + shift) // 5 % 2).astype(np.uint8) for shift in (0, 1)]
+    with_holes = np.where(columns % 10 == 2, 3, rows[0]).astype(np.uint8)
+    strip = np.stack([rows[0], rows[1], rows[0], with_holes] * 2)
+    tracer = RegionTracer(len(columns), work=tmp_path)
+    held = []
+    tracemalloc.start()
+    try:
+        for n in range(30):
+            tracer.push(strip)
+            if n % 10 == 9:
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    # Every strip adds some 6,000 vertices to the outlines that are open.
+    assert held[-1] < held[0] + (1 << 14)
+    open_ones = tracer.finish()
+    tracer.close()
+    assert len(open_ones.rows) > 30 * 5_000
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,12 +23,16 @@ from das2f_map.errors import InputError
 from das2f_map.products.map_files import MapPaths
 from das2f_map.running.block_store import (
     JOURNAL_NAME,
+    NOTHING_DONE,
     VALUES_NAME,
     BlockStore,
+    DoneBefore,
+    block_size_of,
     finished_blocks,
     stored_or_computed,
 )
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock, computed_here
+from das2f_map.running.map_options import MapOptions
 from das2f_map.running.plan import ClassifyPlan, FileIdentity
 from das2f_map.scene.grid import Window
 from das2f_map.scene.request import PairRequest, PairView
@@ -192,7 +197,7 @@ class Counting:
 
 
 def every(counting: Counting, plan: ClassifyPlan, store: BlockStore) -> Iterator[ClassifiedBlock]:
-    compute = computed_here(counting)  # type: ignore[arg-type]
+    compute = computed_here(cast(BlockClassifier, counting))
     yield from stored_or_computed(plan, store, compute, counting.classify)
 
 
@@ -224,7 +229,7 @@ def test_blocks_of_another_plan_are_refused(
 ) -> None:
     filled(tmp_path, plan, blocks, [0, 1])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    other = dataclasses.replace(plan, block_size=9, reject=0.5)
+    other = dataclasses.replace(plan, block_size=9, options=MapOptions(reject=0.5))
     with pytest.raises(InputError) as caught:
         BlockStore(tmp_path, other, resume=True)
     assert caught.value.message.endswith(
@@ -238,3 +243,36 @@ def test_blocks_of_another_plan_are_refused(
     journal.write_bytes(json.dumps(newer).encode() + b"\n" + b"".join(lines))
     with pytest.raises(InputError, match="another version of das2f-map"):
         BlockStore(tmp_path, plan, resume=True)
+
+
+def test_another_draft_is_named_by_its_option(
+    plan: ClassifyPlan, blocks: list[ClassifiedBlock], tmp_path: Path
+) -> None:
+    """Its blocks, its window and its engine differ as well, and no user has asked for that."""
+    filled(tmp_path, plan, blocks, [0, 1])
+    draft = dataclasses.replace(
+        plan,
+        options=MapOptions(every=2),
+        block_size=5,
+        window=Window(0, 0, 10, 13),
+        engine=EngineChoice("shared", "cpu", "fp32"),
+    )
+    with pytest.raises(InputError) as caught:
+        BlockStore(tmp_path, draft, resume=True)
+    assert caught.value.message == "the unfinished run cannot go on, it differs in --every"
+    assert (block_size_of(tmp_path), block_size_of(tmp_path, 2)) == (10, None)
+
+
+def test_the_blocks_of_an_ended_run_are_looked_at(
+    plan: ClassifyPlan, blocks: list[ClassifiedBlock], tmp_path: Path
+) -> None:
+    assert DoneBefore.left_in(tmp_path, plan) == NOTHING_DONE
+    filled(tmp_path, plan, blocks, [0, 1, 4])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    found = DoneBefore.left_in(tmp_path, plan)
+    assert found == DoneBefore(frozenset({0, 1, 4}), len(before[VALUES_NAME]))
+    other = dataclasses.replace(plan, options=MapOptions(reject=0.5))
+    with pytest.raises(InputError, match="differs in --reject"):
+        DoneBefore.left_in(tmp_path, other)
+    assert DoneBefore.left_in(tmp_path, other, or_none=True) == NOTHING_DONE
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

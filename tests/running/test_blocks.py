@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -29,8 +29,9 @@ def block_of(logits: list[list[float]], **certainty: Any) -> ClassifiedBlock:
     usable = np.ones((1, len(values) + 1), bool)
     usable[0, -1] = False
     legend = Legend.from_names([f"class {i}" for i in range(values.shape[1])])
-    classifier: Any = BlockClassifier(None, Engine(), legend, None, Certainty(**certainty))  # type: ignore[arg-type]
-    return classifier.compute(window, InputBlock(window, none, none, usable))  # type: ignore[no-any-return]
+    unused: Any = None
+    classifier = BlockClassifier(unused, cast(Any, Engine()), legend, None, Certainty(**certainty))
+    return classifier.compute(window, InputBlock(window, none, none, usable))
 
 
 @pytest.mark.parametrize("temperature", [0.01, 1.0, 40.0])

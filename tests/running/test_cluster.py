@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from block_runs import after
+from block_runs import after, at
 from dask_processes import dask_processes
 from synthetic import make_pair
 from tiny import tiny_bundle
@@ -45,13 +47,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(scene: tuple[Path, Path], model: Path, folder: Path, **options: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    settings = {"coregistration": "off", "engine": "patch", "device": "cpu"}
+    settings: dict[str, Any] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
     classify(
         *scene,
         folder / "m.tif",
         model=model,
         confidence=folder / "confidence.tif",
-        **(settings | options),  # type: ignore[arg-type]
+        **(settings | options),
     )
     return folder
 
@@ -73,6 +75,76 @@ def test_a_killed_worker_costs_its_blocks_only(model: Path, tmp_path: Path) -> N
             scene, model, tmp_path / "spread", aoi=area, cluster=dask.address, progress=after(5, kill)
         )
         assert dask.workers[0].wait(60) == -signal.SIGKILL
+    assert contents(spread) == contents(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+def test_a_cluster_that_shrinks_to_nothing_and_grows_again(model: Path, tmp_path: Path) -> None:
+    """Workers come and are retired in the middle, as adaptive clusters and batch systems do it."""
+    distributed = pytest.importorskip("distributed")
+    scene = make_pair(tmp_path, ms_shape=(64, 80))
+    whole = run(scene, model, tmp_path / "whole")
+    with dask_processes(tmp_path, 1) as dask, distributed.Client(dask.address, set_as_default=False) as boss:
+        present: list[int] = []
+
+        def retire(count: int) -> None:
+            boss.retire_workers([*boss.scheduler_info(n_workers=-1)["workers"]][:count], close_workers=True)
+
+        def grow() -> None:
+            for _ in range(2):
+                dask.add_worker()
+            boss.wait_for_workers(3, timeout=300)
+
+        def note(act: Callable[[], None]) -> Callable[[], None]:
+            def noted() -> None:
+                act()
+                present.append(len(boss.nthreads()))
+
+            return noted
+
+        def begin_anew() -> None:
+            retire(3)
+            dask.add_worker()
+
+        spread = run(
+            scene,
+            model,
+            tmp_path / "spread",
+            cluster=dask.address,
+            progress=at({2: note(grow), 6: note(lambda: retire(2)), 9: note(begin_anew), 13: note(grow)}),
+        )
+        assert present[0] == 3
+        assert present[1] == 1
+        assert present[2] <= 1
+        assert present[3] == 3
+        until = time.monotonic() + 120
+        while sum(worker.poll() == 0 for worker in dask.workers) < 3:
+            assert time.monotonic() < until, "the three that were retired end by themselves"
+            time.sleep(0.2)
+    assert contents(spread) == contents(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+def test_an_adaptive_cluster_makes_the_same_map(model: Path, tmp_path: Path) -> None:
+    """Dask itself decides when workers begin and end; there is none at first."""
+    distributed = pytest.importorskip("distributed")
+    scene = make_pair(tmp_path, ms_shape=(40, 60))
+    whole = run(scene, model, tmp_path / "whole")
+    seen: set[int] = set()
+    with distributed.LocalCluster(
+        n_workers=0, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+    ) as cluster:
+        cluster.adapt(minimum=0, maximum=2, interval="500ms")
+        spread = run(
+            scene,
+            model,
+            tmp_path / "spread",
+            cluster=cluster.scheduler_address,
+            progress=at(dict.fromkeys(range(1, 13), lambda: seen.add(len(cluster.workers)))),
+        )
+    assert max(seen) > 0
     assert contents(spread) == contents(whole)
 
 

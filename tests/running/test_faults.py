@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rasterio.shutil
 from block_runs import SIDE, after, contents, nothing_cached, run
 from command import ENVIRONMENT
 from synthetic import make_pair
@@ -107,8 +109,8 @@ class Server:
 def server(scene: Scene, tmp_path: Path) -> Iterator[Server]:
     mode = tmp_path / "mode"
     mode.write_text("well")
-    program = Path(__file__).with_name("faulty_server.py")
-    command = [sys.executable, str(program), str(scene[0].parent), str(mode)]
+    program = Path(__file__).parents[1] / "byte_server.py"
+    command = [sys.executable, str(program), str(scene[0].parent), "--faults", str(mode)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -176,28 +178,64 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def fill(filler: Path) -> None:
+    """Fill a disk to the last byte with a file."""
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+
+
 @pytest.mark.parametrize("blocks", [7, BLOCKS], ids=["while blocks are written", "before the COGs"])
 def test_a_disk_that_fills_up(
     blocks: int, sound: Scene, model: Path, whole: dict[str, bytes], disk: Path
 ) -> None:
     filler = disk / "filler"
 
-    def fill() -> None:
-        with filler.open("wb", buffering=0) as file:
-            for size in (1 << 20, 1 << 12, 1):
-                try:
-                    while True:
-                        file.write(bytes(size))
-                except OSError:
-                    continue
-
     out = disk / "out"
     with pytest.raises(OutputError, match=rf"cannot write .*the disk of {out} is full"):
-        run(*sound, model, out, progress=after(blocks, fill))
+        run(*sound, model, out, progress=after(blocks, lambda: fill(filler)))
     assert [p.name for p in out.iterdir()] == [WORK.parent.name]
     assert lines(out) >= blocks
     filler.unlink()
     run(*sound, model, out, resume=True)
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("room", [0, 2, 4, 6])
+def test_a_disk_that_fills_up_while_a_cog_is_made(
+    room: int,
+    sound: Scene,
+    model: Path,
+    whole: dict[str, bytes],
+    disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All blocks are written; then the translation of the rasters has so many pages of 4096 bytes left."""
+    filler, out = disk / "filler", disk / "out"
+    translate, begun, lock = rasterio.shutil.copy, [], threading.Lock()
+
+    def on_a_full_disk(source: Path, target: Path, **options: Any) -> None:
+        with lock:
+            if not begun:
+                fill(filler)
+                os.truncate(filler, filler.stat().st_size - 4096 * room)
+            begun.append(target)
+        translate(source, target, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rasterio.shutil, "copy", on_a_full_disk)
+        with pytest.raises(OutputError, match=rf"cannot write .*the disk of {out} is full"):
+            run(*sound, model, out)
+    assert begun
+    assert [p.name for p in out.iterdir()] == [WORK.parent.name]
+    assert [p.name for p in (out / WORK).iterdir()] == [JOURNAL_NAME, VALUES_NAME]
+    assert lines(out) == BLOCKS
+    filler.unlink()
+    assert computed(sound, model, out) == 0
     assert contents(out) == whole
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import pytest
 import rasterio
 import rasterio.env
@@ -31,3 +34,17 @@ def test_a_size_that_the_user_gives_holds(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("GDAL_CACHEMAX", "500")
     with rasterio.Env(), gdal_cache(256 * MIB), gdal_cache_for_writing(256 * MIB):
         assert "GDAL_CACHEMAX" not in rasterio.env.getenv()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc gives memory back")
+def test_tiles_are_let_go_before_their_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
+    sizes: list[object] = []
+
+    class Library:
+        def malloc_trim(self, _pad: int) -> None:
+            sizes.append(size())
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
+    with gdal_cache(256 * MIB), gdal_cache_for_writing(256 * MIB):
+        assert sizes == [MIB]

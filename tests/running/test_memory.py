@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from das2f_map.errors import InputError
-from das2f_map.running.memory import SMALLEST_BLOCK, Demand, plan_memory
+from das2f_map.running.memory import SMALLEST_BLOCK, Demand, MemoryPlan, plan_memory
 from das2f_map.running.resources import Resources, available_memory, bytes_of, in_words, resident_memory
 
 GIB = 1 << 30
@@ -34,17 +34,28 @@ def test_blocks_are_as_large_as_the_limit_allows() -> None:
     assert sizes[-1] < 1024
 
 
-def test_wide_scenes_get_smaller_blocks() -> None:
+def test_the_width_changes_nothing() -> None:
     limit = Resources(max_memory=resident_memory() + GIB)
-    narrow, wide = (plan_memory(demand(w), limit, 1024).block_size for w in (2_000, 100_000))
-    assert wide < narrow
+    narrow, wide = (plan_memory(demand(w), limit, 1024, resident=0) for w in (8_000, 100_000))
+    assert wide.block_size == narrow.block_size
+    assert wide.expected_bytes == narrow.expected_bytes
 
 
-def test_a_limit_that_is_too_small_names_one_that_is_not() -> None:
-    with pytest.raises(InputError, match="is too small") as caught:
-        plan_memory(demand(), Resources(max_memory=100 << 20), 64)
-    enough = bytes_of(str(caught.value.hint).removeprefix("--max-memory "))
-    assert plan_memory(demand(), Resources(max_memory=enough), 64).block_size >= SMALLEST_BLOCK
+@pytest.mark.parametrize("workers", [None, 4])
+def test_a_limit_that_is_too_small_names_one_that_is_not(workers: int | None) -> None:
+    def planned(limit: str) -> MemoryPlan:
+        return plan_memory(demand(), Resources(max_memory=bytes_of(limit), workers=workers), 64)
+
+    with pytest.raises(InputError, match="a limit of 100M of memory is too small") as caught:
+        planned("100M")
+    enough = str(caught.value.hint).removeprefix("--max-memory ")
+    assert caught.value.message.endswith(f"this run needs {enough}")
+    plan = planned(enough)
+    assert plan.block_size >= SMALLEST_BLOCK
+    assert plan.expected_bytes <= plan.limit_bytes
+    # Not much less would do.
+    with pytest.raises(InputError, match="is too small"):
+        planned(str(int(0.8 * (bytes_of(enough) or 0))))
 
 
 def test_blocks_of_a_run_that_goes_on_keep_their_size() -> None:

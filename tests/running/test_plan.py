@@ -24,6 +24,7 @@ from das2f_map.bundle.onnx_file import OnnxModel
 from das2f_map.engines.choose import EngineChoice
 from das2f_map.errors import InputError
 from das2f_map.products.map_files import MapPaths
+from das2f_map.running.map_options import MapOptions
 from das2f_map.running.plan import ClassifyPlan, FileIdentity, classify_block, close_plan
 from das2f_map.scene.request import PairRequest, PairView
 
@@ -121,7 +122,7 @@ def test_key_is_that_of_equal_plans_only(plan: ClassifyPlan, bundle: ModelBundle
     changed = {n: t + 1 if n.endswith("out.bias") else t for n, t in bundle.state_dict.items()}
     others = [
         dataclasses.replace(plan, block_size=11),
-        dataclasses.replace(plan, reject=0.5),
+        dataclasses.replace(plan, options=MapOptions(reject=0.5)),
         *(
             dataclasses.replace(plan, outputs=dataclasses.replace(plan.outputs, **{kind: Path("more.tif")}))
             for kind in ("probabilities", "entropy")
@@ -153,7 +154,9 @@ def test_blocks_have_the_values_that_the_outputs_need(plan: ClassifyPlan) -> Non
     plain = classify_block(plan, window)
     assert (plain.probabilities, plain.entropy) == (None, None)
     outputs = dataclasses.replace(plan.outputs, probabilities=Path("p.tif"), entropy=Path("e.tif"))
-    sent = pickle.loads(pickle.dumps(dataclasses.replace(plan, outputs=outputs, reject=0.6)))
+    sent = pickle.loads(
+        pickle.dumps(dataclasses.replace(plan, outputs=outputs, options=MapOptions(reject=0.6)))
+    )
     block = classify_block(sent, window)
     assert block.probabilities is not None
     assert block.entropy is not None

@@ -11,7 +11,7 @@ import rasterio
 import shapely
 from synthetic import make_pair, pair_grids
 
-from das2f_map.assess.map_comparison import open_map
+from das2f_map.assess.open_map import open_map
 from das2f_map.errors import Das2fMapError
 from das2f_map.labels.files import open_labels
 from das2f_map.scene.area import Area

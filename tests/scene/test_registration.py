@@ -268,6 +268,8 @@ def test_modes_are_checked(tmp_path: Path) -> None:
             coregister(pair, "maybe")
         with pytest.raises(ValueError, match="positive"):
             coregister(pair, max_shift=0)
+        with pytest.raises(ValueError, match="finite"):
+            coregister(pair, max_shift=float("inf"))
 
 
 @pytest.mark.slow

@@ -46,7 +46,8 @@ class Server:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     log = tmp_path / "sent.log"
-    command = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(tmp_path), str(log)]
+    program = Path(__file__).parents[1] / "byte_server.py"
+    command = [sys.executable, str(program), str(tmp_path), "--log", str(log)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

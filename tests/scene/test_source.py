@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from synthetic import pair_grids, write_raster
 
+from das2f_map.scene.grid import Window
 from das2f_map.scene.source import RasterSource
 
 
@@ -70,3 +71,35 @@ def test_bands_of_several_types(tmp_path: Path, other: str) -> None:
         np.testing.assert_array_equal(source.read_reduced(source.grid.window, 16, 16), truth)
         assert source.dtype == {"uint8": "uint16", "float32": "float32"}[other]
         assert source.with_bands([1, 2]).dtype == "uint16"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16"])
+@pytest.mark.parametrize(("declared", "given"), [(None, None), (7, None), (None, 7.0), (9, 7.0), (None, 7.5)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_whole_numbers_with_and_without_nodata(
+    tmp_path: Path, dtype: str, declared: float | None, given: float | None, turned: bool
+) -> None:
+    """Values are those of the file, the usual way up; a given nodata value counts in all bands at once."""
+    grid, _ = pair_grids(ms_shape=(16, 16))
+    values = np.random.default_rng(0).integers(6, 10, (2, 16, 16))
+    values[:, 3, 4] = np.iinfo(dtype).max
+    write_raster(tmp_path / "file.tif", values, grid, dtype=dtype, nodata=declared)
+    if turned:
+        with rasterio.open(tmp_path / "file.tif", "r+") as file:
+            t = file.transform
+            file.transform = t * t.translation(file.width, file.height) * t.scale(-1, -1)
+    truth = values.astype(np.float32)
+    if declared is not None:
+        truth[values == declared] = np.nan
+    if given is not None:
+        truth[:, (values == given).all(axis=0)] = np.nan
+    if turned:
+        truth = truth[:, ::-1, ::-1]
+    with RasterSource(tmp_path / "file.tif", "MS", nodata=given) as source:
+        np.testing.assert_array_equal(source.read(source.grid.window), truth)
+        part = Window(2, 5, 7, 9)
+        np.testing.assert_array_equal(source.read(part), truth[:, 2:9, 5:14])
+        outside = source.read(Window(-1, -2, 5, 5))
+        assert np.isnan(outside[:, 0]).all()
+        np.testing.assert_array_equal(outside[:, 1:, 2:], truth[:, :4, :3])
+        assert source.always_valid == (declared is None and given is None)

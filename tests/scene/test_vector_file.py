@@ -504,8 +504,9 @@ def test_geoparquet_serves_as_labels_area_mask_and_reference(tmp_path: Path) -> 
     pytest.importorskip("pyarrow")
     frame(["a", "b", "c"]).to_file(tmp_path / "l.gpkg")
     frame(["a", "b", "c"]).to_crs(4326).to_parquet(tmp_path / "l.parquet")
-    for read in (pixels, area, masked):
-        assert np.array_equal(read(tmp_path / "l.gpkg"), read(tmp_path / "l.parquet"))  # type: ignore[operator]
+    readers: tuple[Callable[[Path], Any], ...] = (pixels, area, masked)
+    for read in readers:
+        assert np.array_equal(read(tmp_path / "l.gpkg"), read(tmp_path / "l.parquet"))
     broken = gpd.GeoDataFrame({"class": ["a", "b"]}, geometry=BOXES[:2], crs=None)
     broken.to_parquet(tmp_path / "no_crs.parquet")
     with pytest.raises(LabelError, match="no coordinate reference system"):
@@ -519,9 +520,10 @@ def test_geoparquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pytest.importorskip("pyarrow")
     frame(["a", "b", "c"]).to_parquet(tmp_path / "l.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    for read in (pixels, area, masked):
+    readers: tuple[Callable[[Path], Any], ...] = (pixels, area, masked)
+    for read in readers:
         with pytest.raises(MissingDependencyError, match=r"l\.parquet.*pyarrow"):
-            read(tmp_path / "l.parquet")  # type: ignore[operator]
+            read(tmp_path / "l.parquet")
 
 
 @pytest.mark.parametrize("packed", [False, True])

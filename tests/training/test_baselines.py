@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,8 +151,8 @@ def test_forests_of_other_seeds_and_settings_differ() -> None:
     rng = np.random.default_rng(0)
     noisy = (blobs(1, learned) + rng.normal(size=(200, 2))).astype(np.float32)
 
-    def found(seed: int, **changed: object) -> NDArray[np.float64]:
-        forest = random_forest(2, seed, ForestSettings(trees=20, **changed))  # type: ignore[arg-type]
+    def found(seed: int, **changed: Any) -> NDArray[np.float64]:
+        forest = random_forest(2, seed, ForestSettings(trees=20, **changed))
         forest.fit(noisy, learned)
         return forest.probabilities(noisy)
 

@@ -22,7 +22,7 @@ from das2f_map.scene.request import PairRequest
 from das2f_map.training.hardware import find_hardware
 from das2f_map.training.prepare import LEAST_PIXELS, Prepared, decided, prepare, shared_out
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
-from das2f_map.training.settings import FOLDS_UP_TO, TrainingSettings
+from das2f_map.training.settings import FOLDS_UP_TO, TrainingSettings, map_turns
 
 
 def asked(*scenes: Scene, bands: GivenBands | None = None, **settings: Any) -> TrainRequest:
@@ -175,6 +175,34 @@ def test_bands_in_another_order_are_refused(small_scene: Scene, tmp_path: Path) 
     assert [b.name for b in prepared(asked(*scenes, bands=named)).normalisation.ms_bands] == list(named)
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (["green", "red", "nir", "swir_1"], "others"),
+        (["blue", "green", "red", "swir_1"], "others"),
+        ([None, None, None, None], "band_1 as blue, band_2 as green"),
+        (["blue", None, "red", "nir"], "band_2 as green"),
+    ],
+)
+def test_other_bands_are_refused_and_nameless_ones_told(
+    second: list[str | None], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scenes = []
+    for folder, names in (("one", ["blue", "green", "red", "nir"]), ("two", second)):
+        (tmp_path / folder).mkdir()
+        scenes.append(make_scene(tmp_path / folder, seed=3))
+        with rasterio.open(scenes[-1].ms, "r+") as file:
+            for k, name in enumerate(names, start=1):
+                file.set_band_description(k, name or "")
+    if said == "others":
+        with pytest.raises(InputError, match=r"swir_1, .*ms\.tif has blue, green, red, nir: others"):
+            prepared(asked(*scenes))
+    else:
+        with caplog.at_level(logging.INFO):
+            prepared(asked(*scenes))
+        assert f"are taken in their order: {said}" in caplog.text
+
+
 def test_reach_is_the_largest_of_the_scenes(small_scene: Scene) -> None:
     found = prepared(asked(small_scene))
     assert found.reach == 17
@@ -206,13 +234,13 @@ def test_steps_are_the_users_or_grow_with_the_labels() -> None:
     assert decided(TrainingSettings(steps=7), 100, on_cpu=True).steps == 7
     assert decided(TrainingSettings(steps=7, fast=True), 100, on_cpu=True).steps == 7
     for on_cpu in (True, False):
-        steps = [decided(TrainingSettings(), n, on_cpu=on_cpu).steps for n in (1, 1500, 30_000, 10**7)]
-        assert None not in steps
-        assert steps == sorted(steps)  # type: ignore[type-var]
-        assert steps[0] < steps[-1]  # type: ignore[operator]
+        steps = [decided(TrainingSettings(), n, on_cpu=on_cpu).steps or 0 for n in (1, 1500, 30_000, 10**7)]
+        assert 0 not in steps
+        assert steps == sorted(steps)
+        assert steps[0] < steps[-1]
         fast = decided(TrainingSettings(fast=True), 30_000, on_cpu=on_cpu).steps
         assert fast is not None
-        assert fast < steps[2]  # type: ignore[operator]
+        assert fast < steps[2]
 
 
 def test_there_are_no_more_checks_than_steps() -> None:
@@ -264,3 +292,7 @@ def test_settings_without_effect_are_named(
         [m for m in caplog.messages if m.startswith(says)] if says else []
     )
     assert not says or any(m.startswith(says) for m in caplog.messages)
+
+
+def test_maps_of_a_first_look_or_of_many_labels_have_one_turn() -> None:
+    assert (map_turns(FOLDS_UP_TO), map_turns(FOLDS_UP_TO + 1), map_turns(100, fast=True)) == (4, 1, 1)

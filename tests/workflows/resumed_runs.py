@@ -17,7 +17,6 @@ from pathlib import Path
 
 import das2f_map.mapping.planned as planned_module
 from das2f_map.engines.per_patch import PerPatchEngine
-from das2f_map.errors import OutputError
 from das2f_map.workflows.classify import classify
 
 SIDE = 12
@@ -32,7 +31,7 @@ def forked(ms: str, pan: str, model: str, output: Path, *, resume: bool) -> int:
     status = 1
     try:
         planned_module.BLOCK_SIZE = SIDE
-        PerPatchEngine.block_size = SIDE  # type: ignore[assignment, method-assign]
+        PerPatchEngine.block_size = SIDE  # type: ignore[assignment, method-assign]  # a property elsewhere
         classify(
             ms,
             pan,
@@ -47,10 +46,7 @@ def forked(ms: str, pan: str, model: str, output: Path, *, resume: bool) -> int:
             resume=resume,
         )
         status = 0
-    except OutputError as error:
-        # Killed when all files were in place: there is nothing to resume.
-        status = 0 if resume and "exists already" in error.message else 1
-    except BaseException:
+    except BaseException:  # the child ends here, whatever happens
         traceback.print_exc()
     finally:
         os._exit(status)

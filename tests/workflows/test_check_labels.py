@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -18,8 +20,8 @@ from das2f_map.errors import OutputError
 from das2f_map.training.label_check import LabelCheck
 
 
-def checked(scene: Scene, labels: object, **more: object) -> LabelCheck:
-    return das2f_map.check_labels(scene.ms, scene.pan, labels, **more)  # type: ignore[arg-type]
+def checked(scene: Scene, labels: Any, **more: Any) -> LabelCheck:
+    return das2f_map.check_labels(scene.ms, scene.pan, labels, **more)
 
 
 def kinds(found: LabelCheck) -> dict[str, int]:
@@ -87,8 +89,8 @@ def test_every_fault_is_found_and_written(small_scene: Scene, tmp_path: Path) ->
         (lambda f: f.set_geometry(f.geometry.translate(400_000, 90_000)), "show the same place"),
     ],
 )
-def test_labels_elsewhere_are_explained(small_scene: Scene, change: object, said: str) -> None:
-    found = checked(small_scene, change(gpd.read_file(small_scene.labels)))  # type: ignore[operator]
+def test_labels_elsewhere_are_explained(small_scene: Scene, change: Callable[[Any], Any], said: str) -> None:
+    found = checked(small_scene, change(gpd.read_file(small_scene.labels)))
     assert not found.usable
     assert said in found.findings[0].text
     assert found.hold_out is None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from made_maps import KINDS, OPTIONS, made
 from synthetic import make_pair
 from tiny import tiny_bundle
 
@@ -21,8 +22,6 @@ from das2f_map.errors import InputError
 from das2f_map.workflows.classify import forecast_map
 
 HEIGHT, WIDTH = 23, 31
-OPTIONS: dict[str, Any] = {"coregistration": "off", "device": "cpu", "engine": "patch"}
-KINDS = ("confidence", "probabilities", "entropy")
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +43,6 @@ def area(pair: tuple[Path, Path]) -> Path:
         path = pair[0].with_name("area.gpkg")
         geopandas.GeoDataFrame(geometry=[shapely.Polygon(corners)], crs=src.crs).to_file(path)
     return path
-
-
-def made(pair: tuple[Path, Path], folder: Path, bundle: ModelBundle, **more: Any) -> dict[str, Any]:
-    """A map: its values by kind, its transform and its report."""
-    folder.mkdir()
-    files = {kind: folder / f"{kind}.tif" for kind in KINDS}
-    report = das2f_map.classify(*pair, folder / "m.tif", model=bundle, **files, **(OPTIONS | more))
-    values: dict[str, Any] = {"report": report}
-    for kind, path in {"classes": folder / "m.tif", **files}.items():
-        with rasterio.open(path) as src:
-            values[kind] = src.read()
-            values["transform"], values["tags"] = src.transform, src.tags()
-    return values
 
 
 @pytest.mark.parametrize(
@@ -163,4 +149,9 @@ def test_plan_and_what_cannot_be(pair: tuple[Path, Path], bundle: ModelBundle, t
             *pair, tmp_path / "m.tif", model=bundle, every=8, aoi=tmp_path / "tiny.gpkg", **OPTIONS
         )
     assert caught.value.hint == "draw a larger area; or a smaller --every, or none"
+    with pytest.raises(InputError, match="has no layer 'other'") as caught:
+        das2f_map.classify(
+            *pair, tmp_path / "m.tif", model=bundle, every=8, aoi=f"{tmp_path}/tiny.gpkg|layername=other"
+        )
+    assert "--every" not in (caught.value.hint or "")
     assert json.loads(plan.model_dump_json())["every"] == 4

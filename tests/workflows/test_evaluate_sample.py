@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 import das2f_map
-from das2f_map.assess.area_estimates import Estimate
+from das2f_map.assess.estimates import Estimate
 from das2f_map.assess.map_difference import mcnemar
 from das2f_map.errors import InputError, LabelError
 from das2f_map.legend import Legend

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import in_process
@@ -64,14 +66,15 @@ def test_the_plan_is_that_of_the_run(
 
 
 def test_what_the_run_refuses_the_plan_refuses(scene: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
-    options = {"model": model, "engine": "patch", "device": "cpu", "coregistration": "off"}
-    for make in (forecast_map, classify):
+    options: dict[str, Any] = {"model": model, "engine": "patch", "device": "cpu", "coregistration": "off"}
+    makers: tuple[Callable[..., Any], ...] = (forecast_map, classify)
+    for make in makers:
         with pytest.raises(InputError, match="of memory is too small"):
-            make(*scene, tmp_path / "m.tif", max_memory="10M", **options)  # type: ignore[operator]
+            make(*scene, tmp_path / "m.tif", max_memory="10M", **options)
     with pytest.raises(OutputError, match="does not exist"):
-        forecast_map(*scene, tmp_path / "no" / "m.tif", **options)  # type: ignore[arg-type]
+        forecast_map(*scene, tmp_path / "no" / "m.tif", **options)
     with pytest.raises(OutputError, match="is also an input"):
-        forecast_map(*scene, scene[0], **options)  # type: ignore[arg-type]
+        forecast_map(*scene, scene[0], **options)
     with pytest.raises(InputError, match="is no size of memory"):
         forecast_map(*scene, tmp_path / "m.tif", max_memory="much")
     with pytest.raises(TypeError, match="no option colour"):

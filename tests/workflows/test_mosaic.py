@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import rasterio
 from affine import Affine
 from maps import AWKWARD_LEGEND, UTM, confidence_of, patchy_classes, write_map
+from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
@@ -277,3 +279,120 @@ def test_what_cannot_be_joined(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is not a GeoTIFF"):
         das2f_map.mosaic([a, b], tmp_path / "m.png")
     assert not m.exists()
+
+
+def test_report_has_checksums_and_old_files_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_map(tmp_path / "a.tif", ALL[:, :50])
+    write_map(tmp_path / "b.tif", ALL[:, 50:], grid=moved(UTM, 0, 50))
+    maps, m = [tmp_path / "a.tif", tmp_path / "b.tif"], tmp_path / "m.tif"
+    report = das2f_map.mosaic(maps, m, vectors=tmp_path / "m.gpkg")
+    for kind in ("raster", "vectors"):
+        own = Path(report.outputs[kind]).read_bytes()
+        assert report.checksums[kind] == hashlib.sha256(own).hexdigest()
+    caplog.clear()
+    again = das2f_map.mosaic(maps, m, overwrite=True)
+    assert f"{tmp_path}/m.gpkg: of the map that is replaced" in caplog.text
+    assert {*again.checksums} == {"raster"}
+
+
+def test_files_of_its_maps_are_not_replaced(tmp_path: Path) -> None:
+    for name, part in (("a", ALL[:20]), ("b", ALL[20:40]), ("c", ALL[40:])):
+        write_map(tmp_path / f"{name}.tif", part, grid=moved(UTM, {"a": 0, "b": 20, "c": 40}[name], 0))
+    two = tmp_path / "two.tif"
+    das2f_map.mosaic([tmp_path / "a.tif", tmp_path / "b.tif"], two, vectors=tmp_path / "two.gpkg")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match=r"output .*two\.gpkg belongs to the map .*two\.tif"):
+        das2f_map.mosaic(
+            [two, tmp_path / "c.tif"], tmp_path / "m.tif", vectors=tmp_path / "two.gpkg", overwrite=True
+        )
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_maps_far_apart(tmp_path: Path) -> None:
+    """Those that nearly all of the mosaic lies between are refused with its size, others are joined."""
+    write_map(tmp_path / "a.tif", ALL)
+    write_map(tmp_path / "b.tif", ALL, grid=moved(UTM, 900, -1000))
+    write_map(tmp_path / "c.tif", ALL, grid=moved(UTM, 40_000, 40_000))
+    a, b, c, m = (tmp_path / f"{name}.tif" for name in "abcm")
+    with pytest.raises(InputError, match="would have 40,080 × 40,060 pixels, 9,600 of them") as caught:
+        das2f_map.mosaic([a, c], m)
+    assert f"{c} lies far from {a}" in caught.value.message
+    assert "\n" not in caught.value.message
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".tif"] * 3 + [".xml"] * 3
+    das2f_map.mosaic([a, b], m)
+    made = values(m)
+    assert made.shape == (960, 1080)
+    np.testing.assert_array_equal(made[:60, 1000:], ALL)
+    np.testing.assert_array_equal(made[900:, :80], ALL)
+    assert np.count_nonzero(made) == 2 * np.count_nonzero(ALL)
+
+
+def geographic(lon: float, lat: float, crs: str = "EPSG:4326") -> Grid:
+    """A grid of 60 × 80 pixels of about a kilometre whose upper left corner is a place."""
+    if crs == "EPSG:4326":
+        return Grid(60, 80, Affine(0.01, 0, lon, 0, -0.01, lat), CRS.from_string(crs))
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(lon, lat)
+    return Grid(60, 80, Affine(1000.0, 0, x, 0, -1000.0, y), CRS.from_string(crs))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+@pytest.mark.parametrize("turns", [-1, 1])
+def test_one_map_that_the_180th_meridian_cuts(crs: str, turns: int, tmp_path: Path) -> None:
+    """Its two halves, one of which counts on from -180 degrees, are the whole again, in any order."""
+    around = 360.0 if crs == "EPSG:4326" else 2 * np.pi * 6_378_137.0
+    whole = geographic(179.7, -16.0, crs)
+    write_map(tmp_path / "west.tif", ALL[:, :50], grid=whole)
+    east = Affine.translation(-around, 0) * moved(whole, 0, 30).transform
+    write_map(tmp_path / "east.tif", ALL[:, 30:], grid=Grid(60, 50, east, whole.crs))
+    maps = [tmp_path / "west.tif", tmp_path / "east.tif"][::turns]
+    report = das2f_map.mosaic(maps, tmp_path / "m.tif")
+    np.testing.assert_array_equal(values(tmp_path / "m.tif"), ALL)
+    assert [one.placement for one in report.maps] == ["copied", "copied"]
+    assert report.seams[0].differing == 0
+    assert report.overlap_pixels == np.count_nonzero(ALL[:, 30:50])
+
+
+PAIRS = {
+    "UTM 1 on degrees": (geographic(179.4, -16.0), geographic(-179.9, -16.1, "EPSG:32701")),
+    "UTM 60 over the meridian on degrees below -180": (
+        geographic(-180.5, -16.0),
+        geographic(179.7, -16.1, "EPSG:32760"),
+    ),
+    "degrees from -180 on UTM 60": (geographic(179.4, -16.0, "EPSG:32760"), geographic(-179.9, -16.1)),
+    "degrees over 180 on UTM 1": (geographic(-179.9, -16.0, "EPSG:32701"), geographic(179.6, -16.2)),
+    "degrees before -180 on Mercator": (geographic(179.3, -16.0, "EPSG:3857"), geographic(-180.4, -16.2)),
+    "UTM 1 on UTM 60": (
+        geographic(179.4, -16.0, "EPSG:32760"),
+        geographic(-179.8, -16.1, "EPSG:32701"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*PAIRS])
+def test_other_grids_across_the_180th_meridian(name: str, tmp_path: Path) -> None:
+    first, second = PAIRS[name]
+    write_map(tmp_path / "a.tif", ALL, grid=first)
+    write_map(tmp_path / "b.tif", ALL[::-1], grid=second)
+    das2f_map.mosaic([tmp_path / "a.tif", tmp_path / "b.tif"], tmp_path / "m.tif")
+    with rasterio.open(tmp_path / "m.tif") as src:
+        made, on = src.read(1), src.transform
+    assert max(made.shape) < 300
+    row, col = np.indices(made.shape) + 0.5
+    x, y = on * (col, row)
+    lon, lat = Transformer.from_crs(first.crs, "EPSG:4326", always_xy=True).transform(x, y)
+    own_x, own_y = Transformer.from_crs("EPSG:4326", second.crs, always_xy=True).transform(lon, lat)
+    found = np.zeros(made.shape, np.uint8)
+    for turn in (-360, 0, 360) if second.crs.is_geographic else (0,):
+        c, r = ~second.transform * (own_x + turn, own_y)
+        c, r = np.floor(c).astype(int), np.floor(r).astype(int)
+        inside = (r >= 0) & (r < 60) & (c >= 0) & (c < 80)
+        found[inside] = ALL[::-1][r[inside], c[inside]]
+    top, left = (round(v) for v in reversed(~on * (first.transform.c, first.transform.f)))
+    if not (0 <= left <= made.shape[1] - 80):  # the first map, whole turns away
+        raise AssertionError(f"the first map begins at column {left}")
+    part = found[top : top + 60, left : left + 80]
+    part[ALL > 0] = ALL[ALL > 0]
+    assert (found != made).mean() < 1e-3  # pixels on a border
+    assert np.count_nonzero(made) > 1.2 * np.count_nonzero(ALL)

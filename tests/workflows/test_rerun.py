@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -183,9 +185,9 @@ def change_card(path: Path) -> None:
     ],
 )
 def test_changes_are_refused(
-    folder: Path, name: str, change: object, kind: type[Das2fMapError], message: str
+    folder: Path, name: str, change: Callable[[Path], Any], kind: type[Das2fMapError], message: str
 ) -> None:
-    change(folder / name)  # type: ignore[operator]
+    change(folder / name)
     with pytest.raises(kind, match=message) as refused:
         das2f_map.rerun(folder / "maps" / "m.json", folder / "n.tif")
     assert "\n" not in refused.value.message

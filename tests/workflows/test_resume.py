@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rasterio.shutil
@@ -18,8 +19,10 @@ import das2f_map.mapping.planned as planned_module
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import InputError, OutputError
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
+from das2f_map.running.forecast import RunForecast
 from das2f_map.scene.grid import Window
-from das2f_map.workflows.classify import classify
+from das2f_map.scene.model_input import InputBlock
+from das2f_map.workflows.classify import classify, forecast_map
 
 TIME = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 COLLAR = [(slice(0, 14), slice(0, 14)), (slice(0, 3), slice(0, 60))]
@@ -67,18 +70,18 @@ def run(scene: tuple[Path, Path], model: Path, output: Path, **options: object) 
     ends_after = options.pop("ends_after", None)
 
     class Watched(BlockClassifier):
-        def compute(self, window: Window, block: object) -> ClassifiedBlock:
+        def compute(self, window: Window, block: InputBlock) -> ClassifiedBlock:
             if ends_after is not None and len(computed) == ends_after:
                 raise Ended
             computed.append(window)
-            return super().compute(window, block)  # type: ignore[arg-type]
+            return super().compute(window, block)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(planned_module, "BLOCK_SIZE", 12)
         patched.setattr(PerPatchEngine, "block_size", 12)
         patched.setattr("das2f_map.running.plan.BlockClassifier", Watched)
-        settings: dict[str, object] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
-        classify(*scene, output, model=model, **(settings | options))  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
+        classify(*scene, output, model=model, **(settings | options))
     return computed
 
 
@@ -148,6 +151,43 @@ def test_a_file_behind_a_vrt_that_has_changed_is_refused(
         run((virtual, scene[1]), model, output, resume=True)
     os.utime(ms, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert len(run((virtual, scene[1]), model, output, resume=True)) == 17
+
+
+@pytest.mark.slow
+def test_a_dry_run_counts_what_is_done(scene: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out" / "m.tif"
+    output.parent.mkdir()
+
+    def planned(**options: object) -> RunForecast:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(planned_module, "BLOCK_SIZE", 12)
+            patched.setattr(PerPatchEngine, "block_size", 12)
+            settings: dict[str, object] = {"coregistration": "off", "engine": "patch", "device": "cpu"}
+            return forecast_map(*scene, output, model=model, **(settings | options))
+
+    with pytest.raises(Ended):
+        run(scene, model, output, ends_after=15)
+    before = {p: p.read_bytes() for p in output.parent.rglob("*") if p.is_file()}
+    whole, rest = planned(), planned(resume=True)
+    assert (whole.blocks, whole.finished_blocks) == (20, 0)
+    assert (rest.blocks, rest.finished_blocks, rest.finished) == (20, 15, False)
+    assert rest.key == whole.key
+    # The last row of blocks has 4 of the 40 rows.
+    assert rest.pixels_per_second is not None
+    assert rest.seconds == pytest.approx(
+        4 * 60 * rest.valid_share / rest.pixels_per_second + 40 * 60 * 1.5e-6, abs=0.11
+    )
+    # Blocks that are there need no room a second time: 5 bytes a pixel, but for the block without a class.
+    assert whole.work_bytes - rest.work_bytes == 5 * (36 * 60 - 12 * 12)
+    with pytest.raises(InputError, match="it differs in --reject"):
+        planned(resume=True, reject=0.9)
+    assert planned(resume=True, reject=0.9, overwrite=True).finished_blocks == 0
+    with pytest.raises(InputError, match=r"it differs in --every \(repeat"):
+        planned(resume=True, every=3)
+    assert {p: p.read_bytes() for p in output.parent.rglob("*") if p.is_file()} == before
+    run(scene, model, output, resume=True)
+    done = planned(resume=True)
+    assert (done.finished, done.finished_blocks, done.seconds, done.disk_bytes) == (True, 20, 0.0, 0)
 
 
 def test_a_map_without_any_class_leaves_nothing(model: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import geopandas
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 import shapely
+from made_maps import made
 from synthetic import make_pair
 from tiny import tiny_bundle
 
@@ -22,8 +22,6 @@ from das2f_map.errors import InputError
 from das2f_map.running.smoothing import smoothed
 
 HEIGHT, WIDTH = 14, 19
-OPTIONS: dict[str, Any] = {"coregistration": "off", "device": "cpu", "engine": "patch", "vectors": False}
-KINDS = ("confidence", "probabilities", "entropy")
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +33,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("scene")
     return make_pair(folder, ms_shape=(HEIGHT, WIDTH), nodata=0, ms_invalid=[(slice(0, 4), slice(0, 5))])
-
-
-def made(pair: tuple[Path, Path], folder: Path, bundle: ModelBundle, **more: Any) -> dict[str, Any]:
-    folder.mkdir()
-    files = {kind: folder / f"{kind}.tif" for kind in KINDS}
-    das2f_map.classify(*pair, folder / "m.tif", model=bundle, **files, **(OPTIONS | more))
-    values: dict[str, Any] = {}
-    for kind, path in {"classes": folder / "m.tif", **files}.items():
-        with rasterio.open(path) as src:
-            values[kind], values["transform"] = src.read(), src.transform
-    return values
 
 
 def by_formula(
@@ -97,17 +84,17 @@ def test_a_wrong_pixel_goes_and_an_edge_of_pan_stays() -> None:
 def test_map_against_the_formula_in_any_blocks(
     pair: tuple[Path, Path], bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = made(pair, tmp_path / "plain", bundle)
+    plain = made(pair, tmp_path / "plain", bundle, vectors=False)
     with rasterio.open(pair[1]) as src:
         pan = (src.read(1).astype(float) - bundle.card.pan_band.mean) / bundle.card.pan_band.std
     guide = pan.reshape(HEIGHT, 4, WIDTH, 4).mean(axis=(1, 3))
     expected = by_formula(plain["probabilities"], guide, 2)
     known = plain["classes"][0] > 0
     assert 0 < known.sum() < known.size
-    one = made(pair, tmp_path / "one", bundle, smooth=2)
+    one = made(pair, tmp_path / "one", bundle, smooth=2, vectors=False)
     monkeypatch.setattr(planned_module, "BLOCK_SIZE", 5)
     monkeypatch.setattr("das2f_map.engines.per_patch.PerPatchEngine.block_size", 5)
-    many = made(pair, tmp_path / "many", bundle, smooth=2)
+    many = made(pair, tmp_path / "many", bundle, smooth=2, vectors=False)
     ids = np.array(bundle.card.legend.ids)
     for found in (one, many):
         np.testing.assert_allclose(found["probabilities"], expected, rtol=1e-3, atol=1e-5)
@@ -124,13 +111,13 @@ def test_map_against_the_formula_in_any_blocks(
 def test_an_area_of_interest_changes_no_pixel(
     pair: tuple[Path, Path], bundle: ModelBundle, tmp_path: Path
 ) -> None:
-    whole = made(pair, tmp_path / "whole", bundle, smooth=2)
+    whole = made(pair, tmp_path / "whole", bundle, smooth=2, vectors=False)
     with rasterio.open(pair[0]) as src:
         corners = [src.transform * c for c in ((4.2, 2.1), (17.7, 6.3), (6.4, 12.6))]
         area = tmp_path / "area.gpkg"
         geopandas.GeoDataFrame(geometry=[shapely.Polygon(corners)], crs=src.crs).to_file(area)
         transform = src.transform
-    part = made(pair, tmp_path / "part", bundle, smooth=2, aoi=area)
+    part = made(pair, tmp_path / "part", bundle, smooth=2, vectors=False, aoi=area)
     col, row = (round(x) for x in ~transform * (part["transform"].c, part["transform"].f))
     height, width = part["classes"].shape[1:]
     inside = part["classes"] > 0

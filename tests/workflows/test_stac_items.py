@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -98,9 +99,28 @@ def test_style_keeps_the_item_in_step(made: Path) -> None:
         made_anew = das2f_map.style(made / "m.tif", legend)
         assert {p.name for p in made_anew.files} == {"m.tif", "m.gpkg", "m.json", "m.stac.json"}
         document = json.loads((made / "m.stac.json").read_text())
-        check_map_item(document, made)
+        item = check_map_item(document, made)
+        assert {*item.assets} == {"raster", "vectors", "confidence", "probabilities", "report"}
         titles = [c["title"] for c in document["assets"]["raster"]["classification:classes"]]
         assert titles == ["no data", "sea", "forest", "bare soil"]
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_vectorize_keeps_the_item_in_step(made: Path) -> None:
+    before = {p: p.read_bytes() for p in made.glob("m.*")}
+    report = json.loads(before[made / "m.json"])
+    try:
+        das2f_map.vectorize(made / "m.tif", made / "m.gpkg", min_area_m2=5_000.0, overwrite=True)
+        item = check_map_item(json.loads((made / "m.stac.json").read_text()), made)
+        assert {*item.assets} == {"raster", "vectors", "confidence", "probabilities", "report"}
+        after = json.loads((made / "m.json").read_text())
+        assert after["checksums"]["vectors"] != report["checksums"]["vectors"]
+        assert after["checksums"]["vectors"] == hashlib.sha256((made / "m.gpkg").read_bytes()).hexdigest()
+        assert "with --min-area 5000; the raster keeps its small regions" in after["warnings"][-1]
+        assert sum(c["polygons"] for c in after["classes"]) < sum(c["polygons"] for c in report["classes"])
     finally:
         for path, content in before.items():
             path.write_bytes(content)

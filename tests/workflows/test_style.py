@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import xml.etree.ElementTree as ET
@@ -13,12 +14,14 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+from affine import Affine
 from maps import AWKWARD_LEGEND, UTM, confidence_of, patchy_classes, write_map
 from tiny import tiny_bundle
 
 import das2f_map
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend, LegendClass
+from das2f_map.scene.grid import Grid
 
 CLASSES = patchy_classes(60, 70, AWKWARD_LEGEND.ids, seed=3)
 NEW = {"classes": [
@@ -197,3 +200,26 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path, raster: Path) -> None:
     das2f_map.style(raster, legend, vectors=False)
     assert (tmp_path / "m.gpkg").read_bytes() == held
     check_raster(raster)
+
+
+def test_a_mosaic_and_its_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_map(tmp_path / "a.tif", CLASSES[:, :40])
+    east = Grid(60, 30, UTM.transform * Affine.translation(40, 0), UTM.crs)
+    write_map(tmp_path / "b.tif", CLASSES[:, 40:], grid=east)
+    m = tmp_path / "m.tif"
+    before = das2f_map.mosaic([tmp_path / "a.tif", tmp_path / "b.tif"], m, vectors=tmp_path / "m.fgb")
+    caplog.clear()
+    made = das2f_map.style(m, legend_file(tmp_path, NEW))
+    assert caplog.text == ""
+    assert {p.name for p in made.files} == {"m.tif", "m.fgb", "m.json"}
+    check_raster(m)
+    after = json.loads((tmp_path / "m.json").read_text())
+    assert {c["id"]: (c["name"], c["color"]) for c in after["classes"]} == {
+        i: (NAMES[i], COLOURS[i]) for i in NAMES
+    }
+    for kind, name in (("raster", "m.tif"), ("vectors", "m.fgb")):
+        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert after["checksums"][kind] == digest
+        assert before.checksums[kind] != digest
+    kept = before.model_dump(mode="json")
+    assert {k for k in kept if kept[k] != after[k]} == {"classes", "checksums"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -10,12 +13,14 @@ import pyogrio
 import pytest
 import rasterio
 import rasterio.features
+from affine import Affine
 from geopandas.testing import assert_geodataframe_equal
 from maps import AWKWARD_LEGEND, UTM, confidence_of, patchy_classes, write_map
 
 import das2f_map
 from das2f_map.errors import InputError, OutputError
 from das2f_map.products.polygons import write_polygons
+from das2f_map.scene.grid import Grid
 
 CLASSES = patchy_classes(97, 130, AWKWARD_LEGEND.ids[:-1], seed=1)
 
@@ -87,3 +92,74 @@ def test_refuses_before_it_writes(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         das2f_map.vectorize(raster, tmp_path / "m.gpkg")
     das2f_map.vectorize(raster, tmp_path / "m.gpkg", overwrite=True)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with rasterio.open(path) as src:
+        return np.asarray(src.read(1))
+
+
+def test_merged_regions_and_a_raster_that_agrees(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raster = write_map(tmp_path / "m.tif", CLASSES, unsure=9)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    das2f_map.vectorize(raster, tmp_path / "p.fgb", min_area_m2=10_000.0)
+    (said,) = caplog.messages
+    assert said.startswith(f"small regions are merged in {tmp_path}/p.fgb alone, {raster} keeps them")
+    caplog.clear()
+    made = das2f_map.vectorize(
+        raster, tmp_path / "p.fgb", min_area_m2=10_000.0, raster=tmp_path / "merged.tif", overwrite=True
+    )
+    assert caplog.messages == []
+    assert made.raster == tmp_path / "merged.tif"
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    merged, found = pixels(tmp_path / "merged.tif"), geopandas.read_file(tmp_path / "p.fgb")
+    burnt = rasterio.features.rasterize(
+        zip(found.geometry, found["class_id"], strict=True), CLASSES.shape, transform=UTM.transform
+    )
+    np.testing.assert_array_equal(burnt, merged)
+    assert (merged != CLASSES).any()
+    assert ((merged > 0) == (CLASSES > 0)).all()
+    with rasterio.open(tmp_path / "merged.tif") as src, rasterio.open(raster) as old:
+        assert src.colormap(1) == old.colormap(1)
+        assert src.tags() == old.tags()
+        assert src.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert (tmp_path / "merged.qml").is_file()
+    with pytest.raises(OutputError, match="is also an input"):
+        das2f_map.vectorize(raster, tmp_path / "q.fgb", raster=raster, overwrite=True)
+    with pytest.raises(OutputError, match="is not a GeoTIFF"):
+        das2f_map.vectorize(raster, tmp_path / "q.fgb", raster=tmp_path / "q.png")
+    assert not (tmp_path / "q.fgb").exists()
+
+
+def test_polygons_of_a_map_are_made_again_with_its_report(tmp_path: Path) -> None:
+    write_map(tmp_path / "a.tif", CLASSES[:20, :40])
+    below = Grid(20, 40, UTM.transform * Affine.translation(0, 20), UTM.crs)
+    write_map(tmp_path / "b.tif", CLASSES[20:40, :40], grid=below)
+    m, polygons = tmp_path / "m.tif", tmp_path / "p.fgb"
+    maps = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    before = das2f_map.mosaic(maps, m, vectors=polygons).model_dump(mode="json")
+
+    def told() -> dict[str, Any]:
+        return json.loads((tmp_path / "m.json").read_text())
+
+    das2f_map.vectorize(m, tmp_path / "other.fgb", min_area_m2=10_000.0)
+    assert told() == before, "other polygons are not the map's"
+    made = das2f_map.vectorize(m, polygons, min_area_m2=10_000.0, simplify_m=60.0, overwrite=True)
+    after = told()
+    assert {key for key in before if before[key] != after[key]} == {"classes", "checksums", "warnings"}
+    assert after["checksums"]["vectors"] == hashlib.sha256(polygons.read_bytes()).hexdigest()
+    assert after["checksums"]["raster"] == before["checksums"]["raster"]
+    for old, c in zip(before["classes"], after["classes"], strict=True):
+        own = made.classes[c["id"]]
+        assert (c["polygons"], c["polygon_area_m2"]) == (own.polygons, own.drawn_m2)
+        assert (c["pixels"], c["area_m2"]) == (old["pixels"], old["area_m2"])
+    assert after["warnings"][-1] == (
+        "the polygons were made again from the raster, "
+        "with --min-area 10000 and --simplify 60; the raster keeps its small regions"
+    )
+    # Where they were removed, no option is needed to replace the report.
+    for path in (polygons, polygons.with_suffix(".qml")):
+        path.unlink()
+    das2f_map.vectorize(m, polygons)
+    assert told() == before | {"checksums": told()["checksums"]}
+    assert told()["checksums"]["vectors"] == hashlib.sha256(polygons.read_bytes()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 from das2f_map.errors import InputError
@@ -113,12 +114,12 @@ def coregister(
     InputError
         The windows agree on a shift over ``max_shift``; or, in mode ``on``, no reliable shift is measured.
     ValueError
-        ``mode`` is not one of the three, or ``max_shift`` is not positive.
+        ``mode`` is not one of the three, or ``max_shift`` is not positive and finite.
     """
     if mode not in MODES:
         raise ValueError(f"coregister is one of {', '.join(MODES)}, not {mode!r}")
-    if not max_shift > 0:
-        raise ValueError(f"max_shift must be positive, got {max_shift}")
+    if not 0 < max_shift < math.inf:
+        raise ValueError(f"max_shift must be positive and finite, got {max_shift}")
     if mode == "off":
         return Coregistration(pair, mode, None, False, ())
     report = kept_shift(pair, measure_shift)

@@ -6,11 +6,13 @@ import json
 import math
 import os
 import pickle
+import random
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from delivered import Pair
+from fuzz import damage
 from rasterio.windows import Window as RasterioWindow
 
 from das2f_map.errors import InputError
@@ -561,3 +564,22 @@ def test_metadata_that_are_hostile(pair: Pair, tmp_path: Path) -> None:
     cut = tmp_path / "cut.tar.gz"
     cut.write_bytes(whole.read_bytes()[:1000])
     unusable(cut, "cannot be read")
+
+
+# Rasterio cannot decode GDAL's message about such a text; the command line hides that.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("layout", ["Landsat Collection 2", "DIMAP in tiles", "Maxar", "Gaofen", "STAC"])
+def test_damaged_metadata_are_read_or_refused(layout: str, pair: Pair, tmp_path: Path) -> None:
+    made = LAYOUTS[layout](tmp_path / "sound", pair)
+    sound = made if made.is_dir() else made.parent
+    metadata = [p for p in sound.rglob("*") if p.suffix.lower() in (".txt", ".xml", ".imd", ".json")]
+    rng = random.Random(layout)
+    for number in range(8):
+        product = shutil.copytree(sound, tmp_path / str(number))
+        path = product / rng.choice(sorted(metadata)).relative_to(sound)
+        how = damage.JSON if path.suffix == ".json" else damage.TEXT
+        path.write_bytes(rng.choice(how)(path.read_bytes(), rng))
+        request = PairRequest.of(product, reflectance=rng.random() < 0.5)
+        with suppress(InputError), request.open() as opened:
+            opened.read_block(opened.grids.ms.window, 0, 0)
+            opened.report().model_dump_json()
