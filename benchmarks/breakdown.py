@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from das2f_map.bundle.files import load_bundle
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled, cuda, unavailable
-from das2f_map.engines.shared_scan.compiled import CompiledFirstStage
+from das2f_map.engines.shared_scan.compiled import CompiledKernels
 from das2f_map.engines.shared_scan.maps import MS_EDGE, PAN_EDGE, BlockRuns
 from das2f_map.network import NetworkConfig
 from das2f_map.network.das2f import StageOutput
@@ -159,11 +159,11 @@ def one_pass(engine: SharedScanEngine, ms: torch.Tensor, pan: torch.Tensor, side
                 clock(END, partial(_fuse, engine, out))
             return
         scanned = clock(SCAN, lambda: kernels.scan(tokens, maps))
-        if isinstance(kernels, CompiledFirstStage):
+        if isinstance(kernels, CompiledKernels):
             # The compiled tail with nowhere to write to stops before the fusion.
             block = scanned.block
             wanted = torch.from_numpy(rows * side + cols).to(torch.int32)
-            block.patches, block.wanted, block.logits, block.stage = len(rows), wanted.data_ptr(), None, None
+            block.patches, block.wanted, block.logits = len(rows), wanted.data_ptr(), None
             clock(TAIL, lambda: kernels._call("das2f_shared_tail", block))
         clock(TOGETHER, lambda: kernels.finish(scanned, rows, cols))
 

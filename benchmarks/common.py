@@ -243,13 +243,14 @@ def say(text: str) -> None:
 # --- what is measured on ---------------------------------------------------------------------------------
 
 
-def published_bundle() -> ModelBundle:
+def published_bundle(stages: int = 1) -> ModelBundle:
     """The bundled model with the published classifier of two layers; its file holds the folded layer only.
 
-    The classifier's weights are random: the bundle serves timing, not maps.
+    Weights that the bundled model does not have, the classifier's and a second stage's, are random: the
+    bundle serves timing, not maps.
     """
     bundle = load_bundle(MODEL)
-    config = bundle.card.network.model_copy(update={"classifier_hidden": 1024})
+    config = bundle.card.network.model_copy(update={"classifier_hidden": 1024, "stages": stages})
     torch.manual_seed(0)
     network = Das2fNet(config)
     kept = {n: t for n, t in bundle.state_dict.items() if not n.startswith("classifier.")}

@@ -1,6 +1,10 @@
 """Speed and memory of the engines and of plain loops, and the agreement of their results.
 
     python benchmarks/engines.py
+    python benchmarks/engines.py --stages 2
+
+With ``--stages 2`` the network has two stages, the second with random weights, and `shared` with the
+one-stage network takes its turns, too.
 
 Speed: all ways in one process, taking turns, on real image values with the bundled model's weights and the
 two-layer classifier of the published network (the engines fold it). The baselines are plain loops that cut
@@ -46,7 +50,7 @@ from das2f_map.scene.grid import blocks_of
 from das2f_map.scene.model_input import ModelInput
 from das2f_map.scene.pair import open_pair
 
-NAME = "engines"
+NAME, TWO_STAGES = "engines", "two_stages"
 STEP, REFERENCE, MAMBA, ENGINE = "step by step", "reference scan", "mamba-ssm", "engine"
 """Families of ways. Ratios refer to the faster batch size of a family of loops."""
 COMPARED = 64
@@ -152,6 +156,16 @@ def _shared(device: torch.device, precision: str, **options: Any) -> Callable[[M
     return lambda b: SharedScanEngine(b.network(), device=device, precision=precision, **options)
 
 
+def one_stage(device: torch.device) -> Way:
+    """The engine with a network of one stage, beside those that are measured with two."""
+    return Way(
+        "`shared`, one stage",
+        ENGINE,
+        lambda _bundle: SharedScanEngine(common.published_bundle().network(), device=device),
+        side=128 if device.type == "cuda" else 32,
+    )
+
+
 def ways_on(device: torch.device, bundle: ModelBundle) -> list[Way]:
     """All ways that can be used on a device."""
     config, cuda = bundle.card.network, device.type == "cuda"
@@ -246,7 +260,7 @@ def measure(options: Any, device: torch.device, ways: list[Way], bundle: ModelBu
     found = []
     for way in ways:
         common.say(f"memory of {way.name}")
-        task = {"way": way.name, "side": sides[way.name]}
+        task = {"way": way.name, "side": sides[way.name], "stages": options.stages}
         found.append(
             {
                 "name": way.name,
@@ -263,8 +277,8 @@ def measure(options: Any, device: torch.device, ways: list[Way], bundle: ModelBu
 
 def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Peak memory of one way."""
-    bundle = common.published_bundle()
-    (way,) = (w for w in ways_on(device, bundle) if w.name == task["way"])
+    bundle = common.published_bundle(task["stages"])
+    (way,) = (w for w in [*ways_on(device, bundle), one_stage(device)] if w.name == task["way"])
     ms, pan = common.example_block(task["side"], task["side"])
     run = way.run(bundle)
     memory = common.PeakMemory(device)
@@ -275,9 +289,8 @@ def child(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
 # --- agreement -------------------------------------------------------------------------------------------
 
 
-def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
-    """Every engine compared with `patch`, with the trained model over the example."""
-    bundle = load_bundle(common.MODEL)
+def agreement(ways: list[Way], bundle: ModelBundle, most: int | None) -> dict[str, Any]:
+    """Every engine compared with `patch` over the example, or over its first ``most`` labelled pixels."""
     card = bundle.card
     folder = common.EXAMPLE
     with open_pair(folder / "ms.tif", folder / "pan.tif") as pair:
@@ -292,10 +305,10 @@ def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
         for name, given in zip(card.legend.names, card.legend.ids, strict=True):
             at = labels.classes == ids.get(name, -1)
             truth[labels.rows[at], labels.cols[at]] = given
-        if quick:
+        if most is not None:
             rows, cols = np.nonzero(wanted & (truth > 0))
             wanted[:] = False
-            wanted[rows[:2], cols[:2]] = True
+            wanted[rows[:most], cols[:most]] = True
         source = ModelInput(pair, card.normalisation, card.patch)
         read = [source.read(w, wanted[w.slices()]) for w in blocks_of(area.window, COMPARED)]
         blocks = [block for block in read if block is not None]
@@ -326,6 +339,8 @@ def agreement(ways: list[Way], quick: bool) -> dict[str, Any]:
 
 def table(record: dict[str, Any]) -> str:
     ways, compared = record["ways"], record["agreement"]
+    # The second of two stages has random weights.
+    trained = record.get("stages", 1) == 1
     families = [f for f in (STEP, REFERENCE, MAMBA) if f in ways[0]["ratios"]]
     memory = common.memory_heads(record["machine"]["device"] == "cuda")
     rows = [
@@ -348,17 +363,27 @@ def table(record: dict[str, Any]) -> str:
         "includes libraries and model.\n\n"
     )
     text += common.markdown(
-        ["engine", "largest error / largest logit", "same class as `patch`", "right on labels"],
+        [
+            "engine",
+            "largest error / largest logit",
+            "same class as `patch`",
+            *(["right on labels"] if trained else []),
+        ],
         [
             [
                 e["name"],
                 f"{e['largest_error']:.1e}" if e["largest_error"] else "–",
                 f"{100 * e['same_class']:.3f} %",
-                f"{100 * e['accuracy']:.2f} %",
+                *([f"{100 * e['accuracy']:.2f} %"] if trained else []),
             ]
             for e in compared["engines"]
         ],
     )
+    if not trained:
+        return (
+            text
+            + f"\n\nOn {compared['pixels']:,} pixels of the example. The second stage has random weights."
+        )
     return text + (
         f"\n\nThe bundled model on {compared['pixels']:,} pixels of the example, {compared['labelled']:,} of "
         "them labelled. It was trained on most of these: compare the rows, the last column is no accuracy."
@@ -390,6 +415,13 @@ def plot(record: dict[str, Any], figure: Figure) -> None:
 def main() -> None:
     parser = common.parser(__doc__, rounds=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long a turn lasts [2]")
+    parser.add_argument(
+        "--stages",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="stages of the network, the second with random weights [1]",
+    )
     parser.add_argument("--most", type=int, help="pixels a side of the largest block [64, CUDA 512]")
     options = parser.parse_args()
     if options.quick:
@@ -398,17 +430,21 @@ def main() -> None:
     if options.child:
         print(json.dumps(child(json.loads(options.child), device)))
         return
-    bundle = common.published_bundle()
+    bundle = common.published_bundle(options.stages)
     ways = ways_on(device, bundle)
+    compared = load_bundle(common.MODEL) if options.stages == 1 else bundle
+    most = 2 if options.quick else None if options.stages == 1 else 500
     if options.quick:
         ways = [ways[0], *(w for w in ways if w.name.startswith("`patch`")), ways[-1]]
+    beside = [one_stage(device)] if options.stages == 2 else []
     record = {
         "machine": common.machine(options),
         "rounds": options.rounds,
-        "ways": measure(options, device, ways, bundle),
-        "agreement": agreement([w for w in ways if w.family == ENGINE], options.quick),
+        "stages": options.stages,
+        "ways": measure(options, device, [*ways, *beside], bundle),
+        "agreement": agreement([w for w in ways if w.family == ENGINE], compared, most),
     }
-    common.publish(NAME, record, options, table, plot)
+    common.publish(NAME if options.stages == 1 else TWO_STAGES, record, options, table, plot)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ import worth_page
 
 PAGE = common.ROOT / "docs" / "benchmarks.md"
 BENCHMARKS = {module.NAME: module for module in (engines, growth, breakdown, training, scenes)}
+TABLES = {**BENCHMARKS, engines.TWO_STAGES: engines}
+"""What a place of a page may ask for."""
 HEADINGS = {
     "engines": "Engines",
     "growth": "Growth",
@@ -116,7 +118,7 @@ def _new_page(suffix: str) -> str:
 def _content(place: str, page: Path, folder: Path) -> str | None:
     """Text for a place of a page; None where this script has nothing for it."""
     name, dash, machine = place.partition("-")
-    if name in BENCHMARKS:
+    if name in TABLES:
         return _section(name, dash + machine, page, folder)
     if place == "summary":
         return _summary(page, folder)
@@ -134,8 +136,9 @@ def _section(name: str, suffix: str, page: Path, folder: Path) -> str:
     if not (folder / f"{name}{suffix}.json").exists():
         how = {"": "`", "-cuda": "` on a machine with CUDA"}.get(suffix, f" --suffix {suffix[1:]}`")
         again = "`python benchmarks/render.py` fills this in"
-        return f"Not measured yet; `python benchmarks/{name}.py{how} measures it, {again}."
-    text = common.render(name + suffix, folder, BENCHMARKS[name].table, BENCHMARKS[name].plot)
+        script = "engines.py --stages 2" if name == engines.TWO_STAGES else f"{name}.py"
+        return f"Not measured yet; `python benchmarks/{script}{how} measures it, {again}."
+    text = common.render(name + suffix, folder, TABLES[name].table, TABLES[name].plot)
     picture = _relative(folder / f"{name}{suffix}.png", page)
     return f"{text}\n![{name}]({picture})"
 

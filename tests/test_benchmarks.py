@@ -18,22 +18,23 @@ SCRIPTS = ROOT / "benchmarks"
 NAMES = ("engines", "growth", "breakdown", "training", "scenes")
 
 
-def run(script: str, folder: Path) -> dict[str, Any]:
+def run(script: str, folder: Path, *more: str, name: str = "") -> dict[str, Any]:
+    name = name or script
     command = [sys.executable, str(SCRIPTS / f"{script}.py"), "--quick", "--device", "cpu", "-o", str(folder)]
     # One thread, whatever the machine: the tests next to this one want the other cores.
     done = subprocess.run(
-        [*command, "--threads", "1"], capture_output=True, text=True, check=False, env=dict(os.environ)
+        [*command, *more, "--threads", "1"], capture_output=True, text=True, check=False, env=dict(os.environ)
     )
     assert done.returncode == 0, done.stderr
     left = {p.name for p in folder.iterdir()}
-    assert left == {f"{script}.{kind}" for kind in ("json", "md", "png")}
-    assert (folder / f"{script}.png").read_bytes().startswith(b"\x89PNG")
-    table = (folder / f"{script}.md").read_text(encoding="utf-8")
+    assert left == {f"{name}.{kind}" for kind in ("json", "md", "png")}
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    table = (folder / f"{name}.md").read_text(encoding="utf-8")
     assert table.strip() == done.stdout.strip()
     assert "QUICK RUN" in table
     heads, align = (line.count("|") for line in table.splitlines()[:2])
     assert heads == align > 3
-    text = (folder / f"{script}.json").read_text(encoding="utf-8")
+    text = (folder / f"{name}.json").read_text(encoding="utf-8")
     assert str(ROOT) not in text
     record: dict[str, Any] = json.loads(text)
     assert record["machine"]["threads"] == 1
@@ -49,6 +50,16 @@ def test_engines(tmp_path: Path) -> None:
         assert way["pixels_per_second"] == pytest.approx(way["side"] ** 2 / way["seconds"][0])
         assert way["peak_bytes"] >= way["bytes_before"] > 2**26
     assert [e["name"] for e in record["agreement"]["engines"]] == [w["name"] for w in engines]
+    for engine in record["agreement"]["engines"]:
+        assert engine["largest_error"] < 1e-2
+
+
+@pytest.mark.slow
+def test_engines_with_two_stages(tmp_path: Path) -> None:
+    record = run("engines", tmp_path, "--stages", "2", name="two_stages")
+    *two, one = record["ways"]
+    assert one["name"] == "`shared`, one stage"
+    assert one["pixels_per_second"] > two[-1]["pixels_per_second"]
     for engine in record["agreement"]["engines"]:
         assert engine["largest_error"] < 1e-2
 

@@ -9,24 +9,27 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from das2f_map.engines.shared_scan.first_stage import FirstStage
-from das2f_map.engines.shared_scan.maps import MixerMaps, TokenMap
+from das2f_map.engines.shared_scan.first_stage import Branch, FirstStage, scans
+from das2f_map.engines.shared_scan.maps import MixerMaps, TokenMap, folded_embedding
 from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 
-_ABI = 4
+_ABI = 5
 LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 with AMX")
 _BF16_LEVEL, _AMX_LEVEL = 3, 4
 _LOG2E = 1.4426950408889634
 _HIDDEN_STEP = 64
+_MOST_RANK = 64
 
 _int64, _pointer = ctypes.c_int64, ctypes.c_void_p
 _four = _pointer * 4
@@ -46,17 +49,15 @@ class _Block(ctypes.Structure):
         ("patches", _int64),
         ("wanted", _pointer),
         ("logits", _pointer),
-        ("stage", _pointer),
     )
 
 
-class _Weights(ctypes.Structure):
-    """``Das2fSharedWeights`` of shared_scan.cpp."""
+class _Stage(ctypes.Structure):
+    """``Das2fStageWeights`` of shared_scan.cpp."""
 
     _fields_ = (
-        ("classes", _int64),
         ("hidden", _int64),
-        ("bf16", _int64),
+        ("rank", _int64),
         *[
             (name, _four)
             for name in (
@@ -74,6 +75,18 @@ class _Weights(ctypes.Structure):
         ("fusion_norm", _pointer),
         ("fusion_gate", _two),
         ("fusion_bias", _two),
+        *[(name, _four) for name in ("gate", "taps", "embed", "embed_bias", "parameters", "dt", "dt_bias")],
+    )
+
+
+class _Weights(ctypes.Structure):
+    """``Das2fSharedWeights`` of shared_scan.cpp."""
+
+    _fields_ = (
+        ("classes", _int64),
+        ("bf16", _int64),
+        ("stages", _int64),
+        ("stage", _Stage * 2),
         ("classifier", _pointer),
         ("classifier_bias", _pointer),
     )
@@ -124,6 +137,8 @@ def unavailable(config: NetworkConfig, dtype: torch.dtype, precision: str = "fp3
     sizes = (config.patch_size, config.width, config.state_size)
     if sizes != (16, 64, 24) or config.mlp_ratio * config.width % _HIDDEN_STEP:
         return "they are made for the published sizes (patch 16, width 64, 24 states)"
+    if config.stages > 1 and config.dt_rank > _MOST_RANK:
+        return f"in a second stage they take step sizes of a rank up to {_MOST_RANK}"
     return ""
 
 
@@ -167,16 +182,18 @@ def packed_for_amx(weight: Tensor, *, bf16: bool) -> Tensor:
     return tiles.permute(4, 1, 5, 0, 2, 6, 3, 7)
 
 
-class CompiledFirstStage:
-    """The first stage of a network in compiled kernels.
+class CompiledKernels:
+    """A network in compiled kernels, from the maps of its first stage to the logits.
 
     Parameters
     ----------
     first:
-        The same in torch operations; it makes the maps that the kernels read.
+        The first stage in torch operations; it makes the maps that the kernels read.
     precision:
         ``fp32``, or ``bf16`` for the products of projection and MLP.
     """
+
+    whole = True
 
     def __init__(self, first: FirstStage, precision: str) -> None:
         library = _library()[0]
@@ -184,39 +201,66 @@ class CompiledFirstStage:
         self._library, self._level = library, _level()
         packing = (_int64 * 3)()
         library.das2f_shared_packing(self._level, packing)
-        self._tile, self._outputs = int(packing[1]), int(packing[2])
+        self._lanes, self._tile, self._outputs = (int(n) for n in packing)
         network = first.network
         self.classes = network.config.classes
-        self.whole = network.config.stages == 1
         self._kept: list[Tensor] = []
         self._workspace = first.workspace
         w = _Weights()
-        w.classes, w.hidden = self.classes, network.config.mlp_ratio * network.config.width
-        w.bf16 = int(precision == "bf16")
-        for i, tail in enumerate(first.tails):
-            w.decay[i] = self._keep((first.decays[i] * _LOG2E).transpose(1, 2))
-            w.skip[i] = self._keep(first.skips[i].sum(dim=0))
-            w.norm[i] = self._keep(torch.stack([tail.norm.weight, tail.norm.bias]))
-            w.out_norm[i] = self._keep(torch.stack([tail.out_norm.weight, tail.out_norm.bias]))
-            inner, outer = tail.mlp[0], tail.mlp[2]
-            assert isinstance(inner, nn.Linear)
-            assert isinstance(outer, nn.Linear)
-            w.project[i] = self._pack(tail.out_proj.weight, w.bf16)
-            w.mlp_in[i] = self._pack(inner.weight, w.bf16)
-            w.mlp_in_bias[i] = self._keep(inner.bias)
-            w.mlp_out[i] = self._pack(outer.weight, w.bf16)
-            w.mlp_out_bias[i] = self._keep(outer.bias)
-        if self.whole:
-            self._fusion(network, w)
+        w.classes, w.bf16, w.stages = self.classes, int(precision == "bf16"), len(network.stages)
+        for i, (stage, fusion) in enumerate(
+            zip(network.stages, reversed(list(network.fusions)), strict=True)
+        ):
+            branches = Branch.of(stage)
+            self._tails(branches, w.stage[i], w.bf16)
+            self._fusion(fusion, w.stage[i])
+            if i:
+                self._mixers(branches, w.stage[i])
+        self._classifier(network, w)
         self._weights = w
 
-    def _fusion(self, network: Das2fNet, w: _Weights) -> None:
-        fusion = network.fusions[0]
+    def _tails(self, branches: Sequence[Branch], w: _Stage, bf16: int) -> None:
+        """The weights of a stage's scans and of what follows them."""
+        for i, (branch, parameters) in enumerate(zip(branches, scans(branches), strict=True)):
+            w.decay[i] = self._keep((-torch.exp(parameters.A_log) * _LOG2E).transpose(1, 2))
+            w.skip[i] = self._keep(parameters.D.sum(dim=0))
+            w.norm[i] = self._keep(torch.stack([branch.norm.weight, branch.norm.bias]))
+            w.out_norm[i] = self._keep(torch.stack([branch.out_norm.weight, branch.out_norm.bias]))
+            inner, outer = branch.mlp[0], branch.mlp[2]
+            assert isinstance(inner, nn.Linear)
+            assert isinstance(outer, nn.Linear)
+            w.hidden = inner.out_features
+            w.project[i] = self._pack(branch.mixer.out_proj.weight, bf16)
+            w.mlp_in[i] = self._pack(inner.weight, bf16)
+            w.mlp_in_bias[i] = self._keep(inner.bias)
+            w.mlp_out[i] = self._pack(outer.weight, bf16)
+            w.mlp_out_bias[i] = self._keep(outer.bias)
+
+    def _mixers(self, branches: Sequence[Branch], w: _Stage) -> None:
+        """The weights before a later stage's scans."""
+        for i, branch in enumerate(branches):
+            scan, depthwise = branch.mixer.scan, branch.mixer.space.depthwise
+            assert depthwise.bias is not None
+            w.rank = scan.dt_rank
+            w.gate[i] = self._keep(branch.mixer.gate.weight.t())
+            w.taps[i] = self._keep(torch.cat([depthwise.weight.flatten(1), depthwise.bias[:, None]], dim=1))
+            embed, bias = folded_embedding(branch.mixer.space)
+            w.embed[i] = self._keep(embed.t().float())
+            w.embed_bias[i] = self._keep(bias.float())
+            dt, b_and_c = torch.split(scan.x_proj, [scan.dt_rank, 2 * scan.state_size], dim=1)
+            outputs = torch.cat([b_and_c, dt], dim=1).transpose(1, 2)
+            w.parameters[i] = self._keep(F.pad(outputs, (0, -outputs.shape[2] % self._lanes)))
+            w.dt[i] = self._keep(scan.dt_proj.transpose(1, 2))
+            w.dt_bias[i] = self._keep(scan.dt_bias)
+
+    def _fusion(self, fusion: nn.Module, w: _Stage) -> None:
         assert isinstance(fusion, Aalf)
         w.fusion_norm = self._keep(torch.stack([fusion.norm.weight, fusion.norm.bias]))
         for i, gated in enumerate((fusion.fuse_specific, fusion.fuse_common)):
             w.fusion_gate[i] = self._keep(packed(gated.gate.weight, self._outputs, bf16=False))
             w.fusion_bias[i] = self._keep(gated.gate.bias)
+
+    def _classifier(self, network: Das2fNet, w: _Weights) -> None:
         config, classifier = network.config, network.classifier
         assert isinstance(classifier, nn.Linear)
         # The kernel's order of features: tiles of tokens, channels, tokens of a tile.
@@ -255,16 +299,11 @@ class CompiledFirstStage:
         return ScannedBlock(block, [t for tensors in kept for t in tensors])
 
     def finish(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor:
-        """Logits ``(n, C)`` of a one-stage network, else the first stage's tokens ``(n, 4, P, P, D)``.
-
-        ``rows``, ``cols``: the wanted patches of the block, (n,) each.
-        """
+        """Logits ``(n, C)`` of the patches of a block that start at ``rows``, ``cols`` (n,)."""
         block = scanned.block
         wanted = torch.from_numpy(rows * block.cols + cols).to(torch.int32)
-        shape = (self.classes,) if self.whole else (4, 16, 16, 64)
-        out = torch.empty(len(rows), *shape, dtype=torch.float32)
-        block.patches, block.wanted = len(rows), wanted.data_ptr()
-        block.logits, block.stage = (out.data_ptr(), None) if self.whole else (None, out.data_ptr())
+        out = torch.empty(len(rows), self.classes, dtype=torch.float32)
+        block.patches, block.wanted, block.logits = len(rows), wanted.data_ptr(), out.data_ptr()
         self._call("das2f_shared_tail", block)
         return out
 

@@ -1,6 +1,6 @@
 """The first stage over whole blocks on CUDA, in Triton kernels.
 
-Same interface as :class:`.compiled.CompiledFirstStage`. The maps come from :class:`.FirstStage` in float32.
+Same interface as :class:`.compiled.CompiledKernels`. The maps come from :class:`.FirstStage` in float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from das2f_map.engines.memory import free, out_of_memory
-from das2f_map.engines.shared_scan.first_stage import FirstStage
+from das2f_map.engines.shared_scan.first_stage import PARAMETERS_OF, FirstStage
 from das2f_map.engines.shared_scan.maps import BlockRuns, MixerMaps, TokenMap
 from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.engines.shared_scan.triton_calls import (
@@ -142,7 +142,6 @@ class TritonFirstStage:
         network, self._dtype = first.network, DTYPES[precision]
         self._batches = PatchBatches(patches)
         self.whole = network.config.stages == 1
-        self._parameters_of = first.parameters_of
         device = first.decays[0].device
         width = network.config.width
         # The branches of a one-stage network give sub-tokens: the four of a token one after the other.
@@ -169,7 +168,7 @@ class TritonFirstStage:
         states, width = self._decays[0].shape[1:]
         scan = [stepped(m.scan, width, states) for m in maps]
         y = []
-        for i, j in enumerate(self._parameters_of):
+        for i, j in enumerate(PARAMETERS_OF):
             y.append(scan_branch(scan[i], maps[i].runs, scan[j], maps[j].runs, self._decays[i], self._dtype))
         return ScannedBlock(
             y,

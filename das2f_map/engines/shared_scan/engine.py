@@ -15,7 +15,7 @@ from torch import Tensor
 
 from das2f_map.engines.memory import block_bytes, free, out_of_memory, overhead, patch_bytes, too_small
 from das2f_map.engines.shared_scan import compiled, cuda
-from das2f_map.engines.shared_scan.compiled import CompiledFirstStage
+from das2f_map.engines.shared_scan.compiled import CompiledKernels
 from das2f_map.engines.shared_scan.cuda import TritonFirstStage
 from das2f_map.engines.shared_scan.first_stage import FirstStage
 from das2f_map.engines.shared_scan.maps import MS_EDGE, MixerMaps, TokenMap
@@ -42,7 +42,13 @@ _LEAST_BATCH = 8
 
 
 class _Kernels(Protocol):
-    """A first stage computed by kernels: :class:`.CompiledFirstStage` or :class:`.TritonFirstStage`."""
+    """Kernels for a network, or for its first stage: :class:`.CompiledKernels`, :class:`.TritonFirstStage`.
+
+    Attributes
+    ----------
+    whole:
+        Whether ``finish`` gives logits ``(n, C)``, or the first stage's tokens ``(n, 4, P, P, D)``.
+    """
 
     whole: bool
 
@@ -68,9 +74,9 @@ class SharedScanEngine:
     precision:
         ``fp32``, ``bf16`` or ``fp16``; a float64 network computes in float64 with ``fp32``.
     batch_size:
-        Patches at a time in the torch operations after the shared part: a second stage, or everything where
-        there are no kernels. By default 16 on the CPU and 256 on CUDA; kernels need no batches. When memory
-        runs out in such a batch, the engine halves it for the rest of its life, down to 8.
+        Patches at a time in the torch operations after the shared part: a second stage on CUDA, or everything
+        where there are no kernels. By default 16 on the CPU and 256 on CUDA; kernels need no batches. When
+        memory runs out in such a batch, the engine halves it for the rest of its life, down to 8.
     block_size:
         MS pixels a side of the area that is computed at once; by default 32 on the CPU, and on CUDA as many
         as fit into free memory. When memory runs out, the engine halves it for the rest of its life.
@@ -111,7 +117,7 @@ class SharedScanEngine:
         else:
             self.batch_size, self.block_size = batch_size or _CPU_BATCH, block_size or _CPU_BLOCK
             if kernels and not compiled.unavailable(network.config, self._dtype, precision):
-                self._kernels = CompiledFirstStage(self._first, precision)
+                self._kernels = CompiledKernels(self._first, precision)
         if precision != "fp32" and self._kernels is None:
             raise ValueError(f"precision {precision} needs the kernels")
 

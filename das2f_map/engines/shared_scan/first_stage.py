@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,10 @@ from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.engines.threads import in_threads
 from das2f_map.network import Das2fNet
+from das2f_map.network.cmda import CmdaBranch
 from das2f_map.network.das2f import Stage, StageOutput
-from das2f_map.network.mixer import Mlp
+from das2f_map.network.mixer import Mlp, ScanParameters
+from das2f_map.network.spvm import SpvmMixer
 
 _threads = threading.Lock()
 
@@ -46,12 +49,41 @@ def _threads_shared_by(items: int) -> Iterator[int]:
             torch.set_num_threads(threads)
 
 
+class Branch(NamedTuple):
+    """The modules of one branch of a stage: an SPVM block, or one modality's part of CMDA."""
+
+    norm: nn.LayerNorm
+    mixer: SpvmMixer | CmdaBranch
+    out_norm: nn.LayerNorm
+    mlp: Mlp
+
+    @classmethod
+    def of(cls, stage: nn.Module) -> tuple[Branch, ...]:
+        """The branches of a stage: SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN."""
+        assert isinstance(stage, Stage)
+        cross = stage.cmda
+        return (
+            *(cls(s.norm, s.mixer, s.mixer.out_norm, s.mlp) for s in (stage.spvm_ms, stage.spvm_pan)),
+            *(cls(cross.norm, mixer, cross.out_norm, mixer.mlp) for mixer in (cross.ms, cross.pan)),
+        )
+
+
+PARAMETERS_OF = (0, 1, 3, 2)
+"""For each branch, the branch whose parameters it is scanned with: CMDA has those of the other modality."""
+
+
+def scans(branches: Sequence[Branch]) -> list[ScanParameters]:
+    """For each branch, the weights of the parameters that it is scanned with."""
+    return [branches[i].mixer.scan for i in PARAMETERS_OF]
+
+
 class Tail(nn.Module):
     """The layers of one branch after its scan: norm, gate, projection, residual, norm, MLP, residual."""
 
-    def __init__(self, norm: nn.LayerNorm, out_norm: nn.LayerNorm, out_proj: nn.Linear, mlp: Mlp) -> None:
+    def __init__(self, branch: Branch) -> None:
         super().__init__()
-        self.norm, self.out_norm, self.out_proj, self.mlp = norm, out_norm, out_proj, mlp
+        self.norm, self.out_norm, self.mlp = branch.norm, branch.out_norm, branch.mlp
+        self.out_proj = branch.mixer.out_proj
 
     def forward(self, y: Tensor, gate: Tensor, tokens: Tensor) -> Tensor:
         """Output of the branch for scanned tokens ``y``, gates and input tokens; all ``(…, D)``."""
@@ -63,33 +95,18 @@ class Tail(nn.Module):
 class FirstStage:
     """The first stage of a network over blocks, in torch operations.
 
-    The branches come in the order SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN.
+    The branches come in the order of :meth:`.Branch.of`.
     """
 
     def __init__(self, network: Das2fNet) -> None:
         self.network = network
         self.workspace = Workspace()
-        stage = network.stages[0]
-        assert isinstance(stage, Stage)
-        ms, pan, cross = stage.spvm_ms, stage.spvm_pan, stage.cmda
-        self.mixers = (
-            MixerWeights.of(ms.norm, ms.mixer),
-            MixerWeights.of(pan.norm, pan.mixer),
-            MixerWeights.of(cross.norm, cross.ms),
-            MixerWeights.of(cross.norm, cross.pan),
-        )
-        self.tails = (
-            Tail(ms.norm, ms.mixer.out_norm, ms.mixer.out_proj, ms.mlp),
-            Tail(pan.norm, pan.mixer.out_norm, pan.mixer.out_proj, pan.mlp),
-            Tail(cross.norm, cross.out_norm, cross.ms.out_proj, cross.ms.mlp),
-            Tail(cross.norm, cross.out_norm, cross.pan.out_proj, cross.pan.mlp),
-        )
+        branches = Branch.of(network.stages[0])
+        self.mixers = tuple(MixerWeights.of(b.norm, b.mixer) for b in branches)
+        self.tails = tuple(Tail(b) for b in branches)
         self._scan_workspaces = [Workspace() for _ in range(2 * len(self.mixers))]
-        # CMDA scans each modality with the other one's parameters.
-        self.parameters_of = (0, 1, 3, 2)
-        scans = (ms.mixer.scan, pan.mixer.scan, cross.ms.scan, cross.pan.scan)
-        self.decays = tuple(-torch.exp(scans[i].A_log) for i in self.parameters_of)
-        self.skips = tuple(scans[i].D for i in self.parameters_of)
+        self.decays = tuple(-torch.exp(scan.A_log) for scan in scans(branches))
+        self.skips = tuple(scan.D for scan in scans(branches))
 
     def maps(self, ms: Tensor, pan: Tensor) -> tuple[tuple[TokenMap, ...], tuple[MixerMaps, ...]]:
         """Tokens (MS, PAN) and the four branches' maps of a block with its halo."""
@@ -111,7 +128,7 @@ class FirstStage:
             i = item // 2
             return torch_path.scan_block(
                 maps[i],
-                maps[self.parameters_of[i]],
+                maps[PARAMETERS_OF[i]],
                 self.decays[i],
                 self.skips[i],
                 self._scan_workspaces[item],

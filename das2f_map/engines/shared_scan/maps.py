@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from das2f_map.engines.shared_scan.runs import AxisRuns, Indices
 from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.network.cmda import CmdaBranch
+from das2f_map.network.mixer import SpacePreservingConv
 from das2f_map.network.scan_order import DIRECTIONS
 from das2f_map.network.spvm import SpvmMixer
 from das2f_map.network.stem import PIXELS_PER_TOKEN, MsStem, PanStem
@@ -81,18 +82,10 @@ class MixerWeights:
     @classmethod
     def of(cls, norm: nn.LayerNorm, mixer: SpvmMixer | CmdaBranch) -> MixerWeights:
         """Fold the weights of an SPVM mixer, or of a CMDA branch."""
-        space, scan = mixer.space, mixer.scan
+        scan, depthwise = mixer.scan, mixer.space.depthwise
+        assert depthwise.bias is not None
         like = mixer.gate.weight
-        width = like.shape[0]
-        bn = space.norm
-        assert bn.running_mean is not None
-        assert bn.running_var is not None
-        assert space.embed.bias is not None
-        assert space.depthwise.bias is not None
-        scale = bn.weight.double() * (bn.running_var.double() + bn.eps).rsqrt()
-        # embed has a token's pixels as (channel, row, column), which is the order of the token's channels.
-        embed = space.embed.weight.double().reshape(width, width) * scale[:, None]
-        embed_bias = (space.embed.bias.double() - bn.running_mean.double()) * scale + bn.bias.double()
+        embed, embed_bias = folded_embedding(mixer.space)
         parts, biases = [embed], [embed_bias]
         rank = scan.dt_rank
         for k in range(DIRECTIONS):
@@ -105,10 +98,25 @@ class MixerWeights:
         return cls(
             norm,
             like,
-            _by_neighbour(space.depthwise.weight[:, 0]),
-            space.depthwise.bias.repeat_interleave(PIXELS_PER_TOKEN**2),
+            _by_neighbour(depthwise.weight[:, 0]),
+            depthwise.bias.repeat_interleave(PIXELS_PER_TOKEN**2),
             F.pad(project, (0, _BIAS_COLUMNS - 1)).to(like),
         )
+
+
+def folded_embedding(space: SpacePreservingConv) -> tuple[Tensor, Tensor]:
+    """A mixer's 4x4 convolution with its batch normalisation, as one map of tokens.
+
+    Returns its weights ``(D, D)`` and bias ``(D,)`` in float64. The pixels of a token come as (channel, row,
+    column), which is the order of the token's channels.
+    """
+    bn, conv = space.norm, space.embed
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    assert conv.bias is not None
+    scale = bn.weight.double() * (bn.running_var.double() + bn.eps).rsqrt()
+    weight = conv.weight.double().flatten(1) * scale[:, None]
+    return weight, (conv.bias.double() - bn.running_mean.double()) * scale + bn.bias.double()
 
 
 def ms_tokens(stem: MsStem, ms: Tensor, runs: BlockRuns, workspace: Workspace) -> TokenMap:

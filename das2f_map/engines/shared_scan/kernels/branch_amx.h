@@ -14,7 +14,6 @@
 constexpr int kParts = DAS2F_BF16 ? 1 : 3;  // bfloat16 parts of one number
 constexpr int kSide = 16;                   // tokens or outputs of a tile register; inputs are twice as many
 constexpr int kInputs = 2 * kSide;
-constexpr int kGroups = kWidth / kSide;
 constexpr int kRegister = kSide * kInputs;  // bfloat16 numbers of a tile register
 // Pairs of vectors of the hidden layer that pass GELU after four products.
 constexpr int kMeanwhile = kParts == 1 ? 8 : 2;
@@ -191,7 +190,7 @@ DAS2F_FN void multiply(const uint16_t *&weight, const Packed &in, Channels &out,
 }
 
 // The MLP of the packed tokens, added to `out`.
-DAS2F_FN void add_mlp(const Das2fSharedWeights &w, int branch, BranchScratch &s) {
+DAS2F_FN void add_mlp(const Das2fStageWeights &w, int branch, BranchScratch &s) {
     Nothing nothing;
     const uint16_t *inner = static_cast<const uint16_t *>(w.mlp_in[branch]);
     const uint16_t *outer = static_cast<const uint16_t *>(w.mlp_out[branch]);
@@ -207,30 +206,24 @@ DAS2F_FN void add_mlp(const Das2fSharedWeights &w, int branch, BranchScratch &s)
 }
 
 DAS2F_FN void branch_tile(
-    const Das2fSharedBlock &b, const Das2fSharedWeights &w, const Layout &layout, int branch, int64_t row, int64_t col,
-    int tile, BranchScratch &s, Plane *out) {
+    const Das2fStageWeights &w, int branch, int tile, const BranchInput &in, BranchScratch &s, Plane *out) {
     Nothing nothing;
-    const float *y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
-    const float *entry[kTile];
-    const int edge = branch % 2 ? 0 : 1;
-    locate_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, entry);
     for (int v = 0; v < kVectors; ++v) {
-        const float *scanned = y + v * kSide * kLanes;
-        moments(scanned, layout.group, s);
-        normalise<true>(scanned, layout.group, w.out_norm[branch], entry + v * kSide, v, s);
+        const float *scanned = in.y + v * kSide * kLanes;
+        moments(scanned, in.group, s);
+        normalise<true>(scanned, in.group, w.out_norm[branch], in.gate + v * kSide, v, s);
     }
     // Fetch the next tile from memory while this one is computed.
     if (tile + 1 < kTiles)
         for (int g = 0; g < kGroups; ++g)
-            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(y + g * layout.group + i * kLanes);
+            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(in.y + g * in.group + i * kLanes);
     const uint16_t *weight = static_cast<const uint16_t *>(w.project[branch]);
     multiply<false>(weight, s.packed, s.residual, nothing);
-    locate_entries(b.tokens[branch % 2], edge, b.rows, b.cols, row, col, tile, entry);
     for (int v = 0; v < kVectors; ++v) {
         for (int i = 0; i < kSide; ++i)
 #pragma GCC unroll 4
             for (int g = 0; g < kGroups; ++g) {
-                const Vec r = load(s.residual[v][g][i]) + load(entry[v * kSide + i] + g * kSide);
+                const Vec r = load(s.residual[v][g][i]) + load(in.tokens[v * kSide + i] + g * kSide);
                 store(s.residual[v][g][i], r);
                 store(s.out[v][g][i], r + load(w.mlp_out_bias[branch] + g * kSide));
             }

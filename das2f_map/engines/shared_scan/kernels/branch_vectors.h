@@ -4,7 +4,6 @@
 struct BranchScratch {
     Plane gated[kWidth], residual[kWidth], normed[kWidth], hidden[kHiddenStep];
     uint32_t packed[kWidth / 2][kTile], packed_hidden[kHiddenStep / 2][kTile];
-    const float *token[kTile];
 };
 
 #if DAS2F_BF16
@@ -81,7 +80,7 @@ DAS2F_FN const void *packed_at(const void *weights, int64_t element) {
 
 // Adds kN outputs of the projection, from `o`, to the residual tokens.
 template <int kN>
-DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, BranchScratch &s) {
+DAS2F_FN void project(const Das2fStageWeights &w, int branch, int o, BranchScratch &s) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = load(s.residual[o + i] + v * kLanes);
@@ -92,7 +91,7 @@ DAS2F_FN void project(const Das2fSharedWeights &w, int branch, int o, BranchScra
 
 // Computes kN values of the hidden layer, from `first + o`.
 template <int kN>
-DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int o, BranchScratch &s) {
+DAS2F_FN void mlp_in(const Das2fStageWeights &w, int branch, int64_t first, int o, BranchScratch &s) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec{} + w.mlp_in_bias[branch][first + o + i];
@@ -109,7 +108,7 @@ DAS2F_FN void mlp_in(const Das2fSharedWeights &w, int branch, int64_t first, int
 
 // Adds the share of kHiddenStep hidden values, from `first`, to kN outputs, from `o`.
 template <int kN>
-DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, int o, BranchScratch &s, Plane *out) {
+DAS2F_FN void mlp_out(const Das2fStageWeights &w, int branch, int64_t first, int o, BranchScratch &s, Plane *out) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = load(out[o + i] + v * kLanes);
@@ -121,7 +120,7 @@ DAS2F_FN void mlp_out(const Das2fSharedWeights &w, int branch, int64_t first, in
 }
 
 // Projection, norm and MLP of one branch; `gated` holds the scanned tokens, normalised and gated.
-DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, BranchScratch &s, Plane *out) {
+DAS2F_FN void project_and_mlp(const Das2fStageWeights &w, int branch, BranchScratch &s, Plane *out) {
 #if DAS2F_BF16
     pack_planes(s.gated, kWidth, s.packed);
 #endif
@@ -143,37 +142,31 @@ DAS2F_FN void project_and_mlp(const Das2fSharedWeights &w, int branch, BranchScr
     }
 }
 
-DAS2F_FN void load_entries(
-    const float *map, int edge, int64_t rows, int64_t cols, int64_t row, int64_t col, int tile, BranchScratch &s,
-    Plane *out) {
-    locate_entries(map, edge, rows, cols, row, col, tile, s.token);
+DAS2F_FN void load_tokens(const float *const *tokens, Plane *out) {
     for (int v = 0; v < kVectors; ++v)
-        for (int g = 0; g < kWidth; g += kLanes) load_planes(s.token + v * kLanes, g, out, v);
+        for (int g = 0; g < kWidth; g += kLanes) load_planes(tokens + v * kLanes, g, out, v);
 }
 
 DAS2F_FN void branch_tile(
-    const Das2fSharedBlock &b, const Das2fSharedWeights &w, const Layout &layout, int branch, int64_t row, int64_t col,
-    int tile, BranchScratch &s, Plane *out) {
-    const float *y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
-    for (int g = 0; g < kWidth / kLanes; ++g)
+    const Das2fStageWeights &w, int branch, int tile, const BranchInput &in, BranchScratch &s, Plane *out) {
+    for (int g = 0; g < kGroups; ++g)
         for (int v = 0; v < kVectors; ++v) {
             Vec t[kLanes];
 #pragma GCC unroll 16
-            for (int i = 0; i < kLanes; ++i) t[i] = load(y + g * layout.group + (v * kLanes + i) * kLanes);
+            for (int i = 0; i < kLanes; ++i) t[i] = load(in.y + g * in.group + (v * kLanes + i) * kLanes);
             transpose_lanes(t);
 #pragma GCC unroll 16
             for (int i = 0; i < kLanes; ++i) store(s.residual[g * kLanes + i] + v * kLanes, t[i]);
         }
     // Fetch the next tile from memory while this one is computed.
     if (tile + 1 < kTiles)
-        for (int g = 0; g < kWidth / kLanes; ++g)
-            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(y + g * layout.group + i * kLanes);
+        for (int g = 0; g < kGroups; ++g)
+            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(in.y + g * in.group + i * kLanes);
     layer_norm<kWidth>(s.residual, 1, w.out_norm[branch], s.gated);
-    const int edge = branch % 2 ? 0 : 1;
-    load_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, s, s.normed);
+    load_tokens(in.gate, s.normed);
     for (int c = 0; c < kWidth; ++c)
         for (int v = 0; v < kVectors; ++v)
             store(s.gated[c] + v * kLanes, load(s.gated[c] + v * kLanes) * load(s.normed[c] + v * kLanes));
-    load_entries(b.tokens[branch % 2], edge, b.rows, b.cols, row, col, tile, s, s.residual);
+    load_tokens(in.tokens, s.residual);
     project_and_mlp(w, branch, s, out);
 }

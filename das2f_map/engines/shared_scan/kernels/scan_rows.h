@@ -1,15 +1,11 @@
 // The scan of all patches of a block along one axis, forwards and backwards, for kLanes channels at a time.
-// Included by shared_scan.cpp once for each kLanes, inside a namespace of its own, after lanes.h.
+// Included by shared_scan.cpp once for each kLanes, inside a namespace of its own, after channels.h.
 //
 // `along` is the axis a row of tokens lies on, `across` the other one. Up to 16 patches meet a row of the block, each
 // at its own position across. Patches that have the row in their middle share the map from state to state.
 
-constexpr int kGroups = kWidth / kLanes;
 constexpr int kShared = kManyRegisters ? 6 : 3;  // patches whose sums are held in registers together
-constexpr int kSteps = 4;                      // tokens, likewise
 constexpr int kMostEntries = 4 * kStrip + kStrip + kPatch - 1 - 4;
-
-typedef float Lanes[kLanes];
 
 // The scan's inputs at one token of one position class, for one group of channels.
 struct Entry {
@@ -57,48 +53,6 @@ struct Strip {
     int64_t x_offset[kStrip][kPatch];   // of the token's x in its map row
     int64_t offset[kMostEntries];       // of an entry in its map row
 };
-
-DAS2F_FN Vec abs_lanes(const Vec &v) { return v < Vec{} ? -v : v; }
-
-// 2^v for v <= 0, with a relative error below 2e-7, and exactly 1 at 0; almost 0 below -126.
-DAS2F_FN Vec decay_lanes(Vec v) {
-    // max(v, -126) as integers: of two negative numbers, the one nearer to zero has the smaller bits.
-    typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
-    const Vec low = Vec{} - 126.0f, magic = Vec{} + 12582912.0f;
-    Bits own, most;
-    std::memcpy(&own, &v, sizeof own);
-    std::memcpy(&most, &low, sizeof most);
-    own = own < most ? own : most;
-    std::memcpy(&v, &own, sizeof v);
-    const Vec shifted = v + magic;
-    const Vec f = v - (shifted - magic);
-    Vec p = Vec{} + kExp2[4];
-    p = p * f + kExp2[3];
-    p = p * f + kExp2[2];
-    p = p * f + kExp2[1];
-    p = p * f + kExp2[0];
-    p = p * f + 1.0f;
-    // The whole number is in the low bits of `shifted`; the others are shifted out.
-    VecInt bits, exponent;
-    std::memcpy(&exponent, &shifted, sizeof exponent);
-    std::memcpy(&bits, &p, sizeof bits);
-    bits += exponent << 23;
-    std::memcpy(&p, &bits, sizeof p);
-    return p;
-}
-
-DAS2F_FN Vec softplus_lanes(const Vec &v) {
-    // max(v, 0) + log(1 + t), the logarithm as 2 artanh(t / (2 + t)), which is accurate for small t too.
-    const Vec t = decay_lanes(abs_lanes(v) * -kLog2e);
-    const Vec z = t / (t + 2.0f), q = z * z;
-    Vec s = q * (1.0f / 13) + 1.0f / 11;
-    s = s * q + 1.0f / 9;
-    s = s * q + 1.0f / 7;
-    s = s * q + 1.0f / 5;
-    s = s * q + 1.0f / 3;
-    s = s * q + 1.0f;
-    return (v > Vec{} ? v : Vec{}) + 2.0f * z * s;
-}
 
 DAS2F_FN void prefetch_entry(const Rows &r, const float *entry) {
     __builtin_prefetch(entry + r.group * kLanes);
@@ -349,11 +303,10 @@ DAS2F_FN void scan_strip(const Rows &r, int64_t first, int64_t n, ScanScratch &w
 
 // Scans both directions of an axis for one branch, group of channels and strip; nothing else writes to that part of y.
 DAS2F_FN void scan_item(
-    const Das2fSharedBlock &b, const Das2fSharedWeights &weights, bool columns, int64_t branch, int64_t group,
+    const Das2fSharedBlock &b, const Das2fStageWeights &weights, bool columns, int64_t branch, int64_t group,
     int64_t first, int64_t n, ScanScratch &w) {
     const Layout layout(b.rows, b.cols, kLanes);
-    // CMDA scans each modality with the other one's parameters.
-    const int64_t source = branch == 2 ? 3 : branch == 3 ? 2 : branch;
+    const int64_t source = parameters_of(static_cast<int>(branch));
     Rows r;
     r.x_edge = scan_edge(branch % 2), r.p_edge = scan_edge(source % 2);
     const int64_t x_row = Axis{b.cols, r.x_edge}.middle() + 2 * r.x_edge * b.cols;
@@ -394,7 +347,7 @@ DAS2F_FN void scan_items(
         for (int64_t i = begin; i < end; ++i) {
             const bool columns = i >= strips[0];
             const int64_t first = (columns ? i - strips[0] : i) * length, rest = alongs[columns] - first;
-            scan_item(b, weights, columns, branch, group, first, rest < length ? rest : length, w);
+            scan_item(b, weights.stage[0], columns, branch, group, first, rest < length ? rest : length, w);
         }
     }
 }

@@ -1,8 +1,8 @@
-// The shared scan and the patch's tail, float32 (the tail's products also bfloat16, and on AMX), for the CPU.
+// The shared scan, later stages and the tail of a patch, float32 (a tail's products also bfloat16, and on AMX), for the CPU.
 //
-// ../torch_path.py describes the algorithm and does the same in torch operations; ../maps.py makes the inputs. Two
+// ../torch_path.py describes the scan and does the same in torch operations; ../maps.py makes the inputs. Two
 // entry points: das2f_shared_scan scans every patch of a block in all four directions, das2f_shared_tail turns the
-// scanned tokens into logits, or into the first stage's output tokens.
+// scanned tokens into logits, through a second stage where the network has one (later_stage.h).
 //
 // In the scan, lanes are neighbouring channels: all products are vertical, and a row's maps stay in first-level cache
 // while the patches that share the row use them. In the tail, lanes are neighbouring tokens, so norms over channels
@@ -26,6 +26,15 @@
 #define DAS2F_X86 1
 #endif
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+// Has a value read into a register once: compilers would rather read it from memory for every use, and reading is what
+// some loops have no time for.
+#if defined(DAS2F_X86)
+#define DAS2F_KEEP(value) asm("" : "+v"(value))
+#elif defined(__aarch64__)
+#define DAS2F_KEEP(value) asm("" : "+w"(value))
+#else
+#define DAS2F_KEEP(value)
+#endif
 
 extern "C" {
 // Branches: SPVM of MS, SPVM of PAN, CMDA of MS, CMDA of PAN. Arrays are contiguous float32 unless said otherwise.
@@ -38,10 +47,11 @@ struct Das2fSharedBlock {
     int64_t patches;          // wanted outputs
     const int32_t *wanted;    // (patches,) row * cols + column
     float *logits;            // (patches, classes), or null
-    float *stage;             // (patches, 4, 256, 64): specifics of MS and PAN, commons of MS and PAN; or null
 };
-struct Das2fSharedWeights {
-    int64_t classes, hidden, bf16;
+// The weights of a stage, for each branch. Those from `gate` on belong to the maps of the first stage; only later stages
+// have them here.
+struct Das2fStageWeights {
+    int64_t hidden, rank;
     const float *decay[4];          // (4, 24, 64): A log2(e) of the parameters that the branch is scanned with
     const float *skip[4];           // (64): D, summed over the directions
     const float *norm[4];           // (2, 64): weight and bias
@@ -54,6 +64,17 @@ struct Das2fSharedWeights {
     const float *fusion_norm;       // (2, 16)
     const float *fusion_gate[2];    // packed (16, 32)
     const float *fusion_bias[2];    // (16)
+    const float *gate[4];           // (64 inputs, 64 outputs)
+    const float *taps[4];           // (4, 10): a channel of the convolution, 3 x 3 and the bias
+    const float *embed[4];          // (64 inputs, 64 outputs)
+    const float *embed_bias[4];     // (64)
+    const float *parameters[4];     // (4, 64 inputs, outputs): B, C, dt before its product, zeros to whole vectors
+    const float *dt[4];             // (4, rank inputs, 64 outputs)
+    const float *dt_bias[4];        // (4, 64)
+};
+struct Das2fSharedWeights {
+    int64_t classes, bf16, stages;
+    Das2fStageWeights stage[2];
     const float *classifier;        // (tiles of tokens, classes, 64, tokens of a tile)
     const float *classifier_bias;   // (classes)
 };
@@ -94,6 +115,9 @@ struct Layout {
 struct Pass {
     int axis, strip;
 };
+
+// The branch whose parameters a branch is scanned with: CMDA has those of the other modality.
+constexpr int parameters_of(int branch) { return branch == 2 ? 3 : branch == 3 ? 2 : branch; }
 
 // How far the position classes of a scan map reach into the patch: 2 for MS, 1 for PAN.
 constexpr int scan_edge(int modality) { return modality == 0 ? 2 : 1; }
@@ -153,6 +177,7 @@ namespace lanes16 {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
 #include "../../../network/selective_scan/lanes.h"
+#include "channels.h"
 #include "scan_rows.h"
 #include "tail.h"
 }  // namespace lanes16
@@ -160,6 +185,7 @@ namespace lanes8 {
 constexpr int kLanes = 8;
 constexpr bool kManyRegisters = false;
 #include "../../../network/selective_scan/lanes.h"
+#include "channels.h"
 #include "scan_rows.h"
 #include "tail.h"
 }  // namespace lanes8
@@ -168,6 +194,7 @@ namespace lanes4 {
 constexpr int kLanes = 4;
 constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
 #include "../../../network/selective_scan/lanes.h"
+#include "channels.h"
 #include "scan_rows.h"
 #include "tail.h"
 }  // namespace lanes4
@@ -188,6 +215,7 @@ namespace bf16 {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
 #include "../../../network/selective_scan/lanes.h"
+#include "channels.h"
 #include "tail.h"
 }  // namespace bf16
 #undef DAS2F_FN
@@ -208,6 +236,7 @@ namespace amx_bf16 {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
 #include "../../../network/selective_scan/lanes.h"
+#include "channels.h"
 #include "tail.h"
 }  // namespace amx_bf16
 #undef DAS2F_BF16
@@ -216,6 +245,7 @@ namespace amx {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
 #include "../../../network/selective_scan/lanes.h"
+#include "channels.h"
 #include "tail.h"
 }  // namespace amx
 #undef DAS2F_FN
@@ -317,7 +347,7 @@ extern "C" {
 #endif
 
 // Changes whenever a structure or the meaning of an argument does.
-DAS2F_EXPORT int das2f_shared_abi(void) { return 4; }
+DAS2F_EXPORT int das2f_shared_abi(void) { return 5; }
 
 // The best instruction set of this processor that the library has code for:
 // 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16 products, 4 the same with AMX.

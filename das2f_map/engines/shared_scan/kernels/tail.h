@@ -1,5 +1,6 @@
-// From scanned tokens to logits, for kTile tokens of one patch at a time. In planes, lanes are neighbouring tokens.
-// Included by shared_scan.cpp once for each kLanes, inside a namespace of its own, after lanes.h.
+// From scanned tokens to logits, for kTile tokens of one patch at a time; stages after the first whole. In planes, lanes
+// are neighbouring tokens.
+// Included by shared_scan.cpp once for each kLanes, inside a namespace of its own, after channels.h.
 
 constexpr int kVectors = 2;               // vectors of tokens in a tile
 constexpr int kTile = kVectors * kLanes;  // tokens of a tile
@@ -139,16 +140,35 @@ DAS2F_FN void locate_entries(
     }
 }
 
+// A tile of a branch after its scan: where its scanned tokens, gates and input tokens lie.
+struct BranchInput {
+    const float *y;  // kLanes channels of each token; those of all tiles follow one another
+    int64_t group;   // floats to the next kLanes channels
+    const float *gate[kTile], *tokens[kTile];
+};
+
+// The same for the first stage, whose patches share a block's maps.
+DAS2F_FN void locate_first(
+    const Das2fSharedBlock &b, const Layout &layout, int branch, int64_t row, int64_t col, int tile, BranchInput &in) {
+    in.y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
+    in.group = layout.group;
+    const int edge = branch % 2 ? 0 : 1;
+    locate_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, in.gate);
+    locate_entries(b.tokens[branch % 2], edge, b.rows, b.cols, row, col, tile, in.tokens);
+}
+
 #if DAS2F_AMX
 #include "branch_amx.h"
 #else
 #include "branch_vectors.h"
 #endif
+#include "later_stage.h"
 
 struct TailScratch {
-    Plane out[4][kTiles][kWidth];  // of the four branches
+    Plane out[2][4][kTiles][kWidth];  // of each stage's branches
     BranchScratch branch;
     Plane a[2 * 16], gate[16], features[kWidth];
+    LaterScratch later;
 };
 
 // Adds the share of kN outputs of the gate, from `o`, to 16 mean_c(A_c G_c).
@@ -182,31 +202,36 @@ DAS2F_FN void gated_fusion(const float *weight, const float *bias, TailScratch &
 }
 
 // Makes a tile's specific parts in place: branches 0 and 1 minus branches 2 and 3.
-DAS2F_FN void take_specifics(int tile, TailScratch &s) {
+DAS2F_FN void take_specifics(int tile, Plane (*out)[kTiles][kWidth]) {
     for (int m = 0; m < 2; ++m)
         for (int c = 0; c < kWidth; ++c)
             for (int v = 0; v < kVectors; ++v) {
-                float *p = s.out[m][tile][c] + v * kLanes;
-                store(p, load(p) - load(s.out[2 + m][tile][c] + v * kLanes));
+                float *p = out[m][tile][c] + v * kLanes;
+                store(p, load(p) - load(out[2 + m][tile][c] + v * kLanes));
             }
 }
 
-DAS2F_FN void classify_tile(const Das2fSharedWeights &w, int tile, TailScratch &s, float *logits) {
-    const Plane *ms = s.out[0][tile], *pan = s.out[1][tile], *ms_common = s.out[2][tile], *pan_common = s.out[3][tile];
-    Plane common[16];
+// Fuses a tile's specific parts of a stage with s.features, in its place.
+DAS2F_FN void fuse_tile(const Das2fStageWeights &w, const Plane *ms, const Plane *pan, TailScratch &s) {
     for (int sub = 0; sub < 4; ++sub) {  // sub-token: channels c * 4 + sub
         layer_norm<16>(ms + sub, 4, w.fusion_norm, s.a);
         layer_norm<16>(pan + sub, 4, w.fusion_norm, s.a + 16);
         gated_fusion(w.fusion_gate[0], w.fusion_bias[0], s, s.gate, 1);
-        for (int c = 0; c < 16; ++c)
-            for (int v = 0; v < kVectors; ++v)
-                store(
-                    common[c] + v * kLanes, (load(ms_common[c * 4 + sub] + v * kLanes) +
-                                             load(pan_common[c * 4 + sub] + v * kLanes)) * 0.5f);
         layer_norm<16>(s.gate, 1, w.fusion_norm, s.a);
-        layer_norm<16>(common, 1, w.fusion_norm, s.a + 16);
+        layer_norm<16>(s.features + sub, 4, w.fusion_norm, s.a + 16);
         gated_fusion(w.fusion_gate[1], w.fusion_bias[1], s, s.features + sub, 4);
     }
+}
+
+// Adds a tile's share to the logits, from the specific and common parts of all stages.
+DAS2F_FN void classify_tile(const Das2fSharedWeights &w, int tile, TailScratch &s, float *logits) {
+    int64_t stage = w.stages - 1;
+    for (int c = 0; c < kWidth; ++c)
+        for (int v = 0; v < kVectors; ++v)
+            store(
+                s.features[c] + v * kLanes, (load(s.out[stage][2][tile][c] + v * kLanes) +
+                                             load(s.out[stage][3][tile][c] + v * kLanes)) * 0.5f);
+    for (; stage >= 0; --stage) fuse_tile(w.stage[stage], s.out[stage][0][tile], s.out[stage][1][tile], s);
     const float *weight = w.classifier + tile * w.classes * kWidth * kTile;
     for (int64_t k = 0; k < w.classes; ++k, weight += kWidth * kTile) {
         Vec sum[4] = {};
@@ -221,36 +246,36 @@ DAS2F_FN void classify_tile(const Das2fSharedWeights &w, int tile, TailScratch &
     }
 }
 
-DAS2F_FN void write_tokens(int tile, TailScratch &s, float *stage) {
-    for (int o = 0; o < 4; ++o)
-        for (int g = 0; g < kWidth; g += kLanes)
-            for (int v = 0; v < kVectors; ++v) {
-                Vec t[kLanes];
-                for (int i = 0; i < kLanes; ++i) t[i] = load(s.out[o][tile][g + i] + v * kLanes);
-                transpose_lanes(t);
-                for (int i = 0; i < kLanes; ++i)
-                    store(stage + (o * kTokens + tile * kTile + v * kLanes + i) * kWidth + g, t[i]);
-            }
-}
-
 DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w, std::atomic<int64_t> &next) {
     const Layout layout(b.rows, b.cols, kLanes);
-    std::vector<char> memory(sizeof(TailScratch) + 64);
-    void *place = memory.data();
-    size_t room = memory.size();
+    // All zero, as later stages want it. Without them, their part of the memory is not touched.
+    std::unique_ptr<void, decltype(&std::free)> memory(std::calloc(sizeof(TailScratch) + 64, 1), std::free);
+    if (!memory) throw std::bad_alloc();
+    void *place = memory.get();
+    size_t room = sizeof(TailScratch) + 64;
     TailScratch &s = *static_cast<TailScratch *>(std::align(64, sizeof(TailScratch), place, room));
+    BranchInput in;
 #if DAS2F_AMX
     configure_registers();
 #endif
     for (int64_t item = next++; item < b.patches; item = next++) {
         const int64_t row = b.wanted[item] / b.cols, col = b.wanted[item] % b.cols;
-        // Branch by branch: its weights then stay in second-level cache for the whole patch.
-        for (int branch = 0; branch < 4; ++branch)
-            for (int tile = 0; tile < kTiles; ++tile)
-                branch_tile(b, w, layout, branch, row, col, tile, s.branch, s.out[branch][tile]);
-        for (int tile = 0; tile < kTiles; ++tile) take_specifics(tile, s);
-        if (b.stage)
-            for (int tile = 0; tile < kTiles; ++tile) write_tokens(tile, s, b.stage + item * 4 * kTokens * kWidth);
+        for (int64_t stage = 0; stage < w.stages; ++stage) {
+            if (stage)
+                for (int m = 0; m < 2; ++m)
+                    for (int tile = 0; tile < kTiles; ++tile)
+                        write_tokens(s.out[stage - 1][2 + m][tile], tile, s.later.tokens[m]);
+            // Branch by branch: its weights then stay in second-level cache for the whole patch.
+            for (int branch = 0; branch < 4; ++branch) {
+                if (stage) scan_later(w.stage[stage], branch, s.out[stage - 1] + 2, s.features, s.later);
+                for (int tile = 0; tile < kTiles; ++tile) {
+                    if (stage) locate_later(s.later, branch, tile, in);
+                    else locate_first(b, layout, branch, row, col, tile, in);
+                    branch_tile(w.stage[stage], branch, tile, in, s.branch, s.out[stage][branch][tile]);
+                }
+            }
+            for (int tile = 0; tile < kTiles; ++tile) take_specifics(tile, s.out[stage]);
+        }
         if (b.logits) {
             float *logits = b.logits + item * w.classes;
             for (int64_t k = 0; k < w.classes; ++k) logits[k] = w.classifier_bias[k];

@@ -1,0 +1,271 @@
+// A stage after the first, for one patch at a time: from the common tokens of the stage before to what a branch's tail
+// reads. Included by tail.h.
+//
+// These tokens have seen their whole patch, so neighbouring patches share none of them: all is computed for each patch.
+// The 256 tokens of a patch share the weights, and a patch takes about a megabyte, which stays in cache.
+//
+// Lanes are channels here. A product takes the inputs of a few tokens one by one, and gives all outputs of a token side
+// by side, as the scan reads them. So the scan takes tokens in any order, and nothing is turned for its directions.
+
+constexpr int kMostRank = 64;
+constexpr int kMostParameters = 2 * kStates + kMostRank;
+constexpr int kImageRow = kPatch + 8;  // tokens of a row of the image, its border and what fills a cache line
+constexpr int kGroupOfPatch = kTokens * kLanes + 16;  // in other cache sets than the next group
+constexpr int kScanned = kManyRegisters ? 4 : 2;  // tokens whose scan is in registers together
+constexpr int kProductVectors = kLanes == 16 ? 5 : 3;  // outputs of a product in registers, for kSteps tokens
+
+typedef float Tokens[kTokens][kWidth];
+
+// The memory has to be zero at first: the image keeps a border of zeros.
+struct LaterScratch {
+    Tokens tokens[2], gate[2], x[2];  // of MS and PAN
+    float y[kGroups][kGroupOfPatch];
+    float image[kWidth][kPatch + 2][kImageRow];  // for each channel of the tokens
+    float pixels[kWidth][kPatch];                // of a row of the patch, after the convolution
+    float row[kPatch][kWidth];                   // the same by token
+    float parameters[kPatch][kMostParameters], dt[kPatch][kWidth];  // of a line of tokens: B, C, dt before its product
+    Lanes state[kGroups][kStates], rate[kGroups][kStates + 1], fastest[kGroups];  // one rate more, which may be anything
+};
+
+struct Linear {
+    const float *weight;  // (inputs, outputs)
+    const float *bias;    // (outputs), or null
+    int64_t inputs, outputs;
+};
+
+// out = W in + bias for kSteps tokens and kN vectors of outputs from `o`.
+template <int kN>
+DAS2F_FN void multiply_vectors(
+    const Linear &l, int64_t o, const float *in, int64_t in_step, float *out, int64_t out_step) {
+    Vec sum[kSteps][kN];
+#pragma GCC unroll 4
+    for (int t = 0; t < kSteps; ++t)
+#pragma GCC unroll 8
+        for (int v = 0; v < kN; ++v) sum[t][v] = l.bias ? load(l.bias + o + v * kLanes) : Vec{};
+    const float *weight = l.weight + o;
+    for (int64_t k = 0; k < l.inputs; ++k, weight += l.outputs) {
+        Vec w[kN];
+#pragma GCC unroll 8
+        for (int v = 0; v < kN; ++v) {
+            w[v] = load(weight + v * kLanes);
+            DAS2F_KEEP(w[v]);
+        }
+#pragma GCC unroll 4
+        for (int t = 0; t < kSteps; ++t) {
+            const float x = in[t * in_step + k];
+#pragma GCC unroll 8
+            for (int v = 0; v < kN; ++v) sum[t][v] += w[v] * x;
+        }
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < kSteps; ++t)
+#pragma GCC unroll 8
+        for (int v = 0; v < kN; ++v) store(out + t * out_step + o + v * kLanes, sum[t][v]);
+}
+
+// out = W in + bias for kPatch tokens; steps are the floats from a token to the next.
+DAS2F_FN void multiply_tokens(const Linear &l, const float *in, int64_t in_step, float *out, int64_t out_step) {
+    int64_t o = 0;
+    // A block of weights stays in first-level cache for all tokens.
+    for (; o + kProductVectors * kLanes <= l.outputs; o += kProductVectors * kLanes)
+        for (int t = 0; t < kPatch; t += kSteps)
+            multiply_vectors<kProductVectors>(l, o, in + t * in_step, in_step, out + t * out_step, out_step);
+    const int64_t rest = (l.outputs - o) / kLanes;
+    for (int t = 0; t < kPatch; t += kSteps) {
+        const float *from = in + t * in_step;
+        float *to = out + t * out_step;
+        if (rest == 1) multiply_vectors<1>(l, o, from, in_step, to, out_step);
+        else if (rest == 2) multiply_vectors<2>(l, o, from, in_step, to, out_step);
+        else if (rest == 3) multiply_vectors<3>(l, o, from, in_step, to, out_step);
+        else if (rest == 4) multiply_vectors<4>(l, o, from, in_step, to, out_step);
+    }
+}
+
+// Lays a tile's planes out by token.
+DAS2F_FN void write_tokens(const Plane *planes, int tile, Tokens &tokens) {
+    for (int g = 0; g < kWidth; g += kLanes)
+        for (int v = 0; v < kVectors; ++v) {
+            Vec t[kLanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) t[i] = load(planes[g + i] + v * kLanes);
+            transpose_lanes(t);
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) store(tokens[tile * kTile + v * kLanes + i] + g, t[i]);
+        }
+}
+
+// The depthwise convolution of one row of the patch, and its SiLU, into `row`. A token's channels are 4 channels of 4 x 4
+// pixels; the image has its tokens one by one for each of them.
+DAS2F_FN void convolve_row(const float *taps, int r, LaterScratch &s) {
+    for (int c = 0; c < 4; ++c, taps += 10) {
+        const float (*image)[kPatch + 2][kImageRow] = s.image + c * 16;
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j)
+                for (int v = 0; v < kPatch; v += kLanes) {
+                    Vec sum = Vec{} + taps[9];
+#pragma GCC unroll 3
+                    for (int a = 0; a < 3; ++a)
+#pragma GCC unroll 3
+                        for (int b = 0; b < 3; ++b) {
+                            const int row = i + a + 3, col = j + b + 3;  // of the pixel, from the token above left
+                            const float *plane = image[row % 4 * 4 + col % 4][r + row / 4] + col / 4 + v;
+                            sum += load(plane) * taps[a * 3 + b];
+                        }
+                    store(s.pixels[c * 16 + i * 4 + j] + v, sum * sigmoid_lanes(sum));
+                }
+    }
+    for (int g = 0; g < kWidth; g += kLanes)
+        for (int v = 0; v < kPatch; v += kLanes) {
+            Vec t[kLanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) t[i] = load(s.pixels[g + i] + v);
+            transpose_lanes(t);
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) store(s.row[v + i] + g, t[i]);
+        }
+}
+
+// Gate and scan input of a branch, from the tokens' planes.
+DAS2F_FN void prepare(
+    const Das2fStageWeights &w, int branch, const Plane (*tokens)[kWidth], Plane *normed, LaterScratch &s) {
+    const int modality = branch % 2;
+    Tokens &gate = s.gate[modality], &x = s.x[modality];
+    for (int tile = 0; tile < kTiles; ++tile) {
+        layer_norm<kWidth>(tokens[tile], 1, w.norm[branch], normed);
+        write_tokens(normed, tile, x);  // until there is x
+        for (int v = 0; v < kVectors; ++v) {
+            const int token = tile * kTile + v * kLanes, row = token / kPatch + 1, col = token % kPatch + 1;
+            for (int c = 0; c < kWidth; ++c) store(s.image[c][row] + col, load(normed[c] + v * kLanes));
+        }
+    }
+    const Linear to_gate{w.gate[branch], nullptr, kWidth, kWidth};
+    const Linear embed{w.embed[branch], w.embed_bias[branch], kWidth, kWidth};
+    for (int r = 0; r < kPatch; ++r) {
+        float *z = gate[r * kPatch];
+        multiply_tokens(to_gate, x[r * kPatch], kWidth, z, kWidth);
+        for (int i = 0; i < kPatch * kWidth; i += kLanes) {
+            const Vec v = load(z + i);
+            store(z + i, v * sigmoid_lanes(v));
+        }
+        convolve_row(w.taps[branch], r, s);
+        multiply_tokens(embed, s.row[0], kWidth, x[r * kPatch], kWidth);
+    }
+}
+
+// Decays of kScanned tokens in one state. Without kLong none may be below 2^-126.
+template <bool kLong>
+DAS2F_FN void decay_tokens(
+    const Vec (&dt)[kScanned], const Vec &rate, const PowerConstants &constants, Vec (&decay)[kScanned]) {
+#pragma GCC unroll 4
+    for (int k = 0; k < kScanned; ++k)
+        decay[k] = kLong ? decay_lanes(dt[k] * rate) : power_lanes(dt[k] * rate, constants);
+}
+
+// Takes kPatch tokens on, from `first`, for one group of channels, and adds their outputs.
+template <bool kLong>
+DAS2F_FN void scan_line(const Tokens &x, int64_t first, int64_t step, int g, LaterScratch &s) {
+    PowerConstants constants;
+    DAS2F_KEEP(constants.magic);
+#pragma GCC unroll 5
+    for (int i = 0; i < 5; ++i) DAS2F_KEEP(constants.c[i]);
+    for (int j = 0; j < kPatch; j += kScanned) {
+        Vec dt[kScanned], drive[kScanned], decay[kScanned], next[kScanned], sum[kScanned] = {};
+        const float *b[kScanned];
+        float *y[kScanned];
+#pragma GCC unroll 4
+        for (int k = 0; k < kScanned; ++k) {
+            const int64_t token = first + (j + k) * step;
+            y[k] = s.y[g] + token * kLanes;
+            b[k] = s.parameters[j + k];
+            dt[k] = load(s.dt[j + k] + g * kLanes);
+            drive[k] = dt[k] * load(x[token] + g * kLanes);
+        }
+        // The next state's decays are computed while this one's are used: one chain of operations would be so long that
+        // the processor, which looks only so far ahead, would wait for its results.
+        decay_tokens<kLong>(dt, load(s.rate[g][0]), constants, decay);
+        for (int n = 0; n < kStates; ++n) {
+            decay_tokens<kLong>(dt, load(s.rate[g][n + 1]), constants, next);
+            Vec h = load(s.state[g][n]);
+#pragma GCC unroll 4
+            for (int k = 0; k < kScanned; ++k) {
+                h = decay[k] * h + drive[k] * b[k][n];
+                sum[k] += h * b[k][kStates + n];
+                decay[k] = next[k];
+            }
+            store(s.state[g][n], h);
+        }
+#pragma GCC unroll 4
+        for (int k = 0; k < kScanned; ++k) store(y[k], load(y[k]) + sum[k]);
+    }
+}
+
+// Whether a decay of the line is below 2^-126 for one of a group of channels.
+DAS2F_FN bool decays_are_long(int g, const LaterScratch &s) {
+    Vec most = load(s.dt[0] + g * kLanes);
+    for (int k = 1; k < kPatch; ++k) {
+        const Vec dt = load(s.dt[k] + g * kLanes);
+        most = dt > most ? dt : most;
+    }
+    const VecInt longer = most * load(s.fastest[g]) < Vec{} + kLeastPower;
+    int any = 0;
+    for (int i = 0; i < kLanes; ++i) any |= longer[i];
+    return any;
+}
+
+// Scans a branch in all four directions into s.y. Its modality's x passes the parameters of the branch `source`.
+DAS2F_FN void scan_patch(const Das2fStageWeights &w, int branch, int source, LaterScratch &s) {
+    const Tokens &x = s.x[branch % 2], &x_source = s.x[source % 2];
+    for (int g = 0; g < kGroups; ++g) {
+        const Vec skip = load(w.skip[branch] + g * kLanes);
+        for (int t = 0; t < kTokens; ++t) store(s.y[g] + t * kLanes, skip * load(x[t] + g * kLanes));
+    }
+    const int64_t outputs = (2 * kStates + w.rank + kLanes - 1) / kLanes * kLanes;
+    for (int direction = 0; direction < kDirections; ++direction) {
+        const float *rates = w.decay[branch] + direction * kStates * kWidth;
+        for (int g = 0; g < kGroups; ++g) {
+            Vec fastest{};
+            for (int n = 0; n < kStates; ++n) {
+                store(s.state[g][n], Vec{});
+                const Vec rate = load(rates + n * kWidth + g * kLanes);
+                store(s.rate[g][n], rate);
+                fastest = rate < fastest ? rate : fastest;
+            }
+            store(s.fastest[g], fastest);
+        }
+        const Linear project{w.parameters[source] + direction * kWidth * outputs, nullptr, kWidth, outputs};
+        const Linear to_dt{
+            w.dt[source] + direction * w.rank * kWidth, w.dt_bias[source] + direction * kWidth, w.rank, kWidth};
+        // Rows, columns, and both backwards: `step` leads from a token of a line to the next, `line` to the next line.
+        const int64_t sign = direction < 2 ? 1 : -1;
+        const int64_t step = sign * (direction % 2 ? kPatch : 1), line = sign * (direction % 2 ? 1 : kPatch);
+        int64_t first = direction < 2 ? 0 : kTokens - 1;
+        for (int i = 0; i < kPatch; ++i, first += line) {
+            multiply_tokens(project, x_source[first], step * kWidth, s.parameters[0], kMostParameters);
+            multiply_tokens(to_dt, s.parameters[0] + 2 * kStates, kMostParameters, s.dt[0], kWidth);
+            for (int k = 0; k < kPatch * kWidth; k += kLanes) store(s.dt[0] + k, softplus_lanes(load(s.dt[0] + k)));
+            for (int g = 0; g < kGroups; ++g) {
+                if (decays_are_long(g, s)) scan_line<true>(x, first, step, g, s);
+                else scan_line<false>(x, first, step, g, s);
+            }
+        }
+    }
+}
+
+// Does all of a branch up to its tail. Branches come in their order: the two of a mixer are prepared together.
+DAS2F_FN void scan_later(
+    const Das2fStageWeights &w, int branch, const Plane (*common)[kTiles][kWidth], Plane *normed, LaterScratch &s) {
+    if (branch % 2 == 0)
+        for (int m = 0; m < 2; ++m) prepare(w, branch + m, common[m], normed, s);
+    scan_patch(w, branch, parameters_of(branch), s);
+}
+
+DAS2F_FN void locate_later(const LaterScratch &s, int branch, int tile, BranchInput &in) {
+    in.y = s.y[0] + tile * kTile * kLanes;
+    in.group = kGroupOfPatch;
+    for (int i = 0; i < kTile; ++i) {
+        in.gate[i] = s.gate[branch % 2][tile * kTile + i];
+        in.tokens[i] = s.tokens[branch % 2][tile * kTile + i];
+    }
+}
