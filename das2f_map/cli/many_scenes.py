@@ -11,7 +11,6 @@ import typer
 from das2f_map.cli.console import in_hours, print_json, print_table, progress_for
 from das2f_map.errors import ScenesFailedError
 from das2f_map.running.resources import in_words
-from das2f_map.scene.paths import exists
 
 if TYPE_CHECKING:
     from das2f_map.running.many import PairsForecast, PairsReport
@@ -39,6 +38,8 @@ def many_scenes(
         Those of `classify`, by their names in Python.
     """
     if listed is not None:
+        from das2f_map.scene.paths import exists
+
         if "{" in str(listed) and not exists(listed):
             raise typer.BadParameter(
                 "patterns take the place of the images: "
