@@ -107,7 +107,9 @@ class RasterSource:
         ds = self._dataset
         self._indexes = list(numbers)
         self._alpha = [i for i in self._alpha if i not in self._indexes]
-        dtypes = [ds.dtypes[i - 1] for i in self._indexes]
+        # Each of these lists is made anew for all bands of the file whenever it is asked for.
+        every = ds.dtypes, ds.scales, ds.offsets, ds.mask_flag_enums, ds.nodatavals
+        dtypes, scales, offsets, flags, values = ([one[i - 1] for i in self._indexes] for one in every)
         odd = [d for d in dtypes if "complex" in d or d.startswith("c")]
         if odd:
             raise InputError(
@@ -116,16 +118,14 @@ class RasterSource:
             )
         self._dtypes = [np.dtype(d) for d in dtypes]
         self.dtype: str = np.result_type(*self._dtypes).name
-        self._scales = np.array([ds.scales[i - 1] for i in self._indexes])
-        self._offsets = np.array([ds.offsets[i - 1] for i in self._indexes])
+        self._scales = np.array(scales)
+        self._offsets = np.array(offsets)
         self._without_scale = [
             i for i, s in zip(self._indexes, self._scales, strict=True) if not (np.isfinite(s) and s != 0)
         ]
         # Alpha bands are read apart: GDAL's mask would also use one that is read as an image band.
-        flags = [ds.mask_flag_enums[i - 1] for i in self._indexes]
         self._has_mask = any(not {MaskFlags.all_valid, MaskFlags.alpha} & set(f) for f in flags)
         # If a file has a mask of its own, GDAL ignores the declared nodata value.
-        values = [ds.nodatavals[i - 1] for i in self._indexes]
         self.nodata_value: float | None = values[0] if MaskFlags.nodata in flags[0] else None
         self._ignored_nodata = [
             (place, value)

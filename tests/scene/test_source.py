@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,3 +104,23 @@ def test_whole_numbers_with_and_without_nodata(
         assert np.isnan(outside[:, 0]).all()
         np.testing.assert_array_equal(outside[:, 1:, 2:], truth[:, :4, :3])
         assert source.always_valid == (declared is None and given is None)
+
+
+def test_lists_of_all_bands_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged header may claim 65,535 bands; asking for such a list band by band takes minutes."""
+    path, bands = tmp_path / "many.tif", 300
+    options = {"driver": "GTiff", "height": 2, "width": 2, "dtype": "uint8", "crs": "EPSG:32632"}
+    with rasterio.open(path, "w", count=bands, transform=rasterio.Affine(1, 0, 0, 0, -1, 2), **options):
+        pass
+    asked: list[str] = []
+    for name in ("dtypes", "scales", "offsets", "nodatavals"):
+        plain = getattr(rasterio.DatasetReader, name)
+
+        def counted(self: object, name: str = name, plain: Any = plain) -> Any:
+            asked.append(name)
+            return plain.__get__(self)
+
+        monkeypatch.setattr(rasterio.DatasetReader, name, property(counted), raising=False)
+    with RasterSource(path, "MS") as source:
+        assert len(source.bands) == bands
+    assert 0 < len(asked) < 40
