@@ -30,8 +30,8 @@ def doctor_command(context: typer.Context, as_json: JsonOption = False) -> None:
     print_table("Versions", {"": "left", " ": "left"}, versions)
     print_table(
         "Data of PROJ and GDAL",
-        {"Library": "left", "Package": "left", "Folder": "left"},
-        [(d.library, d.package, _folder(d)) for d in diagnosis.data],
+        {"Data of": "left", "Package": "left", "Folder": "left"},
+        [(d.name, d.package, _folder(d)) for d in diagnosis.data],
     )
     print_table("Processor", {"": "left", " ": "left"}, _processor(diagnosis))
     if diagnosis.cuda_devices:

@@ -82,7 +82,7 @@ class DataFolder:
 
     Attributes
     ----------
-    library, package:
+    name, package:
         ``PROJ`` or ``GDAL``, and the package that contains it.
     folder:
         The folder, or folders with the system's separator between them.
@@ -92,7 +92,7 @@ class DataFolder:
         Why it cannot serve the package; empty if it can.
     """
 
-    library: str
+    name: str
     package: str
     folder: str
     variable: str | None
@@ -167,8 +167,8 @@ def diagnose() -> Diagnosis:
 
 def _data_folders() -> tuple[DataFolder, ...]:
     return tuple(
-        DataFolder(library, package, folder, data.variable, data.unusable)
-        for library, data in (("PROJ", proj_data()), ("GDAL", gdal_data()))
+        DataFolder(name, package, folder, data.variable, data.unusable)
+        for name, data in (("PROJ", proj_data()), ("GDAL", gdal_data()))
         for package, folder in data.in_use.items()
     )
 

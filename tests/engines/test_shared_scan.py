@@ -135,7 +135,7 @@ def test_where_there_is_a_compiler_the_kernels_were_built() -> None:
 
 
 def assert_two_stages_agree(got: np.ndarray, expected: np.ndarray) -> None:
-    """With random weights the plain network in float32 is off by 1.4e-5 of the largest logit, too.
+    """With random weights the plain network in float32 is off by 1.4e-5 to 1.8e-5 of the largest logit, too.
 
     AALF normalises products with a mean that may be almost zero, which makes small errors large.
     """
@@ -237,7 +237,7 @@ def test_kernels_agree_where_activations_are_large(level: int, monkeypatch: pyte
 @each_level
 @pytest.mark.parametrize(
     "shape",
-    [(2, 3), pytest.param((1, 1), marks=pytest.mark.slow), pytest.param((19, 2), marks=pytest.mark.slow)],
+    [(2, 3), pytest.param((1, 1), marks=pytest.mark.slow), pytest.param((3, 5), marks=pytest.mark.slow)],
 )
 def test_kernels_agree_with_both_stages(
     shape: tuple[int, int], level: int, monkeypatch: pytest.MonkeyPatch
@@ -247,6 +247,21 @@ def test_kernels_agree_with_both_stages(
     expected = truth(trained_looking(torch.float64, stages=2), scene)
     engine = SharedScanEngine(trained_looking(torch.float32, stages=2))
     assert engine.scan.startswith("compiled")
+    got = engine.logits(scene.ms, scene.pan, scene.all).reshape(expected.shape)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@needs_kernels
+@each_level
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(6, 4), (19, 2)])
+def test_kernels_agree_with_both_stages_where_float32_is_not_enough(
+    shape: tuple[int, int], level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose_level(level, monkeypatch)
+    scene = block(*shape)
+    expected = truth(trained_looking(torch.float64, stages=2), scene)
+    engine = SharedScanEngine(trained_looking(torch.float32, stages=2))
     assert_two_stages_agree(engine.logits(scene.ms, scene.pan, scene.all), expected)
 
 

@@ -205,7 +205,7 @@ def test_a_disk_that_fills_up(
     assert contents(out) == whole
 
 
-@pytest.mark.parametrize("room", [0, 1])
+@pytest.mark.parametrize("room", [0, 2, 4, 6])
 def test_a_disk_that_fills_up_while_a_cog_is_made(
     room: int,
     sound: Scene,
