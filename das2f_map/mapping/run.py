@@ -32,16 +32,14 @@ from das2f_map.products.report import (
 )
 from das2f_map.products.stac_item import write_item
 from das2f_map.progress import Progress, silent
-from das2f_map.running.block_store import (
+from das2f_map.running.block_journal import (
     NOTHING_DONE,
-    BlockStore,
-    Compute,
     DoneBefore,
     block_size_of,
     finished_blocks,
     stored_bytes,
-    stored_or_computed,
 )
+from das2f_map.running.block_store import BlockStore, Compute, stored_or_computed
 from das2f_map.running.blocks import computed_here
 from das2f_map.running.cluster import computed_by, dask_client
 from das2f_map.running.forecast import RunForecast, forecast

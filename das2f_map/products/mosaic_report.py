@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from das2f_map.products.mosaic_parts import Kind
+from das2f_map.products.mosaic_place import Kind
 from das2f_map.products.report import ClassReport, GridReport
 from das2f_map.scene.paths import PathText
 

@@ -30,13 +30,14 @@ from das2f_map.outputs.names import WORK_NAME, enclosing_private, private_path, 
 from das2f_map.outputs.work_files import work_folder
 from das2f_map.outputs.write_errors import writing
 from das2f_map.products.class_areas import ClassArea, check_ids
+from das2f_map.products.outlines import Corners
 from das2f_map.products.provenance import UNKNOWN, Provenance
 from das2f_map.products.qgis import style_vectors
 from das2f_map.products.regions import Regions, to_polygons
 from das2f_map.products.sieve import Sieve, pixels_of_area
 from das2f_map.products.simplify import Simplifier
 from das2f_map.products.strips import Strip, read_strips
-from das2f_map.products.tracing import Corners, RegionTracer
+from das2f_map.products.tracing import RegionTracer
 from das2f_map.products.vector_files import DRIVERS, FeatureBatch, LayerFile, convert
 from das2f_map.progress import Progress, silent
 from das2f_map.scene.grid import Grid

@@ -18,9 +18,10 @@ import shapely
 from affine import Affine
 
 from das2f_map.products.areas import PixelAreas
+from das2f_map.products.outlines import Corners
 from das2f_map.products.regions import to_polygons
 from das2f_map.products.strips import Strip, rows_of
-from das2f_map.products.tracing import Corners, RegionTracer
+from das2f_map.products.tracing import RegionTracer
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.types import Bool, Float32, Geometries, UInt8
 

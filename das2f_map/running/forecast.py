@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from das2f_map.running.block_store import NOTHING_DONE, DoneBefore
+from das2f_map.running.block_journal import NOTHING_DONE, DoneBefore
 from das2f_map.running.blocks import BlockClassifier
 from das2f_map.running.memory import MemoryPlan
 from das2f_map.running.output_sizes import TYPICAL, Texture, expected_bytes

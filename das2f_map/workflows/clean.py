@@ -10,7 +10,7 @@ from das2f_map.errors import InputError, OutputError
 from das2f_map.outputs.names import private_path
 from das2f_map.outputs.recovery import discard, look_at_work, unfinished_in
 from das2f_map.outputs.write_errors import one_line
-from das2f_map.running.block_store import finished_blocks
+from das2f_map.running.block_journal import finished_blocks
 
 
 class UnfinishedRun(BaseModel):

@@ -16,16 +16,9 @@ from das2f_map.outputs.staging import StagedOutputs
 from das2f_map.outputs.write_errors import require_space
 from das2f_map.products.map_files import MapContents, MapPaths, MapWriter
 from das2f_map.products.map_record import AnyReport, left_of_the_old_map, read_report
-from das2f_map.products.mosaic_parts import (
-    JoinedLegend,
-    MapPart,
-    MapToJoin,
-    OpenParts,
-    Placement,
-    beside,
-    join_legends,
-    place,
-)
+from das2f_map.products.mosaic_maps import JoinedLegend, MapToJoin, beside, join_legends
+from das2f_map.products.mosaic_parts import MapPart, OpenParts
+from das2f_map.products.mosaic_place import Placement, place
 from das2f_map.products.mosaic_report import JoinedMap, MosaicReport, Seam
 from das2f_map.products.polygons import check_vector_path
 from das2f_map.products.provenance import Provenance

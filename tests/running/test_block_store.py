@@ -21,16 +21,15 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.choose import EngineChoice
 from das2f_map.errors import InputError
 from das2f_map.products.map_files import MapPaths
-from das2f_map.running.block_store import (
+from das2f_map.running.block_journal import (
     JOURNAL_NAME,
     NOTHING_DONE,
     VALUES_NAME,
-    BlockStore,
     DoneBefore,
     block_size_of,
     finished_blocks,
-    stored_or_computed,
 )
+from das2f_map.running.block_store import BlockStore, stored_or_computed
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock, computed_here
 from das2f_map.running.map_options import MapOptions
 from das2f_map.running.plan import ClassifyPlan, FileIdentity

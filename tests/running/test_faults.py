@@ -24,7 +24,7 @@ from tiny import tiny_bundle
 
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import InputError, OutputError
-from das2f_map.running.block_store import JOURNAL_NAME, VALUES_NAME
+from das2f_map.running.block_journal import JOURNAL_NAME, VALUES_NAME
 
 pytestmark = [pytest.mark.slow, pytest.mark.whole]
 

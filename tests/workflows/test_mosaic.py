@@ -21,7 +21,7 @@ import das2f_map
 from das2f_map.errors import InputError, OutputError
 from das2f_map.legend import Legend, LegendClass
 from das2f_map.products import mosaic_parts
-from das2f_map.products.mosaic_parts import MapToJoin, join_legends
+from das2f_map.products.mosaic_maps import MapToJoin, join_legends
 from das2f_map.scene.grid import Grid
 from das2f_map.workflows import mosaic
 

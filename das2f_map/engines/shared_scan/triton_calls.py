@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -87,56 +87,43 @@ def scan_branch(
     edge = max(x_runs.rows.edge, runs.rows.edge)
     tables = _tables(x.stride()[:2], x_runs, parameters.stride()[:2], runs, x.device)
     y = x.new_empty(sizes[0] * sizes[1], DIRECTIONS, p * p, width, dtype=dtype)
-    y_strides = (sizes[1] * y.stride(0), y.stride(0))
     common = {"P": p, "WIDTH": width, "STATES": states, "NP": _power_of_two(states, 16)}
     most = max(sizes[0] * (sizes[1] + p - 1 - 2 * edge), sizes[1] * (sizes[0] + p - 1 - 2 * edge))
     ends = x.new_empty(most * states * width)
     local, elapsed = (x.new_empty(most * p * width) for _ in range(2))
     enter, leave = (x.new_empty(sizes[0] * sizes[1] * states * width) for _ in range(2))
     for k in range(DIRECTIONS):
-        a, b = (1, 0) if k % 2 else (0, 1)  # axis across the rows of this direction, and along them
-        sign = -1 if k >= 2 else 1
-        across, along = sizes[a], sizes[b]
-
-        # First elements and strides of the maps and patches, as this direction reads them.
-        x_strides, p_strides, y_steps = (
-            [sign * strides[axis] for axis in (a, b)]
-            for strides in (x.stride(), parameters.stride(), y_strides)
-        )
-        x_first = _offset_of_last(x.shape, x.stride()) if k >= 2 else 0
-        p_first = width + k * (width + 2 * states)
-        p_first += _offset_of_last(parameters.shape, parameters.stride()) if k >= 2 else 0
-        y_first = k * p * p * width + (_offset_of_last(sizes, y_strides) if k >= 2 else 0)
-        x_at, p_at, y_at = x.view(-1)[x_first:], parameters.view(-1)[p_first:], y.view(-1)[y_first:]
+        way = _direction(k, sizes, states, x, parameters, y.view(sizes[0], sizes[1], *y.shape[1:]))
+        across, along = way.across, way.along
 
         def by_width(rows: int, along: int = along) -> object:
             return lambda meta: (along * (width // meta["BD"]), rows)
 
         kernels.segments[by_width(across + p - 1 - 2 * edge)](
-            x_at,
-            p_at,
+            way.x,
+            way.parameters,
             decay[k],
             tables[k],
             ends,
             local,
             elapsed,
-            *x_strides,
-            *p_strides,
+            *way.x_steps,
+            *way.parameter_steps,
             along,
             EDGE=edge,
             **common,
         )
         for last in (False, True):
             kernels.border_rows[by_width(across)](
-                x_at,
-                p_at,
+                way.x,
+                way.parameters,
                 decay[k],
                 tables[k],
                 leave if last else enter,
-                y_at,
-                *x_strides,
-                *p_strides,
-                *y_steps,
+                way.y,
+                *way.x_steps,
+                *way.parameter_steps,
+                *way.y_steps,
                 along,
                 LAST=last,
                 EDGE=edge,
@@ -144,7 +131,7 @@ def scan_branch(
             )
             if not last:
                 kernels.wavefront[by_width(1)](
-                    p_at,
+                    way.parameters,
                     decay[k],
                     tables[k],
                     ends,
@@ -152,9 +139,9 @@ def scan_branch(
                     elapsed,
                     enter,
                     leave,
-                    y_at,
-                    *p_strides,
-                    *y_steps,
+                    way.y,
+                    *way.parameter_steps,
+                    *way.y_steps,
                     across,
                     along,
                     EDGE=edge,
@@ -162,6 +149,49 @@ def scan_branch(
                     **common,
                 )
     return y
+
+
+class _Direction(NamedTuple):
+    """Maps and patches as a direction of the scan reads them: first elements, and steps to the next entries.
+
+    Steps are those across the rows of the direction, and along them, as numbers of patches are.
+    """
+
+    x: Tensor
+    parameters: Tensor
+    y: Tensor
+    x_steps: tuple[int, int]
+    parameter_steps: tuple[int, int]
+    y_steps: tuple[int, int]
+    across: int
+    along: int
+
+
+def _direction(
+    k: int, sizes: Sequence[int], states: int, x: Tensor, parameters: Tensor, y: Tensor
+) -> _Direction:
+    """Direction ``k``: rows, columns, and both backwards. ``y`` is (rows, columns, 4, P², D) of patches."""
+    a, b = (1, 0) if k % 2 else (0, 1)
+    backwards, width = k >= 2, y.shape[-1]
+
+    def begun(tensor: Tensor, first: int) -> Tensor:
+        # Backwards, the last entry of a map or a block comes first.
+        return tensor.view(-1)[first + backwards * _offset_of_last(tensor.shape, tensor.stride()) :]
+
+    def steps(tensor: Tensor) -> tuple[int, int]:
+        sign = -1 if backwards else 1
+        return sign * tensor.stride(a), sign * tensor.stride(b)
+
+    return _Direction(
+        begun(x, 0),
+        begun(parameters, width + k * (width + 2 * states)),
+        begun(y, k * y.stride(2)),
+        steps(x),
+        steps(parameters),
+        steps(y),
+        sizes[a],
+        sizes[b],
+    )
 
 
 def _offset_of_last(shape: Sequence[int], strides: Sequence[int]) -> int:
