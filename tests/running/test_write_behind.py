@@ -47,10 +47,15 @@ def test_an_error_comes_with_the_next_item(thread: bool) -> None:
         done.append(item)
 
     given: list[int] = []
-    with pytest.raises(OSError, match="disk full"), one_behind(work, thread=thread) as give:
-        for item in range(9):
-            given.append(item)
-            give(item)
+
+    def give_all() -> None:
+        with one_behind(work, thread=thread) as give:
+            for item in range(9):
+                given.append(item)
+                give(item)
+
+    with pytest.raises(OSError, match="disk full"):
+        give_all()
     assert done == [0]
     assert given == [0, 1, 2] if thread else [0, 1]
 
@@ -73,11 +78,15 @@ def test_nothing_runs_on_after_an_interrupt() -> None:
         time.sleep(0.1)  # whoever does not wait for it is gone by now
         done.set()
 
-    with pytest.raises(KeyboardInterrupt), one_behind(work) as give:
-        give(0)
-        assert begun.wait(PATIENCE)
-        threading.Timer(0.1, may_end.set).start()
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with one_behind(work) as give:
+            give(0)
+            assert begun.wait(PATIENCE)
+            threading.Timer(0.1, may_end.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert done.is_set()
     deadline = time.monotonic() + PATIENCE
     while any(t.name.startswith("write-behind") for t in threading.enumerate()):
