@@ -80,7 +80,7 @@ DAS2F_FN const void *packed_at(const void *weights, int64_t element) {
 
 // Adds kN outputs of the projection, from `o`, to the residual tokens.
 template <int kN>
-DAS2F_FN void project(const Das2fStageWeights &w, int branch, int o, BranchScratch &s) {
+DAS2F_LOOP void project(const Das2fStageWeights &w, int branch, int o, BranchScratch &s) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = load(s.residual[o + i] + v * kLanes);
@@ -91,7 +91,7 @@ DAS2F_FN void project(const Das2fStageWeights &w, int branch, int o, BranchScrat
 
 // Computes kN values of the hidden layer, from `first + o`.
 template <int kN>
-DAS2F_FN void mlp_in(const Das2fStageWeights &w, int branch, int64_t first, int o, BranchScratch &s) {
+DAS2F_LOOP void mlp_in(const Das2fStageWeights &w, int branch, int64_t first, int o, BranchScratch &s) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec{} + w.mlp_in_bias[branch][first + o + i];
@@ -108,7 +108,7 @@ DAS2F_FN void mlp_in(const Das2fStageWeights &w, int branch, int64_t first, int 
 
 // Adds the share of kHiddenStep hidden values, from `first`, to kN outputs, from `o`.
 template <int kN>
-DAS2F_FN void mlp_out(const Das2fStageWeights &w, int branch, int64_t first, int o, BranchScratch &s, Plane *out) {
+DAS2F_LOOP void mlp_out(const Das2fStageWeights &w, int branch, int64_t first, int o, BranchScratch &s, Plane *out) {
     Vec sum[kN][kVectors];
     for (int i = 0; i < kN; ++i)
         for (int v = 0; v < kVectors; ++v) sum[i][v] = load(out[o + i] + v * kLanes);

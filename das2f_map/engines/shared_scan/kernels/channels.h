@@ -18,7 +18,10 @@ struct PowerConstants {
 };
 
 // 2^v for -126 <= v <= 0, with a relative error below 2e-7, and exactly 1 at 0.
-DAS2F_FN Vec power_lanes(const Vec &v, const PowerConstants &constants) {
+DAS2F_FN Vec power_lanes(const Vec &of, const PowerConstants &constants) {
+    // Rounded first: 
+    Vec v = of;
+    DAS2F_KEEP(v);
     const Vec shifted = v + constants.magic;
     const Vec f = v - (shifted - constants.magic);
     Vec p = constants.c[4] * f + constants.c[3];
@@ -61,4 +64,34 @@ DAS2F_FN Vec softplus_lanes(const Vec &v) {
     s = s * q + 1.0f / 3;
     s = s * q + 1.0f;
     return (v > Vec{} ? v : Vec{}) + 2.0f * z * s;
+}
+
+// Decays of a token in all states of a group of channels: 2^(dt rate). Without kLong none may be below 2^-126.
+template <bool kLong>
+DAS2F_FN void fill_decays(const Vec &dt, const Lanes *rate, Lanes *decay) {
+    PowerConstants constants;
+    DAS2F_KEEP(constants.magic);
+#pragma GCC unroll 5
+    for (int i = 0; i < 5; ++i) DAS2F_KEEP(constants.c[i]);
+#pragma GCC unroll 8
+    for (int n = 0; n < kStates; ++n) {
+        const Vec v = dt * load(rate[n]);
+        store(decay[n], kLong ? decay_lanes(v) : power_lanes(v, constants));
+    }
+}
+
+// Takes a group's states through kSteps tokens and adds the tokens' outputs to `sum`. C follows B.
+DAS2F_FN void pass_states(
+    const float *const (&decay)[kSteps], const float *const (&b)[kSteps], const Vec (&drive)[kSteps],
+    Vec (&sum)[kSteps], float *state) {
+#pragma GCC unroll 2
+    for (int n = 0; n < kStates; ++n) {
+        Vec h = load(state + n * kLanes);
+#pragma GCC unroll 4
+        for (int k = 0; k < kSteps; ++k) {
+            h = load(decay[k] + n * kLanes) * h + drive[k] * b[k][n];
+            sum[k] += h * b[k][kStates + n];
+        }
+        store(state + n * kLanes, h);
+    }
 }

@@ -11,7 +11,6 @@ constexpr int kMostRank = 64;
 constexpr int kMostParameters = 2 * kStates + kMostRank;
 constexpr int kImageRow = kPatch + 8;  // tokens of a row of the image, its border and what fills a cache line
 constexpr int kGroupOfPatch = kTokens * kLanes + 16;  // in other cache sets than the next group
-constexpr int kScanned = kManyRegisters ? 4 : 2;  // tokens whose scan is in registers together
 constexpr int kProductVectors = kLanes == 16 ? 5 : 3;  // outputs of a product in registers, for kSteps tokens
 
 typedef float Tokens[kTokens][kWidth];
@@ -24,7 +23,7 @@ struct LaterScratch {
     float pixels[kWidth][kPatch];                // of a row of the patch, after the convolution
     float row[kPatch][kWidth];                   // the same by token
     float parameters[kPatch][kMostParameters], dt[kPatch][kWidth];  // of a line of tokens: B, C, dt before its product
-    Lanes state[kGroups][kStates], rate[kGroups][kStates + 1], fastest[kGroups];  // one rate more, which may be anything
+    Lanes state[kGroups][kStates], rate[kGroups][kStates], fastest[kGroups], decay[kSteps][kStates];
 };
 
 struct Linear {
@@ -47,8 +46,9 @@ DAS2F_FN void multiply_vectors(
         Vec w[kN];
 #pragma GCC unroll 8
         for (int v = 0; v < kN; ++v) {
-            w[v] = load(weight + v * kLanes);
-            DAS2F_KEEP(w[v]);
+            Vec some = load(weight + v * kLanes);
+            DAS2F_KEEP(some);
+            w[v] = some;
         }
 #pragma GCC unroll 4
         for (int t = 0; t < kSteps; ++t) {
@@ -64,7 +64,7 @@ DAS2F_FN void multiply_vectors(
 }
 
 // out = W in + bias for kPatch tokens; steps are the floats from a token to the next.
-DAS2F_FN void multiply_tokens(const Linear &l, const float *in, int64_t in_step, float *out, int64_t out_step) {
+DAS2F_LOOP void multiply_tokens(const Linear &l, const float *in, int64_t in_step, float *out, int64_t out_step) {
     int64_t o = 0;
     // A block of weights stays in first-level cache for all tokens.
     for (; o + kProductVectors * kLanes <= l.outputs; o += kProductVectors * kLanes)
@@ -96,7 +96,7 @@ DAS2F_FN void write_tokens(const Plane *planes, int tile, Tokens &tokens) {
 
 // The depthwise convolution of one row of the patch, and its SiLU, into `row`. A token's channels are 4 channels of 4 x 4
 // pixels; the image has its tokens one by one for each of them.
-DAS2F_FN void convolve_row(const float *taps, int r, LaterScratch &s) {
+DAS2F_LOOP void convolve_row(const float *taps, int r, LaterScratch &s) {
     for (int c = 0; c < 4; ++c, taps += 10) {
         const float (*image)[kPatch + 2][kImageRow] = s.image + c * 16;
 #pragma GCC unroll 4
@@ -154,50 +154,28 @@ DAS2F_FN void prepare(
     }
 }
 
-// Decays of kScanned tokens in one state. Without kLong none may be below 2^-126.
-template <bool kLong>
-DAS2F_FN void decay_tokens(
-    const Vec (&dt)[kScanned], const Vec &rate, const PowerConstants &constants, Vec (&decay)[kScanned]) {
-#pragma GCC unroll 4
-    for (int k = 0; k < kScanned; ++k)
-        decay[k] = kLong ? decay_lanes(dt[k] * rate) : power_lanes(dt[k] * rate, constants);
-}
-
 // Takes kPatch tokens on, from `first`, for one group of channels, and adds their outputs.
 template <bool kLong>
-DAS2F_FN void scan_line(const Tokens &x, int64_t first, int64_t step, int g, LaterScratch &s) {
-    PowerConstants constants;
-    DAS2F_KEEP(constants.magic);
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; ++i) DAS2F_KEEP(constants.c[i]);
-    for (int j = 0; j < kPatch; j += kScanned) {
-        Vec dt[kScanned], drive[kScanned], decay[kScanned], next[kScanned], sum[kScanned] = {};
-        const float *b[kScanned];
-        float *y[kScanned];
+DAS2F_LOOP void scan_line(const Tokens &x, int64_t first, int64_t step, int g, LaterScratch &s) {
+    for (int j = 0; j < kPatch; j += kSteps) {
+        Vec drive[kSteps], sum[kSteps] = {};
+        const float *decay[kSteps], *b[kSteps];
+        for (int k = 0; k < kSteps; ++k) {
+            const Vec dt = load(s.dt[j + k] + g * kLanes);
+            fill_decays<kLong>(dt, s.rate[g], s.decay[k]);
+        }
 #pragma GCC unroll 4
-        for (int k = 0; k < kScanned; ++k) {
-            const int64_t token = first + (j + k) * step;
-            y[k] = s.y[g] + token * kLanes;
+        for (int k = 0; k < kSteps; ++k) {
+            decay[k] = s.decay[k][0];
             b[k] = s.parameters[j + k];
-            dt[k] = load(s.dt[j + k] + g * kLanes);
-            drive[k] = dt[k] * load(x[token] + g * kLanes);
+            drive[k] = load(s.dt[j + k] + g * kLanes) * load(x[first + (j + k) * step] + g * kLanes);
         }
-        // The next state's decays are computed while this one's are used: one chain of operations would be so long that
-        // the processor, which looks only so far ahead, would wait for its results.
-        decay_tokens<kLong>(dt, load(s.rate[g][0]), constants, decay);
-        for (int n = 0; n < kStates; ++n) {
-            decay_tokens<kLong>(dt, load(s.rate[g][n + 1]), constants, next);
-            Vec h = load(s.state[g][n]);
+        pass_states(decay, b, drive, sum, s.state[g][0]);
 #pragma GCC unroll 4
-            for (int k = 0; k < kScanned; ++k) {
-                h = decay[k] * h + drive[k] * b[k][n];
-                sum[k] += h * b[k][kStates + n];
-                decay[k] = next[k];
-            }
-            store(s.state[g][n], h);
+        for (int k = 0; k < kSteps; ++k) {
+            float *y = s.y[g] + (first + (j + k) * step) * kLanes;
+            store(y, load(y) + sum[k]);
         }
-#pragma GCC unroll 4
-        for (int k = 0; k < kScanned; ++k) store(y[k], load(y[k]) + sum[k]);
     }
 }
 

@@ -172,7 +172,12 @@ namespace {
 #else
 #define DAS2F_PLAIN_REGISTERS 16
 #endif
+// DAS2F_LOOP is for functions that stay functions: in one that holds everything, compilers keep too few values of a
+// loop in registers.
 #ifdef DAS2F_X86
+#define DAS2F_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
+#define DAS2F_AVX2 __attribute__((target("avx2,fma")))
+#define DAS2F_LOOP __attribute__((noinline)) DAS2F_AVX512
 namespace lanes16 {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
@@ -181,6 +186,8 @@ constexpr bool kManyRegisters = true;
 #include "scan_rows.h"
 #include "tail.h"
 }  // namespace lanes16
+#undef DAS2F_LOOP
+#define DAS2F_LOOP __attribute__((noinline)) DAS2F_AVX2
 namespace lanes8 {
 constexpr int kLanes = 8;
 constexpr bool kManyRegisters = false;
@@ -189,7 +196,9 @@ constexpr bool kManyRegisters = false;
 #include "scan_rows.h"
 #include "tail.h"
 }  // namespace lanes8
+#undef DAS2F_LOOP
 #endif
+#define DAS2F_LOOP __attribute__((noinline))
 namespace lanes4 {
 constexpr int kLanes = 4;
 constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
@@ -199,6 +208,7 @@ constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
 #include "tail.h"
 }  // namespace lanes4
 #undef DAS2F_FN
+#undef DAS2F_LOOP
 }  // namespace
 
 // clang refuses vectors of 512 bits from functions without the AVX-512 target, and those of lanes.h have no target.
@@ -209,8 +219,9 @@ constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
 #include <cpuid.h>
 #include <immintrin.h>
 namespace {
-#define DAS2F_FN \
-    inline __attribute__((always_inline, target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma")))
+#define DAS2F_BF16_TARGET "avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma"
+#define DAS2F_FN inline __attribute__((always_inline, target(DAS2F_BF16_TARGET)))
+#define DAS2F_LOOP __attribute__((noinline, target(DAS2F_BF16_TARGET)))
 namespace bf16 {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
@@ -219,6 +230,7 @@ constexpr bool kManyRegisters = true;
 #include "tail.h"
 }  // namespace bf16
 #undef DAS2F_FN
+#undef DAS2F_LOOP
 }  // namespace
 #endif
 
@@ -232,6 +244,7 @@ constexpr bool kManyRegisters = true;
     "avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma,amx-tile,amx-bf16"
 namespace {
 #define DAS2F_FN inline __attribute__((always_inline, target(DAS2F_AMX_TARGET)))
+#define DAS2F_LOOP __attribute__((noinline, target(DAS2F_AMX_TARGET)))
 namespace amx_bf16 {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
@@ -249,6 +262,7 @@ constexpr bool kManyRegisters = true;
 #include "tail.h"
 }  // namespace amx
 #undef DAS2F_FN
+#undef DAS2F_LOOP
 }  // namespace
 #endif
 
@@ -257,8 +271,6 @@ namespace {
 typedef std::atomic<int64_t> Counter;
 
 #ifdef DAS2F_X86
-#define DAS2F_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
-#define DAS2F_AVX2 __attribute__((target("avx2,fma")))
 DAS2F_AVX512 void scan_avx512(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass pass, Counter &next) {
     lanes16::scan_items(b, w, pass, next);
 }
@@ -272,7 +284,7 @@ DAS2F_AVX2 void tail_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w
     lanes8::tail_items(b, w, next);
 }
 #ifdef DAS2F_HAS_BF16
-__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma"))) void tail_bf16(
+__attribute__((target(DAS2F_BF16_TARGET))) void tail_bf16(
     const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
     bf16::tail_items(b, w, next);
 }

@@ -224,7 +224,7 @@ DAS2F_FN void fuse_tile(const Das2fStageWeights &w, const Plane *ms, const Plane
 }
 
 // Adds a tile's share to the logits, from the specific and common parts of all stages.
-DAS2F_FN void classify_tile(const Das2fSharedWeights &w, int tile, TailScratch &s, float *logits) {
+DAS2F_LOOP void classify_tile(const Das2fSharedWeights &w, int tile, TailScratch &s, float *logits) {
     int64_t stage = w.stages - 1;
     for (int c = 0; c < kWidth; ++c)
         for (int v = 0; v < kVectors; ++v)
