@@ -3,6 +3,7 @@
 
 constexpr int kGroups = kWidth / kLanes;
 constexpr int kSteps = 4;  // tokens of a scan that are in registers together
+constexpr int kTogether = kManyRegisters ? 6 : 3;  // powers that are computed together
 
 typedef float Lanes[kLanes];
 
@@ -17,32 +18,42 @@ struct PowerConstants {
     }
 };
 
-// 2^v for -126 <= v <= 0, with a relative error below 2e-7, and exactly 1 at 0.
-DAS2F_FN Vec power_lanes(const Vec &of, const PowerConstants &constants) {
-    // Rounded first: 
-    Vec v = of;
-    DAS2F_KEEP(v);
-    const Vec shifted = v + constants.magic;
-    const Vec f = v - (shifted - constants.magic);
-    Vec p = constants.c[4] * f + constants.c[3];
-    p = p * f + constants.c[2];
-    p = p * f + constants.c[1];
-    p = p * f + constants.c[0];
-    p = p * f + 1.0f;
-    // The whole number is in the low bits of `shifted`; the others are shifted out.
-    VecInt bits, exponent;
-    std::memcpy(&exponent, &shifted, sizeof exponent);
-    std::memcpy(&bits, &p, sizeof bits);
-    bits += exponent << 23;
-    std::memcpy(&p, &bits, sizeof p);
-    return p;
+// 2^v in place, for -126 <= v <= 0: relative error below 2e-7, and exactly 1 at 0. Each step is done for all vectors: a
+// processor looks only so far ahead, and would not find a second chain of operations behind the first.
+template <int kN>
+DAS2F_FN void power_lanes(Vec (&v)[kN], const PowerConstants &constants) {
+    Vec shifted[kN], p[kN];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) {
+        Vec rounded = v[i];  // else compilers multiply twice to save a subtraction
+        DAS2F_KEEP(rounded);
+        shifted[i] = rounded + constants.magic;
+        v[i] = rounded - (shifted[i] - constants.magic);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = constants.c[4] * v[i] + constants.c[3];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[1];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[0];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) {
+        p[i] = p[i] * v[i] + 1.0f;
+        // The whole number is in the low bits of `shifted`; the others are shifted out.
+        VecInt bits, exponent;
+        std::memcpy(&exponent, &shifted[i], sizeof exponent);
+        std::memcpy(&bits, &p[i], sizeof bits);
+        bits += exponent << 23;
+        std::memcpy(&v[i], &bits, sizeof bits);
+    }
 }
 
 constexpr float kLeastPower = -126.0f;
 
-// 2^v for v <= 0; almost 0 below -126.
-DAS2F_FN Vec decay_lanes(Vec v) {
-    // max(v, -126) as integers: of two negative numbers, the one nearer to zero has the smaller bits.
+// max(v, -126) for v <= 0, as integers: of two negative numbers, the one nearer to zero has the smaller bits.
+DAS2F_FN Vec least_power(Vec v) {
     typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
     const Vec low = Vec{} + kLeastPower;
     Bits own, most;
@@ -50,7 +61,14 @@ DAS2F_FN Vec decay_lanes(Vec v) {
     std::memcpy(&most, &low, sizeof most);
     own = own < most ? own : most;
     std::memcpy(&v, &own, sizeof v);
-    return power_lanes(v, PowerConstants());
+    return v;
+}
+
+// 2^v for v <= 0; almost 0 below -126.
+DAS2F_FN Vec decay_lanes(const Vec &v) {
+    Vec power[1] = {least_power(v)};
+    power_lanes(power, PowerConstants());
+    return power[0];
 }
 
 DAS2F_FN Vec softplus_lanes(const Vec &v) {
@@ -73,10 +91,16 @@ DAS2F_FN void fill_decays(const Vec &dt, const Lanes *rate, Lanes *decay) {
     DAS2F_KEEP(constants.magic);
 #pragma GCC unroll 5
     for (int i = 0; i < 5; ++i) DAS2F_KEEP(constants.c[i]);
-#pragma GCC unroll 8
-    for (int n = 0; n < kStates; ++n) {
-        const Vec v = dt * load(rate[n]);
-        store(decay[n], kLong ? decay_lanes(v) : power_lanes(v, constants));
+    for (int n = 0; n < kStates; n += kTogether) {
+        Vec power[kTogether];
+#pragma GCC unroll 6
+        for (int i = 0; i < kTogether; ++i) {
+            power[i] = dt * load(rate[n + i]);
+            if (kLong) power[i] = least_power(power[i]);
+        }
+        power_lanes(power, constants);
+#pragma GCC unroll 6
+        for (int i = 0; i < kTogether; ++i) store(decay[n + i], power[i]);
     }
 }
 

@@ -14,10 +14,14 @@ constexpr int kGroupOfPatch = kTokens * kLanes + 16;  // in other cache sets tha
 constexpr int kProductVectors = kLanes == 16 ? 5 : 3;  // outputs of a product in registers, for kSteps tokens
 
 typedef float Tokens[kTokens][kWidth];
+// The same with other cache sets for each row of the patch, so that its columns stay in first-level cache.
+constexpr int kTokenRow = kPatch * kWidth + 16;
+typedef float TokenRows[kPatch][kTokenRow];
 
 // The memory has to be zero at first: the image keeps a border of zeros.
 struct LaterScratch {
-    Tokens tokens[2], gate[2], x[2];  // of MS and PAN
+    Tokens tokens[2], gate[2];  // of MS and PAN
+    TokenRows x[2];
     float y[kGroups][kGroupOfPatch];
     float image[kWidth][kPatch + 2][kImageRow];  // for each channel of the tokens
     float pixels[kWidth][kPatch];                // of a row of the patch, after the convolution
@@ -81,16 +85,18 @@ DAS2F_LOOP void multiply_tokens(const Linear &l, const float *in, int64_t in_ste
     }
 }
 
-// Lays a tile's planes out by token.
-DAS2F_FN void write_tokens(const Plane *planes, int tile, Tokens &tokens) {
+// Lays a tile's planes out by token, with `row` floats from a row of the patch to the next.
+DAS2F_FN void write_tokens(const Plane *planes, int tile, float *tokens, int row) {
     for (int g = 0; g < kWidth; g += kLanes)
         for (int v = 0; v < kVectors; ++v) {
+            const int token = tile * kTile + v * kLanes;
+            float *to = tokens + token / kPatch * row + token % kPatch * kWidth + g;
             Vec t[kLanes];
 #pragma GCC unroll 16
             for (int i = 0; i < kLanes; ++i) t[i] = load(planes[g + i] + v * kLanes);
             transpose_lanes(t);
 #pragma GCC unroll 16
-            for (int i = 0; i < kLanes; ++i) store(tokens[tile * kTile + v * kLanes + i] + g, t[i]);
+            for (int i = 0; i < kLanes; ++i) store(to + i * kWidth, t[i]);
         }
 }
 
@@ -131,10 +137,11 @@ DAS2F_LOOP void convolve_row(const float *taps, int r, LaterScratch &s) {
 DAS2F_FN void prepare(
     const Das2fStageWeights &w, int branch, const Plane (*tokens)[kWidth], Plane *normed, LaterScratch &s) {
     const int modality = branch % 2;
-    Tokens &gate = s.gate[modality], &x = s.x[modality];
+    Tokens &gate = s.gate[modality];
+    TokenRows &x = s.x[modality];
     for (int tile = 0; tile < kTiles; ++tile) {
         layer_norm<kWidth>(tokens[tile], 1, w.norm[branch], normed);
-        write_tokens(normed, tile, x);  // until there is x
+        write_tokens(normed, tile, x[0], kTokenRow);  // until there is x
         for (int v = 0; v < kVectors; ++v) {
             const int token = tile * kTile + v * kLanes, row = token / kPatch + 1, col = token % kPatch + 1;
             for (int c = 0; c < kWidth; ++c) store(s.image[c][row] + col, load(normed[c] + v * kLanes));
@@ -144,19 +151,19 @@ DAS2F_FN void prepare(
     const Linear embed{w.embed[branch], w.embed_bias[branch], kWidth, kWidth};
     for (int r = 0; r < kPatch; ++r) {
         float *z = gate[r * kPatch];
-        multiply_tokens(to_gate, x[r * kPatch], kWidth, z, kWidth);
+        multiply_tokens(to_gate, x[r], kWidth, z, kWidth);
         for (int i = 0; i < kPatch * kWidth; i += kLanes) {
             const Vec v = load(z + i);
             store(z + i, v * sigmoid_lanes(v));
         }
         convolve_row(w.taps[branch], r, s);
-        multiply_tokens(embed, s.row[0], kWidth, x[r * kPatch], kWidth);
+        multiply_tokens(embed, s.row[0], kWidth, x[r], kWidth);
     }
 }
 
 // Takes kPatch tokens on, from `first`, for one group of channels, and adds their outputs.
 template <bool kLong>
-DAS2F_LOOP void scan_line(const Tokens &x, int64_t first, int64_t step, int g, LaterScratch &s) {
+DAS2F_LOOP void scan_line(const float *x, int64_t x_step, float *y, int64_t y_step, int g, LaterScratch &s) {
     for (int j = 0; j < kPatch; j += kSteps) {
         Vec drive[kSteps], sum[kSteps] = {};
         const float *decay[kSteps], *b[kSteps];
@@ -168,14 +175,11 @@ DAS2F_LOOP void scan_line(const Tokens &x, int64_t first, int64_t step, int g, L
         for (int k = 0; k < kSteps; ++k) {
             decay[k] = s.decay[k][0];
             b[k] = s.parameters[j + k];
-            drive[k] = load(s.dt[j + k] + g * kLanes) * load(x[first + (j + k) * step] + g * kLanes);
+            drive[k] = load(s.dt[j + k] + g * kLanes) * load(x + (j + k) * x_step);
         }
         pass_states(decay, b, drive, sum, s.state[g][0]);
 #pragma GCC unroll 4
-        for (int k = 0; k < kSteps; ++k) {
-            float *y = s.y[g] + (first + (j + k) * step) * kLanes;
-            store(y, load(y) + sum[k]);
-        }
+        for (int k = 0; k < kSteps; ++k, y += y_step) store(y, load(y) + sum[k]);
     }
 }
 
@@ -192,12 +196,23 @@ DAS2F_FN bool decays_are_long(int g, const LaterScratch &s) {
     return any;
 }
 
+// A direction's way through an array of tokens: along rows, columns, or either backwards. All in floats.
+struct Walk {
+    int64_t first, step, line;  // to the first token, from a token of a line to the next, and from a line to the next
+    Walk(int direction, int64_t row, int64_t token) {
+        const bool columns = direction % 2, back = direction > 1;
+        const int64_t sign = back ? -1 : 1;
+        first = back ? (kPatch - 1) * (row + token) : 0;
+        step = sign * (columns ? row : token), line = sign * (columns ? token : row);
+    }
+};
+
 // Scans a branch in all four directions into s.y. Its modality's x passes the parameters of the branch `source`.
 DAS2F_FN void scan_patch(const Das2fStageWeights &w, int branch, int source, LaterScratch &s) {
-    const Tokens &x = s.x[branch % 2], &x_source = s.x[source % 2];
+    const TokenRows &x = s.x[branch % 2], &x_source = s.x[source % 2];
     for (int g = 0; g < kGroups; ++g) {
         const Vec skip = load(w.skip[branch] + g * kLanes);
-        for (int t = 0; t < kTokens; ++t) store(s.y[g] + t * kLanes, skip * load(x[t] + g * kLanes));
+        for (int t = 0; t < kTokens; ++t) store(s.y[g] + t * kLanes, skip * load(x[t / kPatch] + t % kPatch * kWidth + g * kLanes));
     }
     const int64_t outputs = (2 * kStates + w.rank + kLanes - 1) / kLanes * kLanes;
     for (int direction = 0; direction < kDirections; ++direction) {
@@ -215,17 +230,17 @@ DAS2F_FN void scan_patch(const Das2fStageWeights &w, int branch, int source, Lat
         const Linear project{w.parameters[source] + direction * kWidth * outputs, nullptr, kWidth, outputs};
         const Linear to_dt{
             w.dt[source] + direction * w.rank * kWidth, w.dt_bias[source] + direction * kWidth, w.rank, kWidth};
-        // Rows, columns, and both backwards: `step` leads from a token of a line to the next, `line` to the next line.
-        const int64_t sign = direction < 2 ? 1 : -1;
-        const int64_t step = sign * (direction % 2 ? kPatch : 1), line = sign * (direction % 2 ? 1 : kPatch);
-        int64_t first = direction < 2 ? 0 : kTokens - 1;
-        for (int i = 0; i < kPatch; ++i, first += line) {
-            multiply_tokens(project, x_source[first], step * kWidth, s.parameters[0], kMostParameters);
+        const Walk in_x(direction, kTokenRow, kWidth), in_y(direction, kPatch * kLanes, kLanes);
+        for (int i = 0; i < kPatch; ++i) {
+            const int64_t at = in_x.first + i * in_x.line, y_at = in_y.first + i * in_y.line;
+            multiply_tokens(project, x_source[0] + at, in_x.step, s.parameters[0], kMostParameters);
             multiply_tokens(to_dt, s.parameters[0] + 2 * kStates, kMostParameters, s.dt[0], kWidth);
             for (int k = 0; k < kPatch * kWidth; k += kLanes) store(s.dt[0] + k, softplus_lanes(load(s.dt[0] + k)));
             for (int g = 0; g < kGroups; ++g) {
-                if (decays_are_long(g, s)) scan_line<true>(x, first, step, g, s);
-                else scan_line<false>(x, first, step, g, s);
+                const float *line = x[0] + at + g * kLanes;
+                float *y = s.y[g] + y_at;
+                if (decays_are_long(g, s)) scan_line<true>(line, in_x.step, y, in_y.step, g, s);
+                else scan_line<false>(line, in_x.step, y, in_y.step, g, s);
             }
         }
     }

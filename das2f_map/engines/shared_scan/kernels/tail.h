@@ -264,7 +264,7 @@ DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w,
             if (stage)
                 for (int m = 0; m < 2; ++m)
                     for (int tile = 0; tile < kTiles; ++tile)
-                        write_tokens(s.out[stage - 1][2 + m][tile], tile, s.later.tokens[m]);
+                        write_tokens(s.out[stage - 1][2 + m][tile], tile, s.later.tokens[m][0], kPatch * kWidth);
             // Branch by branch: its weights then stay in second-level cache for the whole patch.
             for (int branch = 0; branch < 4; ++branch) {
                 if (stage) scan_later(w.stage[stage], branch, s.out[stage - 1] + 2, s.features, s.later);
