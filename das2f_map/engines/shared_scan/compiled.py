@@ -24,7 +24,7 @@ from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 
-_ABI = 5
+_ABI = 6
 LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 with AMX")
 _BF16_LEVEL, _AMX_LEVEL = 3, 4
 _LOG2E = 1.4426950408889634
@@ -199,9 +199,9 @@ class CompiledKernels:
         library = _library()[0]
         assert library is not None
         self._library, self._level = library, _level()
-        packing = (_int64 * 3)()
+        packing = (_int64 * 4)()
         library.das2f_shared_packing(self._level, packing)
-        self._lanes, self._tile, self._outputs = (int(n) for n in packing)
+        self._lanes, self._tile, self._outputs, self._block = (int(n) for n in packing)
         network = first.network
         self.classes = network.config.classes
         self._kept: list[Tensor] = []
@@ -242,15 +242,15 @@ class CompiledKernels:
             scan, depthwise = branch.mixer.scan, branch.mixer.space.depthwise
             assert depthwise.bias is not None
             w.rank = scan.dt_rank
-            w.gate[i] = self._keep(branch.mixer.gate.weight.t())
+            w.gate[i] = self._in_blocks(branch.mixer.gate.weight.t())
             w.taps[i] = self._keep(torch.cat([depthwise.weight.flatten(1), depthwise.bias[:, None]], dim=1))
             embed, bias = folded_embedding(branch.mixer.space)
-            w.embed[i] = self._keep(embed.t().float())
+            w.embed[i] = self._in_blocks(embed.t().float())
             w.embed_bias[i] = self._keep(bias.float())
             dt, b_and_c = torch.split(scan.x_proj, [scan.dt_rank, 2 * scan.state_size], dim=1)
             outputs = torch.cat([b_and_c, dt], dim=1).transpose(1, 2)
-            w.parameters[i] = self._keep(F.pad(outputs, (0, -outputs.shape[2] % self._lanes)))
-            w.dt[i] = self._keep(scan.dt_proj.transpose(1, 2))
+            w.parameters[i] = self._in_blocks(F.pad(outputs, (0, -outputs.shape[2] % self._lanes)))
+            w.dt[i] = self._in_blocks(scan.dt_proj.transpose(1, 2))
             w.dt_bias[i] = self._keep(scan.dt_bias)
 
     def _fusion(self, fusion: nn.Module, w: _Stage) -> None:
@@ -275,6 +275,11 @@ class CompiledKernels:
     def _keep(self, values: Tensor) -> int:
         self._kept.append(values.detach().clone(memory_format=torch.contiguous_format))
         return self._kept[-1].data_ptr()
+
+    def _in_blocks(self, weight: Tensor) -> int:
+        """Address of weights ``(…, inputs, outputs)``, packed as ``(inputs, outputs of a block)``, block by block."""
+        blocks = torch.split(weight, self._block, dim=-1)
+        return self._keep(torch.cat([block.flatten(-2) for block in blocks], dim=-1))
 
     def _pack(self, weight: Tensor, bf16: int) -> int:
         """Address of weights (outputs, inputs), packed for the processor's instruction set."""

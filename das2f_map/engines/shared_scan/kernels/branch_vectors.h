@@ -167,6 +167,7 @@ DAS2F_FN void branch_tile(
     for (int c = 0; c < kWidth; ++c)
         for (int v = 0; v < kVectors; ++v)
             store(s.gated[c] + v * kLanes, load(s.gated[c] + v * kLanes) * load(s.normed[c] + v * kLanes));
-    load_tokens(in.tokens, s.residual);
+    if (in.planes) std::memcpy(s.residual, in.planes, sizeof s.residual);
+    else load_tokens(in.tokens, s.residual);
     project_and_mlp(w, branch, s, out);
 }

@@ -71,17 +71,27 @@ DAS2F_FN Vec decay_lanes(const Vec &v) {
     return power[0];
 }
 
-DAS2F_FN Vec softplus_lanes(const Vec &v) {
+// log(1 + e^v) in place.
+template <int kN>
+DAS2F_FN void softplus_lanes(Vec (&v)[kN]) {
     // max(v, 0) + log(1 + t), the logarithm as 2 artanh(t / (2 + t)), which is accurate for small t too.
-    const Vec t = decay_lanes(abs_lanes(v) * -kLog2e);
-    const Vec z = t / (t + 2.0f), q = z * z;
-    Vec s = q * (1.0f / 13) + 1.0f / 11;
-    s = s * q + 1.0f / 9;
-    s = s * q + 1.0f / 7;
-    s = s * q + 1.0f / 5;
-    s = s * q + 1.0f / 3;
-    s = s * q + 1.0f;
-    return (v > Vec{} ? v : Vec{}) + 2.0f * z * s;
+    Vec t[kN], z[kN], q[kN];
+#pragma GCC unroll 4
+    for (int i = 0; i < kN; ++i) t[i] = least_power(abs_lanes(v[i]) * -kLog2e);
+    power_lanes(t, PowerConstants());
+#pragma GCC unroll 4
+    for (int i = 0; i < kN; ++i) {
+        z[i] = t[i] / (t[i] + 2.0f);
+        q[i] = z[i] * z[i];
+        t[i] = q[i] * (1.0f / 13) + 1.0f / 11;
+    }
+    constexpr float rest[] = {1.0f / 9, 1.0f / 7, 1.0f / 5, 1.0f / 3, 1.0f};
+#pragma GCC unroll 5
+    for (int k = 0; k < 5; ++k)
+#pragma GCC unroll 4
+        for (int i = 0; i < kN; ++i) t[i] = t[i] * q[i] + rest[k];
+#pragma GCC unroll 4
+    for (int i = 0; i < kN; ++i) v[i] = (v[i] > Vec{} ? v[i] : Vec{}) + 2.0f * z[i] * t[i];
 }
 
 // Decays of a token in all states of a group of channels: 2^(dt rate). Without kLong none may be below 2^-126.

@@ -11,7 +11,8 @@ constexpr int kMostRank = 64;
 constexpr int kMostParameters = 2 * kStates + kMostRank;
 constexpr int kImageRow = kPatch + 8;  // tokens of a row of the image, its border and what fills a cache line
 constexpr int kGroupOfPatch = kTokens * kLanes + 16;  // in other cache sets than the next group
-constexpr int kProductVectors = kLanes == 16 ? 5 : 3;  // outputs of a product in registers, for kSteps tokens
+constexpr int kProductVectors = kManyRegisters ? 5 : 3;  // outputs of a product in registers, for kSteps tokens
+constexpr int kProduct = kProductVectors * kLanes;
 
 typedef float Tokens[kTokens][kWidth];
 // The same with other cache sets for each row of the patch, so that its columns stay in first-level cache.
@@ -20,8 +21,11 @@ typedef float TokenRows[kPatch][kTokenRow];
 
 // The memory has to be zero at first: the image keeps a border of zeros.
 struct LaterScratch {
-    Tokens tokens[2], gate[2];  // of MS and PAN
+    Tokens gate[2];  // of MS and PAN
     TokenRows x[2];
+#if DAS2F_AMX
+    Tokens tokens[2];
+#endif
     float y[kGroups][kGroupOfPatch];
     float image[kWidth][kPatch + 2][kImageRow];  // for each channel of the tokens
     float pixels[kWidth][kPatch];                // of a row of the patch, after the convolution
@@ -31,7 +35,7 @@ struct LaterScratch {
 };
 
 struct Linear {
-    const float *weight;  // (inputs, outputs)
+    const float *weight;  // packed (inputs, kProduct), the last outputs (inputs, rest)
     const float *bias;    // (outputs), or null
     int64_t inputs, outputs;
 };
@@ -45,8 +49,8 @@ DAS2F_FN void multiply_vectors(
     for (int t = 0; t < kSteps; ++t)
 #pragma GCC unroll 8
         for (int v = 0; v < kN; ++v) sum[t][v] = l.bias ? load(l.bias + o + v * kLanes) : Vec{};
-    const float *weight = l.weight + o;
-    for (int64_t k = 0; k < l.inputs; ++k, weight += l.outputs) {
+    const float *weight = l.weight + o * l.inputs;
+    for (int64_t k = 0; k < l.inputs; ++k, weight += kN * kLanes) {
         Vec w[kN];
 #pragma GCC unroll 8
         for (int v = 0; v < kN; ++v) {
@@ -71,7 +75,7 @@ DAS2F_FN void multiply_vectors(
 DAS2F_LOOP void multiply_tokens(const Linear &l, const float *in, int64_t in_step, float *out, int64_t out_step) {
     int64_t o = 0;
     // A block of weights stays in first-level cache for all tokens.
-    for (; o + kProductVectors * kLanes <= l.outputs; o += kProductVectors * kLanes)
+    for (; o + kProduct <= l.outputs; o += kProduct)
         for (int t = 0; t < kPatch; t += kSteps)
             multiply_vectors<kProductVectors>(l, o, in + t * in_step, in_step, out + t * out_step, out_step);
     const int64_t rest = (l.outputs - o) / kLanes;
@@ -196,6 +200,18 @@ DAS2F_FN bool decays_are_long(int g, const LaterScratch &s) {
     return any;
 }
 
+// The softplus of a line's step sizes, in place.
+DAS2F_LOOP void make_positive(float *dt) {
+    for (int k = 0; k < kPatch * kWidth; k += kSteps * kLanes) {
+        Vec some[kSteps];
+#pragma GCC unroll 4
+        for (int i = 0; i < kSteps; ++i) some[i] = load(dt + k + i * kLanes);
+        softplus_lanes(some);
+#pragma GCC unroll 4
+        for (int i = 0; i < kSteps; ++i) store(dt + k + i * kLanes, some[i]);
+    }
+}
+
 // A direction's way through an array of tokens: along rows, columns, or either backwards. All in floats.
 struct Walk {
     int64_t first, step, line;  // to the first token, from a token of a line to the next, and from a line to the next
@@ -235,7 +251,7 @@ DAS2F_FN void scan_patch(const Das2fStageWeights &w, int branch, int source, Lat
             const int64_t at = in_x.first + i * in_x.line, y_at = in_y.first + i * in_y.line;
             multiply_tokens(project, x_source[0] + at, in_x.step, s.parameters[0], kMostParameters);
             multiply_tokens(to_dt, s.parameters[0] + 2 * kStates, kMostParameters, s.dt[0], kWidth);
-            for (int k = 0; k < kPatch * kWidth; k += kLanes) store(s.dt[0] + k, softplus_lanes(load(s.dt[0] + k)));
+            make_positive(s.dt[0]);
             for (int g = 0; g < kGroups; ++g) {
                 const float *line = x[0] + at + g * kLanes;
                 float *y = s.y[g] + y_at;
@@ -250,15 +266,24 @@ DAS2F_FN void scan_patch(const Das2fStageWeights &w, int branch, int source, Lat
 DAS2F_FN void scan_later(
     const Das2fStageWeights &w, int branch, const Plane (*common)[kTiles][kWidth], Plane *normed, LaterScratch &s) {
     if (branch % 2 == 0)
-        for (int m = 0; m < 2; ++m) prepare(w, branch + m, common[m], normed, s);
+        for (int m = 0; m < 2; ++m) {
+            prepare(w, branch + m, common[m], normed, s);
+#if DAS2F_AMX
+            for (int tile = 0; tile < kTiles; ++tile)
+                write_tokens(common[m][tile], tile, s.tokens[m][0], kPatch * kWidth);
+#endif
+        }
     scan_patch(w, branch, parameters_of(branch), s);
 }
 
-DAS2F_FN void locate_later(const LaterScratch &s, int branch, int tile, BranchInput &in) {
+DAS2F_FN void locate_later(const LaterScratch &s, int branch, int tile, const Plane *common, BranchInput &in) {
     in.y = s.y[0] + tile * kTile * kLanes;
     in.group = kGroupOfPatch;
+    in.planes = common;
     for (int i = 0; i < kTile; ++i) {
         in.gate[i] = s.gate[branch % 2][tile * kTile + i];
+#if DAS2F_AMX
         in.tokens[i] = s.tokens[branch % 2][tile * kTile + i];
+#endif
     }
 }

@@ -67,7 +67,9 @@ DAS2F_FN void fill_entries(const Rows &r, const Strip &strip, int64_t row, ScanS
     // dt first: each softplus is a long chain of operations, and only chains that follow each other overlap.
     for (int64_t i = 0; i < strip.entries; ++i) {
         if (i + 4 < strip.entries) prefetch_entry(r, map + strip.offset[i + 4]);
-        store(w.entry[i].dt, softplus_lanes(load(map + strip.offset[i] + r.group * kLanes)));
+        Vec dt[1] = {load(map + strip.offset[i] + r.group * kLanes)};
+        softplus_lanes(dt);
+        store(w.entry[i].dt, dt[0]);
     }
     for (int64_t i = 0; i < strip.entries; ++i) {
         const float *source = map + strip.offset[i];

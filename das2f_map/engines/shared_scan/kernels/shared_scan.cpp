@@ -64,7 +64,7 @@ struct Das2fStageWeights {
     const float *fusion_norm;       // (2, 16)
     const float *fusion_gate[2];    // packed (16, 32)
     const float *fusion_bias[2];    // (16)
-    const float *gate[4];           // (64 inputs, 64 outputs)
+    const float *gate[4];           // (64 inputs, 64 outputs), packed as all from here on but taps and biases
     const float *taps[4];           // (4, 10): a channel of the convolution, 3 x 3 and the bias
     const float *embed[4];          // (64 inputs, 64 outputs)
     const float *embed_bias[4];     // (64)
@@ -359,7 +359,7 @@ extern "C" {
 #endif
 
 // Changes whenever a structure or the meaning of an argument does.
-DAS2F_EXPORT int das2f_shared_abi(void) { return 5; }
+DAS2F_EXPORT int das2f_shared_abi(void) { return 6; }
 
 // The best instruction set of this processor that the library has code for:
 // 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16 products, 4 the same with AMX.
@@ -383,13 +383,13 @@ DAS2F_EXPORT int das2f_shared_level(void) {
     return 0;
 }
 
-// The packing of a level's weights: lanes, tokens of a tile, outputs of a tile.
+// The packing of a level's weights: lanes, tokens of a tile, outputs of a tile, outputs of a later stage's products.
 DAS2F_EXPORT void das2f_shared_packing(int level, int64_t *packing) {
-    const int64_t own[3] = {lanes4::kLanes, lanes4::kTile, lanes4::kOut};
+    const int64_t own[4] = {lanes4::kLanes, lanes4::kTile, lanes4::kOut, lanes4::kProduct};
     std::memcpy(packing, own, sizeof own);
 #ifdef DAS2F_X86
-    const int64_t wide[3] = {lanes16::kLanes, lanes16::kTile, lanes16::kOut};
-    const int64_t half[3] = {lanes8::kLanes, lanes8::kTile, lanes8::kOut};
+    const int64_t wide[4] = {lanes16::kLanes, lanes16::kTile, lanes16::kOut, lanes16::kProduct};
+    const int64_t half[4] = {lanes8::kLanes, lanes8::kTile, lanes8::kOut, lanes8::kProduct};
     if (level > 0) std::memcpy(packing, level >= 2 ? wide : half, sizeof own);
 #ifdef DAS2F_HAS_AMX
     static_assert(amx::kTile == amx_bf16::kTile && amx::kOut == lanes16::kOut, "one packing serves both");

@@ -145,6 +145,7 @@ struct BranchInput {
     const float *y;  // kLanes channels of each token; those of all tiles follow one another
     int64_t group;   // floats to the next kLanes channels
     const float *gate[kTile], *tokens[kTile];
+    const Plane *planes;  // the input tokens' channels where they are planes already; else null
 };
 
 // The same for the first stage, whose patches share a block's maps.
@@ -152,6 +153,7 @@ DAS2F_FN void locate_first(
     const Das2fSharedBlock &b, const Layout &layout, int branch, int64_t row, int64_t col, int tile, BranchInput &in) {
     in.y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
     in.group = layout.group;
+    in.planes = nullptr;
     const int edge = branch % 2 ? 0 : 1;
     locate_entries(b.gate[branch], edge, b.rows, b.cols, row, col, tile, in.gate);
     locate_entries(b.tokens[branch % 2], edge, b.rows, b.cols, row, col, tile, in.tokens);
@@ -261,15 +263,12 @@ DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w,
     for (int64_t item = next++; item < b.patches; item = next++) {
         const int64_t row = b.wanted[item] / b.cols, col = b.wanted[item] % b.cols;
         for (int64_t stage = 0; stage < w.stages; ++stage) {
-            if (stage)
-                for (int m = 0; m < 2; ++m)
-                    for (int tile = 0; tile < kTiles; ++tile)
-                        write_tokens(s.out[stage - 1][2 + m][tile], tile, s.later.tokens[m][0], kPatch * kWidth);
+            const Plane (*common)[kTiles][kWidth] = stage ? s.out[stage - 1] + 2 : nullptr;
             // Branch by branch: its weights then stay in second-level cache for the whole patch.
             for (int branch = 0; branch < 4; ++branch) {
-                if (stage) scan_later(w.stage[stage], branch, s.out[stage - 1] + 2, s.features, s.later);
+                if (stage) scan_later(w.stage[stage], branch, common, s.features, s.later);
                 for (int tile = 0; tile < kTiles; ++tile) {
-                    if (stage) locate_later(s.later, branch, tile, in);
+                    if (stage) locate_later(s.later, branch, tile, common[branch % 2][tile], in);
                     else locate_first(b, layout, branch, row, col, tile, in);
                     branch_tile(w.stage[stage], branch, tile, in, s.branch, s.out[stage][branch][tile]);
                 }
