@@ -107,24 +107,28 @@ DAS2F_FN void write_tokens(const Plane *planes, int tile, float *tokens, int row
 // The depthwise convolution of one row of the patch, and its SiLU, into `row`. A token's channels are 4 channels of 4 x 4
 // pixels; the image has its tokens one by one for each of them.
 DAS2F_LOOP void convolve_row(const float *taps, int r, LaterScratch &s) {
+    constexpr int kRow = kPatch / kLanes;  // vectors of a row; sums of four are computed together
     for (int c = 0; c < 4; ++c, taps += 10) {
         const float (*image)[kPatch + 2][kImageRow] = s.image + c * 16;
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j)
-                for (int v = 0; v < kPatch; v += kLanes) {
-                    Vec sum = Vec{} + taps[9];
+        for (int i = 0; i < 4; ++i) {
+            Vec sum[4 * kRow];
+#pragma GCC unroll 16
+            for (int j = 0; j < 4 * kRow; ++j) sum[j] = Vec{} + taps[9];
 #pragma GCC unroll 3
-                    for (int a = 0; a < 3; ++a)
+            for (int a = 0; a < 3; ++a)
 #pragma GCC unroll 3
-                        for (int b = 0; b < 3; ++b) {
-                            const int row = i + a + 3, col = j + b + 3;  // of the pixel, from the token above left
-                            const float *plane = image[row % 4 * 4 + col % 4][r + row / 4] + col / 4 + v;
-                            sum += load(plane) * taps[a * 3 + b];
-                        }
-                    store(s.pixels[c * 16 + i * 4 + j] + v, sum * sigmoid_lanes(sum));
-                }
+                for (int b = 0; b < 3; ++b)
+#pragma GCC unroll 16
+                    for (int j = 0; j < 4 * kRow; ++j) {
+                        const int row = i + a + 3, col = j / kRow + b + 3;  // of the pixel, from the token above left
+                        const float *plane = image[row % 4 * 4 + col % 4][r + row / 4] + col / 4 + j % kRow * kLanes;
+                        sum[j] += load(plane) * taps[a * 3 + b];
+                    }
+#pragma GCC unroll 16
+            for (int j = 0; j < 4 * kRow; ++j)
+                store(s.pixels[c * 16 + i * 4 + j / kRow] + j % kRow * kLanes, sum[j] * sigmoid_lanes(sum[j]));
+        }
     }
     for (int g = 0; g < kWidth; g += kLanes)
         for (int v = 0; v < kPatch; v += kLanes) {
@@ -187,14 +191,17 @@ DAS2F_LOOP void scan_line(const float *x, int64_t x_step, float *y, int64_t y_st
     }
 }
 
-// Whether a decay of the line is below 2^-126 for one of a group of channels.
-DAS2F_FN bool decays_are_long(int g, const LaterScratch &s) {
-    Vec most = load(s.dt[0] + g * kLanes);
-    for (int k = 1; k < kPatch; ++k) {
-        const Vec dt = load(s.dt[k] + g * kLanes);
-        most = dt > most ? dt : most;
+// Whether a decay of the line is below 2^-126 in any channel.
+DAS2F_FN bool decays_are_long(const LaterScratch &s) {
+    VecInt longer{};
+    for (int g = 0; g < kGroups; ++g) {
+        Vec most = load(s.dt[0] + g * kLanes);
+        for (int k = 1; k < kPatch; ++k) {
+            const Vec other = load(s.dt[k] + g * kLanes);
+            most = other > most ? other : most;
+        }
+        longer |= most * load(s.fastest[g]) < Vec{} + kLeastPower;
     }
-    const VecInt longer = most * load(s.fastest[g]) < Vec{} + kLeastPower;
     int any = 0;
     for (int i = 0; i < kLanes; ++i) any |= longer[i];
     return any;
@@ -252,10 +259,11 @@ DAS2F_FN void scan_patch(const Das2fStageWeights &w, int branch, int source, Lat
             multiply_tokens(project, x_source[0] + at, in_x.step, s.parameters[0], kMostParameters);
             multiply_tokens(to_dt, s.parameters[0] + 2 * kStates, kMostParameters, s.dt[0], kWidth);
             make_positive(s.dt[0]);
+            const bool are_long = decays_are_long(s);
             for (int g = 0; g < kGroups; ++g) {
                 const float *line = x[0] + at + g * kLanes;
                 float *y = s.y[g] + y_at;
-                if (decays_are_long(g, s)) scan_line<true>(line, in_x.step, y, in_y.step, g, s);
+                if (are_long) scan_line<true>(line, in_x.step, y, in_y.step, g, s);
                 else scan_line<false>(line, in_x.step, y, in_y.step, g, s);
             }
         }
