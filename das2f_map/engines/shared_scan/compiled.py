@@ -277,7 +277,7 @@ class CompiledKernels:
         return self._kept[-1].data_ptr()
 
     def _in_blocks(self, weight: Tensor) -> int:
-        """Address of weights ``(…, inputs, outputs)``, packed as ``(inputs, outputs of a block)``, block by block."""
+        """Address of weights ``(…, inputs, outputs)`` in blocks, each ``(inputs, outputs of a block)``."""
         blocks = torch.split(weight, self._block, dim=-1)
         return self._keep(torch.cat([block.flatten(-2) for block in blocks], dim=-1))
 

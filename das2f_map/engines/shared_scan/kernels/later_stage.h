@@ -175,10 +175,8 @@ DAS2F_LOOP void scan_line(const float *x, int64_t x_step, float *y, int64_t y_st
     for (int j = 0; j < kPatch; j += kSteps) {
         Vec drive[kSteps], sum[kSteps] = {};
         const float *decay[kSteps], *b[kSteps];
-        for (int k = 0; k < kSteps; ++k) {
-            const Vec dt = load(s.dt[j + k] + g * kLanes);
-            fill_decays<kLong>(dt, s.rate[g], s.decay[k]);
-        }
+        // Decays first: one loop for all would need more registers than there are.
+        for (int k = 0; k < kSteps; ++k) fill_decays<kLong>(load(s.dt[j + k] + g * kLanes), s.rate[g], s.decay[k]);
 #pragma GCC unroll 4
         for (int k = 0; k < kSteps; ++k) {
             decay[k] = s.decay[k][0];
