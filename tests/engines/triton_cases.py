@@ -156,9 +156,9 @@ def _by_subtoken() -> torch.Tensor:
     return torch.arange(WIDTH).view(-1, 4).t().flatten()
 
 
-def later(dtype: torch.dtype, n: int, sizes: dict[str, int] = SIZES) -> dict[str, float]:
-    """A second stage of a few patches, up to its outputs; its tokens have their channels in another order."""
-    p = sizes["patch_size"]
+def later(dtype: torch.dtype, sizes: dict[str, int]) -> dict[str, float]:
+    """A second stage of a patch, up to its outputs; its tokens have their channels in another order."""
+    n, p = 1, sizes["patch_size"]
     g = torch.Generator().manual_seed(1)
     network = _network(2, sizes)
     tokens = torch.randn(2, n, p, p, WIDTH, generator=g)
@@ -265,8 +265,7 @@ CASES: dict[str, Case] = {
     "scan-bfloat16": lambda: scan(1, 2, 1, 2, torch.bfloat16),
     **{f"tail-{name}": functools.partial(tail, dtype) for name, dtype in DTYPES.items()},
     "fusion-bfloat16": functools.partial(fusion, torch.bfloat16, 2),
-    "later-float32": functools.partial(later, torch.float32, 2),
-    "later-published": functools.partial(later, torch.float32, 1, PUBLISHED),
+    "later-published": functools.partial(later, torch.float32, PUBLISHED),
     "gelu": gelu,
     "softplus": softplus,
     "whole-fp32": functools.partial(whole, "fp32", 1),

@@ -62,7 +62,7 @@ KERNELS: dict[str, tuple[Any, dict[str, object], tuple[str, ...]]] = {
     ),
     "scan_patches": (
         triton_later.scan_patches,
-        {**SIZES, "P": 16, "BOTH": 64, "LINE": LINE},
+        {**SIZES, "P": 16, "LINE": LINE},
         ("project_ptr", "y_ptr"),
     ),
 }

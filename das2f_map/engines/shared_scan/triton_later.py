@@ -47,7 +47,7 @@ def _silu(v):
 
 
 @triton.autotune(
-    configs({"ROWS": 64, "num_warps": 4}, {"ROWS": 128, "num_warps": 8}, {"ROWS": 64, "num_warps": 8}),
+    configs({"ROWS": 64, "num_warps": 8}, {"ROWS": 64, "num_warps": 4}, {"ROWS": 128, "num_warps": 8}),
     key=["WIDTH", "DTYPE"],
 )
 @triton.jit
@@ -72,7 +72,8 @@ def mixer_inputs(
     d = tl.arange(0, WIDTH)
     square = d[:, None] * WIDTH + d[None, :]
     weight, bias = tl.load(vectors_ptr + d), tl.load(vectors_ptr + WIDTH + d)
-    for first in range(0, TOKENS, ROWS):
+    # One stage: loading ahead would take most of the shared memory, for a few turns of the loop.
+    for first in tl.range(0, TOKENS, ROWS, num_stages=1):
         at = begin + (first + tl.arange(0, ROWS))[:, None] * WIDTH + d[None, :]
         u = layer_norm(tl.load(tokens_ptr + at), weight, bias, eps, WIDTH)
         tl.store(normed_ptr + at, u)
@@ -101,13 +102,18 @@ def _token(place, direction, P: tl.constexpr):
     return place + direction % 2 * (place % P * P + place // P - place)
 
 
-@triton.autotune(configs({"num_warps": 1}, {"num_warps": 2}), key=["WIDTH", "STATES", "DTYPE"])
+@triton.autotune(
+    configs(
+        {"COLUMNS": 16, "num_warps": 1}, {"COLUMNS": 32, "num_warps": 1}, {"COLUMNS": 16, "num_warps": 2}
+    ),
+    key=["WIDTH", "STATES", "DTYPE"],
+)
 @triton.jit
 def scan_patches(
     x_ptr,  # (n, P * P, D)
     source_ptr,  # (n, P * P, D): the x whose parameters are used
     project_ptr,  # (4, D, D + 2 N), inputs first: to dt before its softplus, B and C
-    bias_ptr,  # (4, D): of dt
+    bias_ptr,  # (4, D + 2 N)
     a_ptr,  # (4, N, D), times log2 e
     line_ptr,  # (4, n, LINE, D + 2 N), scratch: dt, B and C of a line
     y_ptr,  # (n, 4, P * P, D), tokens in the order of each direction
@@ -115,17 +121,17 @@ def scan_patches(
     WIDTH: tl.constexpr,
     STATES: tl.constexpr,
     NP: tl.constexpr,
-    BOTH: tl.constexpr,  # 2 N, and what makes it a power of two
     LINE: tl.constexpr,
     DTYPE: tl.constexpr,
+    COLUMNS: tl.constexpr,  # of dt, B and C at a time: fewer keep the states in registers meanwhile
 ):
     TOKENS: tl.constexpr = P * P
     FEATURES: tl.constexpr = WIDTH + 2 * STATES
     # Neighbouring programs take the same direction: its weights stay in first-level cache.
     patch = tl.program_id(0).to(tl.int64)
     k = tl.program_id(1)
-    d, n, f = tl.arange(0, WIDTH), tl.arange(0, NP), tl.arange(0, BOTH)
-    n_in, f_in = n < STATES, (f < 2 * STATES)[None, :]
+    d, n = tl.arange(0, WIDTH), tl.arange(0, NP)
+    n_in = n < STATES
     a2 = tl.load(a_ptr + (k * STATES + n[:, None]) * WIDTH + d[None, :], mask=n_in[:, None], other=0.0)
     project = project_ptr + (k * WIDTH + d[:, None]) * FEATURES
     at_x = x_ptr + patch * TOKENS * WIDTH
@@ -137,14 +143,17 @@ def scan_patches(
     for first in range(0, TOKENS, LINE):
         token = _token(first + tl.arange(0, LINE), k, P)
         source = tl.load(at_source + token[:, None] * WIDTH)
-        dt = product(source, tl.load(project + d[None, :]), DTYPE)
-        dt = softplus(dt + tl.load(bias_ptr + k * WIDTH + d)[None, :])
-        both = product(source, tl.load(project + WIDTH + f[None, :], mask=f_in, other=0.0), DTYPE)
         tl.debug_barrier()  # the line before has been read
-        tl.store(in_line + d[None, :], dt)
-        tl.store(in_line + WIDTH + f[None, :], both, mask=f_in)
+        for column in range(0, FEATURES, COLUMNS):
+            f = column + tl.arange(0, COLUMNS)
+            f_in = (f < FEATURES)[None, :]
+            v = product(source, tl.load(project + f[None, :], mask=f_in, other=0.0), DTYPE)
+            v += tl.load(bias_ptr + k * FEATURES + f, mask=f < FEATURES, other=0.0)[None, :]
+            if column < WIDTH:
+                v = softplus(v)
+            tl.store(in_line + f[None, :], v, mask=f_in)
         tl.debug_barrier()
-        x, dt_now, b, c = step_inputs(at_x + _token(first, k, P) * WIDTH, at_line, d, n, n_in, WIDTH, STATES)
+        x, dt, b, c = step_inputs(at_x + _token(first, k, P) * WIDTH, at_line, d, n, n_in, WIDTH, STATES)
         for t in range(LINE):
             # Load the next step's inputs while this one is computed.
             later = tl.minimum(t + 1, LINE - 1)
@@ -152,6 +161,6 @@ def scan_patches(
             next_x, next_dt, next_b, next_c = step_inputs(
                 at_next, at_line + later * FEATURES, d, n, n_in, WIDTH, STATES
             )
-            h, y = step(a2, h, x, dt_now, b, c)
+            h, y = step(a2, h, x, dt, b, c)
             tl.store(at_y + (first + t) * WIDTH, stored(y, y_ptr.dtype.element_ty))
-            x, dt_now, b, c = next_x, next_dt, next_b, next_c
+            x, dt, b, c = next_x, next_dt, next_b, next_c

@@ -91,10 +91,9 @@ class ScanWeights:
 
     def __init__(self, scan: ScanParameters, dtype: torch.dtype) -> None:
         parameters, bias = folded_parameters(scan)
-        width = parameters.shape[-1]
         self.decay = kernel_decay(-torch.exp(scan.A_log))
         self.project = parameters.transpose(1, 2).to(dtype).contiguous()
-        self.bias = bias[:, :width].float().contiguous()
+        self.bias = bias.float()
 
     def __call__(self, x: Tensor, source: Tensor, line: Tensor, y: Tensor, patch: int) -> None:
         """Scan n patches in the four directions, without the skip ``D x``.
@@ -123,7 +122,6 @@ class ScanWeights:
             WIDTH=width,
             STATES=states,
             NP=power_of_two(states),
-            BOTH=power_of_two(2 * states),
             LINE=line.shape[2],
             DTYPE=triton_dtype(self.project.dtype),
         )
