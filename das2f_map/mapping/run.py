@@ -40,7 +40,7 @@ from das2f_map.running.block_journal import (
     stored_bytes,
 )
 from das2f_map.running.block_store import BlockStore, Compute, stored_or_computed
-from das2f_map.running.blocks import computed_here
+from das2f_map.running.blocks import ClassifiedBlock, computed_here
 from das2f_map.running.cluster import computed_by, dask_client
 from das2f_map.running.forecast import RunForecast, forecast
 from das2f_map.running.gdal_cache import gdal_cache_for_writing
@@ -51,6 +51,7 @@ from das2f_map.running.recorded import (
     recorded_inputs,
 )
 from das2f_map.running.timings import Timings
+from das2f_map.running.write_behind import one_behind
 from das2f_map.scene.fingerprint import sha256_of
 
 log = logging.getLogger(__name__)
@@ -229,21 +230,26 @@ def _write_map(
         provenance=Provenance.of_run(plan.bundle.card.name, plan.view.request.arguments),
         progress=progress,
     )
+
+    def write(block: ClassifiedBlock) -> None:
+        writer.write(
+            block.window.shifted(-window.row, -window.col),
+            block.classes,
+            block.confidence,
+            block.probabilities,
+            block.entropy,
+        )
+
     with writer:
         with (
             timings.phase("classify"),
             progress("Classifying", window.height * window.width) as advance,
             _computing(planned) as compute,
             closing(stored_or_computed(plan, store, compute, planned.classifier.classify)) as blocks,
+            one_behind(write, thread=planned.memory.read_ahead) as write_soon,
         ):
             for block in blocks:
-                writer.write(
-                    block.window.shifted(-window.row, -window.col),
-                    block.classes,
-                    block.confidence,
-                    block.probabilities,
-                    block.entropy,
-                )
+                write_soon(block)
                 advance(block.window.height * block.window.width)
         with timings.phase("products"), gdal_cache_for_writing(plan.cache_bytes):
             return writer.finish()

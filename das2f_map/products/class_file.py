@@ -29,7 +29,7 @@ from das2f_map.products.class_names import ClassNames, names_of
 from das2f_map.scene.archive import archive_hint
 from das2f_map.scene.grid import Grid, Window, blocks_of
 from das2f_map.scene.paths import image_path, missing_local_file
-from das2f_map.scene.raster_file import container_error, not_utf8
+from das2f_map.scene.raster_file import container_error, not_utf8, refuse_impossible_place
 from das2f_map.types import Bool
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ class ClassFile:
         self._nodata = dataset.nodatavals[self._band - 1]
         self._has_mask = not {MaskFlags.all_valid} & set(flags)
         self.declares = self._nodata is not None or self._has_mask or bool(self._alpha)
+        refuse_impossible_place(dataset, label, error)
         self.grid = Grid.from_rasterio(dataset)
         self._told: set[int] = set()
 

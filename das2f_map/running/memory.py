@@ -79,7 +79,10 @@ class Demand:
     def block_bytes(self, size: int, ahead: bool) -> int:
         """Bytes that a process takes to read and compute blocks of ``size`` MS pixels a side."""
         blocks = 1 + _READING + (1 if ahead else 0)
-        return self.engine_bytes(size) + blocks * self.input_bytes(size) + 12 * self.results * size**2
+        results = 4 if ahead else 3
+        return (
+            self.engine_bytes(size) + blocks * self.input_bytes(size) + 4 * results * self.results * size**2
+        )
 
     def writer_bytes(self, size: int) -> int:
         """Bytes that the row of blocks and the strip take until they are written, whatever the width."""
@@ -96,7 +99,7 @@ class MemoryPlan:
     block_size:
         MS pixels a side of a block.
     read_ahead:
-        Whether a block is read while another one is computed.
+        Whether a block is read, and another one written, while one is computed.
     cache_bytes:
         GDAL's cache of tiles, in each process.
     expected_bytes, limit_bytes:

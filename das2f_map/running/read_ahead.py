@@ -36,11 +36,11 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generato
         with running:
             if ended:
                 return None
-            with _gdal_options(options):
+            with gdal_options(options):
                 return work(item)
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
-    if not _can_start(thread):
+    if not can_start(thread):
         yield from map(work, items)
         return
     try:
@@ -56,10 +56,10 @@ def one_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generato
         ended = True
         thread.shutdown(wait=False, cancel_futures=True)
         # A second interrupt may come during this wait, but the result in the making must be finished.
-        _acquired(running)
+        acquired(running)
 
 
-def _acquired(lock: threading.RLock) -> None:
+def acquired(lock: threading.RLock) -> None:
     """Wait until nobody else holds a lock; an interrupt during the wait is raised after it."""
     try:
         with lock:
@@ -69,7 +69,7 @@ def _acquired(lock: threading.RLock) -> None:
             raise
 
 
-def _can_start(executor: ThreadPoolExecutor) -> bool:
+def can_start(executor: ThreadPoolExecutor) -> bool:
     """Whether an executor can start its thread; the thread then runs."""
     try:
         executor.submit(int)
@@ -79,7 +79,7 @@ def _can_start(executor: ThreadPoolExecutor) -> bool:
 
 
 @contextmanager
-def _gdal_options(options: dict[str, object] | None) -> Iterator[None]:
+def gdal_options(options: dict[str, object] | None) -> Iterator[None]:
     """Set the GDAL options of another thread inside the ``with`` block; ``None`` sets nothing."""
     if options is None:
         yield

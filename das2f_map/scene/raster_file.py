@@ -154,15 +154,36 @@ def check_georeferencing(ds: rasterio.DatasetReader, label: str) -> None:
             f"{label} has a sheared geotransform: its rows and columns are not at right angles",
             "bring it to a north-up grid first, e.g. gdalwarp in.tif out.tif",
         )
-    _refuse_impossible_place(ds, label)
+    refuse_impossible_place(ds, label)
 
 
-def _refuse_impossible_place(ds: rasterio.DatasetReader, label: str) -> None:
-    """Raise ``InputError`` if a file lies where its coordinate reference system has no place on Earth."""
-    if ds.crs.is_projected:
-        _refuse_place_off_the_map(ds, label)
-    if not ds.crs.is_geographic:
+def refuse_impossible_place(
+    ds: rasterio.DatasetReader, label: str, error: type[Das2fMapError] = InputError
+) -> None:
+    """Raise ``error`` if a file lies where its coordinate reference system has no place on Earth.
+
+    Without one, its pixels must have coordinates that differ from each other. ``label`` names the file in
+    messages.
+    """
+    corners = np.array([ds.transform * (c, r) for c in (0, ds.width) for r in (0, ds.height)])
+    t = ds.transform
+    with np.errstate(over="ignore", invalid="ignore"):
+        pixel = min(np.hypot(t.a, t.d), np.hypot(t.b, t.e))
+        told_apart = np.isfinite(corners).all() and np.spacing(np.abs(corners).max()) < pixel
+    if not told_apart:
+        raise error(
+            f"{label} has an unusable geotransform: its pixels have no coordinates of their own",
+            "gdalinfo shows it; set it anew",
+        )
+    if ds.crs is None:
         return
+    if ds.crs.is_projected:
+        _refuse_place_off_the_map(ds, label, error)
+    if ds.crs.is_geographic:
+        _refuse_place_off_the_globe(ds, label, error)
+
+
+def _refuse_place_off_the_globe(ds: rasterio.DatasetReader, label: str, error: type[Das2fMapError]) -> None:
     turn = 2 * math.pi / ds.crs.units_factor[1]
     corners = [ds.transform * (c, r) for c in (0, ds.width) for r in (0, ds.height)]
     # World grids may reach half a pixel beyond the pole, and files may count longitudes from 0 or further on.
@@ -173,13 +194,13 @@ def _refuse_impossible_place(ds: rasterio.DatasetReader, label: str) -> None:
     ):
         worst = max(values, key=abs)
         if not abs(worst) <= limit:
-            raise InputError(
+            raise error(
                 f"{label} claims to be in degrees ({ds.crs.to_string()[:40]}): {name} {worst:,.0f} is none",
                 "its coordinate reference system is another; if you know it: gdal_edit.py -a_srs EPSG:… file",
             )
 
 
-def _refuse_place_off_the_map(ds: rasterio.DatasetReader, label: str) -> None:
+def _refuse_place_off_the_map(ds: rasterio.DatasetReader, label: str, error: type[Das2fMapError]) -> None:
     # Only some corners may lack a place: a full disk seen from space has empty ones.
     steps = [(c * ds.width / 4, r * ds.height / 4) for c in range(5) for r in range(5)]
     x, y = np.transpose([ds.transform * step for step in steps])
@@ -191,7 +212,7 @@ def _refuse_place_off_the_map(ds: rasterio.DatasetReader, label: str) -> None:
     # Some projections go on around the Earth without end.
     placed &= np.maximum(np.abs(x), np.abs(y)) * ds.crs.linear_units_factor[1] < _FARTHEST_M
     if not placed.any():
-        raise InputError(
+        raise error(
             f"{label} lies nowhere on Earth: its coordinates, {x[0]:,.0f} and {y[0]:,.0f}, are none of its "
             f"coordinate reference system ({ds.crs.to_string()[:40]})",
             "one of the two is wrong; gdalinfo shows them, and gdal_edit.py -a_srs or -a_ullr sets them",

@@ -14,13 +14,14 @@ from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Int32, Int64
 
-SAMPLED = 2000
-"""Pixels of all scenes that are mapped, in 80 clusters.
+SAMPLED = 800
+"""Pixels of all scenes that are mapped, in 89 clusters.
 
-A share has a standard error of one to five percentage points: neighbours have the same class.
+A share has a standard error of one to five percentage points. Neighbours have the same class, so that more
+clusters would make it smaller, and larger ones would not.
 """
 
-_CLUSTER = 5
+_CLUSTER = 3
 """Pixels a side of a sampled cluster: fewer blocks are read than for single pixels."""
 
 

@@ -61,7 +61,7 @@ def _trained_looking(config: NetworkConfig) -> Das2fNet:
     "sizes",
     [
         {"stages": 1, "width": 32, "opset": OPSETS[0]},
-        {"stages": 2, "ms_bands": 3, "opset": OPSETS[-1]},
+        pytest.param({"stages": 2, "ms_bands": 3, "opset": OPSETS[-1]}, marks=pytest.mark.slow),
         {"stages": 1, "patch_size": 8, "pan_channels": 2, "mlp_ratio": 2, "opset": 20},
     ],
     ids=str,

@@ -90,7 +90,7 @@ def in_float64(network: Das2fNet, scene: SimpleNamespace) -> np.ndarray:
         ((5, 7), SMALL),
         ((1, 1), SMALL),
         ((1, 18), SMALL),
-        ((19, 2), SMALL),
+        pytest.param((19, 2), SMALL, marks=pytest.mark.slow),
         ((3, 4), SMALL | {"ms_bands": 6}),
         ((3, 4), SMALL | {"stages": 2}),
         ((3, 2), SMALL | {"patch_size": 8}),

@@ -134,6 +134,7 @@ def test_the_next_run_says_what_it_does_in_one_line_and_goes_on(
         assert (folder / "m.shp").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_without_overwrite_the_old_outputs_are_put_back_and_refused(in_the_moves: list[Path]) -> None:
     for folder in in_the_moves:
         with pytest.raises(OutputError, match=r"m\.tif exists already"), StagedOutputs() as out:
@@ -141,6 +142,7 @@ def test_without_overwrite_the_old_outputs_are_put_back_and_refused(in_the_moves
         assert (folder / "m.tif").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_files_that_a_user_has_put_there_meanwhile_stay(in_the_moves: list[Path]) -> None:
     for folder in in_the_moves:
         (folder / "m.tif").write_text("the user's own")
@@ -160,6 +162,7 @@ def test_files_that_a_user_has_put_there_meanwhile_stay(in_the_moves: list[Path]
         assert content(folder) == dict.fromkeys(FILES, "old")
 
 
+@pytest.mark.slow
 def test_old_files_are_not_removed_with_the_note_about_them(in_the_moves: list[Path]) -> None:
     for folder in in_the_moves:
         for note in folder.rglob("commit.json"):
@@ -176,6 +179,7 @@ def test_old_files_are_not_removed_with_the_note_about_them(in_the_moves: list[P
         assert {p: p.read_text() for p in kept} == kept
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_renamed_after_the_crash(in_the_moves: list[Path], tmp_path: Path) -> None:
     for folder in in_the_moves:
         moved = folder.rename(tmp_path / f"moved{folder.name}")
@@ -183,6 +187,7 @@ def test_a_folder_that_was_renamed_after_the_crash(in_the_moves: list[Path], tmp
         assert {(moved / name).read_text() for name in FILES} == {"old"}
 
 
+@pytest.mark.slow
 def test_while_another_run_writes_one_of_the_outputs_nothing_is_touched(in_the_moves: list[Path]) -> None:
     folder = in_the_moves[0]
     before = content(folder)
@@ -198,6 +203,7 @@ def test_while_another_run_writes_one_of_the_outputs_nothing_is_touched(in_the_m
     assert {(folder / name).read_text() for name in FILES} == {"old"}
 
 
+@pytest.mark.slow
 def test_work_files_of_the_killed_run_can_be_resumed_from(in_the_moves: list[Path]) -> None:
     for folder in in_the_moves:
         with StagedOutputs(overwrite=True, resume=True) as out:
@@ -323,6 +329,7 @@ def test_a_folder_called_partial_that_is_not_ours_stays(tmp_path: Path) -> None:
     assert content(tmp_path) == {**before, "model/model.json": "new", "m.tif": "new"}
 
 
+@pytest.mark.slow
 def test_settling_undoes_the_moves_and_leaves_the_work(in_the_moves: list[Path]) -> None:
     for folder in in_the_moves:
         settle(folder / "m.tif")

@@ -605,3 +605,31 @@ def test_fractions_are_no_classes_whoever_reads_them(tmp_path: Path) -> None:
         with pytest.raises(Das2fMapError, match=r"f\.tif holds fractions, such as 1\.5"):
             read()
     assert {p.name for p in tmp_path.iterdir()} == {"f.tif", "whole.tif"}
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs", "message"),
+    [
+        (Affine(10, 0, -4e304, 0, -10, 5_600_000), 32631, "its pixels have no coordinates of their own"),
+        (Affine(10, 0, 500_000, 0, -10, 1e17), None, "its pixels have no coordinates of their own"),
+        (Affine(10, 0, float("nan"), 0, -10, 0), None, "its pixels have no coordinates of their own"),
+        (Affine(10, 0, 3e12, 0, -10, 5_600_000), 32631, "lies nowhere on Earth"),
+        (Affine(10, 0, 500_000, 0, -10, 5_600_000), 4326, "latitude 5,600,000 is none"),
+    ],
+    ids=["overflow", "no resolution", "nan", "projected", "degrees"],
+)
+def test_maps_and_labels_at_impossible_places_are_refused(
+    transform: Affine, crs: int | None, message: str, tmp_path: Path
+) -> None:
+    of_epsg = None if crs is None else CRS.from_epsg(crs)
+    path = write(tmp_path / "m.tif", stripes(1, 2), transform=transform, crs=of_epsg)
+    whole = write(tmp_path / "whole.tif", stripes(1, 2))
+    reads: list[Callable[[], object]] = [
+        lambda: read_labels(path, GRID),
+        lambda: evaluate_map(path, whole),
+        lambda: vectorize(path, tmp_path / "v.gpkg"),
+        lambda: preview(path, tmp_path / "p.png"),
+    ]
+    for read in reads:
+        with pytest.raises(Das2fMapError, match=message):
+            read()

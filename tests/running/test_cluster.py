@@ -105,7 +105,7 @@ def test_a_cluster_that_shrinks_to_nothing_and_grows_again(model: Path, tmp_path
 
         def begin_anew() -> None:
             retire(3)
-            # A scheduler keeps the last worker where nobody else can take its results; a batch system ends it.
+            # A scheduler keeps a worker whose results nobody else can take; a batch system ends it.
             for worker in dask.workers:
                 worker.terminate()
             until = time.monotonic() + 120
