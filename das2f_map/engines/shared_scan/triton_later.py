@@ -7,8 +7,8 @@ which is the first stage's:
 ``scan_patches``  projection to dt, B and C, and the scan; a program takes one direction of a patch
 
 A direction is scanned line by line. A line's dt, B and C wait in a scratch of a few kilobytes, which the next
-line overwrites. The tail adds the four directions: one program that scanned all four would have to read and
-write its sums three times more than it saves.
+line overwrites. The tail adds the four directions, as in the first stage: a program that scanned all four and
+added them would read and write their sum as often as the tail reads them.
 """
 
 # Triton has no types, and reads the annotations of parameters as its own (`tl.constexpr`).
