@@ -4,7 +4,8 @@
     python benchmarks/engines.py --stages 2
 
 With ``--stages 2`` the network has two stages, the second with random weights, and `shared` with the
-one-stage network takes its turns, too.
+one-stage network takes its turns, too. On CUDA, `shared` is also measured with Triton kernels for the first
+stage and PyTorch operations for the second.
 
 Speed: all ways in one process, taking turns, on real image values with the bundled model's weights and the
 two-layer classifier of the published network (the engines fold it). The baselines are plain loops that cut
@@ -42,7 +43,13 @@ from das2f_map.engines import Engine, onnx
 from das2f_map.engines.onnx import OnnxEngine
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.engines.shared_scan import SharedScanEngine, compiled, unavailable
+from das2f_map.engines.shared_scan.cuda import TritonKernels
+from das2f_map.engines.shared_scan.cuda import unavailable as unavailable_on_cuda
+from das2f_map.engines.shared_scan.first_stage import FirstStage
+from das2f_map.engines.shared_scan.triton_calls import TailInput
+from das2f_map.engines.shared_scan.triton_later_calls import COMMON_FIRST
 from das2f_map.labels.labelled_pixels import read_labels
+from das2f_map.network.das2f import StageOutput
 from das2f_map.network.selective_scan import BACKENDS, Backend, default_backend, use_backend
 from das2f_map.network.selective_scan.reference import to_steps, to_tokens
 from das2f_map.scene.area import Area
@@ -156,6 +163,36 @@ def _shared(device: torch.device, precision: str, **options: Any) -> Callable[[M
     return lambda b: SharedScanEngine(b.network(), device=device, precision=precision, **options)
 
 
+def torch_second_stage(device: torch.device, precision: str) -> Callable[[ModelBundle], Engine]:
+    """`shared` on CUDA with Triton kernels for the first stage alone."""
+
+    def make(bundle: ModelBundle) -> Engine:
+        engine = SharedScanEngine(bundle.network(), device=device, precision=precision)
+        engine._kernels = TorchAfterFirstStage(engine._first, precision, engine.batch_size)
+        return engine
+
+    return make
+
+
+class TorchAfterFirstStage(TritonKernels):
+    """Triton kernels for the first stage, PyTorch operations after it."""
+
+    def __init__(self, first: FirstStage, precision: str, patches: int) -> None:
+        super().__init__(first, precision, patches)
+        self._network, self._half = first.network, None if precision == "fp32" else self._dtype
+
+    def _finish(self, scanned: list[TailInput], patches: Tensor) -> Tensor:
+        side = scanned[0].runs.rows.patch
+        parts = torch.empty(4, patches.shape[1], side * side, len(self._order), device=patches.device)
+        branches = ((i, scanned[i]) for i in COMMON_FIRST)
+        self._stage(self._tails[0], branches, patches, parts[:2], parts[2:])
+        stage = StageOutput(*parts[..., torch.argsort(self._order)].unflatten(2, (side, side)))
+        with torch.autocast(patches.device.type, self._half, enabled=self._half is not None):
+            features = self._network.features_after(stage)
+        logits: Tensor = self._network.classifier(features.float())
+        return logits
+
+
 def one_stage(device: torch.device) -> Way:
     """The engine with a network of one stage, beside those that are measured with two."""
     return Way(
@@ -201,13 +238,18 @@ def ways_on(device: torch.device, bundle: ModelBundle) -> list[Way]:
         found.append(Way("`onnx`", ENGINE, lambda b: OnnxEngine.of(b, device=device), side=16))
     found.append(Way("`shared`, PyTorch operations", ENGINE, _shared(device, "fp32", kernels=False), side=32))
     if cuda:
-        from das2f_map.engines.shared_scan import cuda as kernels
-
-        found += [
-            Way(f"`shared`, Triton, {p}", ENGINE, _shared(device, p), side=128)
-            for p in ("fp32", "bf16")
-            if not kernels.unavailable(config, device, p)
-        ]
+        precisions = [p for p in ("fp32", "bf16") if not unavailable_on_cuda(config, device, p)]
+        if config.stages > 1:
+            found += [
+                Way(
+                    f"`shared`, Triton, {p}, second stage in PyTorch operations",
+                    ENGINE,
+                    torch_second_stage(device, p),
+                    side=128,
+                )
+                for p in precisions
+            ]
+        found += [Way(f"`shared`, Triton, {p}", ENGINE, _shared(device, p), side=128) for p in precisions]
     elif not compiled.unavailable(config, torch.float32):
         level = compiled.LEVELS.index(compiled.instruction_set() or "portable")
         avx2, avx512, half, amx = (

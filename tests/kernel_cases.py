@@ -49,7 +49,7 @@ def _run(file: Path, interpret: bool) -> dict[str, dict[str, float] | str]:
         [sys.executable, str(file)],
         capture_output=True,
         text=True,
-        timeout=900,  # a minute or two for the interpreter, longer on a machine that is busy
+        timeout=1800,  # a few minutes for the interpreter, longer on a machine that is busy
         env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert done.returncode == 0, done.stderr

@@ -137,6 +137,24 @@ def test_cost_of_a_pixel_is_that_of_the_design(scripts: Any) -> None:
     assert costs["tail"].flop + costs["fusion, classifier"].flop == pytest.approx(78e6, rel=0.01)
 
 
+def test_a_second_stage_on_cuda_is_measured_in_triton_and_in_pytorch(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(scripts.engines, "unavailable_on_cuda", lambda *_kind: "")
+    ways = {
+        stages: [
+            w.name
+            for w in scripts.engines.ways_on(torch.device("cuda"), scripts.common.published_bundle(stages))
+            if "Triton" in w.name
+        ]
+        for stages in (1, 2)
+    }
+    whole = ["`shared`, Triton, fp32", "`shared`, Triton, bf16"]
+    assert ways == {1: whole, 2: [f"{name}, second stage in PyTorch operations" for name in whole] + whole}
+
+
 def test_baseline_computes_the_same_network(scripts: Any) -> None:
     import numpy as np
     import torch

@@ -10,6 +10,7 @@ from kernel_cases import errors_of
 
 from das2f_map.engines.shared_scan import cuda, triton_calls
 from das2f_map.engines.shared_scan.maps import BlockRuns
+from das2f_map.engines.shared_scan.tensor_bytes import triton_patch_bytes
 from das2f_map.network import NetworkConfig
 from das2f_map.network.selective_scan import triton_scan
 
@@ -27,8 +28,12 @@ COMPILE = Path(__file__).with_name("triton_compile_cases.py")
         ("tail-float32", 2e-6),
         ("tail-float16", 2e-3),
         ("tail-bfloat16", 1e-2),
+        ("softplus", 1e-6),
         ("fusion-bfloat16", 3e-6),  # its arithmetic is float32, and the truth has the same rounded inputs
+        ("later-published", 2e-6),
         ("whole-fp32", 1e-5),
+        ("two-stages-fp32", 1e-5),
+        ("two-stages-bf16", 3e-2),
         ("whole-bf16", 3e-2),  # a small random network; of the published one with trained weights it is 1e-2
         ("scan-long-float32", 1e-6),
     ],
@@ -61,6 +66,10 @@ def test_widths_of_which_channels_would_be_left_out_are_refused(width: int) -> N
         "tail-90-bf16",
         "tail-80-fp32",
         "fusion-90-bf16",
+        "mixer_inputs-90-bf16",
+        "mixer_inputs-80-fp32",
+        "scan_patches-90-bf16",
+        "scan_patches-80-fp32",
     ],
 )
 def test_kernels_compile(case: str) -> None:
@@ -97,6 +106,23 @@ def test_blocks_fit_into_free_memory(
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 0)
     side = cuda.block_size(NetworkConfig(classes=3), torch.device("cuda"), "bf16")
     assert smallest <= side <= largest
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("free_gib", [0.1, 2, 16, 75])
+def test_patches_after_the_shared_part_fit_into_the_memory_that_blocks_leave(
+    monkeypatch: pytest.MonkeyPatch, free_gib: float, stages: int
+) -> None:
+    free = int(free_gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 2 * free))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 0)
+    config = NetworkConfig(classes=3, stages=stages)
+    patches = cuda.patches_at_once(config, torch.device("cuda"), "fp32")
+    taken = patches * triton_patch_bytes(config, 4)
+    assert patches == 32 or taken <= 0.15 * free
+    assert patches == 1024 or 0.14 * free <= taken
+    assert 32 <= patches <= 1024
 
 
 def test_fewer_patches_at_a_time_when_memory_runs_out() -> None:

@@ -16,13 +16,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.autotuner import Autotuner
 
-from das2f_map.engines.shared_scan import triton_kernels, triton_tail
+from das2f_map.engines.shared_scan import triton_kernels, triton_later, triton_tail
+from das2f_map.engines.shared_scan.tensor_bytes import LINE
 from das2f_map.network.selective_scan import triton_kernels as selective
 
 # Bytes that a program may have.
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 SIZES = {"WIDTH": 64, "STATES": 24, "NP": 32}
-POINTERS = {"order_ptr": "*i64", "table_ptr": "*i64", "patch_ptr": "*i32", "places_ptr": "*i32"}
+POINTERS = {
+    "order_ptr": "*i64",
+    "table_ptr": "*i64",
+    "patch_ptr": "*i32",
+    "places_ptr": "*i32",
+    "sources_ptr": "*i32",
+}
 KERNELS: dict[str, tuple[Any, dict[str, object], tuple[str, ...]]] = {
     # The kernel, its constants, and which of its tensors are half types where it computes in one.
     "scan_forward": (
@@ -45,10 +52,24 @@ KERNELS: dict[str, tuple[Any, dict[str, object], tuple[str, ...]]] = {
     ),
     "fusion": (
         triton_tail.fusion,
-        {"TOKENS": 256, "CHANNELS": 16, "CLASSES": 16, "SPLITS": 8},
-        ("ms_ptr", "pan_ptr"),
+        {"STAGES": 2, "TOKENS": 256, "CHANNELS": 16, "CLASSES": 16, "SPLITS": 8},
+        ("specific_ptr",),
+    ),
+    "mixer_inputs": (
+        triton_later.mixer_inputs,
+        {"P": 16, "WIDTH": 64},
+        ("gate_weight_ptr", "embed_ptr"),
+    ),
+    "scan_patches": (
+        triton_later.scan_patches,
+        {**SIZES, "P": 16, "LINE": LINE},
+        ("project_ptr", "y_ptr"),
     ),
 }
+
+
+PRODUCTS = ("wavefront", "tail", "mixer_inputs", "scan_patches", "fusion")
+"""Kernels that multiply on tensor cores; of the first four in float32, too."""
 
 
 def compiled(name: str, architecture: int, half: bool) -> dict[str, float]:
@@ -62,7 +83,7 @@ def compiled(name: str, architecture: int, half: bool) -> dict[str, float]:
     if name == "wavefront":
         constants["PRODUCT"] = "tf32" if half else "tf32x3"
     if "DTYPE" in kernel.arg_names:
-        constants["DTYPE"] = tl.bfloat16 if half and name == "tail" else tl.float32
+        constants["DTYPE"] = tl.bfloat16 if half and name != "fusion" else tl.float32
     found = {}
     for extra, num_warps in choices:
         given = {**constants, **extra}
@@ -77,14 +98,14 @@ def compiled(name: str, architecture: int, half: bool) -> dict[str, float]:
             target=GPUTarget("cuda", architecture, 32),
             options={"num_warps": num_warps},
         )
-        if name in ("wavefront", "tail", "fusion"):
+        if name in PRODUCTS:
             assert "mma" in binary.asm["ptx"], "no tensor-core product"
         found[f"{extra} {num_warps}"] = binary.metadata.shared / SHARED_MEMORY[architecture]
     return found
 
 
 CASES: dict[str, Case] = {f"{name}-90-bf16": functools.partial(compiled, name, 90, True) for name in KERNELS}
-CASES |= {f"{name}-80-fp32": functools.partial(compiled, name, 80, False) for name in ("wavefront", "tail")}
+CASES |= {f"{name}-80-fp32": functools.partial(compiled, name, 80, False) for name in PRODUCTS[:4]}
 
 if __name__ == "__main__":
     report(CASES)

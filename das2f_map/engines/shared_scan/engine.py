@@ -16,7 +16,7 @@ from torch import Tensor
 from das2f_map.engines.memory import block_bytes, free, out_of_memory, overhead, patch_bytes, too_small
 from das2f_map.engines.shared_scan import compiled, cuda
 from das2f_map.engines.shared_scan.compiled import CompiledKernels
-from das2f_map.engines.shared_scan.cuda import TritonFirstStage
+from das2f_map.engines.shared_scan.cuda import TritonKernels
 from das2f_map.engines.shared_scan.first_stage import FirstStage
 from das2f_map.engines.shared_scan.maps import MS_EDGE, MixerMaps, TokenMap
 from das2f_map.engines.shared_scan.runs import Indices
@@ -42,21 +42,15 @@ _LEAST_BATCH = 8
 
 
 class _Kernels(Protocol):
-    """Kernels for a network, or for its first stage: :class:`.CompiledKernels`, :class:`.TritonFirstStage`.
-
-    Attributes
-    ----------
-    whole:
-        Whether ``finish`` gives logits ``(n, C)``, or the first stage's tokens ``(n, 4, P, P, D)``.
-    """
-
-    whole: bool
+    """Kernels for a network: :class:`.CompiledKernels`, :class:`.TritonKernels`."""
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> Any:
         """Scan every patch of a block. It may write into the maps, so they must not be used again."""
         ...
 
-    def finish(self, scanned: Any, rows: Indices, cols: Indices) -> Tensor: ...
+    def finish(self, scanned: Any, rows: Indices, cols: Indices) -> Tensor:
+        """Logits ``(n, C)`` of the patches that start at ``rows``, ``cols`` (n,)."""
+        ...
 
 
 class SharedScanEngine:
@@ -74,9 +68,10 @@ class SharedScanEngine:
     precision:
         ``fp32``, ``bf16`` or ``fp16``; a float64 network computes in float64 with ``fp32``.
     batch_size:
-        Patches at a time in the torch operations after the shared part: a second stage on CUDA, or everything
-        where there are no kernels. By default 16 on the CPU and 256 on CUDA; kernels need no batches. When
-        memory runs out in such a batch, the engine halves it for the rest of its life, down to 8.
+        Patches at a time after the shared part, in torch operations (by default 16 on the CPU, 256 on CUDA)
+        or in the Triton kernels (by default as many as fit into free memory, at most 1024). The compiled
+        kernels need no batches. When memory runs out in a batch, the engine halves it for the rest of its
+        life: down to 8, with the Triton kernels to 32.
     block_size:
         MS pixels a side of the area that is computed at once; by default 32 on the CPU, and on CUDA as many
         as fit into free memory. When memory runs out, the engine halves it for the rest of its life.
@@ -113,7 +108,8 @@ class SharedScanEngine:
             self.block_size = block_size or cuda.block_size(network.config, self._device, precision)
             reason = cuda.unavailable(network.config, self._device, precision)
             if kernels and self._dtype is torch.float32 and not reason:
-                self._kernels = TritonFirstStage(self._first, precision)
+                patches = batch_size or cuda.patches_at_once(network.config, self._device, precision)
+                self._kernels = TritonKernels(self._first, precision, patches)
         else:
             self.batch_size, self.block_size = batch_size or _CPU_BATCH, block_size or _CPU_BLOCK
             if kernels and not compiled.unavailable(network.config, self._dtype, precision):
@@ -128,7 +124,7 @@ class SharedScanEngine:
         side = min(size, self.block_size)
         taken = overhead(self._device) + block_bytes(config, size)
         taken += map_bytes(config, side, item) + work_bytes(config, side, item)
-        if isinstance(self._kernels, TritonFirstStage):
+        if isinstance(self._kernels, TritonKernels):
             results = cuda.DTYPES[self.precision].itemsize
             taken += triton_bytes(config, side, results, self._kernels.patches)
         elif self._kernels is not None:
@@ -136,7 +132,6 @@ class SharedScanEngine:
         else:
             at_once = torch.get_num_threads() if self._device.type == "cpu" else 1
             taken += torch_scan_bytes(config, side, item, min(2 * BRANCHES, at_once))
-        if self._kernels is None or not self._kernels.whole:
             taken += min(self.batch_size, side * side) * patch_bytes(config)
         return taken
 
@@ -147,7 +142,7 @@ class SharedScanEngine:
     @property
     def scan(self) -> str:
         """How the scan is computed: the compiled kernels' instruction set, triton, or torch."""
-        if isinstance(self._kernels, TritonFirstStage):
+        if isinstance(self._kernels, TritonKernels):
             return "triton"
         return "torch" if self._kernels is None else f"compiled, {compiled.instruction_set()}"
 
@@ -231,20 +226,12 @@ class SharedScanEngine:
     def _block(self, ms: Tensor, pan: Tensor, rows: Indices, cols: Indices) -> Tensor:
         """Logits ``(n, C)`` of the outputs at ``rows``, ``cols`` (n,) of a block with its halo."""
         tokens, maps = self._first.maps(ms, pan)
-        output: Callable[[Indices, Indices], StageOutput]
         if self._kernels is not None:
-            scanned = self._kernels.scan(tokens, maps)
-            if self._kernels.whole:
-                return self._kernels.finish(scanned, rows, cols)
-            kernels = self._kernels
+            return self._kernels.finish(self._kernels.scan(tokens, maps), rows, cols)
+        y = self._first.scans(maps)
 
-            def output(r: Indices, c: Indices) -> StageOutput:
-                return StageOutput(*kernels.finish(scanned, r, c).unbind(dim=1))
-        else:
-            y = self._first.scans(maps)
-
-            def output(r: Indices, c: Indices) -> StageOutput:
-                return self._first.output(y, tokens, maps, r, c)
+        def output(r: Indices, c: Indices) -> StageOutput:
+            return self._first.output(y, tokens, maps, r, c)
 
         parts: list[Tensor] = []
         done = 0
@@ -265,19 +252,13 @@ class SharedScanEngine:
     ) -> Tensor | None:
         """Logits of some outputs, or ``None`` if memory is too small and a smaller batch may fit."""
         try:
-            with self._other_stages():
-                features = self._network.features_after(output(rows, cols))
-            logits: Tensor = self._network.classifier(features.to(self._dtype))
+            features = self._network.features_after(output(rows, cols))
+            logits: Tensor = self._network.classifier(features)
             return logits
         except Exception as error:  # PyTorch and its libraries raise several types for it
             if len(rows) < 2 * _LEAST_BATCH or not out_of_memory(error):
                 raise
             return None
-
-    def _other_stages(self) -> AbstractContextManager[object]:
-        if self._device.type != "cuda" or self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=cuda.DTYPES[self.precision])
 
 
 def unavailable(config: NetworkConfig, device: torch.device, precision: str) -> str:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from das2f_map.engines.shared_scan.runs import AxisRuns, Indices
 from das2f_map.engines.shared_scan.workspace import Workspace
 from das2f_map.network.cmda import CmdaBranch
-from das2f_map.network.mixer import SpacePreservingConv
+from das2f_map.network.mixer import ScanParameters, SpacePreservingConv
 from das2f_map.network.scan_order import DIRECTIONS
 from das2f_map.network.spvm import SpvmMixer
 from das2f_map.network.stem import PIXELS_PER_TOKEN, MsStem, PanStem
@@ -87,11 +87,7 @@ class MixerWeights:
         like = mixer.gate.weight
         embed, embed_bias = folded_embedding(mixer.space)
         parts, biases = [embed], [embed_bias]
-        rank = scan.dt_rank
-        for k in range(DIRECTIONS):
-            rows = scan.x_proj[k].double()
-            parameters = torch.cat([scan.dt_proj[k].double() @ rows[:rank], rows[rank:]])
-            bias = torch.cat([scan.dt_bias[k].double(), rows.new_zeros(len(rows) - rank)])
+        for parameters, bias in zip(*folded_parameters(scan), strict=True):
             parts.append(parameters @ embed)
             biases.append(parameters @ embed_bias + bias)
         project = torch.cat([torch.cat(parts), torch.cat(biases)[:, None]], dim=1)
@@ -117,6 +113,21 @@ def folded_embedding(space: SpacePreservingConv) -> tuple[Tensor, Tensor]:
     scale = bn.weight.double() * (bn.running_var.double() + bn.eps).rsqrt()
     weight = conv.weight.double().flatten(1) * scale[:, None]
     return weight, (conv.bias.double() - bn.running_mean.double()) * scale + bn.bias.double()
+
+
+def folded_parameters(scan: ScanParameters) -> tuple[Tensor, Tensor]:
+    """The projections of a scan's input to its parameters, with the step sizes' two in one.
+
+    Returns weights ``(4, D + 2 N, D)`` and bias ``(4, D + 2 N)`` in float64, for dt before its softplus, B
+    and C.
+    """
+    weights, biases = [], []
+    rank = scan.dt_rank
+    for k in range(DIRECTIONS):
+        rows = scan.x_proj[k].double()
+        weights.append(torch.cat([scan.dt_proj[k].double() @ rows[:rank], rows[rank:]]))
+        biases.append(torch.cat([scan.dt_bias[k].double(), rows.new_zeros(len(rows) - rank)]))
+    return torch.stack(weights), torch.stack(biases)
 
 
 def ms_tokens(stem: MsStem, ms: Tensor, runs: BlockRuns, workspace: Workspace) -> TokenMap:

@@ -11,6 +11,8 @@ from das2f_map.network.scan_order import DIRECTIONS
 
 BRANCHES = 4
 """SPVM and CMDA, of MS and PAN each."""
+LINE = 32
+"""Tokens whose dt, B and C the Triton kernels of a later stage compute at a time."""
 
 
 def _tokens(runs: BlockRuns) -> int:
@@ -51,16 +53,28 @@ def scanned_bytes(config: NetworkConfig, side: int, item: int) -> int:
 def triton_bytes(config: NetworkConfig, side: int, item: int, patches: int) -> int:
     """The tensors of the Triton kernels, without the maps.
 
-    ``item`` is the size of a result in bytes; states are float32. ``patches`` is how many patches' tails are
-    computed at a time.
+    ``item`` is the size of a result in bytes; states are float32. ``patches`` is how many patches are
+    computed at a time after the shared part.
     """
     width, patch = config.width, config.patch_size
     states = config.state_size * width
     rows = side * (side + patch - 1)
     scratch = rows * states + 2 * rows * patch * width + 2 * side**2 * states
-    tails = BRANCHES * min(patches, side**2) * config.tokens * width
     # The result of each direction is kept.
-    return DIRECTIONS * scanned_bytes(config, side, item) + 4 * (scratch + tails)
+    after = min(patches, side**2) * triton_patch_bytes(config, item)
+    return DIRECTIONS * scanned_bytes(config, side, item) + 4 * scratch + after
+
+
+def triton_patch_bytes(config: NetworkConfig, item: int) -> int:
+    """What a patch takes in the Triton kernels after the shared part; ``item`` as in :func:`triton_bytes`."""
+    values = config.tokens * config.width
+    # Specific and common parts of MS and PAN.
+    taken = config.stages * 2 * values * (item + 4)
+    if config.stages > 1:
+        # Gates and scan inputs of MS and PAN, normalised tokens, the directions of one scan, and its lines.
+        taken += values * (5 * 4 + DIRECTIONS * item)
+        taken += 4 * DIRECTIONS * min(LINE, config.tokens) * (config.width + 2 * config.state_size)
+    return taken
 
 
 def torch_scan_bytes(config: NetworkConfig, side: int, item: int, at_once: int) -> int:

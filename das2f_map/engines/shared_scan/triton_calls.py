@@ -47,8 +47,9 @@ def triton_dtype(dtype: torch.dtype) -> Any:
     return {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[dtype]
 
 
-def _power_of_two(n: int, least: int) -> int:
-    return max(least, 1 << (n - 1).bit_length())
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least ``n``, and as long as an operand of a product has to be."""
+    return max(16, 1 << (n - 1).bit_length())
 
 
 def scan_branch(
@@ -87,7 +88,7 @@ def scan_branch(
     edge = max(x_runs.rows.edge, runs.rows.edge)
     tables = _tables(x.stride()[:2], x_runs, parameters.stride()[:2], runs, x.device)
     y = x.new_empty(sizes[0] * sizes[1], DIRECTIONS, p * p, width, dtype=dtype)
-    common = {"P": p, "WIDTH": width, "STATES": states, "NP": _power_of_two(states, 16)}
+    common = {"P": p, "WIDTH": width, "STATES": states, "NP": power_of_two(states)}
     most = max(sizes[0] * (sizes[1] + p - 1 - 2 * edge), sizes[1] * (sizes[0] + p - 1 - 2 * edge))
     ends = x.new_empty(most * states * width)
     local, elapsed = (x.new_empty(most * p * width) for _ in range(2))
@@ -231,6 +232,26 @@ def _places(x_runs: BlockRuns, runs: BlockRuns, device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack([_positions(axis) for axis in (*x_runs, *runs)])).to(device, torch.int32)
 
 
+class TailInput(NamedTuple):
+    """What a branch's tail reads of a scanned block.
+
+    y:
+        ``(outputs of the block, 4, P², D)``, see :func:`scan_branch`.
+    x, x_runs:
+        Map ``(row entries, column entries, …)`` that has x first in its last axis, and its layout.
+    gate, tokens, runs:
+        Maps ``(row entries, column entries, D)`` and their layout. The tokens' channels are in the order of
+        the tail's output.
+    """
+
+    y: Tensor
+    x: Tensor
+    x_runs: BlockRuns
+    gate: Tensor
+    tokens: Tensor
+    runs: BlockRuns
+
+
 class TailWeights:
     """The weights of a branch's tail, as its kernel takes them.
 
@@ -259,39 +280,25 @@ class TailWeights:
         self.inner_bias = inner.bias.float().contiguous()
         self.outer = outer.weight.t()[:, order].to(dtype).contiguous()
 
-    def __call__(
-        self,
-        y: Tensor,
-        patches: Tensor,
-        x: Tensor,
-        x_runs: BlockRuns,
-        gate: Tensor,
-        tokens: Tensor,
-        runs: BlockRuns,
-        minus: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
-        """The branch's output for some patches of a block, ``(n, P², D)`` in ``dtype``.
+    def __call__(self, block: TailInput, patches: Tensor, out: Tensor, minus: Tensor | None = None) -> None:
+        """Write the branch's output for some patches of a block to ``out`` ``(n, P², D)``, dense.
 
         Parameters
         ----------
-        y:
-            From :func:`scan_branch`.
+        block:
+            The scanned block.
         patches:
-            int32 (2, n): rows and columns of the patches, dense in its last axis.
-        x, x_runs:
-            Map ``(row entries, column entries, …)`` that has x first in its last axis, and its layout.
-        gate, tokens, runs:
-            Maps ``(row entries, column entries, D)`` and their layout; the tokens' channels are in ``order``.
+            int32 (3, n), dense in its last axis: numbers of the patches in the block's ``y``, their rows and
+            columns.
         minus:
             Subtracted from the output, ``(n, P², D)``.
         """
         from das2f_map.engines.shared_scan import triton_tail
 
+        y, x, x_runs, gate, tokens, runs = block
         n, p = patches.shape[1], runs.rows.patch
         length = p * p
         width, hidden = self.inner.shape
-        out = y.new_empty(n, length, width, dtype=dtype)
         triton_tail.tail[lambda meta: (n * length // meta["ROWS"],)](
             y,
             patches,
@@ -307,7 +314,6 @@ class TailWeights:
             out if minus is None else minus,
             out,
             patches.stride(0),
-            runs.cols.outputs,
             x_runs.cols.entries,
             runs.cols.entries,
             x.shape[-1],
@@ -319,51 +325,68 @@ class TailWeights:
             STEP=min(HIDDEN_STEP, hidden),
             DTYPE=triton_dtype(self.project.dtype),
         )
-        return out
 
 
 class FusionWeights:
-    """The weights of fusion and classifier of a one-stage network, as their kernel takes them."""
+    """The weights of a network's fusions and classifier, as their kernel takes them.
+
+    ``order``: the order of the channels of the inputs, (D,).
+    """
 
     def __init__(self, network: Das2fNet, order: Tensor) -> None:
-        fusion, classifier, config = network.fusions[0], network.classifier, network.config
-        assert isinstance(fusion, Aalf)
+        classifier, config = network.classifier, network.config
         assert isinstance(classifier, nn.Linear)
-        self.classes, self.eps = config.classes, fusion.norm.eps
-        gates = [fusion.fuse_specific.gate, fusion.fuse_common.gate]
-        self.vectors = torch.stack([fusion.norm.weight, fusion.norm.bias, *(g.bias for g in gates)]).float()
         c = config.fusion_channels
-        parts = [part.t() for g in gates for part in (g.weight[:, :c], g.weight[:, c:])]
-        self.gates = torch.stack(parts).float().contiguous()
+        vectors, gates, epsilons = [], [], set()
+        for fusion in network.fusions:  # the last stage's comes first
+            assert isinstance(fusion, Aalf)
+            linear = [fusion.fuse_specific.gate, fusion.fuse_common.gate]
+            vectors.append(
+                torch.stack([fusion.norm.weight, fusion.norm.bias, *(g.bias for g in linear)]).float()
+            )
+            parts = [part.t() for g in linear for part in (g.weight[:, :c], g.weight[:, c:])]
+            gates.append(torch.stack(parts).float())
+            epsilons.add(fusion.norm.eps)
+        if len(epsilons) != 1:
+            raise ValueError("the fusions' norms have different epsilons")
+        self.classes, self.eps = config.classes, epsilons.pop()
+        self.vectors, self.gates = torch.stack(vectors), torch.stack(gates)
         # Features go to their place among the tokens' (row, column, channel), then channels into ``order``.
         p, width = config.patch_size, config.width
         place = tokens_to_subtokens(torch.arange(config.flat_features).view(1, p, p, width)).flatten()
         weight = classifier.weight.new_zeros(
-            _power_of_two(self.classes, 16), config.flat_features, dtype=torch.float32
+            power_of_two(self.classes), config.flat_features, dtype=torch.float32
         )
         weight[: self.classes, place.to(weight.device)] = classifier.weight.float()
         by_token = weight.view(-1, p * p, width)[..., order]
         self.classifier = by_token.permute(1, 2, 0).contiguous()
         self.bias = classifier.bias.float()
 
-    def __call__(self, ms: Tensor, pan: Tensor, ms_common: Tensor, pan_common: Tensor) -> Tensor:
-        """Logits ``(n, C)`` from the branches' outputs ``(n, P², D)``."""
+    def __call__(self, specific: Tensor, common: Tensor) -> Tensor:
+        """Logits ``(n, C)``.
+
+        Parameters
+        ----------
+        specific:
+            The specific parts of every stage, the last stage first, ``(stages, 2, n, P², D)``: MS, PAN.
+        common:
+            The common parts of the last stage, ``(2, n, P², D)``.
+        """
         from das2f_map.engines.shared_scan import triton_tail
 
-        n, length, width = ms.shape
+        stages, _, n, length, width = specific.shape
         classes = self.classifier.shape[2]
-        parts = ms.new_empty(_SPLITS, n, classes, dtype=torch.float32)
+        parts = common.new_empty(_SPLITS, n, classes, dtype=torch.float32)
         triton_tail.fusion[lambda meta: (-(-n // meta["PATCHES"]), _SPLITS)](
-            ms,
-            pan,
-            ms_common,
-            pan_common,
+            specific,
+            common,
             self.vectors,
             self.gates,
             self.classifier,
             parts,
             n,
             self.eps,
+            STAGES=stages,
             TOKENS=length,
             CHANNELS=width // 4,
             CLASSES=classes,

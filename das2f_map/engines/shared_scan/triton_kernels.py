@@ -82,7 +82,7 @@ def stored(v, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def _inputs(x_ptr, p_ptr, d, n, n_in, WIDTH: tl.constexpr, STATES: tl.constexpr):
+def step_inputs(x_ptr, p_ptr, d, n, n_in, WIDTH: tl.constexpr, STATES: tl.constexpr):
     """Inputs of one step: x and dt, (BD,), B and C, (NP,)."""
     x = tl.load(x_ptr + d)
     dt = tl.load(p_ptr + d)
@@ -92,7 +92,7 @@ def _inputs(x_ptr, p_ptr, d, n, n_in, WIDTH: tl.constexpr, STATES: tl.constexpr)
 
 
 @triton.jit
-def _step(a2, h, x, dt, b, c):
+def step(a2, h, x, dt, b, c):
     """One step of the recurrence from state ``h`` (NP, BD): the new state and C · h, (BD,)."""
     h = tl.exp2(dt[None, :] * a2) * h + (dt * x)[None, :] * b[:, None]
     return h, tl.sum(h * c[:, None], axis=0)
@@ -139,13 +139,13 @@ def segments(
     h = tl.zeros((NP, BD), dtype=tl.float32)
     elapsed = tl.zeros((BD,), dtype=tl.float32)
     at_x, at_p = x_row + tl.load(table_ptr + P), p_row + tl.load(table_ptr + 3 * P)
-    x, dt, b, c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
+    x, dt, b, c = step_inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
     for t in range(P):
         # Load the next step's inputs while this one is computed.
         later = tl.minimum(t + 1, P - 1)
         at_x, at_p = x_row + tl.load(table_ptr + P + later), p_row + tl.load(table_ptr + 3 * P + later)
-        next_x, next_dt, next_b, next_c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
-        h, y = _step(a2, h, x, dt, b, c)
+        next_x, next_dt, next_b, next_c = step_inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
+        h, y = step(a2, h, x, dt, b, c)
         elapsed += dt
         tl.store(local_ptr + (segment * P + t) * WIDTH + d, y)
         tl.store(elapsed_ptr + (segment * P + t) * WIDTH + d, elapsed)
@@ -195,14 +195,14 @@ def border_rows(
     top = P - EDGE if LAST else 0
     at_x = x_patch + tl.load(table_ptr + top) + tl.load(table_ptr + P)
     at_p = p_patch + tl.load(table_ptr + 2 * P + top) + tl.load(table_ptr + 3 * P)
-    x, dt, b, c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
+    x, dt, b, c = step_inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
     for token in range(EDGE * P):
         later = tl.minimum(token + 1, EDGE * P - 1)  # load ahead, as in segments
         row, t = top + later // P, later % P
         at_x = x_patch + tl.load(table_ptr + row) + tl.load(table_ptr + P + t)
         at_p = p_patch + tl.load(table_ptr + 2 * P + row) + tl.load(table_ptr + 3 * P + t)
-        next_x, next_dt, next_b, next_c = _inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
-        h, y = _step(a2, h, x, dt, b, c)
+        next_x, next_dt, next_b, next_c = step_inputs(at_x, at_p, d, n, n_in, WIDTH, STATES)
+        h, y = step(a2, h, x, dt, b, c)
         tl.store(at_y + (top * P + token) * WIDTH + d, stored(y, y_ptr.dtype.element_ty))
         x, dt, b, c = next_x, next_dt, next_b, next_c
     if not LAST:

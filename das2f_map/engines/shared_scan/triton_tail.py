@@ -16,7 +16,7 @@ from das2f_map.engines.shared_scan.triton_kernels import configs, product, store
 
 
 @triton.jit
-def _normed(v, weight, bias, eps, WIDTH: tl.constexpr):
+def layer_norm(v, weight, bias, eps, WIDTH: tl.constexpr):
     """LayerNorm of rows (…, WIDTH)."""
     centred = v - (tl.sum(v, axis=1) / WIDTH)[:, None]
     variance = tl.sum(centred * centred, axis=1) / WIDTH
@@ -46,10 +46,10 @@ def gelu(v):
     ),
     key=["WIDTH", "HIDDEN", "DTYPE", "SUBTRACT"],
 )
-@triton.jit(do_not_specialize=["patch_stride", "across", "x_cols", "cols"])
+@triton.jit(do_not_specialize=["patch_stride", "x_cols", "cols"])
 def tail(
     y_ptr,  # (outputs of the block, 4, P * P, D), tokens in the order of each direction
-    patch_ptr,  # (2, n) int32: rows and columns of the wanted outputs
+    patch_ptr,  # (3, n) int32: the wanted outputs, by number in y, by row and by column
     x_ptr,  # (row entries, column entries, x_stride): scan inputs
     gate_ptr,  # (row entries, column entries, D)
     tokens_ptr,  # (row entries, column entries, D)
@@ -61,8 +61,7 @@ def tail(
     outer_ptr,  # (HIDDEN, D)
     minus_ptr,  # (n, P * P, D): subtracted from the output
     out_ptr,  # (n, P * P, D)
-    patch_stride,  # from a patch's row to its column
-    across,  # outputs of the block along a row
+    patch_stride,  # from a patch's number to its row, and to its column
     x_cols,  # column entries
     cols,
     x_stride,
@@ -77,9 +76,9 @@ def tail(
 ):
     TOKENS: tl.constexpr = P * P
     first = tl.program_id(0).to(tl.int64) * ROWS
-    patch_row = tl.load(patch_ptr + first // TOKENS)
-    patch_col = tl.load(patch_ptr + patch_stride + first // TOKENS)
-    patch = patch_row.to(tl.int64) * across + patch_col
+    patch = tl.load(patch_ptr + first // TOKENS).to(tl.int64)
+    patch_row = tl.load(patch_ptr + patch_stride + first // TOKENS)
+    patch_col = tl.load(patch_ptr + 2 * patch_stride + first // TOKENS)
     token = (first % TOKENS).to(tl.int32) + tl.arange(0, ROWS)
     transposed = token % P * P + token // P  # its place in column-major order
     row = first + tl.arange(0, ROWS)
@@ -95,12 +94,12 @@ def tail(
     at = (tl.load(places_ptr + 2 * P + token // P) + patch_row).to(tl.int64) * cols
     at = (at + tl.load(places_ptr + 3 * P + token % P) + patch_col) * WIDTH
     gate = tl.load(gate_ptr + at[:, None] + d[None, :]).to(tl.float32)
-    gated = gate * _normed(
+    gated = gate * layer_norm(
         y, tl.load(vectors_ptr + WIDTH + d), tl.load(vectors_ptr + 2 * WIDTH + d), eps, WIDTH
     )
     project = tl.load(project_ptr + d[:, None] * WIDTH + d[None, :])
     residual = tl.load(tokens_ptr + at[:, None] + d[None, :]).to(tl.float32) + product(gated, project, DTYPE)
-    normed = _normed(
+    normed = layer_norm(
         residual, tl.load(vectors_ptr + 3 * WIDTH + d), tl.load(vectors_ptr + 4 * WIDTH + d), eps, WIDTH
     )
     out = residual + tl.load(vectors_ptr + 5 * WIDTH + d)[None, :]
@@ -122,26 +121,52 @@ def _fused(a, b, own, other, bias, DTYPE: tl.constexpr, CHANNELS: tl.constexpr):
     return (tl.sum(a * gate, axis=1) / CHANNELS)[:, None] * b
 
 
+@triton.jit
+def _aalf(ms, pan, common, vectors_ptr, gates_ptr, eps, DTYPE: tl.constexpr, CHANNELS: tl.constexpr):
+    """AALF's block of one stage, rows are sub-tokens."""
+    c = tl.arange(0, CHANNELS)
+    square = c[:, None] * CHANNELS + c[None, :]
+    size: tl.constexpr = CHANNELS * CHANNELS
+    weight, bias = tl.load(vectors_ptr + c), tl.load(vectors_ptr + CHANNELS + c)
+    specific = _fused(
+        layer_norm(ms, weight, bias, eps, CHANNELS),
+        layer_norm(pan, weight, bias, eps, CHANNELS),
+        tl.load(gates_ptr + square),
+        tl.load(gates_ptr + size + square),
+        tl.load(vectors_ptr + 2 * CHANNELS + c),
+        DTYPE,
+        CHANNELS,
+    )
+    return _fused(
+        layer_norm(specific, weight, bias, eps, CHANNELS),
+        layer_norm(common, weight, bias, eps, CHANNELS),
+        tl.load(gates_ptr + 2 * size + square),
+        tl.load(gates_ptr + 3 * size + square),
+        tl.load(vectors_ptr + 3 * CHANNELS + c),
+        DTYPE,
+        CHANNELS,
+    )
+
+
 @triton.autotune(
     configs(
         {"PATCHES": 16, "num_warps": 4},
         {"PATCHES": 32, "num_warps": 8},
         {"PATCHES": 32, "num_warps": 4},
     ),
-    key=["CHANNELS", "CLASSES"],
+    key=["CHANNELS", "CLASSES", "STAGES"],
 )
 @triton.jit(do_not_specialize=["n"])
 def fusion(
-    ms_ptr,  # (n, TOKENS, 4, CHANNELS): specific of MS, sub-tokens of a token together
-    pan_ptr,  # the same of PAN
-    ms_common_ptr,
-    pan_common_ptr,
-    vectors_ptr,  # (4, CHANNELS): norm's weight and bias, the two gates' biases
-    gates_ptr,  # (4, CHANNELS, CHANNELS), inputs first: of the first gate for a and for b, of the second
+    specific_ptr,  # (STAGES, 2, n, TOKENS, 4, CHANNELS): of MS and PAN, sub-tokens of a token together
+    common_ptr,  # (2, n, TOKENS, 4, CHANNELS): of the last stage
+    vectors_ptr,  # (STAGES, 4, CHANNELS): norm's weight and bias, the two gates' biases
+    gates_ptr,  # (STAGES, 4, CHANNELS, CHANNELS), inputs first: of the first gate for a and b, of the second
     classifier_ptr,  # (TOKENS, 4 * CHANNELS, CLASSES)
     logits_ptr,  # (SPLITS, n, CLASSES): apart for each split of the tokens, so that sums have a fixed order
     n,
     eps,
+    STAGES: tl.constexpr,  # the last stage comes first
     TOKENS: tl.constexpr,
     CHANNELS: tl.constexpr,
     CLASSES: tl.constexpr,
@@ -155,39 +180,29 @@ def fusion(
     token = tl.program_id(1) * per_split
     sub = tl.arange(0, 4 * PATCHES)
     c = tl.arange(0, CHANNELS)
+    f = tl.arange(0, WIDTH)
     classes = tl.arange(0, CLASSES)
     inside = ((first + sub // 4) < n)[:, None]
     at = (first + sub // 4).to(tl.int64) * TOKENS + token
     at = at[:, None] * WIDTH + (sub % 4 * CHANNELS)[:, None] + c[None, :]
-    weight, bias = tl.load(vectors_ptr + c), tl.load(vectors_ptr + CHANNELS + c)
-    square = c[:, None] * CHANNELS + c[None, :]
-    size: tl.constexpr = CHANNELS * CHANNELS
+    modality = tl.cast(n, tl.int64) * (TOKENS * WIDTH)
     logits = tl.zeros((PATCHES, CLASSES), dtype=tl.float32)
     for i in range(per_split):
-        a = _normed(tl.load(ms_ptr + at, mask=inside, other=0.0).to(tl.float32), weight, bias, eps, CHANNELS)
-        b = _normed(tl.load(pan_ptr + at, mask=inside, other=0.0).to(tl.float32), weight, bias, eps, CHANNELS)
-        common = tl.load(ms_common_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        common = 0.5 * (common + tl.load(pan_common_ptr + at, mask=inside, other=0.0).to(tl.float32))
-        specific = _fused(
-            a,
-            b,
-            tl.load(gates_ptr + square),
-            tl.load(gates_ptr + size + square),
-            tl.load(vectors_ptr + 2 * CHANNELS + c),
-            DTYPE,
-            CHANNELS,
-        )
-        fused = _fused(
-            _normed(specific, weight, bias, eps, CHANNELS),
-            _normed(common, weight, bias, eps, CHANNELS),
-            tl.load(gates_ptr + 2 * size + square),
-            tl.load(gates_ptr + 3 * size + square),
-            tl.load(vectors_ptr + 3 * CHANNELS + c),
-            DTYPE,
-            CHANNELS,
-        )
+        fused = tl.load(common_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        fused = 0.5 * (fused + tl.load(common_ptr + modality + at, mask=inside, other=0.0).to(tl.float32))
+        for stage in tl.static_range(STAGES):
+            at_stage = specific_ptr + 2 * stage * modality + at
+            fused = _aalf(
+                tl.load(at_stage, mask=inside, other=0.0).to(tl.float32),
+                tl.load(at_stage + modality, mask=inside, other=0.0).to(tl.float32),
+                fused,
+                vectors_ptr + stage * 4 * CHANNELS,
+                gates_ptr + stage * 4 * CHANNELS * CHANNELS,
+                eps,
+                DTYPE,
+                CHANNELS,
+            )
         features = tl.reshape(fused, (PATCHES, WIDTH))
-        f = tl.arange(0, WIDTH)
         at_class = ((token + i) * WIDTH + f)[:, None] * CLASSES + classes[None, :]
         logits += product(features, tl.load(classifier_ptr + at_class), DTYPE)
         at += WIDTH
