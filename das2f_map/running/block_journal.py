@@ -85,6 +85,15 @@ def _read_entry(line: Mapping[str, Any]) -> tuple[int, JournalEntry]:
     return number, JournalEntry(start, length, checksum)
 
 
+def _lines_in(folder: Path) -> Iterator[bytes]:
+    """Whole lines of the journal in a folder; none where there is no journal."""
+    try:
+        with (folder / JOURNAL_NAME).open("rb") as file:
+            yield from _whole_lines(file)
+    except FileNotFoundError:
+        return
+
+
 def block_size_of(folder: Path, every: int = 1) -> int | None:
     """Pixels of the map a side of the blocks that an unfinished run has left in a folder.
 
@@ -96,10 +105,9 @@ def block_size_of(folder: Path, every: int = 1) -> int | None:
         The journal cannot be read.
     """
     try:
-        with (folder / JOURNAL_NAME).open("rb") as file:
-            found = json.loads(next(_whole_lines(file), b"{}"))
-            size, known = found.get("block_size"), found.get("every", every) == every
-    except (FileNotFoundError, ValueError, AttributeError):
+        found = json.loads(next(_lines_in(folder), b"{}"))
+        size, known = found.get("block_size"), found.get("every", every) == every
+    except (ValueError, AttributeError):
         return None
     return size if isinstance(size, int) and size > 0 and known else None
 
@@ -153,11 +161,7 @@ def finished_blocks(folder: Path) -> int:
     OSError
         The journal cannot be read.
     """
-    try:
-        with (folder / JOURNAL_NAME).open("rb") as file:
-            return max(0, sum(1 for _ in _whole_lines(file)) - 1)
-    except FileNotFoundError:
-        return 0
+    return max(0, sum(1 for _ in _lines_in(folder)) - 1)
 
 
 def stored_bytes(folder: Path) -> int:

@@ -233,6 +233,15 @@ def test_kernels_agree_where_activations_are_large(level: int, monkeypatch: pyte
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def two_stages_and_truth(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a two-stage network by the compiled kernels, and by the plain network in float64."""
+    scene = block(*shape)
+    expected = truth(trained_looking(torch.float64, stages=2), scene)
+    engine = SharedScanEngine(trained_looking(torch.float32, stages=2))
+    assert engine.scan.startswith("compiled")
+    return engine.logits(scene.ms, scene.pan, scene.all).reshape(expected.shape), expected
+
+
 @needs_kernels
 @each_level
 @pytest.mark.parametrize(
@@ -243,11 +252,7 @@ def test_kernels_agree_with_both_stages(
     shape: tuple[int, int], level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose_level(level, monkeypatch)
-    scene = block(*shape)
-    expected = truth(trained_looking(torch.float64, stages=2), scene)
-    engine = SharedScanEngine(trained_looking(torch.float32, stages=2))
-    assert engine.scan.startswith("compiled")
-    got = engine.logits(scene.ms, scene.pan, scene.all).reshape(expected.shape)
+    got, expected = two_stages_and_truth(shape)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -259,10 +264,7 @@ def test_kernels_agree_with_both_stages_where_float32_is_not_enough(
     shape: tuple[int, int], level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose_level(level, monkeypatch)
-    scene = block(*shape)
-    expected = truth(trained_looking(torch.float64, stages=2), scene)
-    engine = SharedScanEngine(trained_looking(torch.float32, stages=2))
-    assert_two_stages_agree(engine.logits(scene.ms, scene.pan, scene.all), expected)
+    assert_two_stages_agree(*two_stages_and_truth(shape))
 
 
 @needs_kernels
