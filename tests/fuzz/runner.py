@@ -140,7 +140,7 @@ def _command(arguments: list[str], folder: Path) -> int:
         os.close(opened)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    sys.stdout, sys.stderr = (open(d, "w", encoding="utf-8", closefd=False) for d in (1, 2))  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(d, "w", encoding="utf-8", closefd=False) for d in (1, 2))  # noqa: SIM115 - open to the end
     pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (pages + _ROOM, pages + _ROOM))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))

@@ -341,7 +341,7 @@ def test_names_in_another_encoding_are_suspected(tmp_path: Path, caplog: pytest.
 
 # --- coordinate reference systems -------------------------------------------------------------------------
 
-UNDEFINED = 'ENGCRS["Undefined Cartesian SRS",EDATUM["Unknown"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'  # noqa: E501
+UNDEFINED = 'ENGCRS["Undefined Cartesian SRS",EDATUM["Unknown"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'  # noqa: E501 - WKT
 
 
 @pytest.mark.parametrize(

@@ -699,7 +699,7 @@ def test_a_second_training_of_a_bundle_is_refused(small_scene: Scene, tmp_path: 
         with pytest.raises(OutputError, match="model is being written by another run"):
             run(small_scene, output=tmp_path / "model", **options)
 
-    with pytest.raises(KeyboardInterrupt), BundleOutput(tmp_path / "model", overwrite=False):  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), BundleOutput(tmp_path / "model", overwrite=False):  # noqa: PT012 - it ends inside
         second()
         second(overwrite=True)
         second(resume=True)
