@@ -72,6 +72,7 @@ TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
     "fresh weights": Variant(fresh=True),
+    "AALF's norm from 0": Variant(start=tried.published_start),
     "targets alone": Variant({"neighbours": 0}),
     "published head": Variant({"head": "published"}),
     "no jitter, haze or shade": Variant({"jitter": 0.0, "haze": 0.0}),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from das2f_map.network import Das2fNet
+from das2f_map.network.aalf import Aalf
 from das2f_map.scene.grid import PAN_PER_MS
 from das2f_map.scene.turns import TURNS
 from das2f_map.training.batches import PatchBatch, PatchDataset
@@ -276,6 +277,16 @@ def self_supervised(network: Das2fNet, prepared: Prepared) -> None:
             loss.backward()
             nn.utils.clip_grad_norm_(trained, settings.gradient_clip)
             optimizer.step()
+
+
+# --- other first weights ----------------------------------------------------------------------------------
+
+
+def published_start(network: Das2fNet, prepared: Prepared) -> None:
+    """Gives AALF's norms the bias 0 that the published network starts with."""
+    for fusion in network.fusions:
+        assert isinstance(fusion, Aalf)
+        nn.init.zeros_(fusion.norm.bias)
 
 
 # --- context of other patches -----------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from das2f_map.network.config import NetworkConfig
 
-
 START_BIAS: Final = 1.0
 """Bias of the norm at the start of a training, in standard deviations of what it normalises."""
 
