@@ -81,18 +81,19 @@ DAS2F_FN Vec sums_of(Vec (&v)[kSide]) {
     return v[0];
 }
 
-// Mean and 1 / sqrt(var + eps) of 16 tokens whose groups of channels lie `stride` floats apart.
-DAS2F_FN void moments(const float *in, int64_t stride, BranchScratch &s) {
+// Mean and 1 / sqrt(var + eps) of 16 tokens whose groups of channels lie `stride` numbers apart.
+template <class Number>
+DAS2F_FN void moments(const Number *in, int64_t stride, BranchScratch &s) {
     Vec v[kSide];
 #pragma GCC unroll 16
     for (int i = 0; i < kSide; ++i) {
-        const float *token = in + i * kSide;
+        const Number *token = in + i * kSide;
         v[i] = (load(token) + load(token + stride)) + (load(token + 2 * stride) + load(token + 3 * stride));
     }
     store(s.mean, sums_of(v) * (1.0f / kWidth));
 #pragma GCC unroll 16
     for (int i = 0; i < kSide; ++i) {
-        const float *token = in + i * kSide;
+        const Number *token = in + i * kSide;
         Vec squares[2] = {};
 #pragma GCC unroll 4
         for (int g = 0; g < kGroups; ++g) {
@@ -105,9 +106,9 @@ DAS2F_FN void moments(const float *in, int64_t stride, BranchScratch &s) {
 }
 
 // Normalises 16 tokens, multiplies them by `gate` (kGated), and packs them.
-template <bool kGated>
+template <bool kGated, class Number>
 DAS2F_FN void normalise(
-    const float *in, int64_t stride, const float *weight, const float *const *gate, int v, BranchScratch &s) {
+    const Number *in, int64_t stride, const float *weight, const float *const *gate, int v, BranchScratch &s) {
     Vec w[kGroups], bias[kGroups];
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) w[g] = load(weight + g * kSide), bias[g] = load(weight + kWidth + g * kSide);
@@ -209,14 +210,14 @@ DAS2F_FN void branch_tile(
     const Das2fStageWeights &w, int branch, int tile, const BranchInput &in, BranchScratch &s, Plane *out) {
     Nothing nothing;
     for (int v = 0; v < kVectors; ++v) {
-        const float *scanned = in.y + v * kSide * kLanes;
+        const Scanned *scanned = in.y + v * kSide * kLanes;
         moments(scanned, in.group, s);
         normalise<true>(scanned, in.group, w.out_norm[branch], in.gate + v * kSide, v, s);
     }
     // Fetch the next tile from memory while this one is computed.
     if (tile + 1 < kTiles)
         for (int g = 0; g < kGroups; ++g)
-            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(in.y + g * in.group + i * kLanes);
+            for (int i = kTile; i < 2 * kTile; i += kLineTokens) __builtin_prefetch(in.y + g * in.group + i * kLanes);
     const uint16_t *weight = static_cast<const uint16_t *>(w.project[branch]);
     multiply<false>(weight, s.packed, s.residual, nothing);
     for (int v = 0; v < kVectors; ++v) {

@@ -7,22 +7,86 @@ constexpr int kTogether = kManyRegisters ? 6 : 3;  // powers that are computed t
 
 typedef float Lanes[kLanes];
 
+// What the inputs of products and the scanned tokens are in memory, a quotient, and the number of terms of series. The
+// products' bfloat16 has 8 bits, so relative errors of 1e-4 are lost in its rounding. Scanned tokens, whose directions are
+// added in memory, have 11 bits; they are infinite above 65,504.
+#if DAS2F_BF16
+struct Stored {
+    uint16_t bfloat16;
+};
+struct Scanned {
+    uint16_t float16;
+};
+
+DAS2F_FN Vec load(const Stored *p) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+    return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+}
+
+DAS2F_FN void store(Stored *p, const Vec &v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
+
+DAS2F_FN Vec load(const Scanned *p) {
+    return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+}
+
+DAS2F_FN void store(Scanned *p, const Vec &v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+DAS2F_FN Vec quotient(const Vec &a, const Vec &b) { return a * (Vec)_mm512_rcp14_ps((__m512)b); }
+constexpr bool kCoarse = true;
+constexpr int kPowerTerms = 3, kArtanhMost = 7;
+constexpr const float *kPower = kCoarseExp2;
+#else
+typedef float Stored, Scanned;
+
+DAS2F_FN Vec quotient(const Vec &a, const Vec &b) { return a / b; }
+constexpr bool kCoarse = false;
+constexpr int kPowerTerms = 5, kArtanhMost = 13;
+constexpr const float *kPower = kExp2;
+#endif
+constexpr int kLineTokens = 64 / (kLanes * sizeof(Scanned));  // whose kLanes channels share a cache line
+
 DAS2F_FN Vec abs_lanes(const Vec &v) { return v < Vec{} ? -v : v; }
 
 // The constants of a power of 2.
 struct PowerConstants {
-    Vec magic = Vec{} + 12582912.0f, c[5];
+    Vec magic = Vec{} + 12582912.0f, c[kPowerTerms];
     ALWAYS_INLINE PowerConstants() {
 #pragma GCC unroll 5
-        for (int i = 0; i < 5; ++i) c[i] = Vec{} + kExp2[i];
+        for (int i = 0; i < kPowerTerms; ++i) c[i] = Vec{} + kPower[i];
     }
 };
 
-// 2^v in place, for -126 <= v <= 0: relative error below 2e-7, and exactly 1 at 0. Each step is done for all vectors: a
-// processor looks only so far ahead, and would not find a second chain of operations behind the first.
+// The powers of 2 of `fraction` plus the whole number in the low bits of `shifted`, into `fraction`. Each step is done for
+// all vectors: a processor looks only so far ahead, and would not find a second chain of operations behind the first.
+template <int kN>
+DAS2F_FN void scaled_powers(const Vec (&shifted)[kN], Vec (&fraction)[kN], const PowerConstants &constants) {
+    Vec p[kN];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = constants.c[kPowerTerms - 1] * fraction[i] + constants.c[kPowerTerms - 2];
+#pragma GCC unroll 5
+    for (int k = kPowerTerms - 3; k >= 0; --k)
+#pragma GCC unroll 8
+        for (int i = 0; i < kN; ++i) p[i] = p[i] * fraction[i] + constants.c[k];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) {
+        p[i] = p[i] * fraction[i] + 1.0f;
+        // The whole number is in the low bits of `shifted`; the others are shifted out.
+        VecInt bits, exponent;
+        std::memcpy(&exponent, &shifted[i], sizeof exponent);
+        std::memcpy(&bits, &p[i], sizeof bits);
+        bits += exponent << 23;
+        std::memcpy(&fraction[i], &bits, sizeof bits);
+    }
+}
+
+// 2^v in place, for -126 <= v <= 126: exactly 1 at 0, relative error for v <= 0 below 2e-7, for bfloat16 below 1.1e-4.
 template <int kN>
 DAS2F_FN void power_lanes(Vec (&v)[kN], const PowerConstants &constants) {
-    Vec shifted[kN], p[kN];
+    Vec shifted[kN];
 #pragma GCC unroll 8
     for (int i = 0; i < kN; ++i) {
         Vec rounded = v[i];  // else compilers multiply twice to save a subtraction
@@ -30,24 +94,7 @@ DAS2F_FN void power_lanes(Vec (&v)[kN], const PowerConstants &constants) {
         shifted[i] = rounded + constants.magic;
         v[i] = rounded - (shifted[i] - constants.magic);
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) p[i] = constants.c[4] * v[i] + constants.c[3];
-#pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[2];
-#pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[1];
-#pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[0];
-#pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) {
-        p[i] = p[i] * v[i] + 1.0f;
-        // The whole number is in the low bits of `shifted`; the others are shifted out.
-        VecInt bits, exponent;
-        std::memcpy(&exponent, &shifted[i], sizeof exponent);
-        std::memcpy(&bits, &p[i], sizeof bits);
-        bits += exponent << 23;
-        std::memcpy(&v[i], &bits, sizeof bits);
-    }
+    scaled_powers(shifted, v, constants);
 }
 
 constexpr float kLeastPower = -126.0f;
@@ -64,13 +111,6 @@ DAS2F_FN Vec least_power(Vec v) {
     return v;
 }
 
-// 2^v for v <= 0; almost 0 below -126.
-DAS2F_FN Vec decay_lanes(const Vec &v) {
-    Vec power[1] = {least_power(v)};
-    power_lanes(power, PowerConstants());
-    return power[0];
-}
-
 // log(1 + e^v) in place.
 template <int kN>
 DAS2F_FN void softplus_lanes(Vec (&v)[kN]) {
@@ -81,18 +121,40 @@ DAS2F_FN void softplus_lanes(Vec (&v)[kN]) {
     power_lanes(t, PowerConstants());
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) {
-        z[i] = t[i] / (t[i] + 2.0f);
+        z[i] = quotient(t[i], t[i] + 2.0f);
         q[i] = z[i] * z[i];
-        t[i] = q[i] * (1.0f / 13) + 1.0f / 11;
+        t[i] = q[i] * (1.0f / kArtanhMost) + 1.0f / (kArtanhMost - 2);
     }
-    constexpr float rest[] = {1.0f / 9, 1.0f / 7, 1.0f / 5, 1.0f / 3, 1.0f};
 #pragma GCC unroll 5
-    for (int k = 0; k < 5; ++k)
+    for (int k = kArtanhMost - 4; k > 0; k -= 2)
 #pragma GCC unroll 4
-        for (int i = 0; i < kN; ++i) t[i] = t[i] * q[i] + rest[k];
+        for (int i = 0; i < kN; ++i) t[i] = t[i] * q[i] + 1.0f / static_cast<float>(k);
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) v[i] = (v[i] > Vec{} ? v[i] : Vec{}) + 2.0f * z[i] * t[i];
 }
+
+// The rates of a direction's decays in a group of channels: A log2(e), and the fastest of each channel.
+struct Rates {
+    Lanes rate[kStates], fastest;
+
+    DAS2F_FN void take(const float *decay) {
+        Vec most{};
+        for (int n = 0; n < kStates; ++n) {
+            const Vec some = load(decay + n * kWidth);
+            store(rate[n], some);
+            most = some < most ? some : most;
+        }
+        store(fastest, most);
+    }
+
+    // Whether a decay over a time of `dt` is below 2^-126 in any channel.
+    DAS2F_FN bool are_long(const Vec &dt) const {
+        const VecInt longer = dt * load(fastest) < Vec{} + kLeastPower;
+        int any = 0;
+        for (int i = 0; i < kLanes; ++i) any |= longer[i];
+        return any;
+    }
+};
 
 // Decays of a token in all states of a group of channels: 2^(dt rate). Without kLong none may be below 2^-126.
 template <bool kLong>
@@ -100,15 +162,26 @@ DAS2F_FN void fill_decays(const Vec &dt, const Lanes *rate, Lanes *decay) {
     PowerConstants constants;
     DAS2F_KEEP(constants.magic);
 #pragma GCC unroll 5
-    for (int i = 0; i < 5; ++i) DAS2F_KEEP(constants.c[i]);
+    for (int i = 0; i < kPowerTerms; ++i) DAS2F_KEEP(constants.c[i]);
     for (int n = 0; n < kStates; n += kTogether) {
         Vec power[kTogether];
+        if constexpr (kLong || !kCoarse) {
 #pragma GCC unroll 6
-        for (int i = 0; i < kTogether; ++i) {
-            power[i] = dt * load(rate[n + i]);
-            if (kLong) power[i] = least_power(power[i]);
+            for (int i = 0; i < kTogether; ++i) {
+                power[i] = dt * load(rate[n + i]);
+                if (kLong) power[i] = least_power(power[i]);
+            }
+            power_lanes(power, constants);
+        } else {
+            Vec shifted[kTogether];
+#pragma GCC unroll 6
+            for (int i = 0; i < kTogether; ++i) {
+                const Vec own = load(rate[n + i]);
+                shifted[i] = dt * own + constants.magic;
+                power[i] = dt * own - (shifted[i] - constants.magic);
+            }
+            scaled_powers(shifted, power, constants);
         }
-        power_lanes(power, constants);
 #pragma GCC unroll 6
         for (int i = 0; i < kTogether; ++i) store(decay[n + i], power[i]);
     }
