@@ -37,56 +37,74 @@ DAS2F_FN void store(Scanned *p, const Vec &v) {
 
 DAS2F_FN Vec quotient(const Vec &a, const Vec &b) { return a * (Vec)_mm512_rcp14_ps((__m512)b); }
 constexpr bool kCoarse = true;
-constexpr int kPowerTerms = 3, kArtanhMost = 7;
-constexpr const float *kPower = kCoarseExp2;
+constexpr int kArtanhMost = 7;
 #else
 typedef float Stored, Scanned;
 
 DAS2F_FN Vec quotient(const Vec &a, const Vec &b) { return a / b; }
 constexpr bool kCoarse = false;
-constexpr int kPowerTerms = 5, kArtanhMost = 13;
-constexpr const float *kPower = kExp2;
+constexpr int kArtanhMost = 13;
 #endif
 constexpr int kLineTokens = 64 / (kLanes * sizeof(Scanned));  // whose kLanes channels share a cache line
 
 DAS2F_FN Vec abs_lanes(const Vec &v) { return v < Vec{} ? -v : v; }
 
-// The constants of a power of 2.
+// Powers of 2. Each step is done for all vectors: a processor looks only so far ahead, and would not find a second chain of
+// operations behind the first.
+#if DAS2F_BF16
+// Rounding and scaling are instructions here, and need no limits.
 struct PowerConstants {
-    Vec magic = Vec{} + 12582912.0f, c[kPowerTerms];
-    ALWAYS_INLINE PowerConstants() {
-#pragma GCC unroll 5
-        for (int i = 0; i < kPowerTerms; ++i) c[i] = Vec{} + kPower[i];
+    Vec c[4];
+    DAS2F_FN PowerConstants() {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) c[i] = Vec{} + kCoarseExp2[i];
+    }
+    DAS2F_FN void keep() {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) DAS2F_KEEP(c[i]);
     }
 };
 
-// The powers of 2 of `fraction` plus the whole number in the low bits of `shifted`, into `fraction`. Each step is done for
-// all vectors: a processor looks only so far ahead, and would not find a second chain of operations behind the first.
+// 2^(v - 1/2) in place: exactly 1 at 1/2, relative error below 1.1e-4.
 template <int kN>
-DAS2F_FN void scaled_powers(const Vec (&shifted)[kN], Vec (&fraction)[kN], const PowerConstants &constants) {
-    Vec p[kN];
+DAS2F_FN void shifted_powers(Vec (&v)[kN], const PowerConstants &constants) {
+    Vec f[kN], p[kN];
 #pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) p[i] = constants.c[kPowerTerms - 1] * fraction[i] + constants.c[kPowerTerms - 2];
-#pragma GCC unroll 5
-    for (int k = kPowerTerms - 3; k >= 0; --k)
+    for (int i = 0; i < kN; ++i) f[i] = (Vec)_mm512_reduce_ps((__m512)v[i], _MM_FROUND_TO_NEG_INF);
 #pragma GCC unroll 8
-        for (int i = 0; i < kN; ++i) p[i] = p[i] * fraction[i] + constants.c[k];
+    for (int i = 0; i < kN; ++i) p[i] = constants.c[3] * f[i] + constants.c[2];
+#pragma GCC unroll 2
+    for (int k = 1; k >= 0; --k)
 #pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) {
-        p[i] = p[i] * fraction[i] + 1.0f;
-        // The whole number is in the low bits of `shifted`; the others are shifted out.
-        VecInt bits, exponent;
-        std::memcpy(&exponent, &shifted[i], sizeof exponent);
-        std::memcpy(&bits, &p[i], sizeof bits);
-        bits += exponent << 23;
-        std::memcpy(&fraction[i], &bits, sizeof bits);
-    }
+        for (int i = 0; i < kN; ++i) p[i] = p[i] * f[i] + constants.c[k];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) v[i] = (Vec)_mm512_scalef_ps((__m512)p[i], (__m512)v[i]);
 }
 
-// 2^v in place, for -126 <= v <= 126: exactly 1 at 0, relative error for v <= 0 below 2e-7, for bfloat16 below 1.1e-4.
 template <int kN>
 DAS2F_FN void power_lanes(Vec (&v)[kN], const PowerConstants &constants) {
-    Vec shifted[kN];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) v[i] += 0.5f;
+    shifted_powers(v, constants);
+}
+#else
+struct PowerConstants {
+    Vec magic = Vec{} + 12582912.0f, c[5];
+    ALWAYS_INLINE PowerConstants() {
+#pragma GCC unroll 5
+        for (int i = 0; i < 5; ++i) c[i] = Vec{} + kExp2[i];
+    }
+    ALWAYS_INLINE void keep() {
+        DAS2F_KEEP(magic);
+#pragma GCC unroll 5
+        for (int i = 0; i < 5; ++i) DAS2F_KEEP(c[i]);
+    }
+};
+
+// 2^v in place, for -126 <= v <= 0: relative error below 2e-7, and exactly 1 at 0.
+template <int kN>
+DAS2F_FN void power_lanes(Vec (&v)[kN], const PowerConstants &constants) {
+    Vec shifted[kN], p[kN];
 #pragma GCC unroll 8
     for (int i = 0; i < kN; ++i) {
         Vec rounded = v[i];  // else compilers multiply twice to save a subtraction
@@ -94,8 +112,26 @@ DAS2F_FN void power_lanes(Vec (&v)[kN], const PowerConstants &constants) {
         shifted[i] = rounded + constants.magic;
         v[i] = rounded - (shifted[i] - constants.magic);
     }
-    scaled_powers(shifted, v, constants);
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = constants.c[4] * v[i] + constants.c[3];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[1];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) p[i] = p[i] * v[i] + constants.c[0];
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) {
+        p[i] = p[i] * v[i] + 1.0f;
+        // The whole number is in the low bits of `shifted`; the others are shifted out.
+        VecInt bits, exponent;
+        std::memcpy(&exponent, &shifted[i], sizeof exponent);
+        std::memcpy(&bits, &p[i], sizeof bits);
+        bits += exponent << 23;
+        std::memcpy(&v[i], &bits, sizeof bits);
+    }
 }
+#endif
 
 constexpr float kLeastPower = -126.0f;
 
@@ -117,7 +153,10 @@ DAS2F_FN void softplus_lanes(Vec (&v)[kN]) {
     // max(v, 0) + log(1 + t), the logarithm as 2 artanh(t / (2 + t)), which is accurate for small t too.
     Vec t[kN], z[kN], q[kN];
 #pragma GCC unroll 4
-    for (int i = 0; i < kN; ++i) t[i] = least_power(abs_lanes(v[i]) * -kLog2e);
+    for (int i = 0; i < kN; ++i) t[i] = abs_lanes(v[i]) * -kLog2e;
+    if (!kCoarse)
+#pragma GCC unroll 4
+        for (int i = 0; i < kN; ++i) t[i] = least_power(t[i]);
     power_lanes(t, PowerConstants());
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) {
@@ -147,8 +186,9 @@ struct Rates {
         store(fastest, most);
     }
 
-    // Whether a decay over a time of `dt` is below 2^-126 in any channel.
+    // Whether a decay over a time of `dt` is below 2^-126 in any channel, and needs a limit.
     DAS2F_FN bool are_long(const Vec &dt) const {
+        if (kCoarse) return false;
         const VecInt longer = dt * load(fastest) < Vec{} + kLeastPower;
         int any = 0;
         for (int i = 0; i < kLanes; ++i) any |= longer[i];
@@ -160,28 +200,21 @@ struct Rates {
 template <bool kLong>
 DAS2F_FN void fill_decays(const Vec &dt, const Lanes *rate, Lanes *decay) {
     PowerConstants constants;
-    DAS2F_KEEP(constants.magic);
-#pragma GCC unroll 5
-    for (int i = 0; i < kPowerTerms; ++i) DAS2F_KEEP(constants.c[i]);
+    constants.keep();
     for (int n = 0; n < kStates; n += kTogether) {
         Vec power[kTogether];
-        if constexpr (kLong || !kCoarse) {
+#if DAS2F_BF16
 #pragma GCC unroll 6
-            for (int i = 0; i < kTogether; ++i) {
-                power[i] = dt * load(rate[n + i]);
-                if (kLong) power[i] = least_power(power[i]);
-            }
-            power_lanes(power, constants);
-        } else {
-            Vec shifted[kTogether];
+        for (int i = 0; i < kTogether; ++i) power[i] = dt * load(rate[n + i]) + 0.5f;
+        shifted_powers(power, constants);
+#else
 #pragma GCC unroll 6
-            for (int i = 0; i < kTogether; ++i) {
-                const Vec own = load(rate[n + i]);
-                shifted[i] = dt * own + constants.magic;
-                power[i] = dt * own - (shifted[i] - constants.magic);
-            }
-            scaled_powers(shifted, power, constants);
+        for (int i = 0; i < kTogether; ++i) {
+            power[i] = dt * load(rate[n + i]);
+            if (kLong) power[i] = least_power(power[i]);
         }
+        power_lanes(power, constants);
+#endif
 #pragma GCC unroll 6
         for (int i = 0; i < kTogether; ++i) store(decay[n + i], power[i]);
     }

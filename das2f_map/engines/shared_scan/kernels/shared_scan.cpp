@@ -97,8 +97,8 @@ constexpr float kEps = 1e-5f;
 // (2^f - 1) / f on [-1/2, 1/2]. These coefficients minimise the largest relative error of 1 + f (...), 9.2e-8.
 constexpr float kExp2[5] = {
     6.931469776e-01f, 2.402224208e-01f, 5.550733744e-02f, 9.671512661e-03f, 1.326472690e-03f};
-// The same to 1.02e-4, for bfloat16.
-constexpr float kCoarseExp2[3] = {6.932829023e-01f, 2.422109693e-01f, 5.500893295e-02f};
+// 2^(f - 1/2) on [0, 1] to 1.02e-4, for bfloat16. In float32 it is exactly 1 at 1/2, where decays of no time are.
+constexpr float kCoarseExp2[4] = {7.070351839e-01f, 4.923286438e-01f, 1.596975625e-01f, 5.500893295e-02f};
 
 // Distances in y, in numbers of `size` bytes. Neighbouring patches are an odd number of cache lines apart, so that values which are used
 // at the same time do not fall into the same cache set.

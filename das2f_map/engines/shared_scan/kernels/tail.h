@@ -21,8 +21,6 @@ DAS2F_FN Vec sqrt_lanes(Vec v) {
 DAS2F_FN Vec sigmoid_lanes(const Vec &v) {
     if constexpr (!kCoarse) return 1.0f / (1.0f + exp2_lanes(v * -kLog2e));
     Vec power[1] = {v * -kLog2e};
-    power[0] = power[0] > Vec{} - kLeastPower ? Vec{} - kLeastPower : power[0];
-    power[0] = power[0] < Vec{} + kLeastPower ? Vec{} + kLeastPower : power[0];
     power_lanes(power, PowerConstants());
     return quotient(Vec{} + 1.0f, 1.0f + power[0]);
 }
