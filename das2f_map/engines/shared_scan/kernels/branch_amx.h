@@ -124,7 +124,7 @@ DAS2F_FN void normalise(
     }
 }
 
-// A step of the hidden layer on its way through GELU; `some` takes the next `count` pairs of vectors.
+// A step of the hidden layer on its way through GELU; `some` takes the next kMeanwhile pairs of vectors.
 struct HiddenStep {
     const Channels &sums;
     const float *bias;
@@ -132,19 +132,27 @@ struct HiddenStep {
     int next = 0;
 
     static constexpr int all = kVectors * kSide * kGroups / 2;
+    static_assert(kSide % kMeanwhile == 0, "they lie in one register");
 
-    DAS2F_FN void some(int count) {
-        for (const int end = next + count < all ? next + count : all; next < end; ++next) {
-            const int token = next % kSide, v = next / kSide % kVectors, pair = next / (kSide * kVectors);
-            const Vec a = load(sums[v][2 * pair][token]) + load(bias + 2 * pair * kSide);
-            const Vec b = load(sums[v][2 * pair + 1][token]) + load(bias + (2 * pair + 1) * kSide);
-            store_parts(packed, pair, v, token, gelu_lanes(a), gelu_lanes(b));
+    DAS2F_FN void some() {
+        if (next == all) return;
+        const int token = next % kSide, v = next / kSide % kVectors, pair = next / (kSide * kVectors);
+        const Vec bias_a = load(bias + 2 * pair * kSide), bias_b = load(bias + (2 * pair + 1) * kSide);
+#pragma GCC unroll 2
+        for (int i = token; i < token + kMeanwhile; ++i) {
+            const Vec a = load(sums[v][2 * pair][i]) + bias_a, b = load(sums[v][2 * pair + 1][i]) + bias_b;
+            store_parts(packed, pair, v, i, gelu_lanes(a), gelu_lanes(b));
         }
+        next += kMeanwhile;
+    }
+
+    DAS2F_FN void rest() {
+        while (next < all) some();
     }
 };
 
 struct Nothing {
-    DAS2F_FN void some(int) {}
+    DAS2F_FN void some() {}
 };
 
 // out = W in, or out += W in (kAdd): 64 inputs, 64 outputs. Advances `weight` past W; `meanwhile` works in between.
@@ -180,7 +188,7 @@ DAS2F_FN void multiply(const uint16_t *&weight, const Packed &in, Channels &out,
                 _tile_dpbf16ps(1, 4, 7);
                 _tile_dpbf16ps(2, 5, 6);
                 _tile_dpbf16ps(3, 5, 7);
-                meanwhile.some(kMeanwhile);
+                meanwhile.some();
             }
         }
         _tile_stored(0, out[0][g], row);
@@ -201,7 +209,7 @@ DAS2F_FN void add_mlp(const Das2fStageWeights &w, int branch, BranchScratch &s) 
         HiddenStep step{s.hidden[i % 2], w.mlp_in_bias[branch] + i * kHiddenStep, s.packed_hidden[i % 2]};
         if (i + 1 < steps) multiply<false>(inner, s.packed, s.hidden[(i + 1) % 2], step);
         if (i > 0) multiply<true>(outer, s.packed_hidden[(i - 1) % 2], s.out, step);
-        step.some(HiddenStep::all);
+        step.rest();
     }
     multiply<true>(outer, s.packed_hidden[(steps - 1) % 2], s.out, nothing);
 }

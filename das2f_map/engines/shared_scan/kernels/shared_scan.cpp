@@ -124,19 +124,20 @@ constexpr int parameters_of(int branch) { return branch == 2 ? 3 : branch == 3 ?
 // How far the position classes of a scan map reach into the patch: 2 for MS, 1 for PAN.
 constexpr int scan_edge(int modality) { return modality == 0 ? 2 : 1; }
 
-// Phi(u) - 1/2 on 16 intervals of [0, 16 kPhiStep]: in each a polynomial through its Chebyshev nodes.
+// Phi(u) - 1/2 on 16 intervals of kPhiStep, the middle of the first at `middle` steps: in each a polynomial through its
+// Chebyshev nodes.
 constexpr float kPhiStep = 0.36f;
 template <int kDegree>
 struct PhiTable {
     static constexpr int degree = kDegree;
     alignas(64) float coefficient[kDegree + 1][16];
-    PhiTable() {
+    explicit PhiTable(double middle) {
         constexpr int n = kDegree + 1;
         for (int i = 0; i < 16; ++i) {
             double node[n], value[n];
             for (int j = 0; j < n; ++j) {
                 node[j] = 0.5 * std::cos((2 * j + 1) * 3.14159265358979323846 / (2 * n));
-                value[j] = 0.5 * std::erf((i + 0.5 + node[j]) * double(kPhiStep) / std::sqrt(2.0));
+                value[j] = 0.5 * std::erf((i + middle + node[j]) * double(kPhiStep) / std::sqrt(2.0));
             }
             // Newton's divided differences, then expanded.
             for (int k = 1; k < n; ++k)
@@ -150,7 +151,7 @@ struct PhiTable {
         }
     }
 };
-const PhiTable<4> kPhi;
+const PhiTable<4> kPhi(0.5);
 // (Phi(u) - 1/2) / u on [0, kPhiMost] in powers of 1 - 2 (u / kPhiMost)^2. The error of u Phi(u) is below 1e-7 of
 // max(u, 1), of Phi(u) below 1.6e-7. Terms are positive where u is small and fall quickly elsewhere, so float32 loses
 // little in their sum.
@@ -159,7 +160,7 @@ constexpr float kPhi13[14] = {
     1.359499906e-01f, 6.774365980e-02f, 5.002475612e-02f, 3.993019836e-02f, 3.198644558e-02f,
     2.471897475e-02f, 1.797355535e-02f, 1.252777763e-02f, 8.515539670e-03f, 4.738147754e-03f,
     1.847807822e-03f, 1.274354444e-03f, 1.249582323e-03f, 4.607486335e-04f};
-const PhiTable<2> kCoarsePhi;
+const PhiTable<2> kCoarsePhi(0.0);  // the first interval begins below 0
 
 }  // namespace
 

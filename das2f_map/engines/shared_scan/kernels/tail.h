@@ -36,16 +36,22 @@ constexpr bool kPhiByTable = kLanes == 16;
 DAS2F_FN Vec gelu_lanes(const Vec &x) {
     if constexpr (kPhiByTable) {
 #if DAS2F_BF16
+        // min(|x|, most). The nearest whole number is in the low bits of `shifted`, and a shuffle reads no others.
         const PhiTable<2> &phi = kCoarsePhi;
+        const Vec u = (Vec)_mm512_abs_ps((__m512)x), magic = Vec{} + 12582912.0f;
+        const Vec near = (Vec)_mm512_range_ps((__m512)x, _mm512_set1_ps(15.49f * kPhiStep), 10);
+        const Vec shifted = near * (1.0f / kPhiStep) + magic;
+        const Vec f = near * (1.0f / kPhiStep) - (shifted - magic);
+        const VecInt index = (VecInt)shifted;
 #else
         const PhiTable<4> &phi = kPhi;
-#endif
         const Vec u = x < Vec{} ? -x : x;
         Vec scaled = u * (1.0f / kPhiStep);
         const Vec most = Vec{} + 15.99999f;
         scaled = scaled < most ? scaled : most;  // NaN becomes `most`, a valid index; u stays NaN
         const VecInt index = __builtin_convertvector(scaled, VecInt);
         const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
+#endif
         Vec q{};
 #pragma GCC unroll 5
         for (int k = phi.degree; k >= 0; --k) {
