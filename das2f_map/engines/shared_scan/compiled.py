@@ -192,7 +192,8 @@ class CompiledKernels:
     first:
         The first stage in torch operations; it makes the maps that the kernels read.
     precision:
-        ``fp32``, or ``bf16`` for the products of projection and MLP.
+        ``fp32``, or ``bf16``: products of the tail and of later stages in bfloat16, scanned tokens in float16,
+        decays and step sizes to 1e-4.
     """
 
     whole = True
@@ -211,6 +212,7 @@ class CompiledKernels:
         self._workspace = first.workspace
         w = _Weights()
         w.classes, w.bf16, w.stages = self.classes, int(precision == "bf16"), len(network.stages)
+        self.scanned_item = 2 if w.bf16 else 4  # bytes of a number of the scanned tokens
         for i, (stage, fusion) in enumerate(
             zip(network.stages, reversed(list(network.fusions)), strict=True)
         ):

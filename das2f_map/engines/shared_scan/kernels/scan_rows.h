@@ -148,7 +148,8 @@ template <bool kFirst>
 DAS2F_FN void scan_directly(
     const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, Scanned *y, bool fresh, float *state,
     const ScanScratch &w) {
-    for (int j = 0; j < kPatch; ++j) __builtin_prefetch(y + j * r.token_along, 1);
+    // Fetch the outputs of the next start.
+    for (int j = 0; j < kPatch; ++j) __builtin_prefetch(y + r.y_along + j * r.token_along, 1);
     if (r.reverse) y += (kPatch - 1) * r.token_along;
     if (kManyRegisters) scan_in_registers<kFirst>(r, x_row, x_offset, at, y, fresh, state, w);
     else scan_in_steps<kFirst>(r, x_row, x_offset, at, y, fresh, state, w);
