@@ -192,8 +192,8 @@ class CompiledKernels:
     first:
         The first stage in torch operations; it makes the maps that the kernels read.
     precision:
-        ``fp32``, or ``bf16``: products of the tail and of later stages in bfloat16, scanned tokens in float16,
-        decays and step sizes to 1e-4.
+        ``fp32``, or ``bf16``: products of the tail and of later stages in bfloat16, scanned tokens in
+        float16, decays and step sizes to 1e-4.
     """
 
     whole = True
@@ -253,7 +253,7 @@ class CompiledKernels:
             w.embed[i] = self._in_blocks(embed.float(), bf16)
             w.embed_bias[i] = self._keep(bias.float())
             if bf16:
-                # The products for dt in one: they cost no more on a matrix unit, and dt is rounded less often.
+                # The products for dt in one: no slower on a matrix unit, and dt is rounded less often.
                 weight, bias = (torch.roll(v.float(), -width, 1) for v in folded_parameters(scan))
                 whole = (0, -weight.shape[1] % self._band)
                 w.rank = width
@@ -263,7 +263,9 @@ class CompiledKernels:
                 dt, b_and_c = torch.split(scan.x_proj, [scan.dt_rank, 2 * scan.state_size], dim=1)
                 weight = torch.cat([b_and_c, dt], dim=1)
                 w.rank = scan.dt_rank
-                w.parameters[i] = self._in_blocks(F.pad(weight, (0, 0, 0, -weight.shape[1] % self._lanes)), bf16)
+                w.parameters[i] = self._in_blocks(
+                    F.pad(weight, (0, 0, 0, -weight.shape[1] % self._lanes)), bf16
+                )
                 w.dt[i] = self._in_blocks(scan.dt_proj, bf16)
                 w.dt_bias[i] = self._keep(scan.dt_bias)
 
@@ -293,7 +295,7 @@ class CompiledKernels:
     def _in_blocks(self, weight: Tensor, bf16: int) -> int:
         """Address of weights ``(…, outputs, inputs)`` in blocks, each ``(inputs, outputs of a block)``.
 
-        In bfloat16 a block is ``(inputs / 2, outputs, 2)``; for the matrix unit :func:`packed_for_amx` lays it out.
+        In bfloat16 a block is ``(inputs / 2, outputs, 2)``. :func:`packed_for_amx` packs for the matrix unit.
         """
         weight = weight.detach()
         if bf16 and self._level >= _AMX_LEVEL:
@@ -301,7 +303,8 @@ class CompiledKernels:
             return self._keep(torch.stack([packed_for_amx(v, bf16=True) for v in flat]))
         if bf16:
             weight = weight.to(torch.bfloat16)
-        pairs = weight.unflatten(-1, (-1, 2 if bf16 else 1)).transpose(-3, -2)  # (…, inputs or pairs, outputs, 1 or 2)
+        # (…, inputs or pairs of them, outputs, 1 or 2)
+        pairs = weight.reshape(*weight.shape[:-1], -1, 2 if bf16 else 1).transpose(-3, -2)
         blocks = torch.split(pairs, self._block, dim=-2)
         return self._keep(torch.cat([block.flatten(-3) for block in blocks], dim=-1))
 
