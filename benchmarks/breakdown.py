@@ -101,7 +101,7 @@ def costs(config: NetworkConfig, side: int, *, half: bool, half_scan: bool) -> d
         segments += (side + p - 1 - 2 * e) / side * p * states * 7
         products += (p - 2 * e) * (p + 1) * states * 2
         exponentials += scan[parameters] * states
-    y_bytes = 4.0 * len(branches) * p * p * d
+    y_bytes = (2.0 if half else 4.0) * len(branches) * p * p * d
     map_reads = 4 * sum(2 * scan[m] * wide for m in scan)
     own = Cost(direct + segments, 0, exponentials, map_reads + y_bytes)
     tokens = len(branches) * p * p

@@ -111,6 +111,9 @@ class Estimate(BaseModel):
     trial_pixels: int = Field(description="MS pixels that were classified to find out")
     pixels_per_second: float
     seconds: float
+    bf16_pixels_per_second: float | None = Field(
+        default=None, description="with `--precision bf16` on a CPU, where that is faster; null elsewhere"
+    )
     memory_mb: float | None = Field(description="most memory in use during the trial; it hardly grows")
 
 

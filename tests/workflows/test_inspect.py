@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -21,14 +22,20 @@ from tiny import tiny_bundle
 
 import das2f_map
 from das2f_map.bundle import fit as models
+from das2f_map.bundle.model import ModelBundle
 from das2f_map.cli.inspect import print_inspection
+from das2f_map.engines import Engine
+from das2f_map.engines.choose import EngineChoice, make_engine
 from das2f_map.errors import InputError, ModelError, OutputError
 from das2f_map.products.report import RunReport
+from das2f_map.running.blocks import BlockClassifier
+from das2f_map.running.trial import Trial, trial_run
 from das2f_map.scene.block import SceneBlock
 from das2f_map.scene.grid import Grid, Window
 from das2f_map.scene.mask import MaskFile
 from das2f_map.scene.pair import ScenePair, open_pair
 from das2f_map.scene.survey import survey_scene, thumbnail
+from das2f_map.workflows import inspect as inspect_module
 from das2f_map.workflows.inspect import inspect_pair
 
 
@@ -106,6 +113,43 @@ def test_a_scene_that_is_known(bundled: dict[str, Path], tmp_path: Path) -> None
         *("das2f-map", "classify", str(ms), str(pan), "-o", "landcover.tif", "--mask", str(mask)),
         *("--mask-values", "1"),
     ]
+
+
+@pytest.mark.parametrize(("gain", "said"), [(1.6, "1.6 times as fast"), (1.05, ""), (0.8, "")])
+def test_gain_of_bfloat16_is_said_where_there_is_one(
+    gain: float,
+    said: str,
+    bundled: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The kernels are not made for a model as small as this one, so engine and trial are stand-ins."""
+    asked: list[str] = []
+
+    def make(bundle: ModelBundle, choice: EngineChoice) -> Engine:
+        asked.append(choice.precision)
+        return make_engine(bundle, replace(choice, precision="auto"))
+
+    def trial(classifier: BlockClassifier, part: Window) -> Trial:
+        found = trial_run(classifier, part)
+        assert found is not None
+        return replace(found, rate=100 * gain ** (len(asked) - 1))
+
+    monkeypatch.setattr(inspect_module, "_bf16_is_a_choice", lambda *_: True)
+    monkeypatch.setattr(inspect_module, "make_engine", make)
+    monkeypatch.setattr(inspect_module, "trial_run", trial)
+    found = inspect_pair(*make_pair(tmp_path, ms_shape=(24, 24)))
+    assert asked == ["auto", "bf16"]
+    assert found.estimate is not None
+    if gain > 1:
+        assert found.estimate.bf16_pixels_per_second == pytest.approx(100 * gain)
+    else:
+        assert found.estimate.bf16_pixels_per_second is None
+    print_inspection(found)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("--precision bf16" in shown) is bool(said)
+    assert said in shown
 
 
 def test_a_scene_that_no_model_fits(bundled: dict[str, Path], tmp_path: Path) -> None:

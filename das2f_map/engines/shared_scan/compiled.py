@@ -19,17 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from das2f_map.engines.shared_scan.first_stage import Branch, FirstStage, scans
-from das2f_map.engines.shared_scan.maps import MixerMaps, TokenMap, folded_embedding
+from das2f_map.engines.shared_scan.maps import MixerMaps, TokenMap, folded_embedding, folded_parameters
 from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 
-_ABI = 6
+_ABI = 7
 LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 with AMX")
 _BF16_LEVEL, _AMX_LEVEL = 3, 4
 _LOG2E = 1.4426950408889634
 _HIDDEN_STEP = 64
 _MOST_RANK = 64
+_BAND = 32  # outputs that the matrix unit computes together
+_BYTES = torch.empty(0, dtype=torch.uint8)
 
 _int64, _pointer = ctypes.c_int64, ctypes.c_void_p
 _four = _pointer * 4
@@ -107,7 +109,7 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
         if abi != _ABI:
             return None, f"{path.name} belongs to another version of das2f-map; reinstall it"
         library.das2f_shared_scratch.restype = _int64
-        library.das2f_shared_scratch.argtypes = (_int64, _int64, ctypes.c_int)
+        library.das2f_shared_scratch.argtypes = (_int64, _int64, ctypes.c_int, ctypes.c_int)
         return library, ""
     return None, "not built (no working C++ compiler when das2f-map was installed)"
 
@@ -190,7 +192,8 @@ class CompiledKernels:
     first:
         The first stage in torch operations; it makes the maps that the kernels read.
     precision:
-        ``fp32``, or ``bf16`` for the products of projection and MLP.
+        ``fp32``, or ``bf16``: products of the tail and of later stages in bfloat16, scanned tokens in
+        float16, decays and step sizes to 1e-4.
     """
 
     whole = True
@@ -202,12 +205,14 @@ class CompiledKernels:
         packing = (_int64 * 4)()
         library.das2f_shared_packing(self._level, packing)
         self._lanes, self._tile, self._outputs, self._block = (int(n) for n in packing)
+        self._band = _BAND if self._level >= _AMX_LEVEL else self._lanes
         network = first.network
         self.classes = network.config.classes
         self._kept: list[Tensor] = []
         self._workspace = first.workspace
         w = _Weights()
         w.classes, w.bf16, w.stages = self.classes, int(precision == "bf16"), len(network.stages)
+        self.scanned_item = 2 if w.bf16 else 4  # bytes of a number of the scanned tokens
         for i, (stage, fusion) in enumerate(
             zip(network.stages, reversed(list(network.fusions)), strict=True)
         ):
@@ -215,7 +220,7 @@ class CompiledKernels:
             self._tails(branches, w.stage[i], w.bf16)
             self._fusion(fusion, w.stage[i])
             if i:
-                self._mixers(branches, w.stage[i])
+                self._mixers(branches, w.stage[i], w.bf16)
         self._classifier(network, w)
         self._weights = w
 
@@ -236,22 +241,33 @@ class CompiledKernels:
             w.mlp_out[i] = self._pack(outer.weight, bf16)
             w.mlp_out_bias[i] = self._keep(outer.bias)
 
-    def _mixers(self, branches: Sequence[Branch], w: _Stage) -> None:
+    def _mixers(self, branches: Sequence[Branch], w: _Stage, bf16: int) -> None:
         """The weights before a later stage's scans."""
         for i, branch in enumerate(branches):
             scan, depthwise = branch.mixer.scan, branch.mixer.space.depthwise
             assert depthwise.bias is not None
-            w.rank = scan.dt_rank
-            w.gate[i] = self._in_blocks(branch.mixer.gate.weight.t())
-            w.taps[i] = self._keep(torch.cat([depthwise.weight.flatten(1), depthwise.bias[:, None]], dim=1))
             embed, bias = folded_embedding(branch.mixer.space)
-            w.embed[i] = self._in_blocks(embed.t().float())
+            width = len(embed)
+            w.gate[i] = self._in_blocks(branch.mixer.gate.weight, bf16)
+            w.taps[i] = self._keep(torch.cat([depthwise.weight.flatten(1), depthwise.bias[:, None]], dim=1))
+            w.embed[i] = self._in_blocks(embed.float(), bf16)
             w.embed_bias[i] = self._keep(bias.float())
-            dt, b_and_c = torch.split(scan.x_proj, [scan.dt_rank, 2 * scan.state_size], dim=1)
-            outputs = torch.cat([b_and_c, dt], dim=1).transpose(1, 2)
-            w.parameters[i] = self._in_blocks(F.pad(outputs, (0, -outputs.shape[2] % self._lanes)))
-            w.dt[i] = self._in_blocks(scan.dt_proj.transpose(1, 2))
-            w.dt_bias[i] = self._keep(scan.dt_bias)
+            if bf16:
+                # The products for dt in one: no slower on a matrix unit, and dt is rounded less often.
+                weight, bias = (torch.roll(v.float(), -width, 1) for v in folded_parameters(scan))
+                whole = (0, -weight.shape[1] % self._band)
+                w.rank = width
+                w.parameters[i] = self._in_blocks(F.pad(weight, (0, 0, *whole)), bf16)
+                w.dt_bias[i] = self._keep(F.pad(bias, whole))
+            else:
+                dt, b_and_c = torch.split(scan.x_proj, [scan.dt_rank, 2 * scan.state_size], dim=1)
+                weight = torch.cat([b_and_c, dt], dim=1)
+                w.rank = scan.dt_rank
+                w.parameters[i] = self._in_blocks(
+                    F.pad(weight, (0, 0, 0, -weight.shape[1] % self._lanes)), bf16
+                )
+                w.dt[i] = self._in_blocks(scan.dt_proj, bf16)
+                w.dt_bias[i] = self._keep(scan.dt_bias)
 
     def _fusion(self, fusion: nn.Module, w: _Stage) -> None:
         assert isinstance(fusion, Aalf)
@@ -276,10 +292,21 @@ class CompiledKernels:
         self._kept.append(values.detach().clone(memory_format=torch.contiguous_format))
         return self._kept[-1].data_ptr()
 
-    def _in_blocks(self, weight: Tensor) -> int:
-        """Address of weights ``(…, inputs, outputs)`` in blocks, each ``(inputs, outputs of a block)``."""
-        blocks = torch.split(weight, self._block, dim=-1)
-        return self._keep(torch.cat([block.flatten(-2) for block in blocks], dim=-1))
+    def _in_blocks(self, weight: Tensor, bf16: int) -> int:
+        """Address of weights ``(…, outputs, inputs)`` in blocks, each ``(inputs, outputs of a block)``.
+
+        In bfloat16 a block is ``(inputs / 2, outputs, 2)``. :func:`packed_for_amx` packs for the matrix unit.
+        """
+        weight = weight.detach()
+        if bf16 and self._level >= _AMX_LEVEL:
+            flat = weight.reshape(-1, *weight.shape[-2:])
+            return self._keep(torch.stack([packed_for_amx(v, bf16=True) for v in flat]))
+        if bf16:
+            weight = weight.to(torch.bfloat16)
+        # (…, inputs or pairs of them, outputs, 1 or 2)
+        pairs = weight.reshape(*weight.shape[:-1], -1, 2 if bf16 else 1).transpose(-3, -2)
+        blocks = torch.split(pairs, self._block, dim=-2)
+        return self._keep(torch.cat([block.flatten(-3) for block in blocks], dim=-1))
 
     def _pack(self, weight: Tensor, bf16: int) -> int:
         """Address of weights (outputs, inputs), packed for the processor's instruction set."""
@@ -290,8 +317,8 @@ class CompiledKernels:
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. The result is valid until the next call."""
         height, width = (axis.outputs for axis in maps[0].runs)
-        need = int(self._library.das2f_shared_scratch(height, width, self._level))
-        y = self._workspace.take("y", (need,), maps[0].scan)
+        need = int(self._library.das2f_shared_scratch(height, width, self._level, self._weights.bf16))
+        y = self._workspace.take("y", (need,), _BYTES)
         block = _Block(rows=height, cols=width, y=y.data_ptr())
         kept = (
             [m.scan.contiguous() for m in maps],

@@ -127,8 +127,8 @@ class SharedScanEngine:
         if isinstance(self._kernels, TritonKernels):
             results = cuda.DTYPES[self.precision].itemsize
             taken += triton_bytes(config, side, results, self._kernels.patches)
-        elif self._kernels is not None:
-            taken += scanned_bytes(config, side, item)
+        elif isinstance(self._kernels, CompiledKernels):
+            taken += scanned_bytes(config, side, self._kernels.scanned_item)
         else:
             at_once = torch.get_num_threads() if self._device.type == "cpu" else 1
             taken += torch_scan_bytes(config, side, item, min(2 * BRANCHES, at_once))

@@ -81,18 +81,19 @@ DAS2F_FN Vec sums_of(Vec (&v)[kSide]) {
     return v[0];
 }
 
-// Mean and 1 / sqrt(var + eps) of 16 tokens whose groups of channels lie `stride` floats apart.
-DAS2F_FN void moments(const float *in, int64_t stride, BranchScratch &s) {
+// Mean and 1 / sqrt(var + eps) of 16 tokens whose groups of channels lie `stride` numbers apart.
+template <class Number>
+DAS2F_FN void moments(const Number *in, int64_t stride, BranchScratch &s) {
     Vec v[kSide];
 #pragma GCC unroll 16
     for (int i = 0; i < kSide; ++i) {
-        const float *token = in + i * kSide;
+        const Number *token = in + i * kSide;
         v[i] = (load(token) + load(token + stride)) + (load(token + 2 * stride) + load(token + 3 * stride));
     }
     store(s.mean, sums_of(v) * (1.0f / kWidth));
 #pragma GCC unroll 16
     for (int i = 0; i < kSide; ++i) {
-        const float *token = in + i * kSide;
+        const Number *token = in + i * kSide;
         Vec squares[2] = {};
 #pragma GCC unroll 4
         for (int g = 0; g < kGroups; ++g) {
@@ -105,9 +106,9 @@ DAS2F_FN void moments(const float *in, int64_t stride, BranchScratch &s) {
 }
 
 // Normalises 16 tokens, multiplies them by `gate` (kGated), and packs them.
-template <bool kGated>
+template <bool kGated, class Number>
 DAS2F_FN void normalise(
-    const float *in, int64_t stride, const float *weight, const float *const *gate, int v, BranchScratch &s) {
+    const Number *in, int64_t stride, const float *weight, const float *const *gate, int v, BranchScratch &s) {
     Vec w[kGroups], bias[kGroups];
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) w[g] = load(weight + g * kSide), bias[g] = load(weight + kWidth + g * kSide);
@@ -123,7 +124,7 @@ DAS2F_FN void normalise(
     }
 }
 
-// A step of the hidden layer on its way through GELU; `some` takes the next `count` pairs of vectors.
+// A step of the hidden layer on its way through GELU; `some` takes the next kMeanwhile pairs of vectors.
 struct HiddenStep {
     const Channels &sums;
     const float *bias;
@@ -131,19 +132,27 @@ struct HiddenStep {
     int next = 0;
 
     static constexpr int all = kVectors * kSide * kGroups / 2;
+    static_assert(kSide % kMeanwhile == 0, "they lie in one register");
 
-    DAS2F_FN void some(int count) {
-        for (const int end = next + count < all ? next + count : all; next < end; ++next) {
-            const int token = next % kSide, v = next / kSide % kVectors, pair = next / (kSide * kVectors);
-            const Vec a = load(sums[v][2 * pair][token]) + load(bias + 2 * pair * kSide);
-            const Vec b = load(sums[v][2 * pair + 1][token]) + load(bias + (2 * pair + 1) * kSide);
-            store_parts(packed, pair, v, token, gelu_lanes(a), gelu_lanes(b));
+    DAS2F_FN void some() {
+        if (next == all) return;
+        const int token = next % kSide, v = next / kSide % kVectors, pair = next / (kSide * kVectors);
+        const Vec bias_a = load(bias + 2 * pair * kSide), bias_b = load(bias + (2 * pair + 1) * kSide);
+#pragma GCC unroll 2
+        for (int i = token; i < token + kMeanwhile; ++i) {
+            const Vec a = load(sums[v][2 * pair][i]) + bias_a, b = load(sums[v][2 * pair + 1][i]) + bias_b;
+            store_parts(packed, pair, v, i, gelu_lanes(a), gelu_lanes(b));
         }
+        next += kMeanwhile;
+    }
+
+    DAS2F_FN void rest() {
+        while (next < all) some();
     }
 };
 
 struct Nothing {
-    DAS2F_FN void some(int) {}
+    DAS2F_FN void some() {}
 };
 
 // out = W in, or out += W in (kAdd): 64 inputs, 64 outputs. Advances `weight` past W; `meanwhile` works in between.
@@ -179,7 +188,7 @@ DAS2F_FN void multiply(const uint16_t *&weight, const Packed &in, Channels &out,
                 _tile_dpbf16ps(1, 4, 7);
                 _tile_dpbf16ps(2, 5, 6);
                 _tile_dpbf16ps(3, 5, 7);
-                meanwhile.some(kMeanwhile);
+                meanwhile.some();
             }
         }
         _tile_stored(0, out[0][g], row);
@@ -200,7 +209,7 @@ DAS2F_FN void add_mlp(const Das2fStageWeights &w, int branch, BranchScratch &s) 
         HiddenStep step{s.hidden[i % 2], w.mlp_in_bias[branch] + i * kHiddenStep, s.packed_hidden[i % 2]};
         if (i + 1 < steps) multiply<false>(inner, s.packed, s.hidden[(i + 1) % 2], step);
         if (i > 0) multiply<true>(outer, s.packed_hidden[(i - 1) % 2], s.out, step);
-        step.some(HiddenStep::all);
+        step.rest();
     }
     multiply<true>(outer, s.packed_hidden[(steps - 1) % 2], s.out, nothing);
 }
@@ -209,14 +218,14 @@ DAS2F_FN void branch_tile(
     const Das2fStageWeights &w, int branch, int tile, const BranchInput &in, BranchScratch &s, Plane *out) {
     Nothing nothing;
     for (int v = 0; v < kVectors; ++v) {
-        const float *scanned = in.y + v * kSide * kLanes;
+        const Scanned *scanned = in.y + v * kSide * kLanes;
         moments(scanned, in.group, s);
         normalise<true>(scanned, in.group, w.out_norm[branch], in.gate + v * kSide, v, s);
     }
     // Fetch the next tile from memory while this one is computed.
     if (tile + 1 < kTiles)
         for (int g = 0; g < kGroups; ++g)
-            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(in.y + g * in.group + i * kLanes);
+            for (int i = kTile; i < 2 * kTile; i += kLineTokens) __builtin_prefetch(in.y + g * in.group + i * kLanes);
     const uint16_t *weight = static_cast<const uint16_t *>(w.project[branch]);
     multiply<false>(weight, s.packed, s.residual, nothing);
     for (int v = 0; v < kVectors; ++v) {

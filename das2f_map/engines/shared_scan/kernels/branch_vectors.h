@@ -161,7 +161,7 @@ DAS2F_FN void branch_tile(
     // Fetch the next tile from memory while this one is computed.
     if (tile + 1 < kTiles)
         for (int g = 0; g < kGroups; ++g)
-            for (int i = kTile; i < 2 * kTile; ++i) __builtin_prefetch(in.y + g * in.group + i * kLanes);
+            for (int i = kTile; i < 2 * kTile; i += kLineTokens) __builtin_prefetch(in.y + g * in.group + i * kLanes);
     layer_norm<kWidth>(s.residual, 1, w.out_norm[branch], s.gated);
     load_tokens(in.gate, s.normed);
     for (int c = 0; c < kWidth; ++c)

@@ -17,6 +17,7 @@ struct Entry {
 struct ScanScratch {
     Lanes state[kStrip][kPatch][kStates];  // of the patch at across i in slot i mod 16
     Entry entry[kMostEntries];  // of a strip in one row: fits a second-level cache
+    Rates rates;
     Lanes weight[kSteps][kStates], product[kStates], local_state[kStates], local[kSteps];
 };
 
@@ -37,10 +38,9 @@ struct Rows {
     int64_t x_across, x_along, p_across, p_along;  // strides of map entries
     int x_edge, p_edge;
     int64_t across, along;  // outputs
-    float *y;
+    Scanned *y;
     int64_t y_across, y_along;          // strides of patches
     int64_t token_across, token_along;  // strides of tokens
-    const float *decay;                 // (24, 64) at the group's channels
     Vec skip;
     bool reverse;
     int group;
@@ -59,38 +59,38 @@ DAS2F_FN void prefetch_entry(const Rows &r, const float *entry) {
     for (int line = 0; line < 2 * kStates; line += 16) __builtin_prefetch(entry + kWidth + line);
 }
 
+// Fills the decays of a strip's entries.
+template <bool kLong>
+DAS2F_LOOP void fill_all_decays(int64_t entries, ScanScratch &w) {
+    for (int64_t i = 0; i < entries; ++i) fill_decays<kLong>(load(w.entry[i].dt), w.rates.rate, w.entry[i].exp);
+}
+
 // Fills the entries of a strip from one row of the map.
 DAS2F_FN void fill_entries(const Rows &r, const Strip &strip, int64_t row, ScanScratch &w) {
     const float *map = r.parameters + row * r.p_across;
-    Vec decay[kStates];
-    for (int n = 0; n < kStates; ++n) decay[n] = load(r.decay + n * kWidth);
+    Vec most{};
     // dt first: each softplus is a long chain of operations, and only chains that follow each other overlap.
     for (int64_t i = 0; i < strip.entries; ++i) {
         if (i + 4 < strip.entries) prefetch_entry(r, map + strip.offset[i + 4]);
         Vec dt[1] = {load(map + strip.offset[i] + r.group * kLanes)};
         softplus_lanes(dt);
         store(w.entry[i].dt, dt[0]);
+        most = dt[0] > most ? dt[0] : most;
+        std::memcpy(w.entry[i].b, map + strip.offset[i] + kWidth, sizeof w.entry[i].b + sizeof w.entry[i].c);
     }
-    for (int64_t i = 0; i < strip.entries; ++i) {
-        const float *source = map + strip.offset[i];
-        Entry &e = w.entry[i];
-        const Vec dt = load(e.dt);
-        std::memcpy(e.b, source + kWidth, sizeof e.b);
-        std::memcpy(e.c, source + kWidth + kStates, sizeof e.c);
-#pragma GCC unroll 8
-        for (int n = 0; n < kStates; ++n) store(e.exp[n], decay_lanes(dt * decay[n]));
-    }
+    if (w.rates.are_long(most)) fill_all_decays<true>(strip.entries, w);
+    else fill_all_decays<false>(strip.entries, w);
 }
 
 template <bool kFirst>
-DAS2F_FN void put(float *y, const Vec &sum) {
+DAS2F_FN void put(Scanned *y, const Vec &sum) {
     store(y, kFirst ? sum : load(y) + sum);
 }
 
 // Scans one row of one patch, on processors whose registers hold all of its states.
 template <bool kFirst>
 DAS2F_FN void scan_in_registers(
-    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
+    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, Scanned *y, bool fresh, float *state,
     const ScanScratch &w) {
     Vec h[kStates];
 #pragma GCC unroll 24
@@ -115,7 +115,7 @@ DAS2F_FN void scan_in_registers(
 // The same on other processors: a state passes kSteps tokens before it is stored.
 template <bool kFirst>
 DAS2F_FN void scan_in_steps(
-    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
+    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, Scanned *y, bool fresh, float *state,
     const ScanScratch &w) {
     const int64_t step = r.reverse ? -r.token_along : r.token_along;
     for (int j = 0; j < kPatch; j += kSteps) {
@@ -146,9 +146,10 @@ DAS2F_FN void scan_in_steps(
 
 template <bool kFirst>
 DAS2F_FN void scan_directly(
-    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, float *y, bool fresh, float *state,
+    const Rows &r, const float *x_row, const int64_t *x_offset, const int *at, Scanned *y, bool fresh, float *state,
     const ScanScratch &w) {
-    for (int j = 0; j < kPatch; ++j) __builtin_prefetch(y + j * r.token_along, 1);
+    // Fetch the outputs of the next start.
+    for (int j = 0; j < kPatch; ++j) __builtin_prefetch(y + r.y_along + j * r.token_along, 1);
     if (r.reverse) y += (kPatch - 1) * r.token_along;
     if (kManyRegisters) scan_in_registers<kFirst>(r, x_row, x_offset, at, y, fresh, state, w);
     else scan_in_steps<kFirst>(r, x_row, x_offset, at, y, fresh, state, w);
@@ -187,7 +188,7 @@ DAS2F_FN void segment_steps(
 
 // Outputs of the same tokens in kCount patches, from the states that enter the row.
 template <int kCount, bool kFirst>
-DAS2F_FN void apply_steps(float *const *state, float *const *y, const int64_t *token, ScanScratch &w) {
+DAS2F_FN void apply_steps(float *const *state, Scanned *const *y, const int64_t *token, ScanScratch &w) {
     Vec sum[kCount][kSteps];
 #pragma GCC unroll 8
     for (int i = 0; i < kCount; ++i)
@@ -213,7 +214,7 @@ DAS2F_FN void apply_steps(float *const *state, float *const *y, const int64_t *t
 
 template <bool kFirst>
 DAS2F_FN void apply_all(
-    int64_t count, float *const *state, float *const *y, const int64_t *token, ScanScratch &w) {
+    int64_t count, float *const *state, Scanned *const *y, const int64_t *token, ScanScratch &w) {
     int64_t i = 0;
     for (; i + kShared <= count; i += kShared) apply_steps<kShared, kFirst>(state + i, y + i, token, w);
     if (kShared > 4 && i + 4 <= count) {
@@ -234,7 +235,8 @@ DAS2F_FN void scan_middle(
     const int64_t count = high - low + 1, step = r.reverse ? -r.token_along : r.token_along;
     const int64_t start = r.reverse ? (kPatch - 1) * r.token_along : 0;
     for (int64_t s = 0; s < strip.count; ++s) {
-        float *state[kPatch], *y[kPatch];
+        float *state[kPatch];
+        Scanned *y[kPatch];
         for (int64_t i = 0; i < count; ++i) {
             state[i] = w.state[s][(low + i) % kPatch][0];
             y[i] = r.y + (low + i) * r.y_across + (strip.first + s) * r.y_along + (row - low - i) * r.token_across;
@@ -274,7 +276,7 @@ DAS2F_FN void scan_row(const Rows &r, const Strip &strip, int64_t row, ScanScrat
         if (position < edge || position >= kPatch - edge) {
             const bool fresh = position == (r.reverse ? kPatch - 1 : 0);
             for (int64_t s = 0; s < strip.count; ++s) {
-                float *y = r.y + patch * r.y_across + (strip.first + s) * r.y_along + position * r.token_across;
+                Scanned *y = r.y + patch * r.y_across + (strip.first + s) * r.y_along + position * r.token_across;
                 float *state = w.state[s][patch % kPatch][0];
                 scan_directly<kFirst>(r, x_row, strip.x_offset[s], strip.at[s], y, fresh, state, w);
             }
@@ -307,7 +309,7 @@ DAS2F_FN void scan_strip(const Rows &r, int64_t first, int64_t n, ScanScratch &w
 DAS2F_FN void scan_item(
     const Das2fSharedBlock &b, const Das2fStageWeights &weights, bool columns, int64_t branch, int64_t group,
     int64_t first, int64_t n, ScanScratch &w) {
-    const Layout layout(b.rows, b.cols, kLanes);
+    const Layout layout(b.rows, b.cols, kLanes, sizeof(Scanned));
     const int64_t source = parameters_of(static_cast<int>(branch));
     Rows r;
     r.x_edge = scan_edge(branch % 2), r.p_edge = scan_edge(source % 2);
@@ -317,7 +319,7 @@ DAS2F_FN void scan_item(
     r.x_across = columns ? kScanMap : x_row * kScanMap, r.x_along = columns ? x_row * kScanMap : kScanMap;
     r.p_across = columns ? kScanMap : p_row * kScanMap, r.p_along = columns ? p_row * kScanMap : kScanMap;
     r.across = columns ? b.cols : b.rows, r.along = columns ? b.rows : b.cols;
-    r.y = b.y + branch * layout.branch + group * layout.group;
+    r.y = static_cast<Scanned *>(b.y) + branch * layout.branch + group * layout.group;
     r.y_across = columns ? layout.patch : layout.row, r.y_along = columns ? layout.row : layout.patch;
     r.token_across = columns ? kLanes : kPatch * kLanes, r.token_along = columns ? kPatch * kLanes : kLanes;
     r.skip = load(weights.skip[branch] + group * kLanes);
@@ -326,7 +328,7 @@ DAS2F_FN void scan_item(
         const int direction = 2 * backwards + columns;
         r.reverse = backwards;
         r.parameters = b.scan[source] + kWidth + direction * kDirection;
-        r.decay = weights.decay[branch] + direction * kStates * kWidth + group * kLanes;
+        w.rates.take(weights.decay[branch] + direction * kStates * kWidth + group * kLanes);
         if (direction == 0) scan_strip<true>(r, first, n, w);
         else scan_strip<false>(r, first, n, w);
     }

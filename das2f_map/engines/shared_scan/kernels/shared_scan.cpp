@@ -43,12 +43,12 @@ struct Das2fSharedBlock {
     const float *scan[4];     // (row entries, column entries, 512): x, then for each direction dt raw, B, C
     const float *gate[4];     // (row entries, column entries, 64), one class narrower
     const float *tokens[2];   // MS and PAN, laid out as the gates
-    float *y;                 // scratch of das2f_shared_scratch() floats: the scanned tokens
+    void *y;                  // scratch of das2f_shared_scratch() bytes: the scanned tokens, float16 where products are bfloat16
     int64_t patches;          // wanted outputs
     const int32_t *wanted;    // (patches,) row * cols + column
     float *logits;            // (patches, classes), or null
 };
-// The weights of a stage, for each branch. Those from `gate` on belong to the maps of the first stage; only later stages
+// The weights of a stage, for each branch. In bfloat16 the packed ones are bfloat16, too. Those from `gate` on belong to the maps of the first stage; only later stages
 // have them here.
 struct Das2fStageWeights {
     int64_t hidden, rank;
@@ -64,13 +64,13 @@ struct Das2fStageWeights {
     const float *fusion_norm;       // (2, 16)
     const float *fusion_gate[2];    // packed (16, 32)
     const float *fusion_bias[2];    // (16)
-    const float *gate[4];           // (64 inputs, 64 outputs), packed as all from here on but taps and biases
+    const void *gate[4];            // packed (64 inputs, 64 outputs)
     const float *taps[4];           // (4, 10): a channel of the convolution, 3 x 3 and the bias
-    const float *embed[4];          // (64 inputs, 64 outputs)
+    const void *embed[4];           // packed (64 inputs, 64 outputs)
     const float *embed_bias[4];     // (64)
-    const float *parameters[4];     // (4, 64 inputs, outputs): B, C, dt before its product, zeros to whole vectors
-    const float *dt[4];             // (4, rank inputs, 64 outputs)
-    const float *dt_bias[4];        // (4, 64)
+    const void *parameters[4];      // packed (4, 64 inputs, outputs): B, C, dt before its product, zeros to whole vectors
+    const float *dt[4];             // packed (4, rank inputs, 64 outputs); in bfloat16 a part of `parameters`
+    const float *dt_bias[4];        // (4, 64); in bfloat16 (4, outputs of `parameters`)
 };
 struct Das2fSharedWeights {
     int64_t classes, bf16, stages;
@@ -97,13 +97,15 @@ constexpr float kEps = 1e-5f;
 // (2^f - 1) / f on [-1/2, 1/2]. These coefficients minimise the largest relative error of 1 + f (...), 9.2e-8.
 constexpr float kExp2[5] = {
     6.931469776e-01f, 2.402224208e-01f, 5.550733744e-02f, 9.671512661e-03f, 1.326472690e-03f};
+// 2^(f - 1/2) on [0, 1] to 1.02e-4, for bfloat16. In float32 it is exactly 1 at 1/2, where decays of no time are.
+constexpr float kCoarseExp2[4] = {7.070351839e-01f, 4.923286438e-01f, 1.596975625e-01f, 5.500893295e-02f};
 
-// Distances in y, in floats. Neighbouring patches are an odd number of cache lines apart, so that values which are used
+// Distances in y, in numbers of `size` bytes. Neighbouring patches are an odd number of cache lines apart, so that values which are used
 // at the same time do not fall into the same cache set.
 struct Layout {
     int64_t patch, row, group, branch;
-    Layout(int64_t rows, int64_t cols, int lanes) {
-        constexpr int line = 16;
+    Layout(int64_t rows, int64_t cols, int lanes, int size) {
+        const int line = 64 / size;
         patch = kTokens * lanes + line;
         row = cols * patch + line;
         group = rows * row;
@@ -122,19 +124,20 @@ constexpr int parameters_of(int branch) { return branch == 2 ? 3 : branch == 3 ?
 // How far the position classes of a scan map reach into the patch: 2 for MS, 1 for PAN.
 constexpr int scan_edge(int modality) { return modality == 0 ? 2 : 1; }
 
-// Phi(u) - 1/2 on 16 intervals of [0, 16 kPhiStep]: in each a polynomial through its Chebyshev nodes.
+// Phi(u) - 1/2 on 16 intervals of kPhiStep, the middle of the first at `middle` steps: in each a polynomial through its
+// Chebyshev nodes.
 constexpr float kPhiStep = 0.36f;
 template <int kDegree>
 struct PhiTable {
     static constexpr int degree = kDegree;
     alignas(64) float coefficient[kDegree + 1][16];
-    PhiTable() {
+    explicit PhiTable(double middle) {
         constexpr int n = kDegree + 1;
         for (int i = 0; i < 16; ++i) {
             double node[n], value[n];
             for (int j = 0; j < n; ++j) {
                 node[j] = 0.5 * std::cos((2 * j + 1) * 3.14159265358979323846 / (2 * n));
-                value[j] = 0.5 * std::erf((i + 0.5 + node[j]) * double(kPhiStep) / std::sqrt(2.0));
+                value[j] = 0.5 * std::erf((i + middle + node[j]) * double(kPhiStep) / std::sqrt(2.0));
             }
             // Newton's divided differences, then expanded.
             for (int k = 1; k < n; ++k)
@@ -148,7 +151,7 @@ struct PhiTable {
         }
     }
 };
-const PhiTable<4> kPhi;
+const PhiTable<4> kPhi(0.5);
 // (Phi(u) - 1/2) / u on [0, kPhiMost] in powers of 1 - 2 (u / kPhiMost)^2. The error of u Phi(u) is below 1e-7 of
 // max(u, 1), of Phi(u) below 1.6e-7. Terms are positive where u is small and fall quickly elsewhere, so float32 loses
 // little in their sum.
@@ -157,7 +160,7 @@ constexpr float kPhi13[14] = {
     1.359499906e-01f, 6.774365980e-02f, 5.002475612e-02f, 3.993019836e-02f, 3.198644558e-02f,
     2.471897475e-02f, 1.797355535e-02f, 1.252777763e-02f, 8.515539670e-03f, 4.738147754e-03f,
     1.847807822e-03f, 1.274354444e-03f, 1.249582323e-03f, 4.607486335e-04f};
-const PhiTable<2> kCoarsePhi;
+const PhiTable<2> kCoarsePhi(0.0);  // the first interval begins below 0
 
 }  // namespace
 
@@ -227,6 +230,7 @@ constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
 #include "../../../network/selective_scan/lanes.h"
 #include "channels.h"
+#include "scan_rows.h"
 #include "tail.h"
 }  // namespace bf16
 #undef DAS2F_FN
@@ -284,6 +288,10 @@ DAS2F_AVX2 void tail_avx2(const Das2fSharedBlock &b, const Das2fSharedWeights &w
     lanes8::tail_items(b, w, next);
 }
 #ifdef DAS2F_HAS_BF16
+__attribute__((target(DAS2F_BF16_TARGET))) void scan_bf16(
+    const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass pass, Counter &next) {
+    bf16::scan_items(b, w, pass, next);
+}
 __attribute__((target(DAS2F_BF16_TARGET))) void tail_bf16(
     const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
     bf16::tail_items(b, w, next);
@@ -359,7 +367,7 @@ extern "C" {
 #endif
 
 // Changes whenever a structure or the meaning of an argument does.
-DAS2F_EXPORT int das2f_shared_abi(void) { return 6; }
+DAS2F_EXPORT int das2f_shared_abi(void) { return 7; }
 
 // The best instruction set of this processor that the library has code for:
 // 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16 products, 4 the same with AMX.
@@ -399,9 +407,10 @@ DAS2F_EXPORT void das2f_shared_packing(int level, int64_t *packing) {
     (void)level;
 }
 
-// Size of a block's scratch `y`, in floats.
-DAS2F_EXPORT int64_t das2f_shared_scratch(int64_t rows, int64_t cols, int level) {
-    return 4 * Layout(rows, cols, lanes_of(level)).branch;
+// Size of a block's scratch `y`, in bytes.
+DAS2F_EXPORT int64_t das2f_shared_scratch(int64_t rows, int64_t cols, int level, int bf16) {
+    const int size = bf16 ? 2 : 4;
+    return 4 * Layout(rows, cols, lanes_of(level), size).branch * size;
 }
 
 // Scans all four directions into y. Returns 0 when done, 1 when memory ran out.
@@ -411,6 +420,9 @@ DAS2F_EXPORT int das2f_shared_scan(
 #ifdef DAS2F_X86
     if (level >= 2) worker = scan_avx512;
     else if (level == 1) worker = scan_avx2;
+#ifdef DAS2F_HAS_BF16
+    if (w->bf16) worker = scan_bf16;
+#endif
 #endif
     (void)level;
     const int64_t groups = 4 * kWidth / lanes_of(level);

@@ -18,7 +18,12 @@ DAS2F_FN Vec sqrt_lanes(Vec v) {
     return v;
 }
 
-DAS2F_FN Vec sigmoid_lanes(const Vec &v) { return 1.0f / (1.0f + exp2_lanes(v * -kLog2e)); }
+DAS2F_FN Vec sigmoid_lanes(const Vec &v) {
+    if constexpr (!kCoarse) return 1.0f / (1.0f + exp2_lanes(v * -kLog2e));
+    Vec power[1] = {v * -kLog2e};
+    power_lanes(power, PowerConstants());
+    return quotient(Vec{} + 1.0f, 1.0f + power[0]);
+}
 
 // With 16 lanes, one register holds a coefficient of all 16 polynomials of the table. (clang has no such shuffle.)
 #if defined(__clang__)
@@ -31,16 +36,22 @@ constexpr bool kPhiByTable = kLanes == 16;
 DAS2F_FN Vec gelu_lanes(const Vec &x) {
     if constexpr (kPhiByTable) {
 #if DAS2F_BF16
+        // min(|x|, most). The nearest whole number is in the low bits of `shifted`, and a shuffle reads no others.
         const PhiTable<2> &phi = kCoarsePhi;
+        const Vec u = (Vec)_mm512_abs_ps((__m512)x), magic = Vec{} + 12582912.0f;
+        const Vec near = (Vec)_mm512_range_ps((__m512)x, _mm512_set1_ps(15.49f * kPhiStep), 10);
+        const Vec shifted = near * (1.0f / kPhiStep) + magic;
+        const Vec f = near * (1.0f / kPhiStep) - (shifted - magic);
+        const VecInt index = (VecInt)shifted;
 #else
         const PhiTable<4> &phi = kPhi;
-#endif
         const Vec u = x < Vec{} ? -x : x;
         Vec scaled = u * (1.0f / kPhiStep);
         const Vec most = Vec{} + 15.99999f;
         scaled = scaled < most ? scaled : most;  // NaN becomes `most`, a valid index; u stays NaN
         const VecInt index = __builtin_convertvector(scaled, VecInt);
         const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
+#endif
         Vec q{};
 #pragma GCC unroll 5
         for (int k = phi.degree; k >= 0; --k) {
@@ -142,8 +153,8 @@ DAS2F_FN void locate_entries(
 
 // A tile of a branch after its scan: where its scanned tokens, gates and input tokens lie.
 struct BranchInput {
-    const float *y;  // kLanes channels of each token; those of all tiles follow one another
-    int64_t group;   // floats to the next kLanes channels
+    const Scanned *y;  // kLanes channels of each token; those of all tiles follow one another
+    int64_t group;    // numbers to the next kLanes channels
     const float *gate[kTile], *tokens[kTile];
     const Plane *planes;  // the input tokens' channels where they are planes already; else null
 };
@@ -151,7 +162,7 @@ struct BranchInput {
 // The same for the first stage, whose patches share a block's maps.
 DAS2F_FN void locate_first(
     const Das2fSharedBlock &b, const Layout &layout, int branch, int64_t row, int64_t col, int tile, BranchInput &in) {
-    in.y = b.y + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
+    in.y = static_cast<const Scanned *>(b.y) + branch * layout.branch + row * layout.row + col * layout.patch + tile * kTile * kLanes;
     in.group = layout.group;
     in.planes = nullptr;
     const int edge = branch % 2 ? 0 : 1;
@@ -249,7 +260,7 @@ DAS2F_LOOP void classify_tile(const Das2fSharedWeights &w, int tile, TailScratch
 }
 
 DAS2F_FN void tail_items(const Das2fSharedBlock &b, const Das2fSharedWeights &w, std::atomic<int64_t> &next) {
-    const Layout layout(b.rows, b.cols, kLanes);
+    const Layout layout(b.rows, b.cols, kLanes, sizeof(Scanned));
     // All zero, as later stages want it. Without them, their part of the memory is not touched.
     std::unique_ptr<void, decltype(&std::free)> memory(std::calloc(sizeof(TailScratch) + 64, 1), std::free);
     if (!memory) throw std::bad_alloc();
