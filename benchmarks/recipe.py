@@ -72,8 +72,10 @@ TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
     "fresh weights": Variant(fresh=True),
-    "AALF's norm from 0": Variant(start=tried.published_start),
+    "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
+    "stems that keep brightness": Variant(fresh=True, start=tried.bright_stems),
     "targets alone": Variant({"neighbours": 0}),
+    "windows of 1 and the patch": Variant(start=tried.target_and_patch),
     "published head": Variant({"head": "published"}),
     "no jitter, haze or shade": Variant({"jitter": 0.0, "haze": 0.0}),
     "no haze or shade": Variant({"haze": 0.0}),

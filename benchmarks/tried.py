@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from das2f_map.network import Das2fNet
 from das2f_map.network.aalf import Aalf
+from das2f_map.network.classifier import PooledClassifier
 from das2f_map.scene.grid import PAN_PER_MS
 from das2f_map.scene.turns import TURNS
 from das2f_map.training.batches import PatchBatch, PatchDataset
@@ -279,14 +280,36 @@ def self_supervised(network: Das2fNet, prepared: Prepared) -> None:
             optimizer.step()
 
 
-# --- other first weights ----------------------------------------------------------------------------------
+# --- other first weights, another head --------------------------------------------------------------------
 
 
-def published_start(network: Das2fNet, prepared: Prepared) -> None:
-    """Gives AALF's norms the bias 0 that the published network starts with."""
+def positive_means(network: Das2fNet, prepared: Prepared) -> None:
+    """Gives AALF's norms a bias of 1, so that its gated means start well above zero."""
     for fusion in network.fusions:
         assert isinstance(fusion, Aalf)
-        nn.init.zeros_(fusion.norm.bias)
+        nn.init.ones_(fusion.norm.bias)
+
+
+def bright_stems(network: Das2fNet, prepared: Prepared) -> None:
+    """Draws the biases of the stems' convolutions from N(0, 1).
+
+    A stem normalises each token, so with small biases little is left of a token's brightness but its sign.
+    """
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(prepared.settings.seed)
+        for stem in (network.ms_stem, network.pan_stem):
+            bias = stem.embedding.conv.bias
+            assert bias is not None
+            bias.normal_()
+
+
+def target_and_patch(network: Das2fNet, prepared: Prepared) -> None:
+    """Gives the pooled head two windows: the target and the whole patch."""
+    with torch.random.fork_rng():
+        torch.manual_seed(prepared.settings.seed)
+        network.classifier = PooledClassifier(
+            prepared.config, prepared.patch.target_index, (1, 0), prepared.settings.dropout
+        )
 
 
 # --- context of other patches -----------------------------------------------------------------------------

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 
 from das2f_map.network.config import NetworkConfig
-
-START_BIAS: Final = 1.0
-"""Bias of the norm at the start of a training, in standard deviations of what it normalises."""
-
 
 def tokens_to_subtokens(tokens: Tensor) -> Tensor:
     """Spread every token over 2x2 sub-tokens.
@@ -51,15 +45,6 @@ class Aalf(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.fuse_specific = GatedFusion(channels)
         self.fuse_common = GatedFusion(channels)
-
-    def start_positive(self) -> None:
-        """Set the norm's bias for a training from fresh weights: the gated means start well above zero.
-
-        With the published start, bias 0, such a mean of normalised values lies near zero and has either sign.
-        The norm of ``specific`` then keeps of it nothing but the sign, and the last product takes the sign
-        over: tokens that hardly differ get opposite features.
-        """
-        nn.init.constant_(self.norm.bias, START_BIAS)
 
     def forward(self, ms_specific: Tensor, pan_specific: Tensor, common: Tensor) -> Tensor:
         specific = self.fuse_specific(self.norm(ms_specific), self.norm(pan_specific))

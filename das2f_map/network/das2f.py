@@ -63,12 +63,6 @@ class Das2fNet(nn.Module):
         self.fusions = nn.ModuleList(Aalf(config) for _ in range(config.stages))
         self.classifier = make_classifier(config)
 
-    def start_positive(self) -> None:
-        """Prepare fresh weights for a training; see :meth:`Aalf.start_positive`."""
-        for fusion in self.fusions:
-            assert isinstance(fusion, Aalf)
-            fusion.start_positive()
-
     def features(self, ms: Tensor, pan: Tensor) -> Tensor:
         """Fused sub-tokens, flattened: ``(B, width·L)``."""
         return self.features_after(self.stages[0](self.ms_stem(ms), self.pan_stem(pan)))

@@ -94,7 +94,6 @@ def new_network(prepared: Prepared, start: ModelBundle | None = None) -> Das2fNe
     with torch.random.fork_rng():
         torch.manual_seed(prepared.settings.seed)
         network = Das2fNet(prepared.config)
-        network.start_positive()
         if prepared.settings.head == "pooled":
             network.classifier = PooledClassifier(
                 prepared.config, prepared.patch.target_index, dropout=prepared.settings.dropout
