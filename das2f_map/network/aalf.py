@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from das2f_map.network.config import NetworkConfig
 
+
 def tokens_to_subtokens(tokens: Tensor) -> Tensor:
     """Spread every token over 2x2 sub-tokens.
 
