@@ -189,7 +189,7 @@ def _estimate(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str)
     if trial is None:
         return None
     faster = None
-    if _bf16_is_a_choice(card.network, engine):
+    if bf16_is_a_choice(card.network, engine):
         half = make_engine(bundle, EngineChoice(device=device, precision="bf16"))
         faster = trial_run(BlockClassifier(source, half, card.legend), part)
     pixels = round(window.height * window.width * (1 - survey.invalid - survey.masked))
@@ -207,7 +207,7 @@ def _estimate(bundle: ModelBundle, pair: ScenePair, survey: Survey, device: str)
     )
 
 
-def _bf16_is_a_choice(config: NetworkConfig, engine: Engine) -> bool:
+def bf16_is_a_choice(config: NetworkConfig, engine: Engine) -> bool:
     """Whether ``--precision bf16`` would compute on the CPU with the same engine."""
     if engine.name != "shared" or engine.device != "cpu" or engine.precision != "fp32":
         return False

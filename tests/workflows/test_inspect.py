@@ -136,7 +136,7 @@ def test_gain_of_bfloat16_is_said_where_there_is_one(
         assert found is not None
         return replace(found, rate=100 * gain ** (len(asked) - 1))
 
-    monkeypatch.setattr(inspect_module, "_bf16_is_a_choice", lambda *_: True)
+    monkeypatch.setattr(inspect_module, "bf16_is_a_choice", lambda *_: True)
     monkeypatch.setattr(inspect_module, "make_engine", make)
     monkeypatch.setattr(inspect_module, "trial_run", trial)
     found = inspect_pair(*make_pair(tmp_path, ms_shape=(24, 24)))
