@@ -48,8 +48,8 @@ struct Das2fSharedBlock {
     const int32_t *wanted;    // (patches,) row * cols + column
     float *logits;            // (patches, classes), or null
 };
-// The weights of a stage, for each branch. In bfloat16 the packed ones are bfloat16, too. Those from `gate` on belong to the maps of the first stage; only later stages
-// have them here.
+// The weights of a stage, for each branch. In bfloat16 the packed ones are bfloat16, too. Those from `gate` on belong to the
+// maps of the first stage; only later stages have them here.
 struct Das2fStageWeights {
     int64_t hidden, rank;
     const float *decay[4];          // (4, 24, 64): A log2(e) of the parameters that the branch is scanned with
