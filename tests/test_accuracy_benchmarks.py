@@ -113,7 +113,7 @@ def test_share_of_labels(bench: Any) -> None:
     positions = np.repeat([0, 1, 2], [3200, 1600, 20])
     legend = Legend.from_names(["a", "b", "c"])
     rows, cols = (cells // 100).astype(np.int32), (cells % 100).astype(np.int32)
-    pixels = TrainingPixels((), legend, np.zeros(4820, np.int64), rows, cols, positions)
+    pixels = TrainingPixels((), np.zeros(4820, np.int64), rows, cols, legend, positions)
     train = np.flatnonzero(rows >= 20)
     share = bench.held_ground.share_of
     kept = share(pixels, train, 0.05, seed=1)

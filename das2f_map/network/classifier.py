@@ -120,6 +120,13 @@ class PooledClassifier(nn.Module):
         logits: Tensor = self.out(self.dropout(self.norm(means)))
         return logits
 
+    def standardise_by(self, means: Tensor) -> None:
+        """Standardise features by mean and variance of other ones in evaluation: ``(n, windows·width)``."""
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        self.norm.running_mean.copy_(means.mean(dim=0))
+        self.norm.running_var.copy_(means.var(dim=0))
+
     def folded(self) -> nn.Linear:
         """The map from flattened sub-tokens to logits in evaluation mode, as a single layer.
 

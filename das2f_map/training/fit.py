@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +18,12 @@ from das2f_map.training.batches import PatchDataset
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
 from das2f_map.training.prepare import Prepared
+from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Int64
+
+LEAST_SCENE_PIXELS = 32
+"""Pixels of the scenes that a pooled head standardises its features by; with fewer, labelled ones serve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +80,19 @@ def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun
         stop_after=part.stop_after,
         resume=resume,
         keep_weights=part.keep_weights,
+        scene_pixels=_scene_pixels(prepared, part),
     )
+
+
+def _scene_pixels(prepared: Prepared, part: Part) -> ScenePixels | None:
+    """Pixels of the scenes that are learnt, away from held-out ground; ``None`` if too few or not of use."""
+    if prepared.settings.head != "pooled":
+        return None
+    pixels, found = prepared.pixels, prepared.scene_pixels
+    found = found.select(np.flatnonzero(np.isin(found.scene, pixels.scene[part.train])))
+    if part.held is not None:
+        found = found.away_from(pixels.select(part.held), prepared.reach)
+    return found if len(found) >= LEAST_SCENE_PIXELS else None
 
 
 def neighbours(settings: TrainingSettings) -> int:

@@ -19,6 +19,9 @@ from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
 from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
 from das2f_map.network import Das2fNet
+from das2f_map.network.classifier import PooledClassifier
+from das2f_map.training.batches import PlainBatches
+from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class Learner(pl.LightningModule):
         self.weights: list[dict[str, Tensor]] = []
         """State dicts of the kept network at every check, if they are to be kept."""
         self.keeps_weights = False
+        self.scene_pixels: ScenePixels | None = None
+        """Pixels of the scenes by which the kept network's pooled head standardises its features."""
         self.cut_short = False
         """Whether training was stopped between two checks."""
 
@@ -123,6 +128,27 @@ class Learner(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
         self.averaged.update_parameters(self.network)
+        if index + 1 == self.trainer.num_training_batches:
+            self._standardise_by_scene()
+
+    def _standardise_by_scene(self) -> None:
+        """Give the pooled head of the kept network the statistics of the scene's features.
+
+        The statistics of training batches are those of the labelled pixels, drawn class by class. In a scene
+        classes are rarer or commoner, and a class that is near the labels' mean would take ground of others.
+        """
+        kept, pixels = self.kept, self.scene_pixels
+        if pixels is None or not isinstance(kept, Das2fNet):
+            return
+        if not isinstance(kept.classifier, PooledClassifier):
+            return
+        kept.eval()
+        means = []
+        with torch.no_grad():
+            for batch in PlainBatches(len(pixels), 2 * self.settings.batch_size):
+                ms, pan = (t.to(self.device) for t in pixels.patches(batch.positions))
+                means.append(kept.classifier.pooled(kept.features(ms, pan)))
+            kept.classifier.standardise_by(torch.cat(means))
 
     def _require_finite(self, loss: Tensor | float) -> None:
         if not math.isfinite(float(loss)):

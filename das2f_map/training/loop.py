@@ -29,6 +29,7 @@ from das2f_map.progress import Progress
 from das2f_map.training.batches import DrawnBatches, PatchDataset, PlainBatches
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.learner import Batch, Learner, state_of
+from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Float32
 
@@ -64,6 +65,9 @@ class LoopRun:
         Makes the learner from network, settings, legend and steps.
     keep_weights:
         Whether the weights of every check are of use afterwards.
+    scene_pixels:
+        Pixels without labels by which a pooled head standardises its features; ``None``: by those of the
+        training batches.
     """
 
     title: str
@@ -76,6 +80,7 @@ class LoopRun:
     resume: bool = False
     learner: Callable[[nn.Module, TrainingSettings, Legend, int], Learner] = Learner
     keep_weights: bool = False
+    scene_pixels: ScenePixels | None = None
 
     @property
     def steps_a_check(self) -> int:
@@ -161,7 +166,7 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
     stop = threading.Event()
     steps = run.settings.checks * run.steps_a_check
     learner = run.learner(network, run.settings, run.train.pixels.legend, steps)
-    learner.keeps_weights = run.keep_weights
+    learner.keeps_weights, learner.scene_pixels = run.keep_weights, run.scene_pixels
     state = run.state if run.resume and run.state.exists() else None
     total = run.stop_after * run.steps_a_check
     with _quiet(), _graceful(stop), _own_random(run.hardware), progress(run.title, total) as advance:

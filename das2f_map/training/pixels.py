@@ -6,39 +6,28 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from das2f_map.errors import LabelError
 from das2f_map.labels.labelled_pixels import LabelTable
 from das2f_map.legend import MOST_CLASSES, Legend, LegendClass
 from das2f_map.training.dataset import PatchReader
-from das2f_map.types import Int32, Int64
+from das2f_map.training.scene_pixels import ScenePixels
+from das2f_map.types import Int64
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingPixels:
+class TrainingPixels(ScenePixels):
     """Labelled pixels of one or more scenes, scene after scene.
 
     Attributes
     ----------
-    readers:
-        A reader of patches for each scene; the blocks around its labels are loaded.
     legend:
         The classes of all scenes.
-    scene:
-        int64 ``(n,)``: position in ``readers``.
-    rows, cols:
-        int32 ``(n,)``: MS pixels of the scene.
     positions:
         int64 ``(n,)``: class, as a position in the legend.
     """
 
-    readers: tuple[PatchReader, ...]
     legend: Legend
-    scene: Int64
-    rows: Int32
-    cols: Int32
     positions: Int64
 
     @classmethod
@@ -52,15 +41,12 @@ class TrainingPixels:
         ]
         return cls(
             tuple(readers),
-            legend,
             np.repeat(np.arange(len(tables)), [len(t) for t in tables]),
             np.concatenate([t.rows for t in tables]),
             np.concatenate([t.cols for t in tables]),
+            legend,
             np.concatenate(of_class),
         )
-
-    def __len__(self) -> int:
-        return int(self.positions.size)
 
     def select(self, keep: Int64) -> TrainingPixels:
         """The pixels at some positions."""
@@ -84,24 +70,6 @@ class TrainingPixels:
         """Pixels of each class by name."""
         found = np.bincount(self.positions, minlength=len(self.legend))
         return dict(zip(self.legend.names, found.tolist(), strict=True))
-
-    def patches(self, at: Int64, turns: Int64 | None = None) -> tuple[Tensor, Tensor]:
-        """Patches of the pixels at ``at``, float32: MS ``(n, bands, P, P)`` and PAN ``(n, 1, 4P, 4P)``.
-
-        ``turns`` as in :meth:`PatchReader.patches`.
-        """
-        found: list[tuple[Int64, Tensor, Tensor]] = []
-        for scene in np.unique(self.scene[at]):
-            here = np.flatnonzero(self.scene[at] == scene)
-            mine = at[here]
-            own_turns = None if turns is None else turns[here]
-            ms, pan = self.readers[scene].patches(self.rows[mine], self.cols[mine], own_turns)
-            found.append((here, ms, pan))
-        if not found:
-            return self.readers[0].patches(self.rows[at], self.cols[at])
-        # Back from the order of the scenes to that of ``at``.
-        order = torch.from_numpy(np.argsort(np.concatenate([here for here, _, _ in found])))
-        return torch.cat([ms for _, ms, _ in found])[order], torch.cat([pan for _, _, pan in found])[order]
 
 
 def merged_legend(legends: Sequence[Legend]) -> Legend:

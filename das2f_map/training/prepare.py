@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.request import SceneRequest, TrainRequest
+from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import (
     FAST_CHECKS,
     FOLDS_UP_TO,
@@ -105,6 +107,12 @@ class Prepared:
     def normalisation(self) -> Normalisation:
         """The statistics that all scenes are normalised with."""
         return self.inputs[0].normalisation
+
+    @cached_property
+    def scene_pixels(self) -> ScenePixels:
+        """Pixels all over the scenes, labelled or not: every third of :meth:`ScenePixels.sampled`."""
+        found = ScenePixels.sampled(self.pixels.readers, self.settings.seed)
+        return found.select(np.arange(0, len(found), 3))
 
     @property
     def _bands(self) -> list[tuple[float, float]]:

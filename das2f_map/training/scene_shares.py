@@ -9,51 +9,10 @@ import torch
 from torch import Tensor
 
 from das2f_map.network import Das2fNet
-from das2f_map.scene.spread import spread_blocks
-from das2f_map.training.dataset import BLOCK, PatchReader
+from das2f_map.training.batches import PlainBatches
 from das2f_map.training.pixels import TrainingPixels
-from das2f_map.types import Int32, Int64
-
-SAMPLED = 800
-"""Pixels of all scenes that are mapped, in 89 clusters.
-
-A share has a standard error of one to five percentage points. Neighbours have the same class, so that more
-clusters would make it smaller, and larger ones would not.
-"""
-
-_CLUSTER = 3
-"""Pixels a side of a sampled cluster: fewer blocks are read than for single pixels."""
-
-
-def sampled_pixels(reader: PatchReader, most: int, seed: int) -> tuple[Int32, Int32]:
-    """Rows and columns of usable pixels in small clusters all over a scene, int32 ``(n,)`` each."""
-    rng = np.random.default_rng([seed, 9])
-    grid = reader.source.pair.grids.ms
-    rows: list[Int32] = []
-    cols: list[Int32] = []
-    found = 0
-    clusters = -(-most // _CLUSTER**2)
-    # One cluster in each of many blocks; some lie on nodata, so more are tried than are needed. A small scene
-    # has smaller blocks, so that it has enough of them.
-    size = min(BLOCK, max(_CLUSTER, int((grid.height * grid.width / clusters) ** 0.5)))
-    for number, block in enumerate(spread_blocks(grid.window, size, strata=clusters, seed=seed)):
-        if found >= most or number >= 4 * clusters:
-            break
-        top = block.row + int(rng.integers(0, max(1, block.height - _CLUSTER + 1)))
-        left = block.col + int(rng.integers(0, max(1, block.width - _CLUSTER + 1)))
-        r, c = np.meshgrid(
-            np.arange(top, min(top + _CLUSTER, block.row + block.height), dtype=np.int32),
-            np.arange(left, min(left + _CLUSTER, block.col + block.width), dtype=np.int32),
-            indexing="ij",
-        )
-        valid = reader.load(r.ravel(), c.ravel())
-        rows.append(r.ravel()[valid])
-        cols.append(c.ravel()[valid])
-        found += int(valid.sum())
-    if not rows:
-        none = np.zeros(0, np.int32)
-        return none, none
-    return np.concatenate(rows)[:most], np.concatenate(cols)[:most]
+from das2f_map.training.scene_pixels import ScenePixels
+from das2f_map.types import Int64
 
 
 def mapped_shares(
@@ -82,11 +41,10 @@ def shares_of(
         Decides which pixels are drawn.
     """
     counts: Int64 = np.zeros(len(pixels.legend), np.int64)
-    for reader in pixels.readers:
-        rows, cols = sampled_pixels(reader, SAMPLED // len(pixels.readers), seed)
-        for first in range(0, rows.size, 64):
-            best = classes(*reader.patches(rows[first : first + 64], cols[first : first + 64]))
-            counts += np.bincount(best, minlength=counts.size)
+    sampled = ScenePixels.sampled(pixels.readers, seed)
+    for batch in PlainBatches(len(sampled), 64):
+        best = classes(*sampled.patches(batch.positions))
+        counts += np.bincount(best, minlength=counts.size)
     total = int(counts.sum())
     if not total:
         return {}

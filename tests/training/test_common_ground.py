@@ -34,10 +34,10 @@ def labelled(*readers: Any, seed: int = 0) -> TrainingPixels:
     sides = [r.source.pair.grids.ms.height for r in readers]
     return TrainingPixels(
         cast("Any", tuple(readers)),
-        Legend.from_names(["a", "b"]),
         np.repeat(np.arange(len(readers)), n),
         np.concatenate([rng.integers(0, s, n) for s in sides]).astype(np.int32),
         np.concatenate([rng.integers(0, s, n) for s in sides]).astype(np.int32),
+        Legend.from_names(["a", "b"]),
         rng.integers(0, 2, n * len(readers)),
     )
 

@@ -22,10 +22,10 @@ def pixels_of(*images: np.ndarray) -> TrainingPixels:
     at = [np.argwhere(image >= 0) for image in images]
     return TrainingPixels(
         cast("Any", (reader,) * len(images)),
-        Legend.from_names(["a", "b", "c"]),
         np.repeat(np.arange(len(images)), [len(a) for a in at]),
         np.concatenate([a[:, 0] for a in at]).astype(np.int32),
         np.concatenate([a[:, 1] for a in at]).astype(np.int32),
+        Legend.from_names(["a", "b", "c"]),
         np.concatenate([image[tuple(a.T)] for image, a in zip(images, at, strict=True)]).astype(np.int64),
     )
 

@@ -31,7 +31,7 @@ class Made(TrainingPixels):
 
 def made(values: np.ndarray, rows: np.ndarray, cols: np.ndarray, classes: np.ndarray) -> Made:
     plain = pixels_at(rows, cols, classes)
-    found = Made(plain.readers, plain.legend, plain.scene, plain.rows, plain.cols, plain.positions)
+    found = Made(plain.readers, plain.scene, plain.rows, plain.cols, plain.legend, plain.positions)
     object.__setattr__(found, "values", values)
     return found
 

@@ -20,7 +20,8 @@ from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import BandStatistics, Normalisation
 from das2f_map.training.dataset import PatchReader
 from das2f_map.training.pixels import TrainingPixels
-from das2f_map.training.scene_shares import SAMPLED, mapped_shares, sampled_pixels
+from das2f_map.training.scene_pixels import SAMPLED, sampled_pixels
+from das2f_map.training.scene_shares import mapped_shares
 
 RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
 

@@ -20,7 +20,7 @@ from small_scene import TINY, Scene
 
 import das2f_map
 import das2f_map.training.run
-import das2f_map.training.scene_shares
+import das2f_map.training.scene_pixels
 from das2f_map.bundle.files import load_bundle
 from das2f_map.scene.mask import open_mask
 from das2f_map.scene.request import PairRequest
@@ -175,7 +175,7 @@ def training(pair: PairRequest, labels: Path, output: Path) -> TrainRequest:
 def few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """No random forest and few pixels to count shares of, which saves most of the time."""
     monkeypatch.setattr(das2f_map.training.run, "forest_figures", lambda *given: None)
-    monkeypatch.setattr(das2f_map.training.scene_shares, "SAMPLED", 50)
+    monkeypatch.setattr(das2f_map.training.scene_pixels, "SAMPLED", 50)
 
 
 @pytest.mark.slow

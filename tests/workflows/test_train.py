@@ -26,7 +26,7 @@ from small_scene import NAMES, TINY, Scene, make_scene
 from tiny import tiny_bundle
 
 import das2f_map.training.run
-import das2f_map.training.scene_shares
+import das2f_map.training.scene_pixels
 import das2f_map.workflows.train
 from das2f_map.assess.calibration import TEMPERATURES
 from das2f_map.bundle.files import BundleOutput, load_bundle
@@ -59,7 +59,7 @@ def _few_pixels() -> Iterator[None]:
     """Checks and shares look at few pixels, which saves most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(das2f_map.training.run, "MOST_HELD_CPU", HELD)
-        patch.setattr(das2f_map.training.scene_shares, "SAMPLED", 50)
+        patch.setattr(das2f_map.training.scene_pixels, "SAMPLED", 50)
         yield
 
 

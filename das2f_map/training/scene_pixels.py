@@ -1,0 +1,126 @@
+"""Pixels of the scenes of a training, labelled or not, with the patches around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from das2f_map.scene.spread import spread_blocks
+from das2f_map.training.dataset import BLOCK, PatchReader
+from das2f_map.training.nearby import near
+from das2f_map.types import Int32, Int64
+
+SAMPLED = 800
+"""Pixels of all scenes that are looked at without labels, in 89 clusters.
+
+The share of a class has a standard error of one to five percentage points then. Neighbours have the same
+class, so that more clusters would make it smaller, and larger ones would not.
+"""
+
+_CLUSTER = 3
+"""Pixels a side of a sampled cluster: fewer blocks are read than for single pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScenePixels:
+    """Pixels of one or more scenes.
+
+    Attributes
+    ----------
+    readers:
+        A reader of patches for each scene; the blocks around its pixels are loaded.
+    scene:
+        int64 ``(n,)``: position in ``readers``.
+    rows, cols:
+        int32 ``(n,)``: MS pixels of the scene.
+    """
+
+    readers: tuple[PatchReader, ...]
+    scene: Int64
+    rows: Int32
+    cols: Int32
+
+    @classmethod
+    def sampled(cls, readers: Sequence[PatchReader], seed: int) -> ScenePixels:
+        """About :data:`SAMPLED` usable pixels all over the scenes, of each scene as many."""
+        found = [sampled_pixels(reader, SAMPLED // len(readers), seed) for reader in readers]
+        return cls(
+            tuple(readers),
+            np.repeat(np.arange(len(readers), dtype=np.int64), [rows.size for rows, _ in found]),
+            np.concatenate([rows for rows, _ in found]),
+            np.concatenate([cols for _, cols in found]),
+        )
+
+    def __len__(self) -> int:
+        return int(self.rows.size)
+
+    def select(self, keep: Int64) -> ScenePixels:
+        """The pixels at some positions."""
+        return replace(self, scene=self.scene[keep], rows=self.rows[keep], cols=self.cols[keep])
+
+    def away_from(self, others: ScenePixels, distance: int) -> ScenePixels:
+        """The pixels that lie at least so many MS pixels (Chebyshev) from all others of their scene."""
+        close = np.zeros(len(self), bool)
+        for scene in np.unique(others.scene):
+            mine, theirs = np.flatnonzero(self.scene == scene), np.flatnonzero(others.scene == scene)
+            close[mine] = near(
+                self.rows[mine].astype(np.int64),
+                self.cols[mine].astype(np.int64),
+                others.rows[theirs].astype(np.int64),
+                others.cols[theirs].astype(np.int64),
+                distance,
+            )
+        return self.select(np.flatnonzero(~close))
+
+    def patches(self, at: Int64, turns: Int64 | None = None) -> tuple[Tensor, Tensor]:
+        """Patches of the pixels at ``at``, float32: MS ``(n, bands, P, P)`` and PAN ``(n, 1, 4P, 4P)``.
+
+        ``turns`` as in :meth:`PatchReader.patches`.
+        """
+        found: list[tuple[Int64, Tensor, Tensor]] = []
+        for scene in np.unique(self.scene[at]):
+            here = np.flatnonzero(self.scene[at] == scene)
+            mine = at[here]
+            own_turns = None if turns is None else turns[here]
+            ms, pan = self.readers[scene].patches(self.rows[mine], self.cols[mine], own_turns)
+            found.append((here, ms, pan))
+        if not found:
+            return self.readers[0].patches(self.rows[at], self.cols[at])
+        # Back from the order of the scenes to that of ``at``.
+        order = torch.from_numpy(np.argsort(np.concatenate([here for here, _, _ in found])))
+        return torch.cat([ms for _, ms, _ in found])[order], torch.cat([pan for _, _, pan in found])[order]
+
+
+def sampled_pixels(reader: PatchReader, most: int, seed: int) -> tuple[Int32, Int32]:
+    """Rows and columns of usable pixels in small clusters all over a scene, int32 ``(n,)`` each."""
+    rng = np.random.default_rng([seed, 9])
+    grid = reader.source.pair.grids.ms
+    rows: list[Int32] = []
+    cols: list[Int32] = []
+    found = 0
+    clusters = -(-most // _CLUSTER**2)
+    # One cluster in each of many blocks; some lie on nodata, so more are tried than are needed. A small scene
+    # has smaller blocks, so that it has enough of them.
+    size = min(BLOCK, max(_CLUSTER, int((grid.height * grid.width / clusters) ** 0.5)))
+    for number, block in enumerate(spread_blocks(grid.window, size, strata=clusters, seed=seed)):
+        if found >= most or number >= 4 * clusters:
+            break
+        top = block.row + int(rng.integers(0, max(1, block.height - _CLUSTER + 1)))
+        left = block.col + int(rng.integers(0, max(1, block.width - _CLUSTER + 1)))
+        r, c = np.meshgrid(
+            np.arange(top, min(top + _CLUSTER, block.row + block.height), dtype=np.int32),
+            np.arange(left, min(left + _CLUSTER, block.col + block.width), dtype=np.int32),
+            indexing="ij",
+        )
+        valid = reader.load(r.ravel(), c.ravel())
+        rows.append(r.ravel()[valid])
+        cols.append(c.ravel()[valid])
+        found += int(valid.sum())
+    if not rows:
+        none = np.zeros(0, np.int32)
+        return none, none
+    return np.concatenate(rows)[:most], np.concatenate(cols)[:most]
