@@ -21,6 +21,7 @@ from typing import Any, Final
 import common
 import numpy as np
 import tried
+from disturbed import DISTURBANCES, NONE, DisturbedPatches
 from held_ground import (
     FOLDS,
     GROUNDS,
@@ -69,8 +70,11 @@ PLANNED_GROUNDS: Final = (*FIRST_GROUNDS, "gulf-1", "gulf-25", "gulf", "zion")
 TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 """Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
+LABELS: Final = "statistics of the labels"
+
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
+    LABELS: Variant(scene=False),
     "fresh weights": Variant(fresh=True),
     "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
     "stems that keep brightness": Variant(fresh=True, start=tried.bright_stems),
@@ -103,10 +107,28 @@ VARIANTS: Final[dict[str, Variant]] = {
 }
 """Variants of the default recipe, by name."""
 
+EARLIER: Final = {
+    f"{name}; {LABELS}": replace(VARIANTS[name], scene=False)
+    for name in (
+        "fresh weights",
+        "AALF's means above zero",
+        "stems that keep brightness",
+        "targets alone",
+        "windows of 1 and the patch",
+        "no jitter, haze or shade",
+        "half the steps",
+        "rate 2e-3",
+        "context of other patches",
+    )
+}
+"""Variants of an earlier default, which had the statistics of the labels. They are compared with it."""
+
+ALL_VARIANTS: Final = VARIANTS | EARLIER
+
 
 def settings_of(variant: str, seed: int, device: str, labelled: int, ground: Ground) -> TrainingSettings:
     """The settings of a variant."""
-    changes = dict(VARIANTS[variant].changes)
+    changes = dict(ALL_VARIANTS[variant].changes)
     factor = changes.pop("steps", 1.0)
     base = ground.with_settings(TrainingSettings(seed=seed, device=device), labelled).settings
     assert base.steps is not None
@@ -115,7 +137,7 @@ def settings_of(variant: str, seed: int, device: str, labelled: int, ground: Gro
 
 def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> dict[str, Any]:
     """Counts at every check of one training."""
-    fold, how = ground.fold(number, seed), VARIANTS[variant]
+    fold, how = ground.fold(number, seed), ALL_VARIANTS[variant]
     settings = settings_of(variant, seed, device, fold.train.size, ground)
     prepared = ground.with_settings(settings, fold.train.size)
     pairs = [scene.pair for scene in prepared.scenes]
@@ -124,6 +146,8 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         part = Part(variant, fold.train, fold.held, prepared.settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
+        if not how.scene:
+            loop = replace(loop, scene_pixels=None)
         if how.shifts:
             loop = replace(loop, train=tried.ShiftedPatches.like(loop.train))
         if how.learner is not None:
@@ -147,6 +171,13 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
         for name, views in TURNED.items():
             mean = np.mean([logits[k] for k in views], axis=0)
             record[name] = counts_of(truth, mean.argmax(axis=1), n)
+        if seed == 0:
+            # For the page that compares methods.
+            record["disturbed"] = {NONE: record["counts"][-1]}
+            for disturbance in DISTURBANCES:
+                patches = DisturbedPatches(dataset.pixels, disturbance, prepared.normalisation)
+                found = predict(net, patches, 64, prepared.hardware.first).argmax(axis=1)
+                record["disturbed"][disturbance.name] = counts_of(truth, found, n)
     return record
 
 
@@ -162,7 +193,7 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[int, str, str, int]]:
 
 def parse() -> argparse.Namespace:
     made = parser(__doc__, PLANNED_GROUNDS)
-    made.add_argument("--variants", nargs="+", choices=list(VARIANTS))
+    made.add_argument("--variants", nargs="+", choices=list(ALL_VARIANTS))
     return made.parse_args()
 
 
@@ -199,12 +230,13 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     sorted_runs = sorted_out(found)
     grounds = [g for g in GROUNDS if (g, DEFAULT) in sorted_runs]
     planned = len(VARIANTS) * len(PLANNED_GROUNDS) * FOLDS * SEEDS
-    progress = progress_line(len(found), planned, COMMAND)
+    done = sum(len(runs) for (_, variant), runs in sorted_runs.items() if variant in VARIANTS)
+    progress = progress_line(done, planned, COMMAND)
     if not grounds:
         return {"recipe figures": progress, "recipe differences": "No runs yet."}
     heads = ["variant", *(f"{g}: OA / macro-F1, %" for g in grounds), "runs"]
     rows, differences = [], []
-    for name in [*VARIANTS, *TURNED]:
+    for name in [*ALL_VARIANTS, *TURNED]:
         ours = {g: _counts(sorted_runs, g, name) for g in grounds}
         if not any(ours.values()):
             continue
@@ -249,8 +281,8 @@ def _turned(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
 
 
 def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | None]:
-    """Differences to the default recipe on the runs that both have."""
-    base = curves_of(sorted_runs[ground, DEFAULT])
+    """Differences to the default recipe, or to the earlier one, on the runs that both have."""
+    base = curves_of(sorted_runs.get((ground, LABELS if name in EARLIER else DEFAULT), {}))
     if name in TURNED:
         # The turned patches are of the last check.
         ours, theirs = _turned(sorted_runs, ground, name), at_last_check(base)
@@ -264,7 +296,7 @@ def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | No
 
 def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
     """The difference of every variant to the default recipe, a mark for each scene, a bar for its spread."""
-    names = [n for n in [*VARIANTS, *TURNED] if n != DEFAULT]
+    names = [n for n in [*ALL_VARIANTS, *TURNED] if n != DEFAULT]
     found = {n: [_difference(sorted_runs, g, n) for g in grounds] for n in names}
     names = [n for n in names if any(each[0] for each in found[n])]
     figure.set_size_inches(10, 1.4 + 0.3 * len(names))

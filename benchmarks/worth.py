@@ -247,7 +247,8 @@ def adopt(records: Records, found: Mapping[str, Any]) -> None:
         for (seed, fold), record in runs.items():
             key = key_of(ground, DEFAULT, seed, fold)
             if variant == "default" and key not in records:
-                kept = {name: record[name] for name in ("steps", "counts", "labels", "seconds")}
+                adopted = ("steps", "counts", "labels", "seconds", "disturbed")
+                kept = {name: record[name] for name in adopted if name in record}
                 records.add(key, kept)
 
 

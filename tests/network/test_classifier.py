@@ -143,3 +143,16 @@ def test_network_with_a_folded_head_is_one_of_the_published_form() -> None:
         published = Das2fNet(network.config).double().eval()
         published.load_state_dict(network.state_dict())
         np.testing.assert_allclose(published(ms, pan), expected, rtol=0, atol=1e-12)
+
+
+def test_statistics_of_other_features_standardise() -> None:
+    """Features whose statistics a head takes come out with mean 0 and variance 1 in front of its weights."""
+    head, others = trained(made(TINY), TINY), 7 - 3 * features(TINY, 40, seed=5)
+    with torch.no_grad():
+        head.standardise_by(head.pooled(others))
+        logits, folded = head(others), head.folded()(others)
+        weight, bias = head.out.weight, head.out.bias
+    means = window_means(others.numpy(), TINY, (1, 3, 7, 0)).reshape(40, -1)
+    plain = (means - means.mean(axis=0)) / np.sqrt(means.var(axis=0, ddof=1) + 1e-5)
+    np.testing.assert_allclose(logits, plain @ weight.detach().numpy().T + bias.detach().numpy(), atol=1e-9)
+    np.testing.assert_allclose(folded, logits, rtol=0, atol=1e-9)

@@ -25,6 +25,7 @@ from rasterio.warp import transform_bounds
 from small_scene import NAMES, TINY, Scene, make_scene
 from tiny import tiny_bundle
 
+import das2f_map.training.fit
 import das2f_map.training.run
 import das2f_map.training.scene_pixels
 import das2f_map.workflows.train
@@ -60,6 +61,7 @@ def _few_pixels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(das2f_map.training.run, "MOST_HELD_CPU", HELD)
         patch.setattr(das2f_map.training.scene_pixels, "SAMPLED", 50)
+        patch.setattr(das2f_map.training.fit, "LEAST_SCENE_PIXELS", 4)
         yield
 
 

@@ -1,0 +1,132 @@
+"""Pixels all over the scenes: which ones a training takes, and the statistics that its head gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from labelled import pixels_at
+from small_scene import TINY, Scene, make_scene
+
+from das2f_map.network.classifier import PooledClassifier
+from das2f_map.progress import silent
+from das2f_map.scene.request import PairRequest
+from das2f_map.training.fit import LEAST_SCENE_PIXELS, Part, loop_run, new_network
+from das2f_map.training.hardware import find_hardware
+from das2f_map.training.loop import run_loop
+from das2f_map.training.prepare import Prepared, prepare
+from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.scene_pixels import SAMPLED, ScenePixels
+from das2f_map.training.settings import TrainingSettings
+
+RNG = np.random.default_rng(8)
+
+
+def request_for(*scenes: Scene, **settings: Any) -> TrainRequest:
+    asked = tuple(
+        SceneRequest(PairRequest.of(s.ms, s.pan, coregistration="off"), LabelRequest(str(s.labels)))
+        for s in scenes
+    )
+    chosen = TrainingSettings(device="cpu", steps=4, checks=2, batch_size=8, **settings)
+    return TrainRequest(asked, Path("model"), chosen, network=TINY)
+
+
+def parts(prepared: Prepared, tmp_path: Path, held_above: int) -> Part:
+    """Learn from labelled pixels of the lower rows, hold out those above."""
+    rows = prepared.pixels.rows
+    train, held = np.flatnonzero(rows >= held_above + 17), np.flatnonzero(rows < held_above)
+    return Part("", train, held, stop_after=2, state=tmp_path / "state", keep_weights=True)
+
+
+# --- which pixels -----------------------------------------------------------------------------------------
+
+
+def test_pixels_away_from_others() -> None:
+    """Against all distances, in two scenes."""
+    n, others = 400, 12
+    rows, cols, scene = RNG.integers(0, 90, n), RNG.integers(0, 70, n), np.sort(RNG.integers(0, 3, n))
+    their_rows, their_cols = RNG.integers(0, 90, others), RNG.integers(0, 70, others)
+    their_scene = np.repeat([0, 2], others // 2)
+    mine = pixels_at(rows, cols, np.arange(n) % 2, scene=scene)
+    theirs = pixels_at(their_rows, their_cols, np.zeros(others, int), scene=their_scene)
+    found = ScenePixels(mine.readers, mine.scene, mine.rows, mine.cols).away_from(theirs, 9)
+    apart = np.maximum(np.abs(rows[:, None] - their_rows), np.abs(cols[:, None] - their_cols))
+    far = ((apart >= 9) | (scene[:, None] != their_scene)).all(axis=1)
+    assert 0 < far.sum() < n
+    # Scene 1 has no others, so that all its pixels stay.
+    assert far[scene == 1].all()
+    np.testing.assert_array_equal(found.scene, scene[far])
+    np.testing.assert_array_equal(found.rows, rows[far])
+    np.testing.assert_array_equal(found.cols, cols[far])
+
+
+def test_a_training_takes_pixels_of_its_own_scenes(small_scene: Scene, tmp_path: Path) -> None:
+    request = request_for(small_scene, make_scene(tmp_path, seed=4))
+    with prepare(request, find_hardware(request.settings), silent) as prepared:
+        everywhere = prepared.scene_pixels
+        assert SAMPLED / 3 * 0.8 < len(everywhere) <= SAMPLED / 3 + 1
+        both = loop_run(prepared, Part("", np.arange(len(prepared.pixels)), None, 2, tmp_path / "state"))
+        first = np.flatnonzero(prepared.pixels.scene == 0)
+        one = loop_run(prepared, Part("", first, None, 2, tmp_path / "state"))
+    assert both.scene_pixels is not None
+    assert np.bincount(both.scene_pixels.scene).min() > 0.4 * len(everywhere)
+    assert one.scene_pixels is not None
+    assert not one.scene_pixels.scene.any()
+
+
+def test_pixels_near_held_out_ground_are_left_out(small_scene: Scene, tmp_path: Path) -> None:
+    request = request_for(small_scene)
+    with prepare(request, find_hardware(request.settings), silent) as prepared:
+        part = parts(prepared, tmp_path, held_above=30)
+        found, held = loop_run(prepared, part).scene_pixels, prepared.pixels.select(part.held)
+        assert found is not None
+        rows, cols = found.rows.astype(int)[:, None], found.cols.astype(int)[:, None]
+        apart = np.maximum(abs(rows - held.rows), abs(cols - held.cols))
+        assert apart.min() >= prepared.reach
+        assert len(found) < len(prepared.scene_pixels)
+        # Where next to nothing is left, and with a head without statistics, there are none.
+        everything = np.arange(len(prepared.pixels))
+        assert loop_run(prepared, Part("", part.train, everything, 2, tmp_path / "s")).scene_pixels is None
+    request = request_for(small_scene, head="published")
+    with prepare(request, find_hardware(request.settings), silent) as prepared:
+        part = Part("", np.arange(len(prepared.pixels)), None, 2, tmp_path / "state")
+        assert loop_run(prepared, part).scene_pixels is None
+
+
+# --- statistics -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_kept_networks_standardise_by_the_scene(small_scene: Scene, tmp_path: Path, held_out: bool) -> None:
+    """Mean and variance of the features of the kept network, in float64, at every check and at the end."""
+    request = request_for(small_scene)
+    with prepare(request, find_hardware(request.settings), silent) as prepared:
+        part = parts(prepared, tmp_path, held_above=30)
+        if not held_out:
+            part = Part("", part.train, None, 2, tmp_path / "state", keep_weights=True)
+        run = loop_run(prepared, part)
+        pixels = run.scene_pixels
+        assert pixels is not None
+        assert len(pixels) >= LEAST_SCENE_PIXELS
+        outcome = run_loop(new_network(prepared), run, silent)
+        assert len(outcome.each) == 2
+        ms, pan = pixels.patches(np.arange(len(pixels)))
+        for k, weights in enumerate([*outcome.each, outcome.weights]):
+            network = new_network(prepared).double().eval()
+            network.load_state_dict(weights)
+            head = network.classifier
+            assert isinstance(head, PooledClassifier)
+            with torch.no_grad():
+                means = head.pooled(network.features(ms.double(), pan.double())).numpy()
+            mean, var = weights["classifier.norm.running_mean"], weights["classifier.norm.running_var"]
+            np.testing.assert_allclose(mean.numpy(), means.mean(axis=0), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(var.numpy(), means.var(axis=0, ddof=1), rtol=1e-3, atol=1e-6)
+            if held_out and k < 2:
+                # The checks are made with them.
+                shown = [t.double() for t in prepared.pixels.select(part.held).patches(np.arange(5))]
+                with torch.no_grad():
+                    logits = network(*shown).numpy()
+                np.testing.assert_allclose(outcome.logits[k][:5], logits, rtol=1e-3, atol=1e-3)
