@@ -74,7 +74,7 @@ LABELS: Final = "statistics of the labels"
 
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
-    LABELS: Variant(scene=False),
+    LABELS: Variant({"statistics": "labels"}),
     "fresh weights": Variant(fresh=True),
     "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
     "stems that keep brightness": Variant(fresh=True, start=tried.bright_stems),
@@ -108,7 +108,7 @@ VARIANTS: Final[dict[str, Variant]] = {
 """Variants of the default recipe, by name."""
 
 EARLIER: Final = {
-    f"{name}; {LABELS}": replace(VARIANTS[name], scene=False)
+    f"{name}; {LABELS}": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "statistics": "labels"})
     for name in (
         "fresh weights",
         "AALF's means above zero",
@@ -146,8 +146,6 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         part = Part(variant, fold.train, fold.held, prepared.settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
-        if not how.scene:
-            loop = replace(loop, scene_pixels=None)
         if how.shifts:
             loop = replace(loop, train=tried.ShiftedPatches.like(loop.train))
         if how.learner is not None:

@@ -57,9 +57,6 @@ class Variant:
         Settings. ``steps`` is a factor of the default number.
     fresh:
         Whether training starts from fresh weights.
-    scene:
-        Whether the pooled head standardises its features by those of the whole scene; else by those of the
-        training batches.
     shifts:
         Whether MS and PAN of a training patch are shifted against each other at random.
     learner:
@@ -70,7 +67,6 @@ class Variant:
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     fresh: bool = False
-    scene: bool = True
     shifts: bool = False
     learner: Callable[[Prepared], Callable[..., Learner]] | None = None
     start: Callable[[Das2fNet, Prepared], None] | None = None

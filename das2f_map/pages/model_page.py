@@ -200,6 +200,7 @@ def _training(card: ModelCard) -> Html:
         "learning_rate",
         "balance",
         "dropout",
+        "statistics",
         "jitter",
         "haze",
         "seed",

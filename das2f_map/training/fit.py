@@ -86,7 +86,7 @@ def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun
 
 def _scene_pixels(prepared: Prepared, part: Part) -> ScenePixels | None:
     """Pixels of the scenes that are learnt, away from held-out ground; ``None`` if too few or not of use."""
-    if prepared.settings.head != "pooled":
+    if prepared.settings.head != "pooled" or prepared.settings.statistics != "scene":
         return None
     pixels, found = prepared.pixels, prepared.scene_pixels
     found = found.select(np.flatnonzero(np.isin(found.scene, pixels.scene[part.train])))

@@ -257,6 +257,8 @@ def _say_idle(settings: TrainingSettings) -> None:
         log.warning("--fold-by has no effect: no ground is held out with --assess none")
     if settings.head == "published" and settings.dropout != default.dropout:
         log.warning("--dropout has no effect: the published head has none")
+    if settings.head == "published" and settings.statistics != default.statistics:
+        log.warning("--statistics has no effect: the published head has none")
 
 
 def _assessment_of(settings: TrainingSettings) -> str:

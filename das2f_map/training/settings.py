@@ -80,6 +80,12 @@ class TrainingSettings:
     dropout: float = setting(
         0.3, ge=0.0, lt=1.0, help="Share of the pooled head's features that a step leaves out."
     )
+    statistics: str = setting(
+        "scene",
+        choices=("scene", "labels"),
+        help="Pixels that the pooled head is standardised by: scene (some all over it) or "
+        "labels (labelled ones).",
+    )
     jitter: float = setting(
         1.0,
         ge=0.0,

@@ -119,6 +119,7 @@ def train(
     weight_decay: float = TrainingSettings.weight_decay,
     label_smoothing: float = TrainingSettings.label_smoothing,
     dropout: float = TrainingSettings.dropout,
+    statistics: str = TrainingSettings.statistics,
     jitter: float = TrainingSettings.jitter,
     haze: float = TrainingSettings.haze,
     scenes: Sequence[tuple[str | Path, str | Path | None, str | Path]] = (),
@@ -174,6 +175,9 @@ def train(
     batch_size, learning_rate, weight_decay, label_smoothing, dropout, balance:
         Settings of the optimisation: AdamW, a warm-up, then a cosine decay. ``batch_size`` holds for each
         device. The ranges are in :class:`~das2f_map.training.settings.TrainingSettings`.
+    statistics:
+        Pixels by which the pooled head standardises its features: ``scene`` takes some all over the scenes,
+        ``labels`` those of the training batches.
     jitter, haze:
         Strength of random gain, offset and noise; share of the patches with random haze, and with shade.
     scenes:
@@ -249,6 +253,7 @@ def train(
             weight_decay=weight_decay,
             label_smoothing=label_smoothing,
             dropout=dropout,
+            statistics=statistics,
             jitter=jitter,
             haze=haze,
             seed=seed,

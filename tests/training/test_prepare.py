@@ -279,6 +279,7 @@ def test_a_training_notes_what_it_learns_from(small_scene: Scene) -> None:
         ({"folds": 5, "assess": "none"}, "--folds has no effect"),
         ({"folds": 5, "fast": True}, "--folds has no effect"),
         ({"head": "published", "dropout": 0.1}, "--dropout has no effect"),
+        ({"head": "published", "statistics": "labels"}, "--statistics has no effect"),
         ({"head": "published"}, ""),
         ({"folds": 5}, ""),
     ],

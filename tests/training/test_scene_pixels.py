@@ -87,10 +87,14 @@ def test_pixels_near_held_out_ground_are_left_out(small_scene: Scene, tmp_path: 
         apart = np.maximum(abs(rows - held.rows), abs(cols - held.cols))
         assert apart.min() >= prepared.reach
         assert len(found) < len(prepared.scene_pixels)
-        # Where next to nothing is left, and with a head without statistics, there are none.
+        # Where next to nothing is left, there are none.
         everything = np.arange(len(prepared.pixels))
         assert loop_run(prepared, Part("", part.train, everything, 2, tmp_path / "s")).scene_pixels is None
-    request = request_for(small_scene, head="published")
+
+
+@pytest.mark.parametrize("settings", [{"head": "published"}, {"statistics": "labels"}])
+def test_some_trainings_take_none(small_scene: Scene, tmp_path: Path, settings: dict[str, str]) -> None:
+    request = request_for(small_scene, **settings)
     with prepare(request, find_hardware(request.settings), silent) as prepared:
         part = Part("", np.arange(len(prepared.pixels)), None, 2, tmp_path / "state")
         assert loop_run(prepared, part).scene_pixels is None

@@ -658,6 +658,7 @@ def test_every_setting_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> 
         "weight_decay": 0.0625,
         "label_smoothing": 0.375,
         "dropout": 0.75,
+        "statistics": "labels",
         "jitter": 3.0,
         "haze": 0.875,
         "seed": 11,
