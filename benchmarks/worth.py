@@ -40,6 +40,7 @@ from methods import (
     CLASSICAL,
     DEFAULT,
     DISTURBED,
+    LABELS,
     METHODS,
     NETWORKS,
     ClassicalMethod,
@@ -53,10 +54,9 @@ from das2f_map.network import Das2fNet
 from das2f_map.progress import silent
 from das2f_map.training.baselines import ForestSettings, stack_features
 from das2f_map.training.batches import PatchDataset, PlainBatches
-from das2f_map.training.fit import carry_over, neighbours
+from das2f_map.training.fit import Part, carry_over, loop_run
 from das2f_map.training.folds import Fold, spatial_folds
-from das2f_map.training.jitter import Jitter
-from das2f_map.training.loop import LoopRun, run_loop
+from das2f_map.training.loop import run_loop
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.predict import predict
 from das2f_map.training.settings import AUTO, TrainingSettings
@@ -179,33 +179,25 @@ def run_network(
     """A network's counts at every check, and the network after its last step."""
     prepared = ground.with_settings(settings, fold.train.size)
     settings, pixels = prepared.settings, prepared.pixels
-    held = PatchDataset(pixels.select(fold.held))
-    jitter = Jitter(prepared.normalisation, settings.jitter, settings.haze)
-    network, around = method.make(prepared), 0
-    if method is NETWORKS[DEFAULT]:
-        # The whole default recipe; the variants lack the parts that do not fit them.
-        around = neighbours(settings)
+    network, whole = method.make(prepared), method in (NETWORKS[DEFAULT], NETWORKS[LABELS])
+    if whole:
         start = find_start(AUTO, prepared.config, [scene.pair for scene in prepared.scenes])
         if start is not None:
             assert isinstance(network, Das2fNet)
             carry_over(start, network, [b.name for b in prepared.normalisation.ms_bands])
     with tempfile.TemporaryDirectory() as folder:
-        loop = LoopRun(
-            title="",
-            train=PatchDataset(pixels.select(fold.train), jitter, around),
-            held=held,
-            settings=settings,
-            hardware=prepared.hardware,
-            state=Path(folder) / "state.ckpt",
-            stop_after=settings.checks,
-        )
+        part = Part("", fold.train, fold.held, settings.checks, Path(folder) / "state.ckpt")
+        loop = loop_run(prepared, part)
+        if not whole:
+            # The parts of the default recipe that fit every network.
+            loop = replace(loop, train=PatchDataset(loop.train.pixels, loop.train.jitter), scene_pixels=None)
         outcome = run_loop(network, loop, silent)
     network.load_state_dict(outcome.weights)
 
     def predictor(dataset: PatchDataset) -> Int64:
         return predict(network, dataset, BATCH, prepared.hardware.first).argmax(axis=1)
 
-    truth, n = held.pixels.positions, len(pixels.legend)
+    truth, n = pixels.positions[fold.held], len(pixels.legend)
     record = {
         "steps": [check["steps"] for check in outcome.history],
         "counts": [counts_of(truth, found.argmax(axis=1), n) for found in outcome.logits],
