@@ -273,7 +273,8 @@ def ways_on(device: torch.device, bundle: ModelBundle) -> list[Way]:
 
 def measure(options: Any, device: torch.device, ways: list[Way], bundle: ModelBundle) -> list[dict[str, Any]]:
     """Speeds of the ways, measured in turns, and the memory of each."""
-    most = options.most or (512 if device.type == "cuda" else 64)
+    # On the CPU all engines compute blocks of one size: their ratios are what the tables are read for.
+    most = options.most or (512 if device.type == "cuda" else 32)
     ms, pan = common.example_block(most, most)
     p = bundle.card.patch.size
 

@@ -226,7 +226,7 @@ DEFAULT: Final = "default"
 def tables(found: dict[str, Any]) -> dict[str, str]:
     """The tables, by the names of their places in the page."""
     sorted_runs = sorted_out(found)
-    grounds = [g for g in GROUNDS if (g, DEFAULT) in sorted_runs]
+    grounds = _grounds(sorted_runs)
     planned = len(VARIANTS) * len(PLANNED_GROUNDS) * FOLDS * SEEDS
     done = sum(len(runs) for (_, variant), runs in sorted_runs.items() if variant in VARIANTS)
     progress = progress_line(done, planned, COMMAND)
@@ -256,7 +256,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
 def plots(found: dict[str, Any], folder: Path) -> None:
     """Draw the plot of the page into a folder."""
     sorted_runs = sorted_out(found)
-    grounds = [g for g in GROUNDS if (g, DEFAULT) in sorted_runs]
+    grounds = _grounds(sorted_runs)
     if grounds:
         draw(folder / f"{NAME}.png", lambda figure: _plot(figure, sorted_runs, grounds))
 
@@ -264,6 +264,11 @@ def plots(found: dict[str, Any], folder: Path) -> None:
 SHOWN: Final = (OVERALL, MEAN_F1)
 
 Sorted = dict[tuple[str, str], dict[Run, Any]]
+
+
+def _grounds(sorted_runs: Sorted) -> list[str]:
+    """Scenes with runs of the default recipe or of the earlier one."""
+    return [g for g in GROUNDS if (g, DEFAULT) in sorted_runs or (g, LABELS) in sorted_runs]
 
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
