@@ -213,19 +213,26 @@ def quality(counts: Any, least: int = LEAST_TESTED) -> float:
 def chosen_checks(curves: Sequence[Any]) -> list[int]:
     """For every fold the check, from 0, that the other folds do best at.
 
-    ``curves`` holds for every fold its counts at every check, ``(checks, C, C)``. No tested pixel has a say
-    in its own figures. Quality is smoothed over neighbouring checks, as ``das2f-map train`` does. A single
-    fold is taken at its last check.
+    ``curves`` holds for every fold its counts at every check, ``(checks, C, C)``, or for every kind of
+    network too, ``(kinds, checks, C, C)``; then it is the position of kind and check, kind after kind. No
+    tested pixel has a say in its own figures. Quality is smoothed over neighbouring checks, as
+    ``das2f-map train`` does. A single fold is taken at the last check of the last kind.
     """
-    checks = min(len(curve) for curve in curves)
-    stacked = [np.asarray(curve)[:checks] for curve in curves]
-    if len(stacked) == 1:
-        return [len(curves[0]) - 1]
+    arrays = [np.asarray(curve) for curve in curves]
+    arrays = [array if array.ndim == 4 else array[None] for array in arrays]
+    checks = min(array.shape[1] for array in arrays)
+    if len(arrays) == 1:
+        return [arrays[0].shape[0] * arrays[0].shape[1] - 1]
+    stacked = [array[:, :checks] for array in arrays]
     together = np.sum(stacked, axis=0)
     chosen = []
     for own in stacked:
-        padded = np.pad([quality(c) for c in together - own], 1, mode="edge")
-        chosen.append(int(np.argmax((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4)))
+        raw = [[quality(c) for c in kind] for kind in together - own]
+        padded = np.pad(raw, ((0, 0), (1, 1)), mode="edge")
+        kind, check = divmod(
+            int(np.argmax((padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4)), checks
+        )
+        chosen.append(kind * checks + check)
     return chosen
 
 

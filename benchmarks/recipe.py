@@ -36,6 +36,7 @@ from held_ground import (
 )
 from matplotlib.figure import Figure
 from runs import (
+    LABEL_COUNTS,
     MEAN_F1,
     OVERALL,
     Run,
@@ -75,6 +76,7 @@ LABELS: Final = "statistics of the labels"
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
     LABELS: Variant({"statistics": "labels"}),
+    "statistics of the scene": Variant({"statistics": "scene"}),
     "fresh weights": Variant(fresh=True),
     "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
     "stems that keep brightness": Variant(fresh=True, start=tried.bright_stems),
@@ -162,6 +164,9 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
         "labels": int(fold.train.size),
         "seconds": round(seconds, 1),
     }
+    if outcome.label_logits.size:
+        found_by_labels = [found.argmax(axis=1) for found in outcome.label_logits]
+        record[LABEL_COUNTS] = [counts_of(truth, found, n) for found in found_by_labels]
     if variant == DEFAULT:
         net = final_network(prepared, outcome.weights)
         dataset = PatchDataset(prepared.pixels.select(fold.held))

@@ -26,8 +26,9 @@ Run = tuple[int, int]
 
 Figure = Callable[[Figures], float]
 
-COUNTS = "counts"
-"""Key of a run's confusion counts at every check."""
+COUNTS, LABEL_COUNTS = "counts", "label_counts"
+"""Keys of a run's confusion counts at every check, and of those by the statistics of the labels, if held-out
+ground chooses between both."""
 
 
 def sorted_out(found: Mapping[str, Any]) -> dict[tuple[str, str], dict[Run, Any]]:
@@ -85,18 +86,23 @@ def at_chosen_checks(curves: Mapping[Run, Any]) -> dict[Run, Any]:
     for seed in sorted({seed for seed, _ in curves}):
         own = [run for run in sorted(curves) if run[0] == seed]
         checks = chosen_checks([curves[run] for run in own])
-        out |= {run: np.asarray(curves[run][k]) for run, k in zip(own, checks, strict=True)}
+        n = len(np.asarray(curves[own[0]])[0, 0, 0])
+        flat = {run: np.asarray(curves[run]).reshape(-1, n, n) for run in own}
+        out |= {run: flat[run][k] for run, k in zip(own, checks, strict=True)}
     return out
 
 
 def at_last_check(curves: Mapping[Run, Any]) -> dict[Run, Any]:
     """Counts ``(C, C)`` of every run at its last check."""
-    return {run: np.asarray(curve[-1]) for run, curve in curves.items()}
+    return {run: np.asarray(curve)[-1, -1] for run, curve in curves.items()}
 
 
 def curves_of(records: Mapping[Run, Any]) -> dict[Run, Any]:
-    """Counts at every check of every run."""
-    return {run: record[COUNTS] for run, record in records.items()}
+    """Counts of every run by kind of statistics and check, ``(kinds, checks, C, C)``."""
+    return {
+        run: np.asarray([record[key] for key in (LABEL_COUNTS, COUNTS) if key in record])
+        for run, record in records.items()
+    }
 
 
 def comparable(runs: Iterable[Run]) -> list[Run]:

@@ -48,7 +48,7 @@ from methods import (
     Settings,
     classifier,
 )
-from runs import sorted_out
+from runs import LABEL_COUNTS, sorted_out
 
 from das2f_map.network import Das2fNet
 from das2f_map.progress import silent
@@ -202,6 +202,8 @@ def run_network(
         "steps": [check["steps"] for check in outcome.history],
         "counts": [counts_of(truth, found.argmax(axis=1), n) for found in outcome.logits],
     }
+    if outcome.label_logits.size:
+        record[LABEL_COUNTS] = [counts_of(truth, found.argmax(axis=1), n) for found in outcome.label_logits]
     return record, predictor
 
 
@@ -239,7 +241,7 @@ def adopt(records: Records, found: Mapping[str, Any]) -> None:
         for (seed, fold), record in runs.items():
             key = key_of(ground, DEFAULT, seed, fold)
             if variant == "default" and key not in records:
-                adopted = ("steps", "counts", "labels", "seconds", "disturbed")
+                adopted = ("steps", "counts", LABEL_COUNTS, "labels", "seconds", "disturbed")
                 kept = {name: record[name] for name in adopted if name in record}
                 records.add(key, kept)
 

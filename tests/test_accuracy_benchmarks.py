@@ -101,6 +101,20 @@ def test_a_fold_has_no_say_in_its_own_check(bench: Any) -> None:
 
 def test_a_single_fold_is_taken_at_its_last_check(bench: Any) -> None:
     assert bench.held_ground.chosen_checks([[matrix(90), matrix(60), matrix(50)]]) == [2]
+    assert bench.held_ground.chosen_checks([[[matrix(90), matrix(60)], [matrix(50), matrix(40)]]]) == [3]
+
+
+def test_folds_choose_kind_and_check_for_each_other(bench: Any) -> None:
+    """Two kinds with two checks; runs.py takes the counts of the kind and check that the others choose."""
+    one = [[matrix(50), matrix(50)], [matrix(60), matrix(90)]]
+    other = [[matrix(70), matrix(95)], [matrix(40), matrix(40)]]
+    assert bench.held_ground.chosen_checks([one, other]) == [1, 3]
+    records = {(0, k): {"label_counts": curve[0], "counts": curve[1]} for k, curve in enumerate((one, other))}
+    found = bench.runs.at_chosen_checks(bench.runs.curves_of(records))
+    assert found[0, 0].tolist() == matrix(50)
+    assert found[0, 1].tolist() == matrix(40)
+    last = bench.runs.at_last_check(bench.runs.curves_of(records))
+    assert last[0, 0].tolist() == matrix(90)
 
 
 # --- labels and results ----------------------------------------------------------------------------------

@@ -79,11 +79,16 @@ class PooledClassifier(nn.Module):
         self.channels = config.fusion_channels
         # Trainings on few labels are short, so the running statistics have to follow soon.
         self.norm = nn.BatchNorm1d(features, affine=False, momentum=0.2)
+        # Statistics of the training batches, while those of other pixels take their place.
+        self.register_buffer("label_mean", torch.zeros(features))
+        self.register_buffer("label_var", torch.ones(features))
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(features, config.classes)
 
     means: Tensor
     """``(windows, L)``: weight of each token in each window's mean."""
+    label_mean: Tensor
+    label_var: Tensor
 
     def _tokens(self, features: Tensor) -> Tensor:
         """Flattened sub-tokens ``(B, width·L)`` → tokens ``(B, P, P, width)``."""
@@ -121,11 +126,39 @@ class PooledClassifier(nn.Module):
         return logits
 
     def standardise_by(self, means: Tensor) -> None:
-        """Standardise features by mean and variance of other ones in evaluation: ``(n, windows·width)``."""
+        """In evaluation, standardise features by mean and variance of other ones, ``(n, windows·width)``.
+
+        The statistics of the training batches are kept for :meth:`standardise_by_labels`.
+        """
+        self.keep_label_statistics()
+        mean, var = self._statistics
+        mean.copy_(means.mean(dim=0))
+        var.copy_(means.var(dim=0))
+
+    def keep_label_statistics(self) -> None:
+        """Keep the statistics of the training batches for :meth:`standardise_by_labels`."""
+        mean, var = self._statistics
+        self.label_mean.copy_(mean)
+        self.label_var.copy_(var)
+
+    def standardise_by_labels(self) -> None:
+        """In evaluation, standardise features by the statistics that were kept."""
+        mean, var = self._statistics
+        mean.copy_(self.label_mean)
+        var.copy_(self.label_var)
+
+    def label_logits(self, features: Tensor) -> Tensor:
+        """Logits of the target ``(B, C)`` in evaluation, by the statistics of the training batches."""
+        means = (self.pooled(features) - self.label_mean) / torch.sqrt(self.label_var + self.norm.eps)
+        logits: Tensor = self.out(means)
+        return logits
+
+    @property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance that standardise in evaluation, the buffers themselves."""
         assert self.norm.running_mean is not None
         assert self.norm.running_var is not None
-        self.norm.running_mean.copy_(means.mean(dim=0))
-        self.norm.running_var.copy_(means.var(dim=0))
+        return self.norm.running_mean, self.norm.running_var
 
     def folded(self) -> nn.Linear:
         """The map from flattened sub-tokens to logits in evaluation mode, as a single layer.

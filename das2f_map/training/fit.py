@@ -86,7 +86,7 @@ def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun
 
 def _scene_pixels(prepared: Prepared, part: Part) -> ScenePixels | None:
     """Pixels of the scenes that are learnt, away from held-out ground; ``None`` if too few or not of use."""
-    if prepared.settings.head != "pooled" or prepared.settings.statistics != "scene":
+    if prepared.settings.head != "pooled" or prepared.settings.statistics == "labels":
         return None
     pixels, found = prepared.pixels, prepared.scene_pixels
     found = found.select(np.flatnonzero(np.isin(found.scene, pixels.scene[part.train])))
@@ -140,9 +140,14 @@ def carry_over(start: ModelBundle, network: Das2fNet, bands: Iterable[str]) -> N
     network.load_state_dict({**ours, **fitting})
 
 
-def final_network(prepared: Prepared, weights: dict[str, Tensor]) -> Das2fNet:
-    """The network of a finished training, its classifier folded into the published form."""
+def final_network(prepared: Prepared, weights: dict[str, Tensor], *, by_labels: bool = False) -> Das2fNet:
+    """The network of a finished training, its classifier folded into the published form.
+
+    ``by_labels``: standardise features by the labelled pixels, though the scene's statistics are there.
+    """
     network = new_network(prepared)
     network.load_state_dict(weights)
+    if by_labels and isinstance(network.classifier, PooledClassifier):
+        network.classifier.standardise_by_labels()
     network.fold_classifier()
     return network

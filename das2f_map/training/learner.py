@@ -20,6 +20,7 @@ from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
 from das2f_map.network import Das2fNet
 from das2f_map.network.classifier import PooledClassifier
+from das2f_map.training.assessment import BY_LABELS
 from das2f_map.training.batches import PlainBatches
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
@@ -59,11 +60,14 @@ class Learner(pl.LightningModule):
         self._loss_sum = torch.zeros(())
         self._loss_n = 0
         self._found: list[Tensor] = []
+        self._found_by_labels: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._started = 0.0
         self.history: list[dict[str, Any]] = []
         self.logits: list[Tensor] = []
         """Of the held-out pixels at every check, float32 ``(n, C)``."""
+        self.label_logits: list[Tensor] = []
+        """The same by the statistics of the labels, where held-out ground chooses the statistics."""
         self.weights: list[dict[str, Tensor]] = []
         """State dicts of the kept network at every check, if they are to be kept."""
         self.keeps_weights = False
@@ -81,6 +85,9 @@ class Learner(pl.LightningModule):
     # Lightning passes a batch index to each step.
 
     def on_train_epoch_start(self) -> None:
+        if (head := self._pooled_head) is not None:
+            # The running mean goes on with the statistics of the training batches.
+            head.standardise_by_labels()
         self._loss_sum = torch.zeros((), device=self.device)
         self._loss_n = 0
         self._started = time.monotonic()
@@ -137,18 +144,26 @@ class Learner(pl.LightningModule):
         The statistics of training batches are those of the labelled pixels, drawn class by class. In a scene
         classes are rarer or commoner, and a class that is near the labels' mean would take ground of others.
         """
-        kept, pixels = self.kept, self.scene_pixels
-        if pixels is None or not isinstance(kept, Das2fNet):
+        kept, pixels, head = self.kept, self.scene_pixels, self._pooled_head
+        if head is None:
             return
-        if not isinstance(kept.classifier, PooledClassifier):
+        if pixels is None:
+            head.keep_label_statistics()
             return
+        assert isinstance(kept, Das2fNet)
         kept.eval()
         means = []
         with torch.no_grad():
             for batch in PlainBatches(len(pixels), 2 * self.settings.batch_size):
                 ms, pan = (t.to(self.device) for t in pixels.patches(batch.positions))
-                means.append(kept.classifier.pooled(kept.features(ms, pan)))
-            kept.classifier.standardise_by(torch.cat(means))
+                means.append(head.pooled(kept.features(ms, pan)))
+            head.standardise_by(torch.cat(means))
+
+    @property
+    def _pooled_head(self) -> PooledClassifier | None:
+        """The kept network's head, if it is a pooled one."""
+        head = self.kept.classifier if isinstance(self.kept, Das2fNet) else None
+        return head if isinstance(head, PooledClassifier) else None
 
     def _require_finite(self, loss: Tensor | float) -> None:
         if not math.isfinite(float(loss)):
@@ -175,22 +190,38 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.averaged.eval()
-        self._found, self._targets = [], []
+        self._found, self._found_by_labels, self._targets = [], [], []
 
     def validation_step(self, batch: Batch, index: int) -> None:
         if self.cut_short:
             return
         ms, pan, target = batch
-        self._found.append(self.kept(ms, pan).float().cpu())
         self._targets.append(target.cpu())
+        head = self._pooled_head
+        if head is None or self.settings.statistics != "auto":
+            self._found.append(self.kept(ms, pan).float().cpu())
+            return
+        assert isinstance(self.kept, Das2fNet)
+        features = self.kept.features(ms, pan)
+        # As in the network's own forward pass: half types would round logits to the same number.
+        with torch.autocast(ms.device.type, enabled=False):
+            self._found.append(head(features.float()).cpu())
+            self._found_by_labels.append(head.label_logits(features.float()).cpu())
 
     def _checked(self) -> dict[str, Any]:
         """Figures on held-out ground; the logits are kept."""
         if not self._found:
             return {}
-        logits, target = torch.cat(self._found), torch.cat(self._targets)
-        self._found, self._targets = [], []
+        target, logits = torch.cat(self._targets), torch.cat(self._found)
+        found = self._figures(logits, target)
         self.logits.append(logits)
+        if self._found_by_labels:
+            self.label_logits.append(torch.cat(self._found_by_labels))
+            found[BY_LABELS] = self._figures(self.label_logits[-1], target)
+        self._found, self._found_by_labels, self._targets = [], [], []
+        return found
+
+    def _figures(self, logits: Tensor, target: Tensor) -> dict[str, Any]:
         loss = float(F.cross_entropy(logits, target))
         self._require_finite(loss)
         n = len(self.legend)
@@ -230,12 +261,17 @@ class Learner(pl.LightningModule):
         return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * along))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["das2f"] = {"history": self.history, "logits": self.logits, "weights": self.weights}
+        checkpoint["das2f"] = {
+            "history": self.history,
+            "logits": self.logits,
+            "label_logits": self.label_logits,
+            "weights": self.weights,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = checkpoint["das2f"]
         self.history, self.logits = list(record["history"]), list(record["logits"])
-        self.weights = list(record["weights"])
+        self.label_logits, self.weights = list(record["label_logits"]), list(record["weights"])
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:

@@ -111,6 +111,8 @@ class LoopOutcome:
         Steps, losses, accuracies and learning rate at every check.
     logits:
         Of the held-out pixels, float32 (checks, n, C).
+    label_logits:
+        The same by the statistics of the labels, if held-out ground chooses the statistics, else no checks.
     weights:
         State dict of the network that is kept.
     each:
@@ -123,6 +125,7 @@ class LoopOutcome:
 
     history: list[dict[str, Any]]
     logits: Float32
+    label_logits: Float32
     weights: dict[str, Tensor]
     each: list[dict[str, Tensor]]
     complete: bool
@@ -182,16 +185,20 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
             raise KeyboardInterrupt from None
     if not learner.history:
         raise KeyboardInterrupt
-    logits = torch.stack(learner.logits).numpy() if learner.logits else np.zeros((0, 0, 0), np.float32)
     complete = len(learner.history) >= run.stop_after
     return LoopOutcome(
         learner.history,
-        logits,
+        _stacked(learner.logits),
+        _stacked(learner.label_logits),
         state_of(learner.kept),
         learner.weights,
         complete,
         keeper.stopped or stop.is_set(),
     )
+
+
+def _stacked(logits: list[Tensor]) -> Float32:
+    return torch.stack(logits).numpy() if logits else np.zeros((0, 0, 0), np.float32)
 
 
 def _trainer(run: LoopRun, keeper: _Keeper) -> pl.Trainer:

@@ -100,6 +100,7 @@ def _record(
         },
         settings={
             **settings.recorded(),
+            "statistics": run.statistics(held),
             "steps_done": final.history[-1]["steps"],
             "trained_on": "all labelled pixels",
             "precision": prepared.hardware.precision,

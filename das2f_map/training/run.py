@@ -15,10 +15,12 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.turned import VIEWS
 from das2f_map.progress import Progress
 from das2f_map.training.assessment import (
+    BY_LABELS,
     HOLDOUT_FOLDS,
     MOST_HELD_CPU,
     MOST_HELD_FAST,
     MOST_HELD_GPU,
+    STATISTICS,
     Assessment,
     HeldOut,
     assess,
@@ -116,16 +118,24 @@ class TrainingRun:
             )
         _say_leak(folds, parts)
         records = {part.name: self._checked(part) for part in parts}
+        kinds = 2 if self._chooses_statistics else 1
         at_check = None
         if self._turns > 1:
 
-            def at_check(part: HeldOut, check: int) -> Float32:
-                return self._turned_logits(part, records[part.name].weights[check])
+            def at_check(part: HeldOut, candidate: int) -> Float32:
+                by_labels, check = kinds == 2 and candidate < settings.checks, candidate % settings.checks
+                return self._turned_logits(part, records[part.name].weights[check], by_labels=by_labels)
 
-        assessment = assess(prepared.pixels, parts, [r.logits for r in records.values()], at_check)
+        logits = [record.logits for record in records.values()]
+        assessment = assess(prepared.pixels, parts, logits, at_check, kinds)
+        if kinds == 2:
+            log.info("Statistics of the pooled head: %s", STATISTICS[assessment.kind])
         if assessment.not_assessed:
             log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
-        histories = {name: record.history for name, record in records.items()}
+        histories = {
+            name: [_figures_of(check, assessment.kind, kinds) for check in record.history]
+            for name, record in records.items()
+        }
         forest = forest_figures(prepared.pixels, parts, settings.seed)
         return HeldGround(folds, parts, histories, assessment, forest, self._turns)
 
@@ -134,14 +144,26 @@ class TrainingRun:
         """Turns that a map with the model averages, and so the figures too."""
         return map_turns(len(self.prepared.pixels), fast=self.prepared.settings.fast)
 
-    def _turned_logits(self, part: HeldOut, weights: dict[str, Tensor]) -> Float32:
+    @property
+    def _chooses_statistics(self) -> bool:
+        settings = self.prepared.settings
+        return settings.head == "pooled" and settings.statistics == "auto"
+
+    def statistics(self, held: HeldGround | None) -> str:
+        """Pixels that the final model's head is standardised by, ``scene`` or ``labels``."""
+        if not self._chooses_statistics:
+            settings = self.prepared.settings
+            return settings.statistics if settings.head == "pooled" else "labels"
+        return "scene" if held is None else STATISTICS[held.assessment.kind]
+
+    def _turned_logits(self, part: HeldOut, weights: dict[str, Tensor], *, by_labels: bool) -> Float32:
         """Mean logits over the turns of a map, float32 (held, C)."""
         from das2f_map.training.batches import PatchDataset
         from das2f_map.training.fit import final_network
         from das2f_map.training.predict import predict
 
         prepared = self.prepared
-        network = final_network(prepared, weights)
+        network = final_network(prepared, weights, by_labels=by_labels)
         dataset = PatchDataset(prepared.pixels.select(part.fold.held))
         device, size = prepared.hardware.first, 2 * prepared.settings.batch_size
         views = [predict(network, dataset, size, device, turn=turn) for turn in VIEWS[self._turns]]
@@ -154,7 +176,10 @@ class TrainingRun:
         title = f"Training without the ground of {part.name}"
         checks = self.prepared.settings.checks
         outcome = self.fit(part.name, title, part.fold.train, part.fold.held, checks)
-        record = PartRecord(outcome.history, outcome.logits, outcome.each)
+        logits = outcome.logits
+        if self._chooses_statistics:
+            logits = np.concatenate([outcome.label_logits, logits])
+        record = PartRecord(outcome.history, logits, outcome.each)
         if outcome.complete and int(os.environ.get("LOCAL_RANK", "0")) == 0:
             keep_record(self.work, part.name, record)
         if outcome.interrupted:
@@ -168,6 +193,12 @@ class TrainingRun:
         keep = held is not None and self._turns > 1
         part = Part(title, train, held, checks, state_path(self.work, name), keep)
         return fit(self.prepared, part, self.progress, start=self.start, resume=self.resume)
+
+
+def _figures_of(check: dict[str, Any], kind: int, kinds: int) -> dict[str, Any]:
+    """A check with the figures of the kind of statistics that the final model has."""
+    plain = {key: value for key, value in check.items() if key != BY_LABELS}
+    return plain | check.get(BY_LABELS, {}) if kinds == 2 and STATISTICS[kind] == "labels" else plain
 
 
 def _say_leak(folds: Folds, parts: Sequence[HeldOut]) -> None:

@@ -74,7 +74,8 @@ class PartRecord:
     history:
         Figures of every check.
     logits:
-        Of the held-out pixels at every check, float32 (checks, n, C).
+        Of the held-out pixels at every check, float32 (checks, n, C); where held-out ground chooses the
+        statistics of the head, first all checks by the labels, then all by the scene.
     weights:
         State dicts at every check; empty where they are of no use.
     """

@@ -81,10 +81,10 @@ class TrainingSettings:
         0.3, ge=0.0, lt=1.0, help="Share of the pooled head's features that a step leaves out."
     )
     statistics: str = setting(
-        "scene",
-        choices=("scene", "labels"),
-        help="Pixels that the pooled head is standardised by: scene (some all over it) or "
-        "labels (labelled ones).",
+        "auto",
+        choices=("auto", "scene", "labels"),
+        help="Pixels that the pooled head is standardised by: scene (some all over it), "
+        "labels (labelled ones), or auto: held-out ground chooses.",
     )
     jitter: float = setting(
         1.0,

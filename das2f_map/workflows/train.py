@@ -177,7 +177,7 @@ def train(
         device. The ranges are in :class:`~das2f_map.training.settings.TrainingSettings`.
     statistics:
         Pixels by which the pooled head standardises its features: ``scene`` takes some all over the scenes,
-        ``labels`` those of the training batches.
+        ``labels`` those of the training batches. With ``auto`` held-out ground chooses.
     jitter, haze:
         Strength of random gain, offset and noise; share of the patches with random haze, and with shade.
     scenes:
@@ -300,7 +300,8 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
                 sys.exit(0)
             from das2f_map.training.fit import final_network
 
-            net = final_network(prepared, final.weights)
+            by_labels = run.statistics(held) == "labels"
+            net = final_network(prepared, final.weights, by_labels=by_labels)
             shares = class_shares(net, prepared, held, hardware.first)
         card = make_card(request, folder, run, net.config, final, held, shares)
         write_bundle(output, card, net, training_files(card, prepared, held, final))

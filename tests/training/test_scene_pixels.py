@@ -14,7 +14,7 @@ from small_scene import TINY, Scene, make_scene
 from das2f_map.network.classifier import PooledClassifier
 from das2f_map.progress import silent
 from das2f_map.scene.request import PairRequest
-from das2f_map.training.fit import LEAST_SCENE_PIXELS, Part, loop_run, new_network
+from das2f_map.training.fit import LEAST_SCENE_PIXELS, Part, final_network, loop_run, new_network
 from das2f_map.training.hardware import find_hardware
 from das2f_map.training.loop import run_loop
 from das2f_map.training.prepare import Prepared, prepare
@@ -134,3 +134,29 @@ def test_kept_networks_standardise_by_the_scene(small_scene: Scene, tmp_path: Pa
                 with torch.no_grad():
                     logits = network(*shown).numpy()
                 np.testing.assert_allclose(outcome.logits[k][:5], logits, rtol=1e-3, atol=1e-3)
+
+
+def test_both_statistics_are_there_to_choose_from(small_scene: Scene, tmp_path: Path) -> None:
+    """Logits by the labels' statistics are those of a training that never saw the scene's."""
+    outcomes = {}
+    for statistics in ("auto", "scene", "labels"):
+        request = request_for(small_scene, statistics=statistics)
+        with prepare(request, find_hardware(request.settings), silent) as prepared:
+            part = parts(prepared, tmp_path, held_above=30)
+            run = loop_run(prepared, part)
+            outcomes[statistics] = run_loop(new_network(prepared), run, silent)
+            if statistics == "auto":
+                ms, pan = prepared.pixels.select(part.held).patches(np.arange(9))
+                weights = outcomes["auto"].each[0]
+                for by_labels in (True, False):
+                    network = final_network(prepared, weights, by_labels=by_labels).eval()
+                    with torch.no_grad():
+                        found = network(ms, pan).numpy()
+                    shown = outcomes["auto"].label_logits if by_labels else outcomes["auto"].logits
+                    np.testing.assert_allclose(shown[0][:9], found, rtol=1e-3, atol=1e-3)
+    auto, scene, labels = (outcomes[k] for k in ("auto", "scene", "labels"))
+    assert not np.allclose(auto.logits, auto.label_logits, atol=1e-2)
+    np.testing.assert_allclose(auto.label_logits, labels.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(auto.logits, scene.logits, rtol=1e-6, atol=1e-6)
+    assert not scene.label_logits.size
+    assert not labels.label_logits.size

@@ -12,7 +12,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,8 @@ def test_figures_are_those_of_held_out_pixels(trained: TrainingResult, small_sce
     # A fold's matrix is that of the check that the other fold chose.
     assert trained.assessment is not None
     checks = record_of(trained.folder)["checks"]
+    # The record shows the statistics of the final model; here every fold has the same.
+    assert trained.assessment.chosen_kinds == (trained.assessment.kind,) * 2
     for name, chosen, matrix in zip(
         ("fold-1", "fold-2"), trained.assessment.chosen, trained.assessment.each, strict=True
     ):
@@ -247,30 +249,57 @@ def test_figures_average_the_turns_of_a_map(
     """Logits that the figures are made of, against the network of the check on patches turned one by one."""
     seen: list[str] = []
 
-    def looked_at(pixels: TrainingPixels, parts: Any, logits: Any, at_check: Any) -> Assessment:
+    def looked_at(pixels: TrainingPixels, parts: Any, logits: Any, at_check: Any, kinds: int) -> Assessment:
+        assert kinds == 2
         for part, upright in zip(parts, logits, strict=True):
             record = read_record(working_path(tmp_path / "model"), part.name)
             assert record is not None
             some = part.fold.held[:20]
-            for check in (0, 2):
+            for candidate in (0, 2, 3, 5):
+                check = candidate % 3
                 network = Das2fNet(NetworkConfig(classes=3, ms_bands=4, **TINY))
                 network.classifier = PooledClassifier(network.config, 7)
                 network.load_state_dict(record.weights[check])
+                if candidate < 3:
+                    network.classifier.standardise_by_labels()
                 network.eval()
                 with torch.no_grad():
                     turned = [
                         network(*pixels.patches(some, np.full(some.size, turn))).numpy() for turn in range(4)
                     ]
-                np.testing.assert_allclose(turned[0], upright[check][:20], atol=1e-4)
+                np.testing.assert_allclose(turned[0], upright[candidate][:20], atol=1e-4)
                 assert abs(turned[1] - turned[0]).max() > 1e-3
-                np.testing.assert_allclose(at_check(part, check)[:20], np.mean(turned, axis=0), atol=1e-4)
+                found = at_check(part, candidate)[:20]
+                np.testing.assert_allclose(found, np.mean(turned, axis=0), atol=1e-4)
             seen.append(part.name)
-        return assess(pixels, parts, logits, at_check)
+        return assess(pixels, parts, logits, at_check, kinds)
 
     monkeypatch.setattr(das2f_map.training.run, "assess", looked_at)
     made = run(small_scene, output=tmp_path / "model")
     assert seen == ["fold-1", "fold-2"]
     assert made.card.metrics["test"]["turns"] == made.card.turns == 4
+
+
+@pytest.mark.slow
+def test_the_model_has_the_statistics_that_held_out_ground_chooses(
+    small_scene: Scene, tmp_path: Path, no_forest: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights as with the statistics by name; the choice itself is put in place of the folds'."""
+    made: dict[str, dict[str, Any]] = {}
+    for kind, name in enumerate(("labels", "scene")):
+        monkeypatch.setattr(
+            das2f_map.training.run,
+            "assess",
+            lambda *given, kind=kind: replace(assess(*given), kind=kind, checks=3),
+        )
+        for statistics in ("auto", name):
+            result = run(small_scene, output=tmp_path / f"{name}-{statistics}", statistics=statistics)
+            assert result.card.training.settings["statistics"] == name
+            made[f"{name}-{statistics}"] = result.bundle.state_dict
+    for name in ("labels", "scene"):
+        for key, value in made[f"{name}-{name}"].items():
+            assert torch.equal(value, made[f"{name}-auto"][key]), key
+    assert not torch.equal(made["labels-auto"]["classifier.bias"], made["scene-auto"]["classifier.bias"])
 
 
 def test_calibration_is_of_the_held_out_logits(trained: TrainingResult) -> None:
