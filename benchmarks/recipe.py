@@ -110,7 +110,7 @@ VARIANTS: Final[dict[str, Variant]] = {
 """Variants of the default recipe, by name."""
 
 EARLIER: Final = {
-    f"{name}; {LABELS}": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "statistics": "labels"})
+    f"{name} (labels)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "statistics": "labels"})
     for name in (
         "fresh weights",
         "AALF's means above zero",
@@ -123,7 +123,7 @@ EARLIER: Final = {
         "context of other patches",
     )
 }
-"""Variants of an earlier default, which had the statistics of the labels. They are compared with it."""
+"""Variants of an earlier default, which had the statistics of the labels. They are compared with that."""
 
 ALL_VARIANTS: Final = VARIANTS | EARLIER
 
@@ -307,7 +307,7 @@ def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
     names = [n for n in [*ALL_VARIANTS, *TURNED] if n != DEFAULT]
     found = {n: [_difference(sorted_runs, g, n) for g in grounds] for n in names}
     names = [n for n in names if any(each[0] for each in found[n])]
-    figure.set_size_inches(10, 1.4 + 0.3 * len(names))
+    figure.set_size_inches(11, 1.4 + 0.3 * len(names))
     for axes, (k, kind) in zip(figure.subplots(1, 2, sharey=True), enumerate(SHOWN), strict=True):
         axes.axvline(0, color=common.BASELINE, linewidth=1)
         for i, ground in enumerate(grounds):
