@@ -138,6 +138,11 @@ class Learner(pl.LightningModule):
         if index + 1 == self.trainer.num_training_batches:
             self._standardise_by_scene()
 
+    def on_train_end(self) -> None:
+        if self.cut_short:
+            # These weights may be written, too.
+            self._standardise_by_scene()
+
     def _standardise_by_scene(self) -> None:
         """Give the pooled head of the kept network the statistics of the scene's features.
 

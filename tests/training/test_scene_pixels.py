@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import pytest
 import torch
 from labelled import pixels_at
 from small_scene import TINY, Scene, make_scene
+from torch import Tensor
 
 from das2f_map.network.classifier import PooledClassifier
 from das2f_map.progress import silent
@@ -103,37 +109,63 @@ def test_some_trainings_take_none(small_scene: Scene, tmp_path: Path, settings: 
 # --- statistics -------------------------------------------------------------------------------------------
 
 
+def scene_statistics(prepared: Prepared, weights: dict[str, Tensor], pixels: ScenePixels) -> tuple[Any, Any]:
+    """Mean and variance of the features of a network's head, in float64."""
+    network = new_network(prepared).double().eval()
+    network.load_state_dict(weights)
+    head = network.classifier
+    assert isinstance(head, PooledClassifier)
+    ms, pan = pixels.patches(np.arange(len(pixels)))
+    with torch.no_grad():
+        means = head.pooled(network.features(ms.double(), pan.double())).numpy()
+    return means.mean(axis=0), means.var(axis=0, ddof=1)
+
+
+def assert_by_scene(prepared: Prepared, weights: dict[str, Tensor], pixels: ScenePixels) -> None:
+    mean, var = scene_statistics(prepared, weights, pixels)
+    np.testing.assert_allclose(weights["classifier.norm.running_mean"], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights["classifier.norm.running_var"], var, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("held_out", [True, False])
 def test_kept_networks_standardise_by_the_scene(small_scene: Scene, tmp_path: Path, held_out: bool) -> None:
-    """Mean and variance of the features of the kept network, in float64, at every check and at the end."""
+    """At every check and at the end."""
     request = request_for(small_scene)
     with prepare(request, find_hardware(request.settings), silent) as prepared:
         part = parts(prepared, tmp_path, held_above=30)
         if not held_out:
-            part = Part("", part.train, None, 2, tmp_path / "state", keep_weights=True)
+            part = replace(part, held=None)
         run = loop_run(prepared, part)
-        pixels = run.scene_pixels
-        assert pixels is not None
-        assert len(pixels) >= LEAST_SCENE_PIXELS
+        assert run.scene_pixels is not None
+        assert len(run.scene_pixels) >= LEAST_SCENE_PIXELS
         outcome = run_loop(new_network(prepared), run, silent)
         assert len(outcome.each) == 2
-        ms, pan = pixels.patches(np.arange(len(pixels)))
-        for k, weights in enumerate([*outcome.each, outcome.weights]):
-            network = new_network(prepared).double().eval()
-            network.load_state_dict(weights)
-            head = network.classifier
-            assert isinstance(head, PooledClassifier)
-            with torch.no_grad():
-                means = head.pooled(network.features(ms.double(), pan.double())).numpy()
-            mean, var = weights["classifier.norm.running_mean"], weights["classifier.norm.running_var"]
-            np.testing.assert_allclose(mean.numpy(), means.mean(axis=0), rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(var.numpy(), means.var(axis=0, ddof=1), rtol=1e-3, atol=1e-6)
-            if held_out and k < 2:
-                # The checks are made with them.
-                shown = [t.double() for t in prepared.pixels.select(part.held).patches(np.arange(5))]
-                with torch.no_grad():
-                    logits = network(*shown).numpy()
-                np.testing.assert_allclose(outcome.logits[k][:5], logits, rtol=1e-3, atol=1e-3)
+        for weights in (*outcome.each, outcome.weights):
+            assert_by_scene(prepared, weights, run.scene_pixels)
+
+
+def test_so_do_networks_that_are_stopped_between_checks(small_scene: Scene, tmp_path: Path) -> None:
+    @contextmanager
+    def stopping(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """Presses Ctrl-C at the third of four steps, after the first of two checks."""
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            if done == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        yield advance
+
+    request = request_for(small_scene)
+    with prepare(request, find_hardware(request.settings), silent) as prepared:
+        part = replace(parts(prepared, tmp_path, held_above=30), held=None)
+        run = loop_run(prepared, part)
+        assert run.scene_pixels is not None
+        outcome = run_loop(new_network(prepared), run, stopping)
+        assert (outcome.interrupted, outcome.complete, len(outcome.history)) == (True, False, 1)
+        assert_by_scene(prepared, outcome.weights, run.scene_pixels)
 
 
 def test_both_statistics_are_there_to_choose_from(small_scene: Scene, tmp_path: Path) -> None:
