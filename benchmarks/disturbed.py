@@ -5,10 +5,12 @@ Other benchmarks import this module; it runs nothing.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from held_ground import counts_of
 from torch import Tensor
 
 from das2f_map.scene.radiometry import Normalisation
@@ -65,6 +67,20 @@ class DisturbedPatches(PatchDataset):
             ms = (1 - level) * ms + level * self._bright[:-1]
             pan = (1 - level) * pan + level * self._bright[-1:]
         return ms, pan, target
+
+
+def disturbed_counts(
+    predictor: Callable[[PatchDataset], Int64], pixels: TrainingPixels, normalisation: Normalisation
+) -> dict[str, Any]:
+    """Counts on disturbed images, by the name of the disturbance.
+
+    ``predictor`` gives the positions of the classes of patches, ``(n,)``.
+    """
+    found = {}
+    for disturbance in DISTURBANCES:
+        named = predictor(DisturbedPatches(pixels, disturbance, normalisation))
+        found[disturbance.name] = counts_of(pixels.positions, named, len(pixels.legend))
+    return found
 
 
 UP_DOWN, LEFT_RIGHT = 6, 4

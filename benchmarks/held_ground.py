@@ -210,29 +210,27 @@ def quality(counts: Any, least: int = LEAST_TESTED) -> float:
     return float(np.nan_to_num((found.overall + found.mean_f1) / 2))
 
 
-def chosen_checks(curves: Sequence[Any]) -> list[int]:
-    """For every fold the check, from 0, that the other folds do best at.
+def chosen_checks(curves: Sequence[Any]) -> list[tuple[int, int]]:
+    """For every fold the kind of network and the check, from 0, that the other folds do best at.
 
-    ``curves`` holds for every fold its counts at every check, ``(checks, C, C)``, or for every kind of
-    network too, ``(kinds, checks, C, C)``; then it is the position of kind and check, kind after kind. No
-    tested pixel has a say in its own figures. Quality is smoothed over neighbouring checks, as
-    ``das2f-map train`` does. A single fold is taken at the last check of the last kind.
+    ``curves`` holds for every fold its counts by kind and check, ``(kinds, checks, C, C)``. No tested pixel
+    has a say in its own figures. Quality is smoothed over neighbouring checks, as ``das2f-map train`` does. A
+    single fold is taken at the last check of the last kind.
     """
     arrays = [np.asarray(curve) for curve in curves]
-    arrays = [array if array.ndim == 4 else array[None] for array in arrays]
-    checks = min(array.shape[1] for array in arrays)
     if len(arrays) == 1:
-        return [arrays[0].shape[0] * arrays[0].shape[1] - 1]
+        kinds, checks = arrays[0].shape[:2]
+        return [(kinds - 1, checks - 1)]
+    checks = min(array.shape[1] for array in arrays)
     stacked = [array[:, :checks] for array in arrays]
     together = np.sum(stacked, axis=0)
     chosen = []
     for own in stacked:
         raw = [[quality(c) for c in kind] for kind in together - own]
         padded = np.pad(raw, ((0, 0), (1, 1)), mode="edge")
-        kind, check = divmod(
-            int(np.argmax((padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4)), checks
-        )
-        chosen.append(kind * checks + check)
+        smooth = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+        kind, check = divmod(int(np.argmax(smooth)), checks)
+        chosen.append((kind, check))
     return chosen
 
 

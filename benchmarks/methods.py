@@ -44,12 +44,12 @@ class NetworkMethod:
 
 
 DEFAULT: Final = "DAS²F, one stage"
-LABELS: Final = "DAS²F, statistics of the labels"
+LABEL_STATISTICS: Final = "DAS²F, statistics of the labels"
 CNN: Final = "small CNN"
 
 NETWORKS: Final[dict[str, NetworkMethod]] = {
     DEFAULT: NetworkMethod(new_network),
-    LABELS: NetworkMethod(new_network, {"statistics": "labels"}),
+    LABEL_STATISTICS: NetworkMethod(new_network, {"statistics": "labels"}),
     CNN: NetworkMethod(small_cnn),
     "small CNN, rate 2e-3": NetworkMethod(small_cnn, {"learning_rate": 2e-3}),
     "DAS²F, two stages": NetworkMethod(ablated.two_stages),

@@ -21,7 +21,7 @@ from typing import Any, Final
 import common
 import numpy as np
 import tried
-from disturbed import DISTURBANCES, NONE, DisturbedPatches
+from disturbed import NONE, disturbed_counts
 from held_ground import (
     FOLDS,
     GROUNDS,
@@ -36,7 +36,6 @@ from held_ground import (
 )
 from matplotlib.figure import Figure
 from runs import (
-    LABEL_COUNTS,
     MEAN_F1,
     OVERALL,
     Run,
@@ -48,6 +47,7 @@ from runs import (
     difference,
     draw,
     progress_line,
+    record_of,
     sorted_out,
     spread,
 )
@@ -71,11 +71,12 @@ PLANNED_GROUNDS: Final = (*FIRST_GROUNDS, "gulf-1", "gulf-25", "gulf", "zion")
 TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 """Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
-LABELS: Final = "statistics of the labels"
+LABEL_STATISTICS: Final = "statistics of the labels"
+"""The variant that was the default before held-out ground chose the statistics."""
 
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
-    LABELS: Variant({"statistics": "labels"}),
+    LABEL_STATISTICS: Variant({"statistics": "labels"}),
     "statistics of the scene": Variant({"statistics": "scene"}),
     "fresh weights": Variant(fresh=True),
     "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
@@ -158,15 +159,8 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
         outcome = run_loop(network, loop, silent)
     seconds = time.monotonic() - started
     truth, n = prepared.pixels.positions[fold.held], len(prepared.pixels.legend)
-    record: dict[str, Any] = {
-        "steps": [h["steps"] for h in outcome.history],
-        "counts": [counts_of(truth, found.argmax(axis=1), n) for found in outcome.logits],
-        "labels": int(fold.train.size),
-        "seconds": round(seconds, 1),
-    }
-    if outcome.label_logits.size:
-        found_by_labels = [found.argmax(axis=1) for found in outcome.label_logits]
-        record[LABEL_COUNTS] = [counts_of(truth, found, n) for found in found_by_labels]
+    record = record_of(outcome, truth, n)
+    record |= {"labels": int(fold.train.size), "seconds": round(seconds, 1)}
     if variant == DEFAULT:
         net = final_network(prepared, outcome.weights)
         dataset = PatchDataset(prepared.pixels.select(fold.held))
@@ -176,11 +170,12 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
             record[name] = counts_of(truth, mean.argmax(axis=1), n)
         if seed == 0:
             # For the page that compares methods.
-            record["disturbed"] = {NONE: record["counts"][-1]}
-            for disturbance in DISTURBANCES:
-                patches = DisturbedPatches(dataset.pixels, disturbance, prepared.normalisation)
-                found = predict(net, patches, 64, prepared.hardware.first).argmax(axis=1)
-                record["disturbed"][disturbance.name] = counts_of(truth, found, n)
+            counts = disturbed_counts(
+                lambda patches: predict(net, patches, 64, prepared.hardware.first).argmax(axis=1),
+                dataset.pixels,
+                prepared.normalisation,
+            )
+            record["disturbed"] = {NONE: record["counts"][-1], **counts}
     return record
 
 
@@ -273,7 +268,7 @@ Sorted = dict[tuple[str, str], dict[Run, Any]]
 
 def _grounds(sorted_runs: Sorted) -> list[str]:
     """Scenes with runs of the default recipe or of the earlier one."""
-    return [g for g in GROUNDS if (g, DEFAULT) in sorted_runs or (g, LABELS) in sorted_runs]
+    return [g for g in GROUNDS if (g, DEFAULT) in sorted_runs or (g, LABEL_STATISTICS) in sorted_runs]
 
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
@@ -290,7 +285,7 @@ def _turned(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
 
 def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | None]:
     """Differences to the default recipe, or to the earlier one, on the runs that both have."""
-    base = curves_of(sorted_runs.get((ground, LABELS if name in EARLIER else DEFAULT), {}))
+    base = curves_of(sorted_runs.get((ground, LABEL_STATISTICS if name in EARLIER else DEFAULT), {}))
     if name in TURNED:
         # The turned patches are of the last check.
         ours, theirs = _turned(sorted_runs, ground, name), at_last_check(base)

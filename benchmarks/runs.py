@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from held_ground import FOLDS, Figures, chosen_checks, figures
+from held_ground import FOLDS, Figures, chosen_checks, counts_of, figures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from das2f_map.outputs.whole_files import written_whole
+from das2f_map.training.loop import LoopOutcome
+from das2f_map.types import Float32, Int64
 
 Run = tuple[int, int]
 """Seed and fold, both from 0."""
@@ -85,10 +87,8 @@ def at_chosen_checks(curves: Mapping[Run, Any]) -> dict[Run, Any]:
     out = {}
     for seed in sorted({seed for seed, _ in curves}):
         own = [run for run in sorted(curves) if run[0] == seed]
-        checks = chosen_checks([curves[run] for run in own])
-        n = len(np.asarray(curves[own[0]])[0, 0, 0])
-        flat = {run: np.asarray(curves[run]).reshape(-1, n, n) for run in own}
-        out |= {run: flat[run][k] for run, k in zip(own, checks, strict=True)}
+        chosen = chosen_checks([curves[run] for run in own])
+        out |= {run: np.asarray(curves[run])[place] for run, place in zip(own, chosen, strict=True)}
     return out
 
 
@@ -103,6 +103,16 @@ def curves_of(records: Mapping[Run, Any]) -> dict[Run, Any]:
         run: np.asarray([record[key] for key in (LABEL_COUNTS, COUNTS) if key in record])
         for run, record in records.items()
     }
+
+
+def record_of(outcome: LoopOutcome, truth: Int64, classes: int) -> dict[str, Any]:
+    """The record of a training: steps and counts at every check, by both statistics where it has them."""
+
+    def counts(logits: Float32) -> list[Any]:
+        return [counts_of(truth, found.argmax(axis=1), classes) for found in logits]
+
+    record = {"steps": [check["steps"] for check in outcome.history], COUNTS: counts(outcome.logits)}
+    return record | ({LABEL_COUNTS: counts(outcome.label_logits)} if outcome.label_logits.size else {})
 
 
 def comparable(runs: Iterable[Run]) -> list[Run]:

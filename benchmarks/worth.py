@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 import common
 import numpy as np
-from disturbed import DISTURBANCES, NONE, DisturbedPatches
+from disturbed import NONE, disturbed_counts
 from held_ground import (
     FOLDS,
     GROUNDS,
@@ -40,7 +40,7 @@ from methods import (
     CLASSICAL,
     DEFAULT,
     DISTURBED,
-    LABELS,
+    LABEL_STATISTICS,
     METHODS,
     NETWORKS,
     ClassicalMethod,
@@ -48,7 +48,7 @@ from methods import (
     Settings,
     classifier,
 )
-from runs import LABEL_COUNTS, sorted_out
+from runs import COUNTS, LABEL_COUNTS, record_of, sorted_out
 
 from das2f_map.network import Das2fNet
 from das2f_map.progress import silent
@@ -134,18 +134,10 @@ def run(ground: Ground, method: str, seed: int, number: int, device: str) -> dic
         record, predictor = run_network(ground, NETWORKS[method], fold, settings)
     record |= {"labels": int(fold.train.size), "seconds": round(time.monotonic() - started, 1)}
     if Job(ground.name, method, seed, number).disturbs:
-        record["disturbed"] = {NONE: record["counts"][-1], **disturbed(ground, fold, predictor)}
+        pixels = ground.folds.pixels.select(fold.held)
+        counts = disturbed_counts(predictor, pixels, ground.prepared.normalisation)
+        record["disturbed"] = {NONE: record["counts"][-1], **counts}
     return record
-
-
-def disturbed(ground: Ground, fold: Fold, predictor: Predictor) -> dict[str, Any]:
-    """Counts on disturbed images, by the name of the disturbance."""
-    pixels = ground.folds.pixels.select(fold.held)
-    found = {}
-    for disturbance in DISTURBANCES:
-        named = predictor(DisturbedPatches(pixels, disturbance, ground.prepared.normalisation))
-        found[disturbance.name] = counts_of(pixels.positions, named, len(pixels.legend))
-    return found
 
 
 def run_classical(
@@ -179,7 +171,7 @@ def run_network(
     """A network's counts at every check, and the network after its last step."""
     prepared = ground.with_settings(settings, fold.train.size)
     settings, pixels = prepared.settings, prepared.pixels
-    network, whole = method.make(prepared), method in (NETWORKS[DEFAULT], NETWORKS[LABELS])
+    network, whole = method.make(prepared), method in (NETWORKS[DEFAULT], NETWORKS[LABEL_STATISTICS])
     if whole:
         start = find_start(AUTO, prepared.config, [scene.pair for scene in prepared.scenes])
         if start is not None:
@@ -198,13 +190,7 @@ def run_network(
         return predict(network, dataset, BATCH, prepared.hardware.first).argmax(axis=1)
 
     truth, n = pixels.positions[fold.held], len(pixels.legend)
-    record = {
-        "steps": [check["steps"] for check in outcome.history],
-        "counts": [counts_of(truth, found.argmax(axis=1), n) for found in outcome.logits],
-    }
-    if outcome.label_logits.size:
-        record[LABEL_COUNTS] = [counts_of(truth, found.argmax(axis=1), n) for found in outcome.label_logits]
-    return record, predictor
+    return record_of(outcome, truth, n), predictor
 
 
 class Job(NamedTuple):
@@ -241,7 +227,7 @@ def adopt(records: Records, found: Mapping[str, Any]) -> None:
         for (seed, fold), record in runs.items():
             key = key_of(ground, DEFAULT, seed, fold)
             if variant == "default" and key not in records:
-                adopted = ("steps", "counts", LABEL_COUNTS, "labels", "seconds", "disturbed")
+                adopted = ("steps", COUNTS, LABEL_COUNTS, "labels", "seconds", "disturbed")
                 kept = {name: record[name] for name in adopted if name in record}
                 records.add(key, kept)
 

@@ -87,29 +87,35 @@ def matrix(right: int) -> list[list[int]]:
 
 
 def test_a_fold_has_no_say_in_its_own_check(bench: Any) -> None:
-    rising = [matrix(n) for n in (50, 60, 70, 80)]
-    falling = [matrix(n) for n in (80, 70, 60, 50)]
-    flat = [matrix(60)] * 4
+    rising = [[matrix(n) for n in (50, 60, 70, 80)]]
+    falling = [[matrix(n) for n in (80, 70, 60, 50)]]
+    flat = [[matrix(60)] * 4]
     choose = bench.held_ground.chosen_checks
     # Rising and flat ones say "last" to the falling one, and the other way round.
-    assert choose([rising, falling, flat])[:2] == [0, 3]
-    for changed in (flat, [matrix(1), matrix(99), matrix(1), matrix(1)]):
+    assert choose([rising, falling, flat])[:2] == [(0, 0), (0, 3)]
+    for changed in (flat, [[matrix(1), matrix(99), matrix(1), matrix(1)]]):
         assert choose([changed, falling, flat])[0] == choose([rising, falling, flat])[0]
     # Longer curves are cut to the checks that all have.
-    assert choose([rising, rising[:2]]) == [1, 1]
+    assert choose([rising, [rising[0][:2]]]) == [(0, 1), (0, 1)]
 
 
 def test_a_single_fold_is_taken_at_its_last_check(bench: Any) -> None:
-    assert bench.held_ground.chosen_checks([[matrix(90), matrix(60), matrix(50)]]) == [2]
-    assert bench.held_ground.chosen_checks([[[matrix(90), matrix(60)], [matrix(50), matrix(40)]]]) == [3]
+    assert bench.held_ground.chosen_checks([[[matrix(90), matrix(60), matrix(50)]]]) == [(0, 2)]
+    assert bench.held_ground.chosen_checks([[[matrix(90), matrix(60)], [matrix(50), matrix(40)]]]) == [(1, 1)]
 
 
 def test_folds_choose_kind_and_check_for_each_other(bench: Any) -> None:
     """Two kinds with two checks; runs.py takes the counts of the kind and check that the others choose."""
     one = [[matrix(50), matrix(50)], [matrix(60), matrix(90)]]
     other = [[matrix(70), matrix(95)], [matrix(40), matrix(40)]]
-    assert bench.held_ground.chosen_checks([one, other]) == [1, 3]
+    assert bench.held_ground.chosen_checks([one, other]) == [(0, 1), (1, 1)]
+    # A curve with more checks keeps its places.
+    longer = [[*kind, matrix(0)] for kind in one]
+    assert bench.held_ground.chosen_checks([longer, other]) == [(0, 1), (1, 1)]
     records = {(0, k): {"label_counts": curve[0], "counts": curve[1]} for k, curve in enumerate((one, other))}
+    curves = bench.runs.curves_of(records)
+    curves[0, 1] = np.concatenate([curves[0, 1], np.zeros_like(curves[0, 1])], axis=1)
+    assert bench.runs.at_chosen_checks(curves)[0, 1].tolist() == matrix(40)
     found = bench.runs.at_chosen_checks(bench.runs.curves_of(records))
     assert found[0, 0].tolist() == matrix(50)
     assert found[0, 1].tolist() == matrix(40)
@@ -318,7 +324,7 @@ def test_a_run(bench: Any, prepared: Prepared, method: str, monkeypatch: pytest.
     methods = bench.methods
     few = methods.ClassicalMethod(methods.window_features, (methods.ForestSettings(trees=5),))
     monkeypatch.setitem(methods.CLASSICAL, "random forest, windows", few)
-    monkeypatch.setattr(bench.worth, "DISTURBANCES", bench.disturbed.DISTURBANCES[:1])
+    monkeypatch.setattr(bench.disturbed, "DISTURBANCES", bench.disturbed.DISTURBANCES[:1])
     monkeypatch.setattr(bench.held_ground, "decided", lambda settings, labelled, on_cpu: prepared.settings)
     folds = spatial_folds(prepared.pixels, 3, gap=4, seed=0)
     ground = bench.held_ground.Ground("gulf", prepared, folds, 1.0)
