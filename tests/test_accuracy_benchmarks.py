@@ -49,7 +49,7 @@ def prepared(small_scene: Scene) -> Iterator[Prepared]:
 
 
 def test_figures_as_those_of_scikit_learn(bench: Any) -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra train")
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 4, 2000)
     found = np.where(rng.random(2000) < 0.6, truth, rng.integers(0, 4, 2000))
@@ -305,7 +305,7 @@ def test_networks_of_one_image_do_not_see_the_other(bench: Any, prepared: Prepar
 @pytest.mark.slow
 def test_settings_of_a_classifier_are_those_that_do_best(bench: Any, prepared: Prepared) -> None:
     """A forest whose leaves hold all pixels knows one class; it must not be chosen, whatever the order."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn", reason="needs the extra train")
     settings = bench.methods.ForestSettings
     good, bad = settings(trees=5), settings(trees=5, min_samples_leaf=10_000)
     rows = prepared.pixels.patches(np.arange(len(prepared.pixels)))[0][:, :, 7, 7].numpy()

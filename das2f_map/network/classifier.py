@@ -49,8 +49,9 @@ class PooledClassifier(nn.Module):
 
     A token's four sub-tokens keep their own values, so each window gives ``width`` features. They are
     standardised over the batch (batch normalisation without weights), then dropped at random while training,
-    then mapped linearly. At inference all three are one linear map of the flattened sub-tokens:
-    :meth:`folded` is the published classifier with most of its weights equal.
+    then mapped linearly. In evaluation they are standardised by running statistics of the training batches,
+    or by those of other pixels (:meth:`standardise_by`). At inference all three are one linear map of the
+    flattened sub-tokens: :meth:`folded` is the published classifier with most of its weights equal.
 
     Parameters
     ----------
@@ -87,8 +88,10 @@ class PooledClassifier(nn.Module):
 
     means: Tensor
     """``(windows, L)``: weight of each token in each window's mean."""
+
     label_mean: Tensor
     label_var: Tensor
+    """``(windows·width,)``: kept statistics of the training batches."""
 
     def _tokens(self, features: Tensor) -> Tensor:
         """Flattened sub-tokens ``(B, width·L)`` → tokens ``(B, P, P, width)``."""

@@ -206,7 +206,7 @@ def _training(card: ModelCard) -> Html:
         "seed",
         "head",
     )
-    listed = ", ".join(f"{k} {settings[k]}" for k in chosen if k in settings)
+    listed = ", ".join(f"{k} {settings[k]}" for k in chosen if settings.get(k) is not None)
     low_high = None if card.domain is None else "{:.3g} – {:.3g}".format(*card.domain.ratio)
     return facts(
         [

@@ -227,6 +227,7 @@ class Learner(pl.LightningModule):
         return found
 
     def _figures(self, logits: Tensor, target: Tensor) -> dict[str, Any]:
+        """Loss and accuracies of held-out logits ``(n, C)`` with the positions ``(n,)`` of their classes."""
         loss = float(F.cross_entropy(logits, target))
         self._require_finite(loss)
         n = len(self.legend)

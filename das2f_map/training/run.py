@@ -129,11 +129,12 @@ class TrainingRun:
         logits = [record.logits for record in records.values()]
         assessment = assess(prepared.pixels, parts, logits, at_check, kinds)
         if kinds == 2:
-            log.info("Statistics of the pooled head: %s", STATISTICS[assessment.kind])
+            log.info("Statistics of the pooled head: %s", self._statistics_of(assessment))
         if assessment.not_assessed:
             log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
+        by_labels = self._statistics_of(assessment) == "labels"
         histories = {
-            name: [_figures_of(check, assessment.kind, kinds) for check in record.history]
+            name: [_figures_of(check, by_labels=by_labels) for check in record.history]
             for name, record in records.items()
         }
         forest = forest_figures(prepared.pixels, parts, settings.seed)
@@ -149,12 +150,17 @@ class TrainingRun:
         settings = self.prepared.settings
         return settings.head == "pooled" and settings.statistics == "auto"
 
-    def statistics(self, held: HeldGround | None) -> str:
-        """Pixels that the final model's head is standardised by, ``scene`` or ``labels``."""
-        if not self._chooses_statistics:
-            settings = self.prepared.settings
-            return settings.statistics if settings.head == "pooled" else "labels"
-        return "scene" if held is None else STATISTICS[held.assessment.kind]
+    def statistics(self, held: HeldGround | None) -> str | None:
+        """Pixels that the model's head is standardised by: ``scene``, ``labels`` or ``None`` (not at all)."""
+        return self._statistics_of(None if held is None else held.assessment)
+
+    def _statistics_of(self, assessment: Assessment | None) -> str | None:
+        settings = self.prepared.settings
+        if settings.head != "pooled":
+            return None
+        if settings.statistics != "auto":
+            return settings.statistics
+        return "scene" if assessment is None else STATISTICS[assessment.kind]
 
     def _turned_logits(self, part: HeldOut, weights: dict[str, Tensor], *, by_labels: bool) -> Float32:
         """Mean logits over the turns of a map, float32 (held, C)."""
@@ -195,10 +201,10 @@ class TrainingRun:
         return fit(self.prepared, part, self.progress, start=self.start, resume=self.resume)
 
 
-def _figures_of(check: dict[str, Any], kind: int, kinds: int) -> dict[str, Any]:
-    """A check with the figures of the kind of statistics that the final model has."""
+def _figures_of(check: dict[str, Any], *, by_labels: bool) -> dict[str, Any]:
+    """A check with the figures by one kind of statistics alone."""
     plain = {key: value for key, value in check.items() if key != BY_LABELS}
-    return plain | check.get(BY_LABELS, {}) if kinds == 2 and STATISTICS[kind] == "labels" else plain
+    return plain | check.get(BY_LABELS, {}) if by_labels else plain
 
 
 def _say_leak(folds: Folds, parts: Sequence[HeldOut]) -> None:

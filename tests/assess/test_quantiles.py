@@ -6,7 +6,7 @@ import pytest
 
 from das2f_map.assess.quantiles import beta_share, normal_quantile, t_quantile, t_tail
 
-scipy_stats = pytest.importorskip("scipy.stats")
+scipy_stats = pytest.importorskip("scipy.stats", reason="compares with SciPy")
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 2.5, 7, 29, 150, 4000, 3e7])

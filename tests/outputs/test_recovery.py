@@ -36,7 +36,7 @@ def killed(what: str, folder: Path, *arguments: object) -> Any:
 
 def give_up(folder: Path, *outputs: str, **options: bool) -> None:
     """A run on some outputs that ends before it has written any."""
-    with pytest.raises(KeyboardInterrupt), StagedOutputs(overwrite=True, **options) as out:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), StagedOutputs(overwrite=True, **options) as out:  # noqa: PT012 - it ends inside
         for output in outputs:
             out.stage(folder / output)
         raise KeyboardInterrupt
@@ -102,7 +102,7 @@ def test_a_killed_bundle_is_the_old_one_or_the_new_one(before: str, tmp_path: Pa
     seen = set()
     for k in range(1, last + 1):
         folder = tmp_path / str(k)
-        with pytest.raises(KeyboardInterrupt), StagedOutputs() as out:  # noqa: PT012
+        with pytest.raises(KeyboardInterrupt), StagedOutputs() as out:  # noqa: PT012 - it ends inside
             out.stage_whole(folder / "model", lambda: None)
             raise KeyboardInterrupt
         files = content(folder)

@@ -153,7 +153,7 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     with written_whole(path) as partial:
         partial.write_text("first")
         assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), written_whole(path) as partial:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), written_whole(path) as partial:  # noqa: PT012 - it ends inside
         partial.write_text("second")
         raise KeyboardInterrupt
     with pytest.raises(FileNotFoundError), written_whole(path):

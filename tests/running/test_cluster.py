@@ -61,7 +61,7 @@ def run(scene: tuple[Path, Path], model: Path, folder: Path, **options: Any) -> 
 @pytest.mark.slow
 @pytest.mark.whole
 def test_a_killed_worker_costs_its_blocks_only(model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="needs the extra cluster")
     scene = EXAMPLE / "ms.tif", EXAMPLE / "pan.tif"
     area = EXAMPLE / "window.geojson"
     whole = run(scene, model, tmp_path / "whole", aoi=area)
@@ -82,7 +82,7 @@ def test_a_killed_worker_costs_its_blocks_only(model: Path, tmp_path: Path) -> N
 @pytest.mark.whole
 def test_a_cluster_that_shrinks_to_nothing_and_grows_again(model: Path, tmp_path: Path) -> None:
     """Workers come and are retired in the middle, as adaptive clusters and batch systems do it."""
-    distributed = pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed", reason="needs the extra cluster")
     scene = make_pair(tmp_path, ms_shape=(64, 80))
     whole = run(scene, model, tmp_path / "whole")
     with dask_processes(tmp_path, 1) as dask, distributed.Client(dask.address, set_as_default=False) as boss:
@@ -136,7 +136,7 @@ def test_a_cluster_that_shrinks_to_nothing_and_grows_again(model: Path, tmp_path
 @pytest.mark.whole
 def test_an_adaptive_cluster_makes_the_same_map(model: Path, tmp_path: Path) -> None:
     """Dask itself decides when workers begin and end; there is none at first."""
-    distributed = pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed", reason="needs the extra cluster")
     scene = make_pair(tmp_path, ms_shape=(40, 60))
     whole = run(scene, model, tmp_path / "whole")
     seen: set[int] = set()
@@ -160,7 +160,7 @@ def test_an_adaptive_cluster_makes_the_same_map(model: Path, tmp_path: Path) -> 
 def test_a_worker_that_hangs_loses_its_blocks_to_others(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="needs the extra cluster")
     scene = make_pair(tmp_path, ms_shape=(40, 60))
     whole = run(scene, model, tmp_path / "whole")
     monkeypatch.setattr(cluster_module, "Patience", lambda: Patience(least_s=3.0, factor=0.0))
@@ -179,7 +179,7 @@ def test_a_worker_that_hangs_loses_its_blocks_to_others(
 @pytest.mark.slow
 @pytest.mark.whole
 def test_a_scheduler_that_is_gone_leaves_the_finished_blocks(model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="needs the extra cluster")
     scene = make_pair(tmp_path, ms_shape=(40, 60))
     whole = run(scene, model, tmp_path / "whole")
     with dask_processes(tmp_path, 1) as dask, pytest.raises(ClusterError, match="scheduler is gone"):
@@ -191,7 +191,7 @@ def test_a_scheduler_that_is_gone_leaves_the_finished_blocks(model: Path, tmp_pa
 @pytest.mark.slow
 @pytest.mark.whole
 def test_processes_of_this_machine_make_the_same_map(model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="needs the extra cluster")
     scene = make_pair(tmp_path, ms_shape=(40, 60))
     whole = run(scene, model, tmp_path / "whole")
     assert contents(run(scene, model, tmp_path / "spread", workers=2)) == contents(whole)
@@ -217,7 +217,7 @@ def test_workers_and_a_cluster_contradict_each_other(model: Path, tmp_path: Path
 def test_an_address_without_a_scheduler_is_an_error(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="needs the extra cluster")
     monkeypatch.setattr(cluster_module, "CONNECT_S", 0.5)
     scene = make_pair(tmp_path, ms_shape=(10, 12))
     with pytest.raises(ClusterError, match=r"tcp://127.0.0.1:1 cannot be reached"):

@@ -36,7 +36,7 @@ CASES = [(name, ".gpkg") for name in MAPS] + [("patchy", e) for e in (".shp", ".
 @pytest.mark.parametrize(("name", "extension"), CASES)
 def test_sizes_are_right_to_a_factor_of_two(name: str, extension: str, tmp_path: Path) -> None:
     if extension == ".parquet":
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="needs the extra parquet")
     classes = MAPS[name]
     grid = Grid(*classes.shape, UTM.transform, UTM.crs)
     paths = MapPaths(

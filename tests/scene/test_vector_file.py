@@ -266,7 +266,7 @@ def test_truth_values_are_two_classes(suffix: str, values: list[Any], tmp_path: 
     made = frame(values)
     made["class"] = made["class"].astype("boolean")
     if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="needs the extra parquet")
         made.to_parquet(path)
     else:
         made.to_file(path)
@@ -432,7 +432,7 @@ def test_files_cut_short_say_so(suffix: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / f"l{suffix}"
     made = frame(["a", "b", "c"] * 40, BOXES * 40)
     if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="needs the extra parquet")
         made.to_parquet(path)
     else:
         made.to_file(path)
@@ -501,7 +501,7 @@ def test_a_table_is_no_label_file(tmp_path: Path) -> None:
 
 
 def test_geoparquet_serves_as_labels_area_mask_and_reference(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
     frame(["a", "b", "c"]).to_file(tmp_path / "l.gpkg")
     frame(["a", "b", "c"]).to_crs(4326).to_parquet(tmp_path / "l.parquet")
     readers: tuple[Callable[[Path], Any], ...] = (pixels, area, masked)
@@ -517,7 +517,7 @@ def test_geoparquet_serves_as_labels_area_mask_and_reference(tmp_path: Path) -> 
 
 
 def test_geoparquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
     frame(["a", "b", "c"]).to_parquet(tmp_path / "l.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     readers: tuple[Callable[[Path], Any], ...] = (pixels, area, masked)
@@ -532,7 +532,7 @@ def test_files_that_gdal_lacks_a_reader_for_get_a_hint(packed: bool, suffix: str
     """Feather as it is, and Feather and Parquet in an archive."""
     if not packed and suffix == ".parquet":
         pytest.skip("it can be read")
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
     path, made = tmp_path / f"l{suffix}", frame(["a", "b"])
     if suffix == ".parquet":
         made.to_parquet(path)

@@ -61,7 +61,7 @@ def test_patches_that_tell_the_place_flatter(without: bool, monkeypatch: pytest.
         monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
         monkeypatch.setitem(sys.modules, "sklearn", None)
     else:
-        pytest.importorskip("sklearn")
+        pytest.importorskip("sklearn", reason="needs the extra train")
     found = compared(place_tells=True)
     assert found.stand_in == ("nearest neighbour" if without else "random forest")
     assert found.random > 0.98

@@ -103,7 +103,7 @@ def test_raster_and_polygons_of_a_geopackage(tmp_path: Path) -> None:
 @pytest.mark.parametrize("extension", [".shp", ".geojson", ".fgb", ".parquet"])
 def test_polygons_of_other_formats(tmp_path: Path, raster: Path, extension: str) -> None:
     if extension == ".parquet":
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="needs the extra parquet")
     read = geopandas.read_parquet if extension == ".parquet" else geopandas.read_file
     path = tmp_path / f"m{extension}"
     das2f_map.vectorize(raster, path)
