@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ torch.set_num_threads(1)
 bundle = load_bundle(find_model("landsat8-gulf"))
 size, share = int(sys.argv[2]), float(sys.argv[3])
 engine = {
-    "patch": lambda: PerPatchEngine(bundle.network(), batch_size=16),
+    "patch": lambda: PerPatchEngine(bundle.network(), batch_size=64),
     "onnx": lambda: OnnxEngine.of(bundle, batch_size=4),
     "shared": lambda: SharedScanEngine(bundle.network()),
     "torch": lambda: SharedScanEngine(bundle.network(), kernels=False),
@@ -75,17 +76,29 @@ print(resident("VmHWM") - before, engine.memory_bytes(size))
     ],
 )
 def test_estimate_is_near_the_peak_of_a_fresh_process(engine: str, size: int, share: float) -> None:
-    """Measured on one machine, estimates lie between 0.9 and 1.5 of the peak."""
+    """An estimate covers what an allocator takes, and is not far above what the engine holds.
+
+    How much of freed memory glibc's heap keeps depends on the order of earlier frees: the same run took
+    45 to 82 MB for 16 patches. With a fixed threshold every tensor has its own pages, which go back when
+    it is freed, and the peak repeats to a percent.
+    """
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the system does not tell the peak of a process")
     if engine == "onnx":
         pytest.importorskip("onnx", reason="needs the extra onnx")
         pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    command = [sys.executable, "-c", PROGRAM, engine, str(size), str(share)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    measured, estimate = map(int, done.stdout.split())
-    assert 0.75 * measured < estimate < 2 * measured
+
+    def peak_and_estimate(**settings: str) -> tuple[int, int]:
+        command = [sys.executable, "-c", PROGRAM, engine, str(size), str(share)]
+        environment = os.environ | settings
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        measured, estimate = map(int, done.stdout.split())
+        return measured, estimate
+
+    taken, estimate = peak_and_estimate()
+    held, _ = peak_and_estimate(MALLOC_MMAP_THRESHOLD_="65536")
+    assert 0.75 * taken < estimate < 3 * held
 
 
 SMALL = {"patch_size": 8, "width": 32, "state_size": 5}
