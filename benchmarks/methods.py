@@ -37,26 +37,37 @@ def small_cnn(prepared: Prepared) -> nn.Module:
 
 @dataclass(frozen=True)
 class NetworkMethod:
-    """A network, and the settings in which its training differs from the default recipe."""
+    """A network, and the settings in which its training differs from the default recipe.
+
+    Without ``whole`` it takes only those parts of the recipe that fit every network: fresh weights, targets
+    alone, statistics of the labels.
+    """
 
     make: Callable[[Prepared], nn.Module]
     changes: Mapping[str, Any] | None = None
+    whole: bool = False
 
 
 DEFAULT: Final = "DAS²F, one stage"
 LABEL_STATISTICS: Final = "DAS²F, statistics of the labels"
 CNN: Final = "small CNN"
+PLAIN: Final = "DAS²F, plain recipe"
+PARTS: Final = {
+    "DAS²F, two stages": ablated.two_stages,
+    "DAS²F without CMDA": ablated.without_cmda,
+    "DAS²F without AALF": ablated.without_aalf,
+    "DAS²F, MS only": ablated.ms_only,
+    "DAS²F, PAN only": ablated.pan_only,
+}
+"""Networks with a part more or less. Compare them with the whole network in the same plain recipe."""
 
 NETWORKS: Final[dict[str, NetworkMethod]] = {
-    DEFAULT: NetworkMethod(new_network),
-    LABEL_STATISTICS: NetworkMethod(new_network, {"statistics": "labels"}),
+    DEFAULT: NetworkMethod(new_network, whole=True),
+    LABEL_STATISTICS: NetworkMethod(new_network, {"statistics": "labels"}, whole=True),
     CNN: NetworkMethod(small_cnn),
     "small CNN, rate 2e-3": NetworkMethod(small_cnn, {"learning_rate": 2e-3}),
-    "DAS²F, two stages": NetworkMethod(ablated.two_stages),
-    "DAS²F without CMDA": NetworkMethod(ablated.without_cmda),
-    "DAS²F without AALF": NetworkMethod(ablated.without_aalf),
-    "DAS²F, MS only": NetworkMethod(ablated.ms_only),
-    "DAS²F, PAN only": NetworkMethod(ablated.pan_only),
+    PLAIN: NetworkMethod(new_network),
+    **{name: NetworkMethod(make) for name, make in PARTS.items()},
 }
 """All take the default recipe's batches, turns, jitter and number of steps."""
 

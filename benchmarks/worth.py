@@ -40,7 +40,6 @@ from methods import (
     CLASSICAL,
     DEFAULT,
     DISTURBED,
-    LABEL_STATISTICS,
     METHODS,
     NETWORKS,
     ClassicalMethod,
@@ -171,8 +170,8 @@ def run_network(
     """A network's counts at every check, and the network after its last step."""
     prepared = ground.with_settings(settings, fold.train.size)
     settings, pixels = prepared.settings, prepared.pixels
-    network, whole = method.make(prepared), method in (NETWORKS[DEFAULT], NETWORKS[LABEL_STATISTICS])
-    if whole:
+    network = method.make(prepared)
+    if method.whole:
         start = find_start(AUTO, prepared.config, [scene.pair for scene in prepared.scenes])
         if start is not None:
             assert isinstance(network, Das2fNet)
@@ -180,8 +179,7 @@ def run_network(
     with tempfile.TemporaryDirectory() as folder:
         part = Part("", fold.train, fold.held, settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
-        if not whole:
-            # The parts of the default recipe that fit every network.
+        if not method.whole:
             loop = replace(loop, train=PatchDataset(loop.train.pixels, loop.train.jitter), scene_pixels=None)
         outcome = run_loop(network, loop, silent)
     network.load_state_dict(outcome.weights)

@@ -6,6 +6,7 @@ render.py imports this module; it runs nothing.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import numpy as np
 from disturbed import DISTURBANCES, LEVELS, NONE
 from held_ground import FOLDS, GROUNDS, SEEDS
 from matplotlib.figure import Figure
-from methods import CLASSICAL, DEFAULT, DISTURBED, METHODS
+from methods import CLASSICAL, DEFAULT, DISTURBED, METHODS, PARTS, PLAIN
 from runs import (
     AVERAGE,
     KAPPA,
@@ -50,7 +51,10 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     made = {f"worth {name}": _figures(sorted_runs, kind) for name, kind in KINDS.items()}
     made["worth runs"] = progress
     made["worth scenes"] = _scenes(found)
-    made["worth differences"] = _differences(sorted_runs)
+    made["worth differences"] = _differences(
+        sorted_runs, DEFAULT, [m for m in METHODS if m not in (DEFAULT, *PARTS)]
+    )
+    made["worth parts"] = _differences(sorted_runs, PLAIN, list(PARTS))
     made["worth disturbed"] = _disturbed(sorted_runs)
     return made
 
@@ -91,18 +95,16 @@ def _figures(sorted_runs: Sorted, kind: FigureKind) -> str:
     return common.markdown([kind.title, *grounds], rows)
 
 
-def _differences(sorted_runs: Sorted) -> str:
-    """DAS²F less every other method, on the runs that both have."""
-    grounds = [ground for ground in _grounds(sorted_runs) if (ground, DEFAULT) in sorted_runs]
+def _differences(sorted_runs: Sorted, reference: str, methods: Sequence[str]) -> str:
+    """A method less each other one, on the runs that both have."""
+    grounds = [ground for ground in _grounds(sorted_runs) if (ground, reference) in sorted_runs]
     if not grounds:
-        return f"No runs of {DEFAULT} yet."
+        return f"No runs of {reference} yet."
     rows = []
-    for method in METHODS:
-        if method == DEFAULT:
-            continue
+    for method in methods:
         cells, pairs = [], 0
         for ground in grounds:
-            base = curves_of(sorted_runs[ground, DEFAULT])
+            base = curves_of(sorted_runs[ground, reference])
             other = curves_of(sorted_runs.get((ground, method), {}))
             both = base.keys() & other.keys()
             ours, theirs = (at_chosen_checks({run: c[run] for run in both}) for c in (base, other))
@@ -111,7 +113,7 @@ def _differences(sorted_runs: Sorted) -> str:
             pairs += found[0].runs if found[0] is not None else 0
         if pairs:
             rows.append([method, *cells, f"{pairs}"])
-    return common.markdown([f"{DEFAULT}, less", *(f"{g}: OA / macro-F1" for g in grounds), "pairs"], rows)
+    return common.markdown([f"{reference}, less", *(f"{g}: OA / macro-F1" for g in grounds), "pairs"], rows)
 
 
 def _scenes(found: dict[str, Any]) -> str:

@@ -229,6 +229,9 @@ def test_tables_of_the_methods(bench: Any) -> None:
         found[key("gulf", network, 0, k)] = {"counts": [matrix(a)]}
         found[key("gulf", forest, 0, k)] = {"counts": [matrix(b)]}
     found[key("gulf", boosting, 0, 0)] = {"counts": [matrix(99)]}
+    part = "DAS²F, MS only"
+    found[key("gulf", bench.methods.PLAIN, 0, 0)] = {"counts": [matrix(65)]}
+    found[key("gulf", part, 0, 0)] = {"counts": [matrix(50)]}
     tables = bench.worth_page.tables(found)
     assert f"| {forest} | **72.0 ± 3.5** |" in tables["worth overall"]
     assert f"| {network} | 70.0 ± 10.0 |" in tables["worth overall"]
@@ -236,7 +239,11 @@ def test_tables_of_the_methods(bench: Any) -> None:
     assert f"| {boosting} | 99.0 (1 of 3 folds) |" in tables["worth overall"]
     assert f"| {forest} | −2.0 ± 7.2 / −2.0 ± 7.2 | 3 |" in tables["worth differences"]
     assert f"| {boosting} | −39.0 / −39.0 (1 of 3 folds)" in tables["worth differences"]
-    assert tables["worth runs"].startswith("7 of ")
+    # Parts are compared with the whole network in their own recipe.
+    assert f"| {part} | +15.0 / +15.0 (1 of 3 folds) | 1 |" in tables["worth parts"]
+    assert part not in tables["worth differences"]
+    assert bench.worth_page.tables({})["worth parts"] == f"No runs of {bench.methods.PLAIN} yet."
+    assert tables["worth runs"].startswith("9 of ")
     assert tables["worth disturbed"] == "No runs yet."
 
 

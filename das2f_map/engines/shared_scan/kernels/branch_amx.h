@@ -234,7 +234,7 @@ DAS2F_FN void branch_tile(
             for (int g = 0; g < kGroups; ++g) {
                 const Vec r = load(s.residual[v][g][i]) + load(in.tokens[v * kSide + i] + g * kSide);
                 store(s.residual[v][g][i], r);
-                store(s.out[v][g][i], r + load(w.mlp_out_bias[branch] + g * kSide));
+                store(s.out[v][g][i], load(w.mlp_out_bias[branch] + g * kSide));
             }
         const float *residual = s.residual[v][0][0];
         moments(residual, kSide * kSide, s);
@@ -245,7 +245,7 @@ DAS2F_FN void branch_tile(
         for (int g = 0; g < kGroups; ++g) {
             Vec t[kLanes];
 #pragma GCC unroll 16
-            for (int i = 0; i < kSide; ++i) t[i] = load(s.out[v][g][i]);
+            for (int i = 0; i < kSide; ++i) t[i] = load(s.out[v][g][i]) + load(s.residual[v][g][i]);
             transpose_lanes(t);
 #pragma GCC unroll 16
             for (int i = 0; i < kSide; ++i) store(out[g * kSide + i] + v * kLanes, t[i]);

@@ -78,15 +78,17 @@ DAS2F_FN const void *packed_at(const void *weights, int64_t element) {
     return static_cast<const char *>(weights) + element * kWeightBytes;
 }
 
-// Adds kN outputs of the projection, from `o`, to the residual tokens.
+// Adds kN outputs of the projection, from `o`, to the residual tokens. Products are summed by themselves: the tokens are much
+// larger, and cancel later, when the common part is subtracted.
 template <int kN>
 DAS2F_LOOP void project(const Das2fStageWeights &w, int branch, int o, BranchScratch &s) {
-    Vec sum[kN][kVectors];
-    for (int i = 0; i < kN; ++i)
-        for (int v = 0; v < kVectors; ++v) sum[i][v] = load(s.residual[o + i] + v * kLanes);
+    Vec sum[kN][kVectors] = {};
     multiply<kN>(s.gated, s.packed, packed_at(w.project[branch], o * kWidth), kWidth, sum);
     for (int i = 0; i < kN; ++i)
-        for (int v = 0; v < kVectors; ++v) store(s.residual[o + i] + v * kLanes, sum[i][v]);
+        for (int v = 0; v < kVectors; ++v) {
+            float *residual = s.residual[o + i] + v * kLanes;
+            store(residual, load(residual) + sum[i][v]);
+        }
 }
 
 // Computes kN values of the hidden layer, from `first + o`.
@@ -129,8 +131,7 @@ DAS2F_FN void project_and_mlp(const Das2fStageWeights &w, int branch, BranchScra
     if (kRest) project<kLast>(w, branch, o, s);
     layer_norm<kWidth>(s.residual, 1, w.norm[branch], s.normed);
     for (o = 0; o < kWidth; ++o)
-        for (int v = 0; v < kVectors; ++v)
-            store(out[o] + v * kLanes, load(s.residual[o] + v * kLanes) + w.mlp_out_bias[branch][o]);
+        for (int v = 0; v < kVectors; ++v) store(out[o] + v * kLanes, Vec{} + w.mlp_out_bias[branch][o]);
 #if DAS2F_BF16
     pack_planes(s.normed, kWidth, s.packed);
 #endif
@@ -140,6 +141,9 @@ DAS2F_FN void project_and_mlp(const Das2fStageWeights &w, int branch, BranchScra
         for (o = 0; o + kOut <= kWidth; o += kOut) mlp_out<kOut>(w, branch, first, o, s, out);
         if (kRest) mlp_out<kLast>(w, branch, first, o, s, out);
     }
+    for (o = 0; o < kWidth; ++o)
+        for (int v = 0; v < kVectors; ++v)
+            store(out[o] + v * kLanes, load(out[o] + v * kLanes) + load(s.residual[o] + v * kLanes));
 }
 
 DAS2F_FN void load_tokens(const float *const *tokens, Plane *out) {

@@ -35,46 +35,58 @@ DAS2F_FN void store(Scanned *p, const Vec &v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
 }
 
-DAS2F_FN Vec quotient(const Vec &a, const Vec &b) { return a * (Vec)_mm512_rcp14_ps((__m512)b); }
 constexpr bool kCoarse = true;
 constexpr int kArtanhMost = 7;
 #else
 typedef float Stored, Scanned;
 
-DAS2F_FN Vec quotient(const Vec &a, const Vec &b) { return a / b; }
 constexpr bool kCoarse = false;
 constexpr int kArtanhMost = 13;
 #endif
+constexpr bool kScales = DAS2F_SCALES;
 constexpr int kLineTokens = 64 / (kLanes * sizeof(Scanned));  // whose kLanes channels share a cache line
+
+// a / b; b has to be finite. Division takes longer than an estimate of 14 bits and Newton's step.
+DAS2F_FN Vec quotient(const Vec &a, const Vec &b) {
+#if DAS2F_SCALES
+    Vec inverse = (Vec)_mm512_rcp14_ps((__m512)b);
+    if (!kCoarse) inverse += inverse * (1.0f - b * inverse);
+    return a * inverse;
+#else
+    return a / b;
+#endif
+}
 
 DAS2F_FN Vec abs_lanes(const Vec &v) { return v < Vec{} ? -v : v; }
 
 // Powers of 2. Each step is done for all vectors: a processor looks only so far ahead, and would not find a second chain of
 // operations behind the first.
-#if DAS2F_BF16
+#if DAS2F_SCALES
 // Rounding and scaling are instructions here, and need no limits.
 struct PowerConstants {
-    Vec c[4];
+    static constexpr int kTerms = kCoarse ? 4 : 6;
+    Vec c[kTerms];
     DAS2F_FN PowerConstants() {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) c[i] = Vec{} + kCoarseExp2[i];
+#pragma GCC unroll 6
+        for (int i = 0; i < kTerms; ++i) c[i] = Vec{} + (kCoarse ? kCoarseShiftedExp2 : kShiftedExp2)[i];
     }
     DAS2F_FN void keep() {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) DAS2F_KEEP(c[i]);
+#pragma GCC unroll 6
+        for (int i = 0; i < kTerms; ++i) DAS2F_KEEP(c[i]);
     }
 };
 
-// 2^(v - 1/2) in place: exactly 1 at 1/2, relative error below 1.1e-4.
+// 2^(v - 1/2) in place: exactly 1 at 1/2, relative error below 2e-7, in bfloat16 below 1.1e-4.
 template <int kN>
 DAS2F_FN void shifted_powers(Vec (&v)[kN], const PowerConstants &constants) {
+    constexpr int kTerms = PowerConstants::kTerms;
     Vec f[kN], p[kN];
 #pragma GCC unroll 8
     for (int i = 0; i < kN; ++i) f[i] = (Vec)_mm512_reduce_ps((__m512)v[i], _MM_FROUND_TO_NEG_INF);
 #pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) p[i] = constants.c[3] * f[i] + constants.c[2];
-#pragma GCC unroll 2
-    for (int k = 1; k >= 0; --k)
+    for (int i = 0; i < kN; ++i) p[i] = constants.c[kTerms - 1] * f[i] + constants.c[kTerms - 2];
+#pragma GCC unroll 4
+    for (int k = kTerms - 3; k >= 0; --k)
 #pragma GCC unroll 8
         for (int i = 0; i < kN; ++i) p[i] = p[i] * f[i] + constants.c[k];
 #pragma GCC unroll 8
@@ -154,7 +166,7 @@ DAS2F_FN void softplus_lanes(Vec (&v)[kN]) {
     Vec t[kN], z[kN], q[kN];
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) t[i] = abs_lanes(v[i]) * -kLog2e;
-    if (!kCoarse)
+    if (!kScales)
 #pragma GCC unroll 4
         for (int i = 0; i < kN; ++i) t[i] = least_power(t[i]);
     power_lanes(t, PowerConstants());
@@ -188,7 +200,7 @@ struct Rates {
 
     // Whether a decay over a time of `dt` is below 2^-126 in any channel, and needs a limit.
     DAS2F_FN bool are_long(const Vec &dt) const {
-        if (kCoarse) return false;
+        if (kScales) return false;
         const VecInt longer = dt * load(fastest) < Vec{} + kLeastPower;
         int any = 0;
         for (int i = 0; i < kLanes; ++i) any |= longer[i];
@@ -203,7 +215,7 @@ DAS2F_FN void fill_decays(const Vec &dt, const Lanes *rate, Lanes *decay) {
     constants.keep();
     for (int n = 0; n < kStates; n += kTogether) {
         Vec power[kTogether];
-#if DAS2F_BF16
+#if DAS2F_SCALES
 #pragma GCC unroll 6
         for (int i = 0; i < kTogether; ++i) power[i] = dt * load(rate[n + i]) + 0.5f;
         shifted_powers(power, constants);

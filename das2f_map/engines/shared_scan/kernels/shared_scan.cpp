@@ -97,8 +97,11 @@ constexpr float kEps = 1e-5f;
 // (2^f - 1) / f on [-1/2, 1/2]. These coefficients minimise the largest relative error of 1 + f (...), 9.2e-8.
 constexpr float kExp2[5] = {
     6.931469776e-01f, 2.402224208e-01f, 5.550733744e-02f, 9.671512661e-03f, 1.326472690e-03f};
-// 2^(f - 1/2) on [0, 1] to 1.02e-4, for bfloat16. In float32 it is exactly 1 at 1/2, where decays of no time are.
-constexpr float kCoarseExp2[4] = {7.070351839e-01f, 4.923286438e-01f, 1.596975625e-01f, 5.500893295e-02f};
+// 2^(f - 1/2) on [0, 1] to 1.7e-7, and to 1.02e-4 for bfloat16. Computed in float32 both are exactly 1 at 1/2, where decays
+// of no time are.
+constexpr float kShiftedExp2[6] = {
+    7.071067095e-01f, 4.901338816e-01f, 1.698105484e-01f, 3.948048875e-02f, 6.355331745e-03f, 1.326472498e-03f};
+constexpr float kCoarseShiftedExp2[4] = {7.070351839e-01f, 4.923286438e-01f, 1.596975625e-01f, 5.500893295e-02f};
 
 // Distances in y, in numbers of `size` bytes. Neighbouring patches are an odd number of cache lines apart, so that values which are used
 // at the same time do not fall into the same cache set.
@@ -124,20 +127,19 @@ constexpr int parameters_of(int branch) { return branch == 2 ? 3 : branch == 3 ?
 // How far the position classes of a scan map reach into the patch: 2 for MS, 1 for PAN.
 constexpr int scan_edge(int modality) { return modality == 0 ? 2 : 1; }
 
-// Phi(u) - 1/2 on 16 intervals of kPhiStep, the middle of the first at `middle` steps: in each a polynomial through its
-// Chebyshev nodes.
+// Phi(u) - 1/2 around 0, kPhiStep … 15 kPhiStep: in each of the intervals a polynomial through its Chebyshev nodes.
 constexpr float kPhiStep = 0.36f;
 template <int kDegree>
 struct PhiTable {
     static constexpr int degree = kDegree;
     alignas(64) float coefficient[kDegree + 1][16];
-    explicit PhiTable(double middle) {
+    PhiTable() {
         constexpr int n = kDegree + 1;
         for (int i = 0; i < 16; ++i) {
             double node[n], value[n];
             for (int j = 0; j < n; ++j) {
                 node[j] = 0.5 * std::cos((2 * j + 1) * 3.14159265358979323846 / (2 * n));
-                value[j] = 0.5 * std::erf((i + middle + node[j]) * double(kPhiStep) / std::sqrt(2.0));
+                value[j] = 0.5 * std::erf((i + node[j]) * double(kPhiStep) / std::sqrt(2.0));
             }
             // Newton's divided differences, then expanded.
             for (int k = 1; k < n; ++k)
@@ -151,7 +153,7 @@ struct PhiTable {
         }
     }
 };
-const PhiTable<4> kPhi(0.5);
+const PhiTable<4> kPhi;
 // (Phi(u) - 1/2) / u on [0, kPhiMost] in powers of 1 - 2 (u / kPhiMost)^2. The error of u Phi(u) is below 1e-7 of
 // max(u, 1), of Phi(u) below 1.6e-7. Terms are positive where u is small and fall quickly elsewhere, so float32 loses
 // little in their sum.
@@ -160,12 +162,23 @@ constexpr float kPhi13[14] = {
     1.359499906e-01f, 6.774365980e-02f, 5.002475612e-02f, 3.993019836e-02f, 3.198644558e-02f,
     2.471897475e-02f, 1.797355535e-02f, 1.252777763e-02f, 8.515539670e-03f, 4.738147754e-03f,
     1.847807822e-03f, 1.274354444e-03f, 1.249582323e-03f, 4.607486335e-04f};
-const PhiTable<2> kCoarsePhi(0.0);  // the first interval begins below 0
+const PhiTable<2> kCoarsePhi;
 
 }  // namespace
 
+// clang refuses vectors of 512 bits from functions without the AVX-512 target, and those of lanes.h have no target.
+#if defined(DAS2F_X86) && !defined(__clang__) && __GNUC__ >= 10
+#define DAS2F_INSTRUCTIONS 1
+#include <cpuid.h>
+#include <immintrin.h>
+#else
+#define DAS2F_INSTRUCTIONS 0
+#endif
+
+// DAS2F_SCALES: powers of 2 by AVX-512's own instructions.
 #define DAS2F_BF16 0
 #define DAS2F_AMX 0
+#define DAS2F_SCALES 0
 namespace {
 #define DAS2F_FN ALWAYS_INLINE
 // A vector is one register of 512, 256 or (elsewhere) 128 bits: compilers split wider vectors badly.
@@ -181,6 +194,12 @@ namespace {
 #define DAS2F_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
 #define DAS2F_AVX2 __attribute__((target("avx2,fma")))
 #define DAS2F_LOOP __attribute__((noinline)) DAS2F_AVX512
+#if DAS2F_INSTRUCTIONS
+#undef DAS2F_SCALES
+#define DAS2F_SCALES 1
+#undef DAS2F_FN
+#define DAS2F_FN inline __attribute__((always_inline)) DAS2F_AVX512
+#endif
 namespace lanes16 {
 constexpr int kLanes = 16;
 constexpr bool kManyRegisters = true;
@@ -189,6 +208,10 @@ constexpr bool kManyRegisters = true;
 #include "scan_rows.h"
 #include "tail.h"
 }  // namespace lanes16
+#undef DAS2F_SCALES
+#define DAS2F_SCALES 0
+#undef DAS2F_FN
+#define DAS2F_FN ALWAYS_INLINE
 #undef DAS2F_LOOP
 #define DAS2F_LOOP __attribute__((noinline)) DAS2F_AVX2
 namespace lanes8 {
@@ -214,13 +237,12 @@ constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
 #undef DAS2F_LOOP
 }  // namespace
 
-// clang refuses vectors of 512 bits from functions without the AVX-512 target, and those of lanes.h have no target.
-#if defined(DAS2F_X86) && !defined(__clang__) && __GNUC__ >= 10
+#if DAS2F_INSTRUCTIONS
 #define DAS2F_HAS_BF16 1
 #undef DAS2F_BF16
 #define DAS2F_BF16 1
-#include <cpuid.h>
-#include <immintrin.h>
+#undef DAS2F_SCALES
+#define DAS2F_SCALES 1
 namespace {
 #define DAS2F_BF16_TARGET "avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma"
 #define DAS2F_FN inline __attribute__((always_inline, target(DAS2F_BF16_TARGET)))

@@ -19,51 +19,37 @@ DAS2F_FN Vec sqrt_lanes(Vec v) {
 }
 
 DAS2F_FN Vec sigmoid_lanes(const Vec &v) {
-    if constexpr (!kCoarse) return 1.0f / (1.0f + exp2_lanes(v * -kLog2e));
+    if constexpr (!kScales) return 1.0f / (1.0f + exp2_lanes(v * -kLog2e));
+    const Vec most = Vec{} + 126.0f;  // no quotient by infinity
     Vec power[1] = {v * -kLog2e};
+    power[0] = power[0] > most ? most : power[0];
     power_lanes(power, PowerConstants());
     return quotient(Vec{} + 1.0f, 1.0f + power[0]);
 }
 
-// With 16 lanes, one register holds a coefficient of all 16 polynomials of the table. (clang has no such shuffle.)
-#if defined(__clang__)
-constexpr bool kPhiByTable = false;
-#else
-constexpr bool kPhiByTable = kLanes == 16;
-#endif
-
 // x Phi(x); within 3e-7 of max(|x|, 1) everywhere, or 1e-4 if it is rounded to bfloat16.
 DAS2F_FN Vec gelu_lanes(const Vec &x) {
-    if constexpr (kPhiByTable) {
+#if DAS2F_SCALES
+    // One register holds a coefficient of all 16 polynomials of the table. `near` is min(|x|, most). The nearest whole number
+    // of steps is in the low bits of `shifted`, and a shuffle reads no others.
 #if DAS2F_BF16
-        // min(|x|, most). The nearest whole number is in the low bits of `shifted`, and a shuffle reads no others.
-        const PhiTable<2> &phi = kCoarsePhi;
-        const Vec u = (Vec)_mm512_abs_ps((__m512)x), magic = Vec{} + 12582912.0f;
-        const Vec near = (Vec)_mm512_range_ps((__m512)x, _mm512_set1_ps(15.49f * kPhiStep), 10);
-        const Vec shifted = near * (1.0f / kPhiStep) + magic;
-        const Vec f = near * (1.0f / kPhiStep) - (shifted - magic);
-        const VecInt index = (VecInt)shifted;
+    const PhiTable<2> &phi = kCoarsePhi;
 #else
-        const PhiTable<4> &phi = kPhi;
-        const Vec u = x < Vec{} ? -x : x;
-        Vec scaled = u * (1.0f / kPhiStep);
-        const Vec most = Vec{} + 15.99999f;
-        scaled = scaled < most ? scaled : most;  // NaN becomes `most`, a valid index; u stays NaN
-        const VecInt index = __builtin_convertvector(scaled, VecInt);
-        const Vec f = scaled - __builtin_convertvector(index, Vec) - 0.5f;
+    const PhiTable<4> &phi = kPhi;
 #endif
-        Vec q{};
+    const Vec u = (Vec)_mm512_abs_ps((__m512)x), magic = Vec{} + 12582912.0f;
+    const Vec near = (Vec)_mm512_range_ps((__m512)x, _mm512_set1_ps(15.49f * kPhiStep), 10);
+    const Vec shifted = near * (1.0f / kPhiStep) + magic;
+    const Vec f = near * (1.0f / kPhiStep) - (shifted - magic);
+    const VecInt index = (VecInt)shifted;
+    Vec q{};
 #pragma GCC unroll 5
-        for (int k = phi.degree; k >= 0; --k) {
-            Vec c;
-            std::memcpy(&c, phi.coefficient[k], sizeof c);
-#if !defined(__clang__)
-            c = __builtin_shuffle(c, index);
-#endif
-            q = k == phi.degree ? c : q * f + c;
-        }
-        return 0.5f * x + u * q;
+    for (int k = phi.degree; k >= 0; --k) {
+        const Vec c = __builtin_shuffle(load(phi.coefficient[k]), index);
+        q = k == phi.degree ? c : q * f + c;
     }
+    return 0.5f * x + u * q;
+#else
     const Vec most = Vec{} + kPhiMost;
     Vec v = x < most ? x : most;
     v = v > -most ? v : -most;
@@ -72,6 +58,7 @@ DAS2F_FN Vec gelu_lanes(const Vec &x) {
 #pragma GCC unroll 13
     for (int k = 12; k >= 0; --k) q = q * s + kPhi13[k];
     return x * (v * q + 0.5f);
+#endif
 }
 
 // Transposes kLanes vectors in place.
