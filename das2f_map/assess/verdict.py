@@ -1,8 +1,9 @@
 """A judgement of a model in one line, from its confusion matrix on held-out pixels.
 
 The yardstick is a map that shows the commonest class everywhere. A model that does not beat it, or whose
-agreement with the reference is hardly more than chance, makes maps that nobody should use. A random forest on
-the same pixels is a second yardstick. A model behind it may still be of use, and the sentence says so.
+agreement with the reference is hardly more than chance, makes maps that nobody should use. A random forest
+that has learnt the same labels is a second yardstick: a model clearly behind it makes the worse map of two.
+Where the forest may be ahead by chance, the sentence says so.
 
 Source of the least kappa: Landis, J. R., Koch, G. G. (1977), "The measurement of observer agreement for
 categorical data", Biometrics 33, 159–174, which calls agreement up to 0.2 slight.
@@ -23,7 +24,7 @@ MARGIN = 0.02
 """Least difference of overall accuracies, 0..1, that counts as better."""
 
 ERRORS = 2.0
-"""Standard errors by which a model must beat the commonest class.
+"""Standard errors by which a model must beat the commonest class, and a forest must beat the model.
 
 The standard error takes pixels as independent. Neighbours are alike, so the true one is larger; the margin
 and kappa guard against that.
@@ -55,26 +56,26 @@ def judge(
     Returns
     -------
     Not usable if the overall accuracy exceeds the share of the commonest reference class by less than
-    :data:`MARGIN` or less than :data:`ERRORS` standard errors, or if kappa is below :data:`LEAST_KAPPA`.
-    Usable in all other cases. That includes held-out pixels that cannot tell, because there are none or all
-    have one class; the text then starts with "not assessed".
+    :data:`MARGIN` or less than :data:`ERRORS` standard errors, if kappa is below :data:`LEAST_KAPPA`, or if
+    the forest is ahead by more than :data:`MARGIN` and :data:`ERRORS` standard errors. Usable in all other
+    cases. That includes held-out pixels that cannot tell, because there are none or all have one class; the
+    text then starts with "not assessed". If most of such pixels are mapped as other classes, the model is not
+    usable.
     """
     accuracy = matrix.overall_accuracy
     if accuracy is None:
         return Verdict(usable=True, text="not assessed: no held-out pixels")
     common = _commonest(matrix)
-    usable, text = True, f'not assessed: all held-out pixels are "{common.name}"'
-    if common.share < 1:
-        problem = _problem(accuracy, common, matrix)
-        usable = problem is None
-        text = (
-            _praise(accuracy, common, forest_accuracy)
-            if problem is None
-            else f"do not use this map: {problem}{_other_way(accuracy, forest_accuracy)}"
-        )
+    problem = _problem(accuracy, common, matrix, forest_accuracy)
+    if problem is not None:
+        text = f"do not use this map: {problem}"
+    elif common.share < 1:
+        text = _praise(accuracy, common, forest_accuracy)
+    else:
+        text = f'not assessed: all held-out pixels are "{common.name}"'
     text += "".join(f"; {clause}" for clause in (*_untested(not_tested), *doubts))
     return Verdict(
-        usable=usable,
+        usable=problem is None,
         text=text,
         overall_accuracy=accuracy,
         commonest_accuracy=common.share,
@@ -105,8 +106,32 @@ def _commonest(matrix: ConfusionMatrix) -> _Commonest:
     return _Commonest(matrix.legend.names[k], int(rows[k]) / total, math.sqrt(max(0.0, variance) / total))
 
 
-def _problem(accuracy: float, common: _Commonest, matrix: ConfusionMatrix) -> str | None:
+def _problem(
+    accuracy: float, common: _Commonest, matrix: ConfusionMatrix, forest: float | None
+) -> str | None:
     """Why a model's maps should not be used, ``None`` if they may be."""
+    reached = "" if forest is None else f"; a random forest reaches {percent(forest)}"
+    if common.share == 1:
+        wrong = f'OA {percent(accuracy)} on held-out ground that is all "{common.name}"'
+        return f"{wrong}{reached}" if accuracy < 0.5 else None
+    if (found := _no_better(accuracy, common, matrix)) is not None:
+        return f"{found}{reached}"
+    if forest is None:
+        return None
+    chance = ERRORS * _error(accuracy, forest, matrix)
+    if forest - accuracy > max(MARGIN + 1e-9, chance):
+        both = f"{percent(forest)} against OA {percent(accuracy)}"
+        return f"a random forest does better on held-out ground ({both}); train longer or with more labels"
+    return None
+
+
+def _error(accuracy: float, other: float, matrix: ConfusionMatrix) -> float:
+    """Standard error of the difference of two accuracies, as if of different pixels: a cautious one."""
+    return math.sqrt((accuracy * (1 - accuracy) + other * (1 - other)) / matrix.total)
+
+
+def _no_better(accuracy: float, common: _Commonest, matrix: ConfusionMatrix) -> str | None:
+    """Why a model is no better than always the commonest class, or chance; ``None`` if it is."""
     lead, kappa = accuracy - common.share, matrix.kappa
     than = f'than always "{common.name}" ({percent(common.share)})'
     # Shares such as 0.35 - 0.33 miss 0.02 by their last digit.
@@ -130,7 +155,7 @@ def _praise(accuracy: float, common: _Commonest, forest: float | None) -> str:
     ahead = accuracy - forest
     if ahead < -MARGIN - 1e-9:
         advice = "train longer or with more labels"
-        return f"a random forest does better ({percent(forest)}): {text}, {lead}; {advice}"
+        return f"a random forest may do better ({percent(forest)}): {text}, {lead}; {advice}"
     if abs(ahead) < 0.005:
         return f"{text}: {lead}, as good as a random forest"
     return f"{text}: {lead}, {_points(abs(ahead))} {'better' if ahead > 0 else 'worse'} than a random forest"
@@ -138,13 +163,6 @@ def _praise(accuracy: float, common: _Commonest, forest: float | None) -> str:
 
 def _untested(names: Sequence[str]) -> list[str]:
     return [f"not tested: {', '.join(names)}"] if names else []
-
-
-def _other_way(accuracy: float, forest: float | None) -> str:
-    """A forest that is clearly better, which shows that the labels can be learned."""
-    if forest is None or forest - accuracy <= MARGIN + 1e-9:
-        return ""
-    return f"; a random forest reaches {percent(forest)}"
 
 
 def _points(difference: float) -> str:

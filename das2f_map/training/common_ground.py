@@ -17,13 +17,14 @@ from pyproj.exceptions import ProjError
 from das2f_map.bundle.card import Ground
 from das2f_map.scene.pair import ScenePair
 from das2f_map.training.ground import ground_of
-from das2f_map.training.pixels import TrainingPixels
+from das2f_map.training.nearby import near
+from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.types import Int64
 
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where labelled pixels lie.
+    """Where pixels lie.
 
     Attributes
     ----------
@@ -41,7 +42,7 @@ class Places:
     shared: bool = False
 
     @classmethod
-    def apart(cls, pixels: TrainingPixels) -> Places:
+    def apart(cls, pixels: ScenePixels) -> Places:
         """Places of pixels whose scenes share no ground."""
         return cls(pixels.scene.astype(np.int64), pixels.rows.astype(np.int64), pixels.cols.astype(np.int64))
 
@@ -50,8 +51,8 @@ class Places:
         return Places(self.part[keep], self.rows[keep], self.cols[keep], self.shared)
 
 
-def common_places(pixels: TrainingPixels) -> Places:
-    """Places of labelled pixels, with overlapping scenes in a common frame.
+def common_places(pixels: ScenePixels) -> Places:
+    """Places of pixels, with overlapping scenes in a common frame.
 
     Scenes overlap if their rectangles of longitude and latitude do. A scene whose CRS does not lead to
     degrees is taken to overlap none.
@@ -70,6 +71,21 @@ def common_places(pixels: TrainingPixels) -> Places:
                 pairs[scene], frame, places.rows[here], places.cols[here]
             )
     return places
+
+
+def away_from(pixels: ScenePixels, others: ScenePixels, distance: int) -> ScenePixels:
+    """The pixels at least so many MS pixels (Chebyshev) from all others, which are pixels of the same scenes.
+
+    Scenes that show the same ground count as one.
+    """
+    mine, theirs = common_places(pixels), common_places(others)
+    close = np.zeros(len(pixels), bool)
+    for part in np.unique(theirs.part):
+        at, there = np.flatnonzero(mine.part == part), np.flatnonzero(theirs.part == part)
+        # Both ends of a distance in a common frame are rounded.
+        reach = distance + 1 if mine.shared else distance
+        close[at] = near(mine.rows[at], mine.cols[at], theirs.rows[there], theirs.cols[there], reach)
+    return pixels.select(np.flatnonzero(~close))
 
 
 def _groups(pairs: list[ScenePair]) -> list[list[int]]:

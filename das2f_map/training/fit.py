@@ -15,6 +15,7 @@ from das2f_map.network import Das2fNet
 from das2f_map.network.classifier import PooledClassifier
 from das2f_map.progress import Progress
 from das2f_map.training.batches import PatchDataset
+from das2f_map.training.common_ground import away_from
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
 from das2f_map.training.prepare import Prepared
@@ -80,18 +81,21 @@ def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun
         stop_after=part.stop_after,
         resume=resume,
         keep_weights=part.keep_weights,
-        scene_pixels=_scene_pixels(prepared, part),
+        scene_pixels=standardising_pixels(prepared, part.train, part.held),
     )
 
 
-def _scene_pixels(prepared: Prepared, part: Part) -> ScenePixels | None:
-    """Pixels of the scenes that are learnt, away from held-out ground; ``None`` if too few or not of use."""
+def standardising_pixels(prepared: Prepared, train: Int64, held: Int64 | None) -> ScenePixels | None:
+    """Pixels of the scenes that are learnt, away from held-out ground; ``None`` if too few or not of use.
+
+    ``train`` and ``held`` are positions of labelled pixels, as in :class:`Part`.
+    """
     if prepared.settings.head != "pooled" or prepared.settings.statistics == "labels":
         return None
     pixels, found = prepared.pixels, prepared.scene_pixels
-    found = found.select(np.flatnonzero(np.isin(found.scene, pixels.scene[part.train])))
-    if part.held is not None:
-        found = found.away_from(pixels.select(part.held), prepared.reach)
+    found = found.select(np.flatnonzero(np.isin(found.scene, pixels.scene[train])))
+    if held is not None:
+        found = away_from(found, pixels.select(held), prepared.reach)
     return found if len(found) >= LEAST_SCENE_PIXELS else None
 
 

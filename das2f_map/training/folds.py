@@ -86,6 +86,8 @@ class Folds:
         Distance at which patches share no pixel of the files.
     places:
         Where the pixels lie on the ground; ``None`` if no scenes share ground.
+    by_scene:
+        Whether each fold holds whole scenes out.
     """
 
     pixels: TrainingPixels
@@ -94,6 +96,7 @@ class Folds:
     gap: int
     reach: int
     places: Places | None = None
+    by_scene: bool = False
 
     @property
     def _places(self) -> Places:
@@ -134,7 +137,7 @@ class Folds:
         """Rule and sizes, for the model card, and the leak of the ``trained`` folds, by default all."""
         leaks = [self.leak(fold) for fold in (self.each() if trained is None else trained)]
         return {
-            "method": "spatial folds with a gap",
+            "method": "whole scenes held out" if self.by_scene else "spatial folds with a gap",
             "folds": self.count,
             "gap_ms_pixels": self.gap,
             "patches_apart_at_ms_pixels": self.reach,
@@ -193,7 +196,7 @@ def _by_scene(pixels: TrainingPixels, places: Places, reach: int, seed: int) -> 
     count = min(scenes, MOST_FOLDS)
     dealt = np.arange(scenes) if scenes == count else np.random.default_rng(seed).permutation(scenes) % count
     of_pixel = dealt[pixels.scene].astype(np.int64)
-    found = Folds(pixels, of_pixel, count, reach if places.shared else 0, reach, places)
+    found = Folds(pixels, of_pixel, count, reach if places.shared else 0, reach, places, by_scene=True)
     return found if not places.shared or _leaves_enough(found) else replace(found, gap=0)
 
 

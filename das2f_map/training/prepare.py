@@ -181,7 +181,6 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
     """
     patch = PatchGeometry()
     _require_scenes_to_hold_out(request)
-    _say_idle(request.settings)
     with ExitStack() as stack:
         for scene in request.scenes:
             check_labels(scene.labels.path, layer=scene.labels.layer)
@@ -206,6 +205,7 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
         )
         log.info("Labelled pixels: %s", ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
         settings = decided(request.settings, len(pixels), on_cpu=hardware.on_cpu)
+        _say_idle(request.settings, settings)
         config = _network_config(
             {
                 "classes": len(pixels.legend),
@@ -219,7 +219,11 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
 
 
 def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> TrainingSettings:
-    """The settings with every ``auto`` and the number of steps decided, for so many labelled pixels."""
+    """The settings with every ``auto`` and the number of steps decided, for so many labelled pixels.
+
+    Statistics stay ``auto``: held-out ground chooses them. Every check comes after as many steps, so that the
+    steps are a multiple of the checks.
+    """
     assess = settings.assess
     if assess == "auto" and settings.fold_by == "scene":
         assess = "folds"
@@ -229,7 +233,7 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     steps = settings.steps or default_steps(labelled, on_cpu=on_cpu, fast=settings.fast)
     # A check needs a step at least.
     checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
-    return replace(settings, assess=assess, head=head, steps=steps, checks=checks)
+    return replace(settings, assess=assess, head=head, steps=steps // checks * checks, checks=checks)
 
 
 def _require_scenes_to_hold_out(request: TrainRequest) -> None:
@@ -246,23 +250,35 @@ def _require_scenes_to_hold_out(request: TrainRequest) -> None:
         raise InputError("A hold-out is cut from the ground of each scene", "--assess folds holds out scenes")
 
 
-def _say_idle(settings: TrainingSettings) -> None:
-    """Warn of settings that have no effect with the others."""
+def _say_idle(asked: TrainingSettings, decided: TrainingSettings) -> None:
+    """Warn of settings that have no effect with the others, or another one than they seem to have."""
     default = TrainingSettings()
-    if settings.folds != default.folds and (settings.assess in ("holdout", "none") or settings.fast):
-        log.warning("--folds has no effect: no folds are made with --assess %s", _assessment_of(settings))
-    if settings.folds != default.folds and settings.fold_by == "scene":
+    if asked.folds != default.folds and decided.assess != "folds":
+        log.warning(
+            "--folds has no effect: no folds are made with --assess %s", _assessment_of(asked, decided)
+        )
+    elif asked.folds != default.folds and asked.fold_by == "scene":
         log.warning("--folds has no effect: each scene is a fold with --fold-by scene")
-    if settings.fold_by == "scene" and settings.assess == "none":
+    if asked.fold_by == "scene" and asked.assess == "none":
         log.warning("--fold-by has no effect: no ground is held out with --assess none")
-    if settings.head == "published" and settings.dropout != default.dropout:
+    if asked.head == "published" and asked.dropout != default.dropout:
         log.warning("--dropout has no effect: the published head has none")
-    if settings.head == "published" and settings.statistics != default.statistics:
+    if asked.head == "published" and asked.statistics != default.statistics:
         log.warning("--statistics has no effect: the published head has none")
+    if asked.steps is not None and asked.steps != decided.steps:
+        log.warning(
+            "--steps %d: %d are taken, as many before each of %d checks; --checks changes their number",
+            asked.steps,
+            decided.steps,
+            decided.checks,
+        )
 
 
-def _assessment_of(settings: TrainingSettings) -> str:
-    return "holdout, which --fast implies" if settings.assess == "auto" else settings.assess
+def _assessment_of(asked: TrainingSettings, decided: TrainingSettings) -> str:
+    if asked.assess != "auto":
+        return asked.assess
+    why = "which --fast implies" if asked.fast else f"the default for over {FOLDS_UP_TO:,} labelled pixels"
+    return f"{decided.assess}, {why}"
 
 
 def _aligned(scene: SceneRequest, opened: ScenePair) -> OpenScene:

@@ -118,15 +118,24 @@ class TrainingRun:
             )
         _say_leak(folds, parts)
         records = {part.name: self._checked(part) for part in parts}
-        kinds = 2 if self._chooses_statistics else 1
+        without = [part.name for part in parts if self._lacks_scene_pixels(part)]
+        if without and settings.statistics != "labels":
+            log.warning(
+                "Statistics of the pooled head: %s. Too few of their pixels lie away from %s",
+                "labels" if settings.statistics == "auto" else "labels for its figures, scene for the model",
+                ", ".join(without),
+            )
+        kinds = 2 if self._chooses_statistics and not without else 1
         at_check = None
         if self._turns > 1:
 
             def at_check(part: HeldOut, candidate: int) -> Float32:
-                by_labels, check = kinds == 2 and candidate < settings.checks, candidate % settings.checks
+                by_labels = self._chooses_statistics and candidate < settings.checks
+                check = candidate % settings.checks
                 return self._turned_logits(part, records[part.name].weights[check], by_labels=by_labels)
 
-        logits = [record.logits for record in records.values()]
+        # Those by the labels come first.
+        logits = [record.logits[: kinds * settings.checks] for record in records.values()]
         assessment = assess(prepared.pixels, parts, logits, at_check, kinds)
         if kinds == 2:
             log.info("Statistics of the pooled head: %s", self._statistics_of(assessment))
@@ -150,9 +159,22 @@ class TrainingRun:
         settings = self.prepared.settings
         return settings.head == "pooled" and settings.statistics == "auto"
 
+    def _lacks_scene_pixels(self, part: HeldOut) -> bool:
+        """Whether a part's pooled head has to be standardised by labelled pixels."""
+        from das2f_map.training.fit import standardising_pixels
+
+        pooled = self.prepared.settings.head == "pooled"
+        return pooled and standardising_pixels(self.prepared, part.fold.train, part.fold.held) is None
+
     def statistics(self, held: HeldGround | None) -> str | None:
         """Pixels that the model's head is standardised by: ``scene``, ``labels`` or ``None`` (not at all)."""
-        return self._statistics_of(None if held is None else held.assessment)
+        from das2f_map.training.fit import standardising_pixels
+
+        found = self._statistics_of(None if held is None else held.assessment)
+        everything = np.arange(len(self.prepared.pixels))
+        if found == "scene" and standardising_pixels(self.prepared, everything, None) is None:
+            return "labels"
+        return found
 
     def _statistics_of(self, assessment: Assessment | None) -> str | None:
         settings = self.prepared.settings

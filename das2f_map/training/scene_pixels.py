@@ -11,7 +11,6 @@ from torch import Tensor
 
 from das2f_map.scene.spread import spread_blocks
 from das2f_map.training.dataset import BLOCK, PatchReader
-from das2f_map.training.nearby import near
 from das2f_map.types import Int32, Int64
 
 SAMPLED = 800
@@ -61,20 +60,6 @@ class ScenePixels:
     def select(self, keep: Int64) -> ScenePixels:
         """The pixels at some positions."""
         return replace(self, scene=self.scene[keep], rows=self.rows[keep], cols=self.cols[keep])
-
-    def away_from(self, others: ScenePixels, distance: int) -> ScenePixels:
-        """The pixels that lie at least so many MS pixels (Chebyshev) from all others of their scene."""
-        close = np.zeros(len(self), bool)
-        for scene in np.unique(others.scene):
-            mine, theirs = np.flatnonzero(self.scene == scene), np.flatnonzero(others.scene == scene)
-            close[mine] = near(
-                self.rows[mine].astype(np.int64),
-                self.cols[mine].astype(np.int64),
-                others.rows[theirs].astype(np.int64),
-                others.cols[theirs].astype(np.int64),
-                distance,
-            )
-        return self.select(np.flatnonzero(~close))
 
     def patches(self, at: Int64, turns: Int64 | None = None) -> tuple[Tensor, Tensor]:
         """Patches of the pixels at ``at``, float32: MS ``(n, bands, P, P)`` and PAN ``(n, 1, 4P, 4P)``.

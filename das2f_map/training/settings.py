@@ -106,7 +106,7 @@ class TrainingSettings:
     final_rate: float = setting(0.01, ge=0.0, le=1.0, help="Last learning rate over the highest.")
     gradient_clip: float = setting(1.0, gt=0.0, help="Largest norm of the gradients.")
     optimizer: str = setting("AdamW", choices=("AdamW",), help="Optimiser.")
-    seed: int = setting(0, ge=0, help="Fixes folds, weights and order.")
+    seed: int = setting(0, ge=0, le=2**32 - 1, help="Fixes folds, weights and order.")
     device: str = setting(str(EngineChoice.device), help=DEVICES)
     devices: int = setting(1, ge=1, help="CUDA devices that share the work.")
     fast: bool = setting(

@@ -8,7 +8,7 @@ held-out ground would be too good, because the trunk has seen that ground.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from das2f_map.bundle.card import Ground, ModelCard
 from das2f_map.bundle.catalogue import bundled_models, load_model
@@ -57,12 +57,10 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
                 return load_model(folder)
         return None
     bundle = named_start(choice, config)
-    known = {b.name for b in bundle.card.ms_bands}
-    fresh = [name for name in pairs[0].ms_band_names if name not in known]
     log.info(
         "The trainings start from the weights of %s, but for the classifier%s",
         bundle.card.name,
-        f" and the bands it does not have: {', '.join(fresh)}" if fresh else "",
+        "".join(f"; {clause}" for clause in _not_carried_over(bundle.card, config, pairs[0].ms_band_names)),
     )
     if _shared(bundle.card, ground):
         log.warning(
@@ -74,7 +72,7 @@ def find_start(choice: str, config: NetworkConfig, pairs: Sequence[ScenePair]) -
 def named_start(choice: str, config: NetworkConfig) -> ModelBundle:
     """The model of a name or path, if a training of a network of these sizes can start from it.
 
-    The numbers of classes and bands play no part. Raises as :func:`find_start`.
+    The numbers of classes, bands and stages play no part. Raises as :func:`find_start`.
     """
     bundle = load_model(choice)
     if not bundle.state_dict:
@@ -82,10 +80,10 @@ def named_start(choice: str, config: NetworkConfig) -> ModelBundle:
             f"{choice} holds no weights that a training can start from",
             "name the bundle that it was made of",
         )
-    if differing := _other_sizes(bundle.card.network, config):
+    if differing := _other_sizes(bundle.card.network, config, free={"stages"}):
         raise ModelError(
             f"the network of {choice} has other sizes than the one to train: {', '.join(differing)}",
-            "train without --from, or with the same --stages",
+            "train without --from",
         )
     return bundle
 
@@ -96,9 +94,23 @@ def _fits(card: ModelCard, config: NetworkConfig, pairs: Sequence[ScenePair]) ->
     return not _other_sizes(card.network, config) and all(set(pair.ms_band_names) == known for pair in pairs)
 
 
-def _other_sizes(theirs: NetworkConfig, ours: NetworkConfig) -> list[str]:
-    """Sizes of the trunk in which two networks differ."""
-    free = {"classes", "ms_bands", "classifier_hidden"}
+def _not_carried_over(card: ModelCard, config: NetworkConfig, bands: Sequence[str]) -> list[str]:
+    """What of a model and a network to train has no counterpart, a clause each."""
+    theirs, found = [b.name for b in card.ms_bands], []
+    if fresh := [name for name in bands if name not in theirs]:
+        found.append(f"bands it does not have start anew: {', '.join(fresh)}")
+    if dropped := [name for name in theirs if name not in bands]:
+        found.append(f"its other bands are dropped: {', '.join(dropped)}")
+    if config.stages > card.network.stages:
+        found.append("the second stage starts anew")
+    if config.stages < card.network.stages:
+        found.append("its second stage is dropped")
+    return found
+
+
+def _other_sizes(theirs: NetworkConfig, ours: NetworkConfig, free: Set[str] = frozenset()) -> list[str]:
+    """Sizes of the trunk in which two networks differ, but for the ``free`` ones."""
+    free = {"classes", "ms_bands", "classifier_hidden", *free}
     one, other = theirs.model_dump(exclude=free), ours.model_dump(exclude=free)
     return [f"{name} {one[name]} and {other[name]}" for name in one if one[name] != other[name]]
 

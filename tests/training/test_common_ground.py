@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
-from das2f_map.training.common_ground import common_places
+from das2f_map.training.common_ground import away_from, common_places
 from das2f_map.training.folds import Folds, spatial_folds
 from das2f_map.training.pixels import TrainingPixels
 
@@ -119,3 +119,34 @@ def test_many_scenes_share_folds() -> None:
     for scene in range(45):
         assert np.unique(folds.of_pixel[pixels.scene == scene]).size == 1
     assert np.bincount(folds.of_pixel, minlength=20).min() > 0
+
+
+def test_pixels_away_from_others() -> None:
+    """Against all distances, in three scenes that lie apart."""
+    readers = [reader(10, 500_000 + 9_000 * k, 5_000_000) for k in range(3)]
+    mine, theirs = labelled(*readers), labelled(*readers, seed=1)
+    theirs = theirs.select(np.flatnonzero(theirs.scene != 1)[::50])
+    found = away_from(mine, theirs, 9)
+    rows, cols = (np.abs(a[:, None] - b) for a, b in ((mine.rows, theirs.rows), (mine.cols, theirs.cols)))
+    far = ((np.maximum(rows, cols) >= 9) | (mine.scene[:, None] != theirs.scene)).all(axis=1)
+    assert 0 < far.sum() < len(mine)
+    # Scene 1 has no others, so that all its pixels stay.
+    assert far[mine.scene == 1].all()
+    for name in ("scene", "rows", "cols"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(mine, name)[far])
+
+
+@pytest.mark.parametrize("size", [10.0, 8.0])
+def test_pixels_away_from_others_that_another_date_shows(size: float) -> None:
+    readers = reader(10, 500_000, 5_000_000), reader(size, 500_203, 4_999_797)
+    mine, theirs = labelled(*readers), labelled(*readers, seed=1)
+    # Pixels of the first date count for the second one, too.
+    theirs = theirs.select(np.flatnonzero(theirs.scene == 0)[:4])
+    found = away_from(mine, theirs, REACH)
+    assert np.bincount(found.scene).min() > 0
+    apart = np.abs(metres(found)[:, None] - metres(theirs)[None]).max(axis=2)
+    assert apart.min() >= REACH * 10
+    assert len(found) < len(mine)
+    missing = np.abs(metres(mine)[:, None] - metres(theirs)[None]).max(axis=2).min(axis=1)
+    # A pixel of the frame and its rounding are all that is left out beyond.
+    assert len(found) >= (missing >= (REACH + 2) * 10).sum()

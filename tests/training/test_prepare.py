@@ -231,8 +231,12 @@ def test_how_a_training_is_assessed(given: dict[str, Any], labelled: int, expect
 
 
 def test_steps_are_the_users_or_grow_with_the_labels() -> None:
-    assert decided(TrainingSettings(steps=7), 100, on_cpu=True).steps == 7
-    assert decided(TrainingSettings(steps=7, fast=True), 100, on_cpu=True).steps == 7
+    assert decided(TrainingSettings(steps=12), 100, on_cpu=True).steps == 12
+    assert decided(TrainingSettings(steps=6, fast=True), 100, on_cpu=True).steps == 6
+    # As many before every check.
+    assert decided(TrainingSettings(steps=17), 100, on_cpu=True).steps == 12
+    assert decided(TrainingSettings(steps=17, checks=1), 100, on_cpu=True).steps == 17
+    assert decided(TrainingSettings(steps=5), 100, on_cpu=True).steps == 5
     for on_cpu in (True, False):
         steps = [decided(TrainingSettings(), n, on_cpu=on_cpu).steps or 0 for n in (1, 1500, 30_000, 10**7)]
         assert 0 not in steps
@@ -282,6 +286,8 @@ def test_a_training_notes_what_it_learns_from(small_scene: Scene) -> None:
         ({"head": "published", "statistics": "labels"}, "--statistics has no effect"),
         ({"head": "published"}, ""),
         ({"folds": 5}, ""),
+        ({"folds": 5, "fast": True, "assess": "folds"}, ""),
+        ({"steps": 11, "checks": 6}, "--steps 11: 6 are taken"),
     ],
 )
 def test_settings_without_effect_are_named(
@@ -289,10 +295,19 @@ def test_settings_without_effect_are_named(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         prepared(asked(small_scene, **settings))
-    assert [r.getMessage() for r in caplog.records if "no effect" in r.getMessage()] == (
-        [m for m in caplog.messages if m.startswith(says)] if says else []
-    )
-    assert not says or any(m.startswith(says) for m in caplog.messages)
+    warned = [m for m in caplog.messages if m.startswith("--")]
+    assert len(warned) == bool(says)
+    assert not says or warned[0].startswith(says)
+
+
+def test_folds_without_effect_for_many_labels_are_named(
+    small_scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("das2f_map.training.prepare.FOLDS_UP_TO", 10)
+    with caplog.at_level(logging.WARNING):
+        prepared(asked(small_scene, folds=5))
+    (warned,) = [m for m in caplog.messages if m.startswith("--folds")]
+    assert warned.endswith("--assess holdout, the default for over 10 labelled pixels")
 
 
 def test_maps_of_a_first_look_or_of_many_labels_have_one_turn() -> None:

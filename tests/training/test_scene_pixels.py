@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from labelled import pixels_at
 from small_scene import TINY, Scene, make_scene
 from torch import Tensor
 
@@ -27,8 +26,6 @@ from das2f_map.training.prepare import Prepared, prepare
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.scene_pixels import SAMPLED, ScenePixels
 from das2f_map.training.settings import TrainingSettings
-
-RNG = np.random.default_rng(8)
 
 
 def request_for(*scenes: Scene, **settings: Any) -> TrainRequest:
@@ -48,25 +45,6 @@ def parts(prepared: Prepared, tmp_path: Path, held_above: int) -> Part:
 
 
 # --- which pixels -----------------------------------------------------------------------------------------
-
-
-def test_pixels_away_from_others() -> None:
-    """Against all distances, in two scenes."""
-    n, others = 400, 12
-    rows, cols, scene = RNG.integers(0, 90, n), RNG.integers(0, 70, n), np.sort(RNG.integers(0, 3, n))
-    their_rows, their_cols = RNG.integers(0, 90, others), RNG.integers(0, 70, others)
-    their_scene = np.repeat([0, 2], others // 2)
-    mine = pixels_at(rows, cols, np.arange(n) % 2, scene=scene)
-    theirs = pixels_at(their_rows, their_cols, np.zeros(others, int), scene=their_scene)
-    found = ScenePixels(mine.readers, mine.scene, mine.rows, mine.cols).away_from(theirs, 9)
-    apart = np.maximum(np.abs(rows[:, None] - their_rows), np.abs(cols[:, None] - their_cols))
-    far = ((apart >= 9) | (scene[:, None] != their_scene)).all(axis=1)
-    assert 0 < far.sum() < n
-    # Scene 1 has no others, so that all its pixels stay.
-    assert far[scene == 1].all()
-    np.testing.assert_array_equal(found.scene, scene[far])
-    np.testing.assert_array_equal(found.rows, rows[far])
-    np.testing.assert_array_equal(found.cols, cols[far])
 
 
 def test_a_training_takes_pixels_of_its_own_scenes(small_scene: Scene, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from das2f_map.bundle.card import Ground
 from das2f_map.bundle.catalogue import bundled_models
 from das2f_map.bundle.files import load_bundle, save_bundle
 from das2f_map.errors import ModelError
-from das2f_map.network import NetworkConfig
+from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.scene.pair import ScenePair, open_pair
+from das2f_map.training.fit import carry_over
 from das2f_map.training.ground import ground_of
 from das2f_map.training.settings import AUTO, FRESH
 from das2f_map.training.start import find_start
@@ -89,6 +92,44 @@ def test_a_named_model_of_the_same_ground_is_used_with_a_warning(
         found = find_start(str(tmp_path / "same"), card.network, [pair])
         assert found is not None
         assert "trained on this ground" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stages", "bands", "says"),
+    [
+        ((1, 2), (4, 4), "the second stage starts anew"),
+        ((2, 1), (4, 4), "its second stage is dropped"),
+        ((1, 1), (4, 3), "its other bands are dropped: "),
+        ((1, 1), (3, 4), "bands it does not have start anew: "),
+        ((1, 1), (4, 4), ""),
+    ],
+)
+def test_what_cannot_be_carried_over_is_told(
+    stages: tuple[int, int],
+    bands: tuple[int, int],
+    says: str,
+    small_scene: Scene,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """All weights that both networks have are the old model's, but for the classifier."""
+    bundle = tiny_bundle(tmp_path, "start", bands=bands[0], stages=stages[0])
+    config = bundle.card.network.model_copy(update={"stages": stages[1], "ms_bands": bands[1]})
+    names = ["blue", "green", "red", "nir"][: bands[1]]
+    pair = cast("ScenePair", SimpleNamespace(ms_band_names=names, bands=names, grids=None))
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(das2f_map.training.start, "ground_of", lambda pair: None)
+        found = find_start(str(tmp_path / "start"), config, [pair])
+    assert found is not None
+    assert caplog.messages[-1].count(";") == bool(says)
+    assert says in caplog.messages[-1]
+    network = Das2fNet(config)
+    carry_over(found, network, names)
+    theirs, ours = found.state_dict, network.state_dict()
+    same = [k for k in ours.keys() & theirs.keys() if ours[k].shape == theirs[k].shape]
+    trunk = [k for k in same if not k.startswith("classifier.")]
+    assert any(k.startswith("stages.0.") for k in trunk)
+    assert all(ours[k].equal(theirs[k]) for k in trunk)
 
 
 def test_ground_is_not_known_in_a_local_crs(small_scene: Scene, tmp_path: Path) -> None:

@@ -102,6 +102,33 @@ def trained(small_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Tra
     return run(small_scene, output=tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.mark.parametrize("statistics", ["auto", "scene"])
+@pytest.mark.usefixtures("no_forest")
+def test_folds_with_too_little_ground_around_have_the_statistics_of_the_labels(
+    statistics: str,
+    small_scene: Scene,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What the folds could not measure is no choice of theirs."""
+    everywhere = das2f_map.training.fit.standardising_pixels
+
+    def only_of_all(prepared: Any, train: Any, held: Any) -> Any:
+        return everywhere(prepared, train, held) if held is None else None
+
+    monkeypatch.setattr(das2f_map.training.fit, "standardising_pixels", only_of_all)
+    with caplog.at_level(logging.WARNING):
+        card = run(small_scene, output=tmp_path / "model", statistics=statistics).bundle.card
+    (said,) = [m for m in caplog.messages if m.startswith("Statistics of the pooled head")]
+    if statistics == "auto":
+        assert said.startswith("Statistics of the pooled head: labels. Too few")
+        assert card.training.settings["statistics"] == "labels"
+    else:
+        assert "labels for its figures, scene for the model" in said
+        assert card.training.settings["statistics"] == "scene"
+
+
 def fold(number: int) -> str:
     return f"Training without the ground of fold-{number}"
 
@@ -666,7 +693,7 @@ def test_bands_are_carried_over_by_name(
     for k, name in ((0, "nir"), (2, "green")):
         assert torch.allclose(ours[:, k], theirs[:, names.index(name)], atol=1e-9)
     assert min((ours[:, 1] - theirs[:, k]).abs().max() for k in range(4)) > 1e-3
-    assert "but for the classifier and the bands it does not have: ultraviolet" in caplog.text
+    assert "bands it does not have start anew: ultraviolet" in caplog.text
 
 
 # --- refusals --------------------------------------------------------------------------------------------
