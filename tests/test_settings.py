@@ -138,6 +138,7 @@ def test_options_have_the_defaults_of_python(command: str) -> None:
         ("optimizer", "SGD"),
         ("seed", None),
         ("seed", -1),
+        ("seed", 2**32),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
@@ -148,6 +149,7 @@ def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> No
 def test_limits_themselves_are_taken() -> None:
     TrainingSettings(stages=2, steps=1, checks=1, folds=2, batch_size=2, weight_decay=0.0, seed=0)
     TrainingSettings(label_smoothing=0.5, warmup=0.0, final_rate=1.0, folds=20, balance=0.0, haze=1.0)
+    TrainingSettings(seed=2**32 - 1)
     TrainingSettings(balance=1.0, dropout=0.0, jitter=0.0, haze=0.0, mixup=0.0, ema=0.0)
     assert EngineChoice(batch_size=1).batch_size == 1
 

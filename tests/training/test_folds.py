@@ -147,9 +147,11 @@ def test_whole_scenes_in_turn() -> None:
         assert fold.held.tolist() == np.flatnonzero(scene == number).tolist()
         assert fold.train.tolist() == np.flatnonzero(scene != number).tolist()
         assert folds.leak(fold).share == 0
+    assert folds.summary()["method"] == "whole scenes held out"
 
 
 def test_one_scene_alone_cannot_be_held_out() -> None:
     folds = spatial_folds(wide(), 3, gap=GAP, seed=0, by_scene=True)
     assert folds.count == 3
+    assert folds.summary()["method"] == "spatial folds with a gap"
     assert all(fold.train.size and fold.held.size for fold in folds.each())
