@@ -129,7 +129,9 @@ def run(ground: Ground, method: str, seed: int, number: int, device: str) -> dic
     if method in CLASSICAL:
         record, predictor = run_classical(ground, CLASSICAL[method], fold, seed)
     else:
-        settings = TrainingSettings(seed=seed, device=device, **(NETWORKS[method].changes or {}))
+        plain = {} if NETWORKS[method].whole else {"statistics": "labels"}
+        changes = plain | dict(NETWORKS[method].changes or {})
+        settings = TrainingSettings(seed=seed, device=device, **changes)
         record, predictor = run_network(ground, NETWORKS[method], fold, settings)
     record |= {"labels": int(fold.train.size), "seconds": round(time.monotonic() - started, 1)}
     if Job(ground.name, method, seed, number).disturbs:
@@ -180,7 +182,7 @@ def run_network(
         part = Part("", fold.train, fold.held, settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
         if not method.whole:
-            loop = replace(loop, train=PatchDataset(loop.train.pixels, loop.train.jitter), scene_pixels=None)
+            loop = replace(loop, train=PatchDataset(loop.train.pixels, loop.train.jitter))
         outcome = run_loop(network, loop, silent)
     network.load_state_dict(outcome.weights)
 

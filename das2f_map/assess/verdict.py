@@ -26,8 +26,8 @@ MARGIN = 0.02
 ERRORS = 2.0
 """Standard errors by which a model must beat the commonest class, and a forest must beat the model.
 
-The standard error takes pixels as independent. Neighbours are alike, so the true one is larger; the margin
-and kappa guard against that.
+The standard error takes pixels as independent. Neighbours are alike, so the true one is larger; the margin,
+and kappa against the commonest class, guard against that.
 """
 
 LEAST_KAPPA = 0.2
@@ -59,8 +59,8 @@ def judge(
     :data:`MARGIN` or less than :data:`ERRORS` standard errors, if kappa is below :data:`LEAST_KAPPA`, or if
     the forest is ahead by more than :data:`MARGIN` and :data:`ERRORS` standard errors. Usable in all other
     cases. That includes held-out pixels that cannot tell, because there are none or all have one class; the
-    text then starts with "not assessed". If most of such pixels are mapped as other classes, the model is not
-    usable.
+    text then starts with "not assessed". If significantly more than half of such pixels are mapped as other
+    classes, the model is not usable.
     """
     accuracy = matrix.overall_accuracy
     if accuracy is None:
@@ -113,7 +113,8 @@ def _problem(
     reached = "" if forest is None else f"; a random forest reaches {percent(forest)}"
     if common.share == 1:
         wrong = f'OA {percent(accuracy)} on held-out ground that is all "{common.name}"'
-        return f"{wrong}{reached}" if accuracy < 0.5 else None
+        chance = ERRORS * math.sqrt(0.25 / matrix.total)
+        return f"{wrong}{reached}" if accuracy < 0.5 - chance else None
     if (found := _no_better(accuracy, common, matrix)) is not None:
         return f"{found}{reached}"
     if forest is None:
@@ -126,7 +127,10 @@ def _problem(
 
 
 def _error(accuracy: float, other: float, matrix: ConfusionMatrix) -> float:
-    """Standard error of the difference of two accuracies, as if of different pixels: a cautious one."""
+    """Standard error of the difference of two accuracies, as if of different pixels.
+
+    On the same pixels it is smaller, which makes up for some of what neighbours make it larger.
+    """
     return math.sqrt((accuracy * (1 - accuracy) + other * (1 - other)) / matrix.total)
 
 

@@ -1,7 +1,7 @@
 """The mean of an engine's logits over flips and quarter turns of the images.
 
 A network that has learnt from turned patches errs on some pixels with the image upright, and on others with
-it turned. The mean over several views (test-time augmentation) is right a little more often on most scenes.
+it turned. The mean over several views (test-time augmentation) is right a little more often on the average.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Prepared:
     config:
         Sizes of the network.
     settings:
-        The user's settings, with ``steps`` always a number and nothing ``auto``.
+        The user's settings, with ``steps`` always a number; only ``statistics`` may be ``auto``.
     hardware:
         Where to train.
     """
@@ -250,12 +250,12 @@ def _require_scenes_to_hold_out(request: TrainRequest) -> None:
         raise InputError("A hold-out is cut from the ground of each scene", "--assess folds holds out scenes")
 
 
-def _say_idle(asked: TrainingSettings, decided: TrainingSettings) -> None:
+def _say_idle(asked: TrainingSettings, used: TrainingSettings) -> None:
     """Warn of settings that have no effect with the others, or another one than they seem to have."""
     default = TrainingSettings()
-    if asked.folds != default.folds and decided.assess != "folds":
+    if asked.folds != default.folds and used.assess != "folds":
         log.warning(
-            "--folds has no effect: no folds are made with --assess %s", _assessment_of(asked, decided)
+            "--folds has no effect: no folds are made with --assess %s", _assessment_of(asked, used)
         )
     elif asked.folds != default.folds and asked.fold_by == "scene":
         log.warning("--folds has no effect: each scene is a fold with --fold-by scene")
@@ -265,20 +265,20 @@ def _say_idle(asked: TrainingSettings, decided: TrainingSettings) -> None:
         log.warning("--dropout has no effect: the published head has none")
     if asked.head == "published" and asked.statistics != default.statistics:
         log.warning("--statistics has no effect: the published head has none")
-    if asked.steps is not None and asked.steps != decided.steps:
+    if asked.steps is not None and asked.steps != used.steps:
         log.warning(
-            "--steps %d: %d are taken, as many before each of %d checks; --checks changes their number",
+            "--steps %d: %d are taken, as many before each of the %d checks",
             asked.steps,
-            decided.steps,
-            decided.checks,
+            used.steps,
+            used.checks,
         )
 
 
-def _assessment_of(asked: TrainingSettings, decided: TrainingSettings) -> str:
+def _assessment_of(asked: TrainingSettings, used: TrainingSettings) -> str:
     if asked.assess != "auto":
         return asked.assess
     why = "which --fast implies" if asked.fast else f"the default for over {FOLDS_UP_TO:,} labelled pixels"
-    return f"{decided.assess}, {why}"
+    return f"{used.assess}, {why}"
 
 
 def _aligned(scene: SceneRequest, opened: ScenePair) -> OpenScene:

@@ -121,9 +121,10 @@ class TrainingRun:
         without = [part.name for part in parts if self._lacks_scene_pixels(part)]
         if without and settings.statistics != "labels":
             log.warning(
-                "Statistics of the pooled head: %s. Too few of their pixels lie away from %s",
-                "labels" if settings.statistics == "auto" else "labels for its figures, scene for the model",
+                "Too little of the scenes lies away from the ground of %s: the statistics of the pooled head are "
+                "those of the labels%s",
                 ", ".join(without),
+                "" if settings.statistics == "auto" else " there",
             )
         kinds = 2 if self._chooses_statistics and not without else 1
         at_check = None

@@ -58,8 +58,8 @@ class TrainingSettings:
         None,
         kind=int,
         ge=1,
-        help="Most steps of a training; held-out ground chooses how many of them are taken. "
-        "By default by the number of labels.",
+        help="Most steps of a training, a multiple of its 6 checks; held-out ground chooses how many of them "
+        "are taken. By default by the number of labels.",
     )
     checks: int = setting(6, ge=1, le=1000, help="How often a training is measured on held-out ground.")
     batch_size: int = setting(32, ge=2, help="Patches a step, on each device.")

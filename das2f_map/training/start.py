@@ -98,7 +98,7 @@ def _not_carried_over(card: ModelCard, config: NetworkConfig, bands: Sequence[st
     """What of a model and a network to train has no counterpart, a clause each."""
     theirs, found = [b.name for b in card.ms_bands], []
     if fresh := [name for name in bands if name not in theirs]:
-        found.append(f"bands it does not have start anew: {', '.join(fresh)}")
+        found.append(f"bands that the model lacks start anew: {', '.join(fresh)}")
     if dropped := [name for name in theirs if name not in bands]:
         found.append(f"its other bands are dropped: {', '.join(dropped)}")
     if config.stages > card.network.stages:

@@ -148,9 +148,12 @@ def test_not_assessed() -> None:
     assert one.usable
     assert one.text == 'not assessed: all held-out pixels are "Tree"'
     assert (one.overall_accuracy, one.commonest_accuracy) == (0.7, 1.0)
-    wrong = judge(matrix([0, 0, 0], [6, 4, 0], [0, 0, 0]))
+    # Half of 400 pixels has a standard error of 10.
+    wrong = judge(matrix([0, 0, 0], [221, 179, 0], [0, 0, 0]))
     assert not wrong.usable
-    assert wrong.text == 'do not use this map: OA 40.0 % on held-out ground that is all "Tree"'
+    assert wrong.text == 'do not use this map: OA 44.8 % on held-out ground that is all "Tree"'
+    assert judge(matrix([0, 0, 0], [219, 181, 0], [0, 0, 0])).usable
+    assert judge(matrix([0, 0, 0], [1, 0, 0], [0, 0, 0])).usable
 
 
 @pytest.mark.parametrize("seed", range(3))

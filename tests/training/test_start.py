@@ -100,7 +100,7 @@ def test_a_named_model_of_the_same_ground_is_used_with_a_warning(
         ((1, 2), (4, 4), "the second stage starts anew"),
         ((2, 1), (4, 4), "its second stage is dropped"),
         ((1, 1), (4, 3), "its other bands are dropped: "),
-        ((1, 1), (3, 4), "bands it does not have start anew: "),
+        ((1, 1), (3, 4), "bands that the model lacks start anew: "),
         ((1, 1), (4, 4), ""),
     ],
 )

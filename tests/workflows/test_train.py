@@ -111,22 +111,23 @@ def test_folds_with_too_little_ground_around_have_the_statistics_of_the_labels(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What the folds could not measure is no choice of theirs."""
+    """What one of two folds could not measure is no choice of theirs."""
     everywhere = das2f_map.training.fit.standardising_pixels
+    first: list[bytes] = []
 
-    def only_of_all(prepared: Any, train: Any, held: Any) -> Any:
-        return everywhere(prepared, train, held) if held is None else None
+    def lacking_in_one(prepared: Any, train: Any, held: Any) -> Any:
+        first.extend([] if first or held is None else [held.tobytes()])
+        return everywhere(prepared, train, held) if held is None or held.tobytes() != first[0] else None
 
-    monkeypatch.setattr(das2f_map.training.fit, "standardising_pixels", only_of_all)
+    by_labels = run(small_scene, output=tmp_path / "labels", statistics="labels").bundle.card
+    monkeypatch.setattr(das2f_map.training.fit, "standardising_pixels", lacking_in_one)
     with caplog.at_level(logging.WARNING):
         card = run(small_scene, output=tmp_path / "model", statistics=statistics).bundle.card
-    (said,) = [m for m in caplog.messages if m.startswith("Statistics of the pooled head")]
-    if statistics == "auto":
-        assert said.startswith("Statistics of the pooled head: labels. Too few")
-        assert card.training.settings["statistics"] == "labels"
-    else:
-        assert "labels for its figures, scene for the model" in said
-        assert card.training.settings["statistics"] == "scene"
+    (said,) = [m for m in caplog.messages if m.startswith("Too little of the scenes lies away from")]
+    assert "fold-1:" in said
+    assert said.endswith("there") == (statistics == "scene")
+    assert card.training.settings["statistics"] == {"auto": "labels", "scene": "scene"}[statistics]
+    assert (card.metrics == by_labels.metrics) == (statistics == "auto")
 
 
 def fold(number: int) -> str:
@@ -693,7 +694,7 @@ def test_bands_are_carried_over_by_name(
     for k, name in ((0, "nir"), (2, "green")):
         assert torch.allclose(ours[:, k], theirs[:, names.index(name)], atol=1e-9)
     assert min((ours[:, 1] - theirs[:, k]).abs().max() for k in range(4)) > 1e-3
-    assert "bands it does not have start anew: ultraviolet" in caplog.text
+    assert "bands that the model lacks start anew: ultraviolet" in caplog.text
 
 
 # --- refusals --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ constexpr int kTogether = kManyRegisters ? 6 : 3;  // powers that are computed t
 
 typedef float Lanes[kLanes];
 
-// What the inputs of products and the scanned tokens are in memory, a quotient, and the number of terms of series. The
+// What the inputs of products and the scanned tokens are in memory, and the number of terms of series. The
 // products' bfloat16 has 8 bits, so relative errors of 1e-4 are lost in its rounding. Scanned tokens, whose directions are
 // added in memory, have 11 bits; they are infinite above 65,504.
 #if DAS2F_BF16
@@ -46,7 +46,7 @@ constexpr int kArtanhMost = 13;
 constexpr bool kScales = DAS2F_SCALES;
 constexpr int kLineTokens = 64 / (kLanes * sizeof(Scanned));  // whose kLanes channels share a cache line
 
-// a / b; b has to be finite. Division takes longer than an estimate of 14 bits and Newton's step.
+// a / b, for b from 1 to 2^126. Division takes longer than an estimate of 14 bits and Newton's step.
 DAS2F_FN Vec quotient(const Vec &a, const Vec &b) {
 #if DAS2F_SCALES
     Vec inverse = (Vec)_mm512_rcp14_ps((__m512)b);

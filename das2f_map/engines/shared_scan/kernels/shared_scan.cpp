@@ -127,7 +127,8 @@ constexpr int parameters_of(int branch) { return branch == 2 ? 3 : branch == 3 ?
 // How far the position classes of a scan map reach into the patch: 2 for MS, 1 for PAN.
 constexpr int scan_edge(int modality) { return modality == 0 ? 2 : 1; }
 
-// Phi(u) - 1/2 around 0, kPhiStep … 15 kPhiStep: in each of the intervals a polynomial through its Chebyshev nodes.
+// Phi(u) - 1/2 on 16 intervals one kPhiStep wide, in the middle of them 0, kPhiStep … 15 kPhiStep: in each a polynomial
+// through its Chebyshev nodes.
 constexpr float kPhiStep = 0.36f;
 template <int kDegree>
 struct PhiTable {
@@ -166,13 +167,14 @@ const PhiTable<2> kCoarsePhi;
 
 }  // namespace
 
-// clang refuses vectors of 512 bits from functions without the AVX-512 target, and those of lanes.h have no target.
+// AVX-512's intrinsics, those for bfloat16 from GCC 10 on. clang refuses vectors of 512 bits from functions without the
+// AVX-512 target, and those of lanes.h have no target; it takes plain vectors for float32.
 #if defined(DAS2F_X86) && !defined(__clang__) && __GNUC__ >= 10
-#define DAS2F_INSTRUCTIONS 1
+#define DAS2F_INTRINSICS 1
 #include <cpuid.h>
 #include <immintrin.h>
 #else
-#define DAS2F_INSTRUCTIONS 0
+#define DAS2F_INTRINSICS 0
 #endif
 
 // DAS2F_SCALES: powers of 2 by AVX-512's own instructions.
@@ -194,7 +196,7 @@ namespace {
 #define DAS2F_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
 #define DAS2F_AVX2 __attribute__((target("avx2,fma")))
 #define DAS2F_LOOP __attribute__((noinline)) DAS2F_AVX512
-#if DAS2F_INSTRUCTIONS
+#if DAS2F_INTRINSICS
 #undef DAS2F_SCALES
 #define DAS2F_SCALES 1
 #undef DAS2F_FN
@@ -237,7 +239,7 @@ constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
 #undef DAS2F_LOOP
 }  // namespace
 
-#if DAS2F_INSTRUCTIONS
+#if DAS2F_INTRINSICS
 #define DAS2F_HAS_BF16 1
 #undef DAS2F_BF16
 #define DAS2F_BF16 1
