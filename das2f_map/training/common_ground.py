@@ -93,9 +93,9 @@ def _groups(pairs: list[ScenePair]) -> list[list[int]]:
     grounds = [ground_of(pair) for pair in pairs]
     groups: list[list[int]] = []
     for k, own in enumerate(grounds):
-        joining = [g for g in groups if own is not None and any(_overlap(own, grounds[member]) for member in g)]
-        joined = sorted([k, *(member for g in joining for member in g)])
-        groups = [*(g for g in groups if g not in joining), joined]
+        met = [g for g in groups if own is not None and any(_overlap(own, grounds[member]) for member in g)]
+        joined = sorted([k, *(member for g in met for member in g)])
+        groups = [*(g for g in groups if g not in met), joined]
     return groups
 
 

@@ -254,9 +254,7 @@ def _say_idle(asked: TrainingSettings, used: TrainingSettings) -> None:
     """Warn of settings that have no effect with the others, or another one than they seem to have."""
     default = TrainingSettings()
     if asked.folds != default.folds and used.assess != "folds":
-        log.warning(
-            "--folds has no effect: no folds are made with --assess %s", _assessment_of(asked, used)
-        )
+        log.warning("--folds has no effect: no folds are made with --assess %s", _assessment_of(asked, used))
     elif asked.folds != default.folds and asked.fold_by == "scene":
         log.warning("--folds has no effect: each scene is a fold with --fold-by scene")
     if asked.fold_by == "scene" and asked.assess == "none":

@@ -121,8 +121,8 @@ class TrainingRun:
         without = [part.name for part in parts if self._lacks_scene_pixels(part)]
         if without and settings.statistics != "labels":
             log.warning(
-                "Too little of the scenes lies away from the ground of %s: the statistics of the pooled head are "
-                "those of the labels%s",
+                "Too little of the scenes lies away from the ground of %s: "
+                "the statistics of the pooled head are those of the labels%s",
                 ", ".join(without),
                 "" if settings.statistics == "auto" else " there",
             )
