@@ -31,7 +31,7 @@ mkdir -p "$out"
 
 step "1/4  Train a model on the labels of the example scene, for a first look"
 "$das2f_map" train "$scene/ms.tif" "$scene/pan.tif" --labels "$scene/labels.gpkg" -o "$out/model" --name walkthrough \
-    --fast --steps 110 --device cpu \
+    --fast --steps 108 --device cpu \
     --data "examples/gulf: Landsat-8 (USGS, CC0), labels by the das2f-map authors" --overwrite
 
 step "2/4  Map the window of examples/gulf/window.geojson with it"
