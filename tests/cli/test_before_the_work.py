@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command import Run, listing
+from tiny import tiny_bundle
 
 DISK = namedtuple("DISK", "total used free")
 
@@ -175,14 +176,12 @@ def test_labels_that_cannot_be_read(run: Run, scene: tuple[Path, Path], tmp_path
 
 @pytest.mark.slow  # a start of das2f-map train
 def test_a_model_that_a_training_cannot_start_from(
-    run: Run, scene: tuple[Path, Path], tmp_path: Path
+    run: Run, scene: tuple[Path, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    found = run(
-        *("train", *scene, "--labels", scene[0], "-o", tmp_path / "net", "--from", "landsat8-gulf"),
-        *("--stages", "2"),
-    )
+    tiny_bundle(models := tmp_path_factory.mktemp("models"))
+    found = run("train", *scene, "--labels", scene[0], "-o", tmp_path / "net", "--from", models / "tiny")
     assert found.code == 5
     assert "other sizes" in found.errors[0]
-    assert "stages 1 and 2" in found.errors[0]
+    assert "width 16 and 64" in found.errors[0]
     assert "shift" not in found.err
     assert listing(tmp_path) == set()
