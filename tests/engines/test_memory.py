@@ -98,7 +98,8 @@ def test_estimate_is_near_the_peak_of_a_fresh_process(engine: str, size: int, sh
 
     taken, estimate = peak_and_estimate()
     held, _ = peak_and_estimate(MALLOC_MMAP_THRESHOLD_="65536")
-    assert 0.75 * taken < estimate < 3 * held
+    # An estimate for patches allows for a heap that holds twice as much.
+    assert 0.75 * taken < estimate < (2.5 if engine == "patch" else 2) * held
 
 
 SMALL = {"patch_size": 8, "width": 32, "state_size": 5}

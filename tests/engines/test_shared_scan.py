@@ -354,19 +354,26 @@ def test_bfloat16_stays_near(
 
 
 @needs_kernels
+@pytest.mark.parametrize("stages", [1, 2])
 def test_bfloat16_products_are_the_same_with_and_without_the_matrix_unit(
-    monkeypatch: pytest.MonkeyPatch,
+    stages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both sum the same products of the same rounded numbers; only rounding of the sums differs.
 
-    It moves some of the numbers that are rounded next, and a second stage with random weights enlarges that.
+    It moves some of the numbers that are rounded next. A second stage with random weights enlarges that in
+    single patches, so that all patches together are looked at there.
     """
     scene, found = block(2, 3), []
     for level in (3, 4):
         choose_level(level, monkeypatch)
-        engine = SharedScanEngine(trained_looking(torch.float32, stages=2, dt_rank=5), precision="bf16")
+        network = trained_looking(torch.float32, stages=stages, dt_rank=5)
+        engine = SharedScanEngine(network, precision="bf16")
         found.append(engine.logits(scene.ms, scene.pan, scene.all))
-    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1.5e-2 * np.abs(found[0]).max())
+    difference = np.abs(found[0] - found[1]) / np.abs(found[0]).max()
+    if stages == 1:
+        assert difference.max() < 1e-3
+    else:
+        assert np.sqrt((difference**2).mean()) < 2.5e-3
 
 
 @needs_kernels
@@ -457,10 +464,9 @@ def test_block_size_and_targets_make_no_difference(kernels: bool, stages: int) -
 
 
 @needs_kernels
-@pytest.mark.parametrize("stages", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_threads_make_no_difference(stages: int) -> None:
+def test_threads_make_no_difference() -> None:
     scene = block(18, 5)
-    engine = SharedScanEngine(trained_looking(torch.float32, stages=stages))
+    engine = SharedScanEngine(trained_looking(torch.float32))
     before = torch.get_num_threads()
     results = []
     try:
@@ -469,8 +475,8 @@ def test_threads_make_no_difference(stages: int) -> None:
             results.append(engine.logits(scene.ms, scene.pan, scene.all))
     finally:
         torch.set_num_threads(before)
-    # The maps are torch's, which adds in another order; the kernels add in one.
-    assert_agree(results[0], results[1], stages)
+    # The maps are torch's, which adds in another order; the kernels add in one, see below.
+    np.testing.assert_allclose(results[0], results[1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -499,9 +505,10 @@ def test_torch_scans_are_the_same_for_any_number_of_threads(threads: int) -> Non
 
 
 @needs_kernels
-def test_more_threads_than_strips_give_the_same_bits() -> None:
+@pytest.mark.parametrize("stages", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_any_threads_give_the_same_bits_of_the_same_maps(stages: int) -> None:
     """With more threads than strips, the kernels make shorter strips."""
-    network = trained_looking(torch.float32).requires_grad_(False)
+    network = trained_looking(torch.float32, stages=stages).requires_grad_(False)
     network.fold_classifier()
     first = FirstStage(network)
     kernels = compiled.CompiledKernels(first, "fp32")
@@ -510,7 +517,7 @@ def test_more_threads_than_strips_give_the_same_bits() -> None:
     rows, cols = np.nonzero(scene.all)
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 50, 150):
+        for threads in (1, 3, 50, 150):
             torch.set_num_threads(threads)
             found.append(kernels.finish(kernels.scan(tokens, maps), rows, cols).clone())
     finally:
