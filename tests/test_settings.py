@@ -52,7 +52,7 @@ def options(command: str) -> dict[str, Option]:
     (function,) = (c.callback for c in app.registered_commands if c.name == command)
     assert function is not None
     hints = get_type_hints(function, include_extras=True)
-    flags = {p.name: p.opts for p in get_command(app).commands[command].params}  # type: ignore[attr-defined]
+    flags = {p.name: p.opts for p in get_command(app).commands[command].params}  # type: ignore[attr-defined]  # a group
     return {
         p.name: Option(flags[p.name], get_args(hints[p.name])[0], p.default, get_args(hints[p.name])[1])
         for p in inspect.signature(function).parameters.values()
@@ -223,7 +223,7 @@ def test_reference_of_the_command_line(command: str, name: str, known: Setting) 
 def test_calls_in_the_python_page_have_the_defaults(command: str) -> None:
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     section = page.split(f"\n## {command}\n")[1]
-    call = ast.parse(section.split("```python\n")[1].split("```")[0]).body[0].value  # type: ignore[attr-defined]
+    call = ast.parse(section.split("```python\n")[1].split("```")[0]).body[0].value  # type: ignore[attr-defined]  # a call
     written = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
     python = defaults(command)
     assert written == {name: python[name] for name in written}

@@ -27,8 +27,8 @@ from das2f_map.workflows.model_item import write_model_item
 pystac = pytest.importorskip("pystac", reason="needs the extra stac")
 pytest.importorskip("jsonschema", reason="compares Items with STAC's schemas")
 
-from pystac.extensions.raster import RasterExtension  # noqa: E402
-from stac_rules import check_classes, check_core, check_files, check_map_item  # noqa: E402
+from pystac.extensions.raster import RasterExtension  # noqa: E402 - only where the extra is
+from stac_rules import check_classes, check_core, check_files, check_map_item  # noqa: E402 - only where the extra is
 
 
 @pytest.fixture(scope="module")
