@@ -164,7 +164,7 @@ def one_pass(engine: SharedScanEngine, ms: torch.Tensor, pan: torch.Tensor, side
             block = scanned.block
             wanted = torch.from_numpy(rows * side + cols).to(torch.int32)
             block.patches, block.wanted, block.logits = len(rows), wanted.data_ptr(), None
-            clock(TAIL, lambda: kernels._call("das2f_shared_tail", block))
+            clock(TAIL, lambda: kernels._call("das2f_shared_tail", block, kernels._packed))
         clock(TOGETHER, lambda: kernels.finish(scanned, rows, cols))
 
 

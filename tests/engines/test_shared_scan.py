@@ -344,6 +344,7 @@ def test_bfloat16_stays_near(
     stages: int, tolerance: float, level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose_level(level, monkeypatch)
+    monkeypatch.setattr(compiled, "NEARLY_TIED", 0.0)
     assert not unavailable(NetworkConfig(classes=5, stages=stages), torch.device("cpu"), "bf16")
     scene = block(4, 6) if stages == 1 else block(2, 3)
     expected = truth(trained_looking(torch.float64, stages=stages), scene)
@@ -351,6 +352,37 @@ def test_bfloat16_stays_near(
     got = engine.logits(scene.ms, scene.pan, scene.all).reshape(expected.shape)
     error = np.abs(got - expected).max() / np.abs(expected).max()
     assert 1e-5 < error < tolerance  # less would mean that it was not bfloat16
+
+
+@needs_kernels
+@half_level
+@pytest.mark.parametrize(("stages", "shape"), [(1, (4, 6)), pytest.param(2, (2, 3), marks=pytest.mark.slow)])
+def test_near_ties_are_settled_in_float32(
+    stages: int, shape: tuple[int, int], level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose_level(level, monkeypatch)
+    scene = block(*shape)
+    expected = truth(trained_looking(torch.float64, stages=stages), scene).reshape(-1, 5)
+    engine = SharedScanEngine(trained_looking(torch.float32, stages=stages), precision="bf16")
+
+    def logits(nearly_tied: float) -> np.ndarray:
+        monkeypatch.setattr(compiled, "NEARLY_TIED", nearly_tied)
+        return engine.logits(scene.ms, scene.pan, scene.all)
+
+    never, always = logits(0.0), logits(2.0)
+    errors = [np.sqrt(((found - expected) ** 2).mean()) for found in (never, always)]
+    assert errors[1] < errors[0] / 2
+    sorted_logits = np.sort(never, axis=1)
+    ahead = (sorted_logits[:, -1] - sorted_logits[:, -2]) / (sorted_logits[:, -1] - sorted_logits[:, 0])
+    share = float(np.median(ahead))
+    np.testing.assert_array_equal(logits(share), np.where(ahead[:, None] < share, always, never))
+
+
+def test_near_ties_are_those_of_the_two_highest_logits() -> None:
+    logits = torch.tensor([[5.0, 4.97, 0.0], [5.0, 4.9, 0.0], [-5.0, -9.0, -5.0], [1.0, 1.0, 1.0]])
+    # Equal logits have no distance to compare with; the first class is as good as any.
+    assert compiled.nearly_tied(logits).tolist() == [True, False, True, False]
+    assert compiled.nearly_tied(torch.zeros(3, 1)).tolist() == [False] * 3
 
 
 @needs_kernels
@@ -364,6 +396,7 @@ def test_bfloat16_products_are_the_same_with_and_without_the_matrix_unit(
     single patches, so that all patches together are looked at there.
     """
     scene, found = block(2, 3), []
+    monkeypatch.setattr(compiled, "NEARLY_TIED", 0.0)
     for level in (3, 4):
         choose_level(level, monkeypatch)
         network = trained_looking(torch.float32, stages=stages, dt_rank=5)

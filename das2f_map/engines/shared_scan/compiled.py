@@ -24,14 +24,18 @@ from das2f_map.engines.shared_scan.runs import Indices
 from das2f_map.network import Das2fNet, NetworkConfig
 from das2f_map.network.aalf import Aalf, tokens_to_subtokens
 
-_ABI = 7
+_ABI = 8
 LEVELS = ("portable", "AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 with AMX")
-_BF16_LEVEL, _AMX_LEVEL = 3, 4
+_WIDE_LEVEL, _BF16_LEVEL, _AMX_LEVEL = 2, 3, 4
 _LOG2E = 1.4426950408889634
 _HIDDEN_STEP = 64
 _MOST_RANK = 64
 _BAND = 32  # outputs that the matrix unit computes together
 _BYTES = torch.empty(0, dtype=torch.uint8)
+
+NEARLY_TIED = 0.01
+"""Where a pixel's two highest logits are this near, as a share of the distance between its highest and its
+lowest, bfloat16 leaves its class to float32. On the example that is a pixel in a hundred."""
 
 _int64, _pointer = ctypes.c_int64, ctypes.c_void_p
 _four = _pointer * 4
@@ -86,6 +90,7 @@ class _Weights(ctypes.Structure):
 
     _fields_ = (
         ("classes", _int64),
+        ("half", _int64),
         ("bf16", _int64),
         ("stages", _int64),
         ("stage", _Stage * 2),
@@ -184,35 +189,23 @@ def packed_for_amx(weight: Tensor, *, bf16: bool) -> Tensor:
     return tiles.permute(4, 1, 5, 0, 2, 6, 3, 7)
 
 
-class CompiledKernels:
-    """A network in compiled kernels, from the maps of its first stage to the logits.
+class _PackedNetwork:
+    """A network's weights as the kernels of a level read them.
 
-    Parameters
-    ----------
-    first:
-        The first stage in torch operations; it makes the maps that the kernels read.
-    precision:
-        ``fp32``, or ``bf16``: products of the tail and of later stages in bfloat16, scanned tokens in
-        float16, decays and step sizes to 1e-4.
+    ``half``: the scanned tokens are float16. ``bf16``: products are in bfloat16, which wants ``half``.
     """
 
-    whole = True
-
-    def __init__(self, first: FirstStage, precision: str) -> None:
+    def __init__(self, network: Das2fNet, level: int, *, half: bool, bf16: bool) -> None:
         library = _library()[0]
         assert library is not None
-        self._library, self._level = library, _level()
+        self.level = level
         packing = (_int64 * 4)()
-        library.das2f_shared_packing(self._level, packing)
+        library.das2f_shared_packing(level, packing)
         self._lanes, self._tile, self._outputs, self._block = (int(n) for n in packing)
-        self._band = _BAND if self._level >= _AMX_LEVEL else self._lanes
-        network = first.network
-        self.classes = network.config.classes
+        self._band = _BAND if level >= _AMX_LEVEL else self._lanes
         self._kept: list[Tensor] = []
-        self._workspace = first.workspace
         w = _Weights()
-        w.classes, w.bf16, w.stages = self.classes, int(precision == "bf16"), len(network.stages)
-        self.scanned_item = 2 if w.bf16 else 4  # bytes of a number of the scanned tokens
+        w.classes, w.half, w.bf16, w.stages = network.config.classes, half, bf16, len(network.stages)
         for i, (stage, fusion) in enumerate(
             zip(network.stages, reversed(list(network.fusions)), strict=True)
         ):
@@ -222,7 +215,7 @@ class CompiledKernels:
             if i:
                 self._mixers(branches, w.stage[i], w.bf16)
         self._classifier(network, w)
-        self._weights = w
+        self.weights = w
 
     def _tails(self, branches: Sequence[Branch], w: _Stage, bf16: int) -> None:
         """The weights of a stage's scans and of what follows them."""
@@ -298,7 +291,7 @@ class CompiledKernels:
         In bfloat16 a block is ``(inputs / 2, outputs, 2)``. :func:`packed_for_amx` packs for the matrix unit.
         """
         weight = weight.detach()
-        if bf16 and self._level >= _AMX_LEVEL:
+        if bf16 and self.level >= _AMX_LEVEL:
             flat = weight.reshape(-1, *weight.shape[-2:])
             return self._keep(torch.stack([packed_for_amx(v, bf16=True) for v in flat]))
         if bf16:
@@ -310,14 +303,42 @@ class CompiledKernels:
 
     def _pack(self, weight: Tensor, bf16: int) -> int:
         """Address of weights (outputs, inputs), packed for the processor's instruction set."""
-        if self._level >= _AMX_LEVEL:
+        if self.level >= _AMX_LEVEL:
             return self._keep(packed_for_amx(weight, bf16=bool(bf16)))
         return self._keep(packed(weight, self._outputs, bf16=bool(bf16)))
+
+
+class CompiledKernels:
+    """A network in compiled kernels, from the maps of its first stage to the logits.
+
+    Parameters
+    ----------
+    first:
+        The first stage in torch operations; it makes the maps that the kernels read.
+    precision:
+        ``fp32``, or ``bf16``: products of the tail and of later stages in bfloat16, scanned tokens in
+        float16, decays and step sizes to 1e-4. Where the two highest logits are nearly the same, products are
+        done again in float32.
+    """
+
+    whole = True
+
+    def __init__(self, first: FirstStage, precision: str) -> None:
+        library = _library()[0]
+        assert library is not None
+        self._library = library
+        self._workspace = first.workspace
+        self.classes = first.network.config.classes
+        bf16 = precision == "bf16"
+        self.scanned_item = 2 if bf16 else 4  # bytes of a number of the scanned tokens
+        self._packed = _PackedNetwork(first.network, _level(), half=bf16, bf16=bf16)
+        self._settling = _PackedNetwork(first.network, _WIDE_LEVEL, half=True, bf16=False) if bf16 else None
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. The result is valid until the next call."""
         height, width = (axis.outputs for axis in maps[0].runs)
-        need = int(self._library.das2f_shared_scratch(height, width, self._level, self._weights.bf16))
+        half = int(self._packed.weights.half)
+        need = int(self._library.das2f_shared_scratch(height, width, self._packed.level, half))
         y = self._workspace.take("y", (need,), _BYTES)
         block = _Block(rows=height, cols=width, y=y.data_ptr())
         kept = (
@@ -327,23 +348,38 @@ class CompiledKernels:
         )
         for field, tensors in zip((block.scan, block.gate, block.tokens), kept, strict=True):
             field[:] = [t.data_ptr() for t in tensors]
-        self._call("das2f_shared_scan", block)
+        self._call("das2f_shared_scan", block, self._packed)
         return ScannedBlock(block, [t for tensors in kept for t in tensors])
 
     def finish(self, scanned: ScannedBlock, rows: Indices, cols: Indices) -> Tensor:
         """Logits ``(n, C)`` of the patches of a block that start at ``rows``, ``cols`` (n,)."""
-        block = scanned.block
-        wanted = torch.from_numpy(rows * block.cols + cols).to(torch.int32)
-        out = torch.empty(len(rows), self.classes, dtype=torch.float32)
-        block.patches, block.wanted, block.logits = len(rows), wanted.data_ptr(), out.data_ptr()
-        self._call("das2f_shared_tail", block)
+        wanted = torch.from_numpy(rows * scanned.block.cols + cols).to(torch.int32)
+        out = self._logits(scanned.block, wanted, self._packed)
+        if self._settling is not None:
+            near = nearly_tied(out)
+            if near.any():
+                out[near] = self._logits(scanned.block, wanted[near], self._settling)
         return out
 
-    def _call(self, function: str, block: _Block) -> None:
+    def _logits(self, block: _Block, wanted: Tensor, packed: _PackedNetwork) -> Tensor:
+        out = torch.empty(len(wanted), self.classes, dtype=torch.float32)
+        block.patches, block.wanted, block.logits = len(wanted), wanted.data_ptr(), out.data_ptr()
+        self._call("das2f_shared_tail", block, packed)
+        return out
+
+    def _call(self, function: str, block: _Block, packed: _PackedNetwork) -> None:
         threads = torch.get_num_threads()
         call = getattr(self._library, function)
-        if call(ctypes.byref(block), ctypes.byref(self._weights), threads, self._level):
+        if call(ctypes.byref(block), ctypes.byref(packed.weights), threads, packed.level):
             raise MemoryError("for the threads of the shared scan")
+
+
+def nearly_tied(logits: Tensor) -> Tensor:
+    """Which pixels' two highest logits (n, C) are within :data:`NEARLY_TIED`, bool ``(n,)``."""
+    if logits.shape[1] < 2:
+        return torch.zeros(len(logits), dtype=torch.bool)
+    highest = logits.topk(2, dim=1).values
+    return highest[:, 0] - highest[:, 1] < NEARLY_TIED * (highest[:, 0] - logits.amin(dim=1))
 
 
 @dataclass(frozen=True)

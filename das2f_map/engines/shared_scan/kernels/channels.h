@@ -7,15 +7,11 @@ constexpr int kTogether = kManyRegisters ? 6 : 3;  // powers that are computed t
 
 typedef float Lanes[kLanes];
 
-// What the inputs of products and the scanned tokens are in memory, and the number of terms of series. The
-// products' bfloat16 has 8 bits, so relative errors of 1e-4 are lost in its rounding. Scanned tokens, whose directions are
-// added in memory, have 11 bits; they are infinite above 65,504.
+// What the inputs of products are in memory, and the number of terms of series. The products' bfloat16 has 8 bits, so
+// relative errors of 1e-4 are lost in its rounding.
 #if DAS2F_BF16
 struct Stored {
     uint16_t bfloat16;
-};
-struct Scanned {
-    uint16_t float16;
 };
 
 DAS2F_FN Vec load(const Stored *p) {
@@ -27,6 +23,22 @@ DAS2F_FN void store(Stored *p, const Vec &v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
 }
 
+constexpr bool kCoarse = true;
+constexpr int kArtanhMost = 7;
+#else
+typedef float Stored;
+
+constexpr bool kCoarse = false;
+constexpr int kArtanhMost = 13;
+#endif
+
+// What the scanned tokens are in memory. Their directions are added there, so they have 11 bits at least; float16 is
+// infinite above 65,504.
+#if DAS2F_HALF
+struct Scanned {
+    uint16_t float16;
+};
+
 DAS2F_FN Vec load(const Scanned *p) {
     return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
@@ -34,14 +46,8 @@ DAS2F_FN Vec load(const Scanned *p) {
 DAS2F_FN void store(Scanned *p, const Vec &v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
 }
-
-constexpr bool kCoarse = true;
-constexpr int kArtanhMost = 7;
 #else
-typedef float Stored, Scanned;
-
-constexpr bool kCoarse = false;
-constexpr int kArtanhMost = 13;
+typedef float Scanned;
 #endif
 constexpr bool kScales = DAS2F_SCALES;
 constexpr int kLineTokens = 64 / (kLanes * sizeof(Scanned));  // whose kLanes channels share a cache line

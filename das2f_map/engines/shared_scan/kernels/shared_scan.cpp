@@ -43,7 +43,7 @@ struct Das2fSharedBlock {
     const float *scan[4];     // (row entries, column entries, 512): x, then for each direction dt raw, B, C
     const float *gate[4];     // (row entries, column entries, 64), one class narrower
     const float *tokens[2];   // MS and PAN, laid out as the gates
-    void *y;                  // scratch of das2f_shared_scratch() bytes: the scanned tokens, float16 where products are bfloat16
+    void *y;                  // scratch of das2f_shared_scratch() bytes: the scanned tokens, float32 or float16
     int64_t patches;          // wanted outputs
     const int32_t *wanted;    // (patches,) row * cols + column
     float *logits;            // (patches, classes), or null
@@ -73,7 +73,10 @@ struct Das2fStageWeights {
     const float *dt_bias[4];        // (4, 64); in bfloat16 (4, outputs of `parameters`)
 };
 struct Das2fSharedWeights {
-    int64_t classes, bf16, stages;
+    int64_t classes;
+    int64_t half;                   // scanned tokens are float16
+    int64_t bf16;                   // products are bfloat16; scanned tokens are float16 then
+    int64_t stages;
     Das2fStageWeights stage[2];
     const float *classifier;        // (tiles of tokens, classes, 64, tokens of a tile)
     const float *classifier_bias;   // (classes)
@@ -177,7 +180,8 @@ const PhiTable<2> kCoarsePhi;
 #define DAS2F_INTRINSICS 0
 #endif
 
-// DAS2F_SCALES: powers of 2 by AVX-512's own instructions.
+// DAS2F_HALF: scanned tokens are float16. DAS2F_SCALES: powers of 2 by AVX-512's own instructions.
+#define DAS2F_HALF 0
 #define DAS2F_BF16 0
 #define DAS2F_AMX 0
 #define DAS2F_SCALES 0
@@ -210,6 +214,20 @@ constexpr bool kManyRegisters = true;
 #include "scan_rows.h"
 #include "tail.h"
 }  // namespace lanes16
+#if DAS2F_INTRINSICS
+// The tail in float32 of tokens that were scanned for bfloat16.
+#undef DAS2F_HALF
+#define DAS2F_HALF 1
+namespace lanes16_half {
+constexpr int kLanes = 16;
+constexpr bool kManyRegisters = true;
+#include "../../../network/selective_scan/lanes.h"
+#include "channels.h"
+#include "tail.h"
+}  // namespace lanes16_half
+#undef DAS2F_HALF
+#define DAS2F_HALF 0
+#endif
 #undef DAS2F_SCALES
 #define DAS2F_SCALES 0
 #undef DAS2F_FN
@@ -241,6 +259,8 @@ constexpr bool kManyRegisters = DAS2F_PLAIN_REGISTERS == 32;
 
 #if DAS2F_INTRINSICS
 #define DAS2F_HAS_BF16 1
+#undef DAS2F_HALF
+#define DAS2F_HALF 1
 #undef DAS2F_BF16
 #define DAS2F_BF16 1
 #undef DAS2F_SCALES
@@ -280,6 +300,8 @@ constexpr bool kManyRegisters = true;
 #include "channels.h"
 #include "tail.h"
 }  // namespace amx_bf16
+#undef DAS2F_HALF
+#define DAS2F_HALF 0
 #undef DAS2F_BF16
 #define DAS2F_BF16 0
 namespace amx {
@@ -319,6 +341,9 @@ __attribute__((target(DAS2F_BF16_TARGET))) void scan_bf16(
 __attribute__((target(DAS2F_BF16_TARGET))) void tail_bf16(
     const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
     bf16::tail_items(b, w, next);
+}
+DAS2F_AVX512 void tail_half(const Das2fSharedBlock &b, const Das2fSharedWeights &w, Pass, Counter &next) {
+    lanes16_half::tail_items(b, w, next);
 }
 #endif
 #ifdef DAS2F_HAS_AMX
@@ -391,7 +416,7 @@ extern "C" {
 #endif
 
 // Changes whenever a structure or the meaning of an argument does.
-DAS2F_EXPORT int das2f_shared_abi(void) { return 7; }
+DAS2F_EXPORT int das2f_shared_abi(void) { return 8; }
 
 // The best instruction set of this processor that the library has code for:
 // 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16 products, 4 the same with AMX.
@@ -432,8 +457,8 @@ DAS2F_EXPORT void das2f_shared_packing(int level, int64_t *packing) {
 }
 
 // Size of a block's scratch `y`, in bytes.
-DAS2F_EXPORT int64_t das2f_shared_scratch(int64_t rows, int64_t cols, int level, int bf16) {
-    const int size = bf16 ? 2 : 4;
+DAS2F_EXPORT int64_t das2f_shared_scratch(int64_t rows, int64_t cols, int level, int half) {
+    const int size = half ? 2 : 4;
     return 4 * Layout(rows, cols, lanes_of(level), size).branch * size;
 }
 
@@ -464,7 +489,7 @@ DAS2F_EXPORT int das2f_shared_scan(
     return done ? 0 : 1;
 }
 
-// Returns 0 when done, 1 when memory ran out.
+// Returns 0 when done, 1 when memory ran out. Tokens that were scanned in float16 may meet float32 weights of level 2.
 DAS2F_EXPORT int das2f_shared_tail(
     const Das2fSharedBlock *b, const Das2fSharedWeights *w, int threads, int level) {
     Worker worker = tail_plain;
@@ -472,7 +497,7 @@ DAS2F_EXPORT int das2f_shared_tail(
     if (level >= 2) worker = tail_avx512;
     else if (level == 1) worker = tail_avx2;
 #ifdef DAS2F_HAS_BF16
-    if (w->bf16) worker = tail_bf16;
+    if (w->half) worker = w->bf16 ? tail_bf16 : tail_half;
 #endif
 #ifdef DAS2F_HAS_AMX
     if (level >= 4) worker = tail_amx;
