@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import ablated
 import torch
-from small_cnn import SmallCnn
 from torch import nn
 
 from das2f_map.training.baselines import (
@@ -26,6 +25,7 @@ from das2f_map.training.baselines import (
 )
 from das2f_map.training.fit import new_network
 from das2f_map.training.prepare import Prepared
+from das2f_map.training.small_cnn import SmallCnn
 
 
 def small_cnn(prepared: Prepared) -> nn.Module:
@@ -40,7 +40,7 @@ class NetworkMethod:
     """A network, and the settings in which its training differs from the default recipe.
 
     Without ``whole`` it takes only those parts of the recipe that fit every network: fresh weights, targets
-    alone, statistics of the labels.
+    alone, statistics of the labels, no opinions of other classifiers.
     """
 
     make: Callable[[Prepared], nn.Module]
@@ -49,6 +49,7 @@ class NetworkMethod:
 
 
 DEFAULT: Final = "DAS²F, one stage"
+ALONE: Final = "DAS²F, without distillation"
 LABEL_STATISTICS: Final = "DAS²F, statistics of the labels"
 CNN: Final = "small CNN"
 PLAIN: Final = "DAS²F, plain recipe"
@@ -63,7 +64,8 @@ PARTS: Final = {
 
 NETWORKS: Final[dict[str, NetworkMethod]] = {
     DEFAULT: NetworkMethod(new_network, whole=True),
-    LABEL_STATISTICS: NetworkMethod(new_network, {"statistics": "labels"}, whole=True),
+    ALONE: NetworkMethod(new_network, {"distillation": 0.0}, whole=True),
+    LABEL_STATISTICS: NetworkMethod(new_network, {"statistics": "labels", "distillation": 0.0}, whole=True),
     CNN: NetworkMethod(small_cnn),
     "small CNN, rate 2e-3": NetworkMethod(small_cnn, {"learning_rate": 2e-3}),
     PLAIN: NetworkMethod(new_network),

@@ -57,7 +57,7 @@ from das2f_map.engines.turned import VIEWS
 from das2f_map.progress import silent
 from das2f_map.scene.turns import TURNS
 from das2f_map.training.batches import PatchDataset
-from das2f_map.training.fit import Part, final_network, loop_run, new_network
+from das2f_map.training.fit import Part, final_network, loop_run, new_network, opinions_for
 from das2f_map.training.loop import run_loop
 from das2f_map.training.predict import predict
 from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
@@ -71,15 +71,17 @@ PLANNED_GROUNDS: Final = (*FIRST_GROUNDS, "gulf-1", "gulf-25", "gulf", "zion")
 TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 """Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
-LABEL_STATISTICS: Final = "statistics of the labels"
-"""The variant that was the default before held-out ground chose the statistics."""
+ALONE: Final = "without distillation"
+"""The variant that was the default before the network learnt other classifiers' opinions."""
 
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
-    LABEL_STATISTICS: Variant({"statistics": "labels"}),
+    ALONE: Variant({"distillation": 0.0}),
+    "statistics of the labels": Variant({"statistics": "labels"}),
     "statistics of the scene": Variant({"statistics": "scene"}),
     "fresh weights": Variant(fresh=True),
     "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
+    "without AALF": Variant(start=tried.without_aalf),
     "stems that keep brightness": Variant(fresh=True, start=tried.bright_stems),
     "targets alone": Variant({"neighbours": 0}),
     "windows of 1 and the patch": Variant(start=tried.target_and_patch),
@@ -110,9 +112,28 @@ VARIANTS: Final[dict[str, Variant]] = {
 }
 """Variants of the default recipe, by name."""
 
-EARLIER: Final = {
-    f"{name} (labels)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "statistics": "labels"})
-    for name in (
+
+def _earlier(suffix: str, changes: dict[str, Any], names: tuple[str, ...]) -> dict[str, Variant]:
+    return {
+        f"{name} ({suffix})": replace(VARIANTS[name], changes={**VARIANTS[name].changes, **changes})
+        for name in names
+    }
+
+
+LABEL_STATISTICS: Final = "statistics of the labels (alone)"
+"""The variant that was the default before held-out ground chose the statistics."""
+
+LATER: Final = _earlier(
+    "alone",
+    {"distillation": 0.0},
+    ("statistics of the labels", "statistics of the scene", "without AALF"),
+)
+"""Variants of the default recipe without distillation. They are compared with that."""
+
+EARLIER: Final = _earlier(
+    "labels",
+    {"statistics": "labels", "distillation": 0.0},
+    (
         "fresh weights",
         "AALF's means above zero",
         "stems that keep brightness",
@@ -122,11 +143,11 @@ EARLIER: Final = {
         "half the steps",
         "rate 2e-3",
         "context of other patches",
-    )
-}
+    ),
+)
 """Variants of an earlier default, which had the statistics of the labels. They are compared with that."""
 
-ALL_VARIANTS: Final = VARIANTS | EARLIER
+ALL_VARIANTS: Final = VARIANTS | LATER | EARLIER
 
 
 def settings_of(variant: str, seed: int, device: str, labelled: int, ground: Ground) -> TrainingSettings:
@@ -149,6 +170,7 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         part = Part(variant, fold.train, fold.held, prepared.settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
+        loop = replace(loop, opinions=opinions_for(prepared, loop, silent))
         if how.shifts:
             loop = replace(loop, train=tried.ShiftedPatches.like(loop.train))
         if how.learner is not None:
@@ -267,8 +289,9 @@ Sorted = dict[tuple[str, str], dict[Run, Any]]
 
 
 def _grounds(sorted_runs: Sorted) -> list[str]:
-    """Scenes with runs of the default recipe or of the earlier one."""
-    return [g for g in GROUNDS if (g, DEFAULT) in sorted_runs or (g, LABEL_STATISTICS) in sorted_runs]
+    """Scenes with runs of the default recipe or of the earlier ones."""
+    bases = (DEFAULT, ALONE, LABEL_STATISTICS)
+    return [g for g in GROUNDS if any((g, base) in sorted_runs for base in bases)]
 
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
@@ -284,8 +307,9 @@ def _turned(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
 
 
 def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | None]:
-    """Differences to the default recipe, or to the earlier one, on the runs that both have."""
-    base = curves_of(sorted_runs.get((ground, LABEL_STATISTICS if name in EARLIER else DEFAULT), {}))
+    """Differences to the default recipe, or to an earlier one, on the runs that both have."""
+    compared = LABEL_STATISTICS if name in EARLIER else ALONE if name in LATER else DEFAULT
+    base = curves_of(sorted_runs.get((ground, compared), {}))
     if name in TURNED:
         # The turned patches are of the last check.
         ours, theirs = _turned(sorted_runs, ground, name), at_last_check(base)

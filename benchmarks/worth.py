@@ -53,7 +53,7 @@ from das2f_map.network import Das2fNet
 from das2f_map.progress import silent
 from das2f_map.training.baselines import ForestSettings, stack_features
 from das2f_map.training.batches import PatchDataset, PlainBatches
-from das2f_map.training.fit import Part, carry_over, loop_run
+from das2f_map.training.fit import Part, carry_over, loop_run, opinions_for
 from das2f_map.training.folds import Fold, spatial_folds
 from das2f_map.training.loop import run_loop
 from das2f_map.training.pixels import TrainingPixels
@@ -129,7 +129,7 @@ def run(ground: Ground, method: str, seed: int, number: int, device: str) -> dic
     if method in CLASSICAL:
         record, predictor = run_classical(ground, CLASSICAL[method], fold, seed)
     else:
-        plain = {} if NETWORKS[method].whole else {"statistics": "labels"}
+        plain = {} if NETWORKS[method].whole else {"statistics": "labels", "distillation": 0.0}
         changes = plain | dict(NETWORKS[method].changes or {})
         settings = TrainingSettings(seed=seed, device=device, **changes)
         record, predictor = run_network(ground, NETWORKS[method], fold, settings)
@@ -181,6 +181,7 @@ def run_network(
     with tempfile.TemporaryDirectory() as folder:
         part = Part("", fold.train, fold.held, settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
+        loop = replace(loop, opinions=opinions_for(prepared, loop, silent))
         if not method.whole:
             loop = replace(loop, train=PatchDataset(loop.train.pixels, loop.train.jitter))
         outcome = run_loop(network, loop, silent)

@@ -133,6 +133,9 @@ def train_command(
     balance: Annotated[float, _option("balance")] = TrainingSettings.balance,
     dropout: Annotated[float, _option("dropout")] = TrainingSettings.dropout,
     statistics: Annotated[str, _option("statistics")] = TrainingSettings.statistics,
+    distillation: Annotated[
+        float | None, _option("distillation", metavar="WEIGHT")
+    ] = TrainingSettings.distillation,
     jitter: Annotated[float, _option("jitter")] = TrainingSettings.jitter,
     haze: Annotated[float, _option("haze")] = TrainingSettings.haze,
     device: DeviceOption = TrainingSettings.device,
@@ -188,6 +191,7 @@ def train_command(
         balance=balance,
         dropout=dropout,
         statistics=statistics,
+        distillation=distillation,
         jitter=jitter,
         haze=haze,
         scenes=others,

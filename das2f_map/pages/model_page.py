@@ -201,6 +201,7 @@ def _training(card: ModelCard) -> Html:
         "balance",
         "dropout",
         "statistics",
+        "distillation",
         "jitter",
         "haze",
         "seed",

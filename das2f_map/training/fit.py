@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,11 @@ from das2f_map.training.batches import PatchDataset
 from das2f_map.training.common_ground import away_from
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
+from das2f_map.training.opinions import SPACING, Opinions
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
+from das2f_map.training.teachers import ask_teachers
 from das2f_map.types import Int64
 
 LEAST_SCENE_PIXELS = 32
@@ -62,7 +64,23 @@ def fit(
     resume: bool = False,
 ) -> LoopOutcome:
     """Train a new network on some of the labelled pixels; errors as in :func:`run_loop`."""
-    return run_loop(new_network(prepared, start), loop_run(prepared, part, resume=resume), progress)
+    run = loop_run(prepared, part, resume=resume)
+    run = replace(run, opinions=opinions_for(prepared, run, progress))
+    return run_loop(new_network(prepared, start), run, progress)
+
+
+def opinions_for(prepared: Prepared, run: LoopRun, progress: Progress) -> Opinions | None:
+    """What other classifiers say of pixels without labels, for a training to learn; errors as in
+    :func:`.ask_teachers`.
+
+    ``None`` where the settings want none, or too little of the scenes lies away from held-out ground.
+    """
+    if not prepared.settings.distillation:
+        return None
+    # The pixels with opinions lie around those that are drawn.
+    held = None if run.held is None else run.held.pixels
+    pixels = _away(prepared.unlabelled, run.train.pixels, held, prepared.reach + SPACING)
+    return ask_teachers(run, pixels, progress) if len(pixels) >= LEAST_SCENE_PIXELS else None
 
 
 def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun:
@@ -92,11 +110,16 @@ def standardising_pixels(prepared: Prepared, train: Int64, held: Int64 | None) -
     """
     if prepared.settings.head != "pooled" or prepared.settings.statistics == "labels":
         return None
-    pixels, found = prepared.pixels, prepared.scene_pixels
-    found = found.select(np.flatnonzero(np.isin(found.scene, pixels.scene[train])))
-    if held is not None:
-        found = away_from(found, pixels.select(held), prepared.reach)
+    pixels = prepared.pixels
+    ground = None if held is None else pixels.select(held)
+    found = _away(prepared.scene_pixels, pixels.select(train), ground, prepared.reach)
     return found if len(found) >= LEAST_SCENE_PIXELS else None
+
+
+def _away(found: ScenePixels, train: ScenePixels, held: ScenePixels | None, distance: int) -> ScenePixels:
+    """The pixels of the scenes that are learnt, so many MS pixels away from held-out ones."""
+    found = found.select(np.flatnonzero(np.isin(found.scene, train.scene)))
+    return found if held is None else away_from(found, held, distance)
 
 
 def neighbours(settings: TrainingSettings) -> int:

@@ -22,10 +22,14 @@ from das2f_map.network import Das2fNet
 from das2f_map.network.classifier import PooledClassifier
 from das2f_map.training.assessment import BY_LABELS
 from das2f_map.training.batches import PlainBatches
+from das2f_map.training.opinions import Opinions
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
+
+OPINIONS_A_LABEL = 0.25
+"""Patches of a step with opinions of other classifiers, for each patch with labels."""
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """MS patches, PAN patches, class positions."""
@@ -73,6 +77,10 @@ class Learner(pl.LightningModule):
         self.keeps_weights = False
         self.scene_pixels: ScenePixels | None = None
         """Pixels of the scenes by which the kept network's pooled head standardises its features."""
+        self.opinions: Opinions | None = None
+        """Of other classifiers on pixels without labels; the network learns them beside the labels."""
+        self.says_checks = True
+        """Whether a line says what a check has found."""
         self.cut_short = False
         """Whether training was stopped between two checks."""
 
@@ -104,6 +112,8 @@ class Learner(pl.LightningModule):
         # Reading the loss makes the CPU wait for the GPU, so it is read every 20 steps only.
         if index % 20 == 0:
             self._require_finite(self._loss_sum)
+        if self.opinions is not None and self.settings.distillation:
+            loss = loss + self.settings.distillation * self._distance_to(self.opinions, index)
         return loss
 
     def _loss(self, ms: Tensor, pan: Tensor, target: Tensor, index: int) -> Tensor:
@@ -124,6 +134,16 @@ class Learner(pl.LightningModule):
         )
         of_patch = wanted.sum(dim=(1, 2), keepdim=True).expand_as(wanted)[wanted]
         return (each / of_patch).sum() / len(labels)
+
+    def _distance_to(self, opinions: Opinions, index: int) -> Tensor:
+        """Kullback-Leibler divergence of the network's probabilities from the opinions on some patches."""
+        seed = [self.settings.seed, self.current_epoch, index, self.global_rank, 18]
+        n = max(2, int(OPINIONS_A_LABEL * self.settings.batch_size))
+        ms, pan, wanted = (t.to(self.device) for t in opinions.batch(n, seed))
+        has_one = wanted[..., 0] >= 0
+        assert isinstance(self.network, Das2fNet)
+        found = self.network.logits_at(ms, pan, has_one).float().log_softmax(dim=1)
+        return F.kl_div(found, wanted[has_one], reduction="batchmean")
 
     def _mixed(self, ms: Tensor, pan: Tensor, truth: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Each patch mixed with another one of the batch, and their classes too (Zhang et al. 2018)."""
@@ -190,7 +210,7 @@ class Learner(pl.LightningModule):
         self.history.append(record | self._checked())
         if self.keeps_weights:
             self.weights.append(state_of(self.kept))
-        if self.trainer.is_global_zero:
+        if self.says_checks and self.trainer.is_global_zero:
             log.info("%s", _line(self.history[-1]))
 
     def on_validation_epoch_start(self) -> None:

@@ -29,6 +29,7 @@ from das2f_map.progress import Progress
 from das2f_map.training.batches import DrawnBatches, PatchDataset, PlainBatches
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.learner import Batch, Learner, state_of
+from das2f_map.training.opinions import Opinions
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Float32
@@ -68,6 +69,10 @@ class LoopRun:
     scene_pixels:
         Pixels without labels by which a pooled head standardises its features; ``None``: by those of the
         training batches.
+    opinions:
+        Opinions of other classifiers, which are learnt beside the labels.
+    says_checks:
+        Whether a line says what a check has found.
     """
 
     title: str
@@ -81,6 +86,8 @@ class LoopRun:
     learner: Callable[[nn.Module, TrainingSettings, Legend, int], Learner] = Learner
     keep_weights: bool = False
     scene_pixels: ScenePixels | None = None
+    opinions: Opinions | None = None
+    says_checks: bool = True
 
     @property
     def steps_a_check(self) -> int:
@@ -170,6 +177,7 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
     steps = run.settings.checks * run.steps_a_check
     learner = run.learner(network, run.settings, run.train.pixels.legend, steps)
     learner.keeps_weights, learner.scene_pixels = run.keep_weights, run.scene_pixels
+    learner.opinions, learner.says_checks = run.opinions, run.says_checks
     state = run.state if run.resume and run.state.exists() else None
     total = run.stop_after * run.steps_a_check
     with _quiet(), _graceful(stop), _own_random(run.hardware), progress(run.title, total) as advance:

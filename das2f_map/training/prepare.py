@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from das2f_map.bundle.model import ModelBundle
-from das2f_map.errors import InputError, LabelError
+from das2f_map.errors import InputError, LabelError, MissingDependencyError
+from das2f_map.installation import install_extra
 from das2f_map.labels.files import check_labels
 from das2f_map.labels.labelled_pixels import LabelTable, blocks_of_labels, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
@@ -114,6 +116,12 @@ class Prepared:
         found = ScenePixels.sampled(self.pixels.readers, self.settings.seed)
         return found.select(np.arange(0, len(found), 3))
 
+    @cached_property
+    def unlabelled(self) -> ScenePixels:
+        """Single pixels all over the scenes: every second of a scattered :meth:`ScenePixels.sampled`."""
+        found = ScenePixels.sampled(self.pixels.readers, self.settings.seed, scattered=True)
+        return found.select(np.arange(0, len(found), 2))
+
     @property
     def _bands(self) -> list[tuple[float, float]]:
         """Mean and standard deviation of every band: other images have others."""
@@ -178,9 +186,12 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
     ------
     InputError, LabelError
         Images, labels or settings cannot be used.
+    MissingDependencyError
+        The settings want other classifiers' opinions, and scikit-learn is not installed.
     """
     patch = PatchGeometry()
     _require_scenes_to_hold_out(request)
+    _require_teachers(request.settings)
     with ExitStack() as stack:
         for scene in request.scenes:
             check_labels(scene.labels.path, layer=scene.labels.layer)
@@ -233,7 +244,32 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     steps = settings.steps or default_steps(labelled, on_cpu=on_cpu, fast=settings.fast)
     # A check needs a step at least.
     checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
-    return replace(settings, assess=assess, head=head, steps=steps // checks * checks, checks=checks)
+    distillation = settings.distillation
+    if head != "pooled":
+        distillation = 0.0
+    elif distillation is None:
+        few = labelled <= FOLDS_UP_TO and not settings.fast
+        distillation = 1.0 if few and _has_scikit_learn() else 0.0
+    return replace(
+        settings,
+        assess=assess,
+        head=head,
+        steps=steps // checks * checks,
+        checks=checks,
+        distillation=distillation,
+    )
+
+
+def _has_scikit_learn() -> bool:
+    return find_spec("sklearn") is not None
+
+
+def _require_teachers(asked: TrainingSettings) -> None:
+    """Raise :class:`MissingDependencyError` where the user wants opinions and there is nobody to ask."""
+    if asked.distillation and not _has_scikit_learn():
+        raise MissingDependencyError(
+            "--distillation needs the package scikit-learn, which is not installed", install_extra("train")
+        )
 
 
 def _require_scenes_to_hold_out(request: TrainRequest) -> None:
@@ -263,6 +299,8 @@ def _say_idle(asked: TrainingSettings, used: TrainingSettings) -> None:
         log.warning("--dropout has no effect: the published head has none")
     if asked.head == "published" and asked.statistics != default.statistics:
         log.warning("--statistics has no effect: the published head has none")
+    if asked.head == "published" and asked.distillation:
+        log.warning("--distillation has no effect: the published head learns no opinions")
     if asked.steps is not None and asked.steps != used.steps:
         log.warning(
             "--steps %d: %d are taken, as many before each of the %d checks",

@@ -20,7 +20,7 @@ The share of a class has a standard error of one to five percentage points then.
 class, so that more clusters would make it smaller, and larger ones would not.
 """
 
-_CLUSTER = 3
+CLUSTER = 3
 """Pixels a side of a sampled cluster: fewer blocks are read than for single pixels."""
 
 
@@ -44,9 +44,10 @@ class ScenePixels:
     cols: Int32
 
     @classmethod
-    def sampled(cls, readers: Sequence[PatchReader], seed: int) -> ScenePixels:
+    def sampled(cls, readers: Sequence[PatchReader], seed: int, *, scattered: bool = False) -> ScenePixels:
         """About :data:`SAMPLED` usable pixels all over the scenes, of each scene as many."""
-        found = [sampled_pixels(reader, SAMPLED // len(readers), seed) for reader in readers]
+        most, cluster = SAMPLED // len(readers), 1 if scattered else CLUSTER
+        found = [sampled_pixels(reader, most, seed, cluster=cluster) for reader in readers]
         return cls(
             tuple(readers),
             np.repeat(np.arange(len(readers), dtype=np.int64), [rows.size for rows, _ in found]),
@@ -80,25 +81,27 @@ class ScenePixels:
         return torch.cat([ms for _, ms, _ in found])[order], torch.cat([pan for _, _, pan in found])[order]
 
 
-def sampled_pixels(reader: PatchReader, most: int, seed: int) -> tuple[Int32, Int32]:
+def sampled_pixels(
+    reader: PatchReader, most: int, seed: int, *, cluster: int = CLUSTER
+) -> tuple[Int32, Int32]:
     """Rows and columns of usable pixels in small clusters all over a scene, int32 ``(n,)`` each."""
     rng = np.random.default_rng([seed, 9])
     grid = reader.source.pair.grids.ms
     rows: list[Int32] = []
     cols: list[Int32] = []
     found = 0
-    clusters = -(-most // _CLUSTER**2)
+    clusters = -(-most // cluster**2)
     # One cluster in each of many blocks; some lie on nodata, so more are tried than are needed. A small scene
     # has smaller blocks, so that it has enough of them.
-    size = min(BLOCK, max(_CLUSTER, int((grid.height * grid.width / clusters) ** 0.5)))
+    size = min(BLOCK, max(cluster, int((grid.height * grid.width / clusters) ** 0.5)))
     for number, block in enumerate(spread_blocks(grid.window, size, strata=clusters, seed=seed)):
         if found >= most or number >= 4 * clusters:
             break
-        top = block.row + int(rng.integers(0, max(1, block.height - _CLUSTER + 1)))
-        left = block.col + int(rng.integers(0, max(1, block.width - _CLUSTER + 1)))
+        top = block.row + int(rng.integers(0, max(1, block.height - cluster + 1)))
+        left = block.col + int(rng.integers(0, max(1, block.width - cluster + 1)))
         r, c = np.meshgrid(
-            np.arange(top, min(top + _CLUSTER, block.row + block.height), dtype=np.int32),
-            np.arange(left, min(left + _CLUSTER, block.col + block.width), dtype=np.int32),
+            np.arange(top, min(top + cluster, block.row + block.height), dtype=np.int32),
+            np.arange(left, min(left + cluster, block.col + block.width), dtype=np.int32),
             indexing="ij",
         )
         valid = reader.load(r.ravel(), c.ravel())

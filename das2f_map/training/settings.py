@@ -16,7 +16,8 @@ HEADS = ("auto", "pooled", "published")
 ASSESSMENTS = ("auto", "holdout", "folds", "none")
 
 FOLDS_UP_TO = 20_000
-"""Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
+"""Labelled pixels up to which folds are the default, and other classifiers' opinions are learnt. With more,
+one hold-out says enough, and so do the labels."""
 
 FEW_LABELS_TURNS: Literal[4] = 4
 """Turns that a map averages with a model of at most :data:`FOLDS_UP_TO` labelled pixels."""
@@ -85,6 +86,14 @@ class TrainingSettings:
         choices=("auto", "scene", "labels"),
         help="Pixels that the pooled head is standardised by: scene (some all over it), "
         "labels (labelled ones), or auto: held-out ground chooses.",
+    )
+    distillation: float | None = setting(
+        None,
+        kind=float,
+        ge=0.0,
+        le=100.0,
+        help="Weight of other classifiers' opinions on pixels without labels, which the network learns too; "
+        f"0: none. By default 1 up to {FOLDS_UP_TO:,} labelled pixels, else 0.",
     )
     jitter: float = setting(
         1.0,

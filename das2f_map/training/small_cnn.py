@@ -1,9 +1,7 @@
-"""A small two-branch CNN with the inputs and outputs of the DAS²F network, as a baseline of benchmarks.
+"""A small two-branch CNN with the inputs and outputs of the DAS²F network: a teacher, and a baseline.
 
 It is the plain answer to an MS + PAN patch: convolutions on each image until both have the MS grid, one
 convolution on both, then the mean of the patch and the target pixel into a linear layer.
-
-Other benchmarks import this module; it runs nothing.
 """
 
 from __future__ import annotations

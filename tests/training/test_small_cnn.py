@@ -1,10 +1,6 @@
-"""The small CNN of the benchmarks takes the network's inputs, is small, and learns from both images."""
+"""The small CNN takes the network's inputs, is small, and learns from both images."""
 
 from __future__ import annotations
-
-import importlib
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,39 +8,36 @@ from torch import nn
 from torch.nn import functional as F
 
 from das2f_map.network import Das2fNet, NetworkConfig
+from das2f_map.training.small_cnn import SmallCnn
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "benchmarks"
 
-
-@pytest.fixture
-def small_cnn(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
     torch.manual_seed(0)
-    return importlib.import_module("small_cnn")
 
 
-def test_logits_as_those_of_the_network(small_cnn: Any) -> None:
+def test_logits_as_those_of_the_network() -> None:
     ms, pan = torch.randn(3, 5, 16, 16), torch.randn(3, 1, 64, 64)
     network = Das2fNet(NetworkConfig(classes=6, ms_bands=5)).eval()
-    cnn = small_cnn.SmallCnn(6, ms_bands=5).eval()
+    cnn = SmallCnn(6, ms_bands=5).eval()
     with torch.inference_mode():
         expected, found = network(ms, pan), cnn(ms, pan)
     assert found.shape == expected.shape == (3, 6)
     assert found.dtype == expected.dtype
 
 
-def test_parameters_are_few(small_cnn: Any) -> None:
+def test_parameters_are_few() -> None:
     """Counted by hand: weights of the convolutions, two numbers a normalised channel, classifier."""
     ms = 9 * (4 * 32 + 2 * 32 * 32) + 2 * 3 * 32
     pan = 16 * (16 + 16 * 32) + 9 * 32 * 32 + 2 * (16 + 32 + 32)
     fusion = 9 * 64 * 48 + 2 * 48
     expected = ms + pan + fusion + 96 * 20 + 20
-    assert sum(p.numel() for p in small_cnn.SmallCnn(20).parameters()) == expected < 100_000
+    assert sum(p.numel() for p in SmallCnn(20).parameters()) == expected < 100_000
 
 
-def test_pan_is_centred_on_the_ms_pixel(small_cnn: Any) -> None:
+def test_pan_is_centred_on_the_ms_pixel() -> None:
     """The PAN pixels that the target's features depend on, before the last convolution: 3 around its 4."""
-    halving = small_cnn.SmallCnn(2).pan_branch[:2].eval()
+    halving = SmallCnn(2).pan_branch[:2].eval()
     for layer in halving.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.ones_(layer.weight)
@@ -57,7 +50,7 @@ def test_pan_is_centred_on_the_ms_pixel(small_cnn: Any) -> None:
 
 
 @pytest.mark.slow
-def test_it_learns_a_class_that_needs_both_images(small_cnn: Any) -> None:
+def test_it_learns_a_class_that_needs_both_images() -> None:
     """The class is whether MS and PAN have the same sign at the target; neither alone tells."""
     generator = torch.Generator().manual_seed(1)
     ms = torch.randn(256, 4, 16, 16, generator=generator)
@@ -66,7 +59,7 @@ def test_it_learns_a_class_that_needs_both_images(small_cnn: Any) -> None:
     ms[:, :, 6:9, 6:9] += 2 * signs[:, 0, None, None, None]
     pan[:, :, 24:36, 24:36] += 2 * signs[:, 1, None, None, None]
     positions = (signs[:, 0] == signs[:, 1]).long()
-    cnn = small_cnn.SmallCnn(2)
+    cnn = SmallCnn(2)
     optimiser = torch.optim.AdamW(cnn.parameters(), lr=3e-3)
     for step in range(60):
         batch = torch.arange(32) + 32 * (step % 6)
