@@ -51,13 +51,14 @@ from runs import (
     sorted_out,
     spread,
 )
+from taught import Folded, with_opinions
 from tried import Variant
 
 from das2f_map.engines.turned import VIEWS
 from das2f_map.progress import silent
 from das2f_map.scene.turns import TURNS
 from das2f_map.training.batches import PatchDataset
-from das2f_map.training.fit import Part, final_network, loop_run, new_network, opinions_for
+from das2f_map.training.fit import Part, final_network, loop_run, new_network
 from das2f_map.training.loop import run_loop
 from das2f_map.training.predict import predict
 from das2f_map.training.settings import AUTO, FRESH, TrainingSettings
@@ -170,7 +171,9 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         part = Part(variant, fold.train, fold.held, prepared.settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
-        loop = replace(loop, opinions=opinions_for(prepared, loop, silent))
+        # Teachers take the default number of steps of each fold.
+        which = Folded(replace(settings, steps=None), seed, number)
+        share, loop = with_opinions(loop, prepared, part, ground, which)
         if how.shifts:
             loop = replace(loop, train=tried.ShiftedPatches.like(loop.train))
         if how.learner is not None:
@@ -183,6 +186,8 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     truth, n = prepared.pixels.positions[fold.held], len(prepared.pixels.legend)
     record = record_of(outcome, truth, n)
     record |= {"labels": int(fold.train.size), "seconds": round(seconds, 1)}
+    if share is not None:
+        record["share_of_cnn"] = share
     if variant == DEFAULT:
         net = final_network(prepared, outcome.weights)
         dataset = PatchDataset(prepared.pixels.select(fold.held))

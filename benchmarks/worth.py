@@ -48,12 +48,13 @@ from methods import (
     classifier,
 )
 from runs import COUNTS, LABEL_COUNTS, record_of, sorted_out
+from taught import Folded, with_opinions
 
 from das2f_map.network import Das2fNet
 from das2f_map.progress import silent
 from das2f_map.training.baselines import ForestSettings, stack_features
 from das2f_map.training.batches import PatchDataset, PlainBatches
-from das2f_map.training.fit import Part, carry_over, loop_run, opinions_for
+from das2f_map.training.fit import Part, carry_over, loop_run
 from das2f_map.training.folds import Fold, spatial_folds
 from das2f_map.training.loop import run_loop
 from das2f_map.training.pixels import TrainingPixels
@@ -132,7 +133,7 @@ def run(ground: Ground, method: str, seed: int, number: int, device: str) -> dic
         plain = {} if NETWORKS[method].whole else {"statistics": "labels", "distillation": 0.0}
         changes = plain | dict(NETWORKS[method].changes or {})
         settings = TrainingSettings(seed=seed, device=device, **changes)
-        record, predictor = run_network(ground, NETWORKS[method], fold, settings)
+        record, predictor = run_network(ground, NETWORKS[method], fold, Folded(settings, seed, number))
     record |= {"labels": int(fold.train.size), "seconds": round(time.monotonic() - started, 1)}
     if Job(ground.name, method, seed, number).disturbs:
         pixels = ground.folds.pixels.select(fold.held)
@@ -167,10 +168,10 @@ def run_classical(
 
 
 def run_network(
-    ground: Ground, method: NetworkMethod, fold: Fold, settings: TrainingSettings
+    ground: Ground, method: NetworkMethod, fold: Fold, which: Folded
 ) -> tuple[dict[str, Any], Predictor]:
     """A network's counts at every check, and the network after its last step."""
-    prepared = ground.with_settings(settings, fold.train.size)
+    prepared = ground.with_settings(which.settings, fold.train.size)
     settings, pixels = prepared.settings, prepared.pixels
     network = method.make(prepared)
     if method.whole:
@@ -181,7 +182,7 @@ def run_network(
     with tempfile.TemporaryDirectory() as folder:
         part = Part("", fold.train, fold.held, settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
-        loop = replace(loop, opinions=opinions_for(prepared, loop, silent))
+        _, loop = with_opinions(loop, prepared, part, ground, which)
         if not method.whole:
             loop = replace(loop, train=PatchDataset(loop.train.pixels, loop.train.jitter))
         outcome = run_loop(network, loop, silent)

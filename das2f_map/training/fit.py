@@ -18,12 +18,12 @@ from das2f_map.training.batches import PatchDataset
 from das2f_map.training.common_ground import away_from
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
-from das2f_map.training.opinions import SPACING, Opinions
+from das2f_map.training.opinions import OFFSETS, SPACING, Opinions
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
-from das2f_map.training.teachers import ask_teachers
-from das2f_map.types import Int64
+from das2f_map.training.teachers import Teachers, ask, teach
+from das2f_map.types import Float32, Int64
 
 LEAST_SCENE_PIXELS = 32
 """Pixels of the scenes that a pooled head standardises its features by; with fewer, labelled ones serve."""
@@ -61,26 +61,41 @@ def fit(
     progress: Progress,
     *,
     start: ModelBundle | None = None,
+    opinions: Opinions | None = None,
     resume: bool = False,
 ) -> LoopOutcome:
     """Train a new network on some of the labelled pixels; errors as in :func:`run_loop`."""
-    run = loop_run(prepared, part, resume=resume)
-    run = replace(run, opinions=opinions_for(prepared, run, progress))
+    run = replace(loop_run(prepared, part, resume=resume), opinions=opinions)
     return run_loop(new_network(prepared, start), run, progress)
 
 
-def opinions_for(prepared: Prepared, run: LoopRun, progress: Progress) -> Opinions | None:
-    """What other classifiers say of pixels without labels, for a training to learn; errors as in
-    :func:`.ask_teachers`.
+def teachers_of(prepared: Prepared, part: Part, progress: Progress) -> Teachers | None:
+    """Other classifiers that learn the same labels; ``None`` if none are wanted. Errors as :func:`.teach`."""
+    return teach(loop_run(prepared, part), progress) if prepared.settings.distillation else None
 
-    ``None`` where the settings want none, or too little of the scenes lies away from held-out ground.
+
+def answers_on_held_ground(prepared: Prepared, teachers: Teachers, held: Int64) -> tuple[Float32, Int64]:
+    """What teachers say of labelled pixels that they have not learnt, and the classes of these."""
+    return teachers.answers(prepared.pixels, held), prepared.pixels.positions[held]
+
+
+def opinions_for(
+    prepared: Prepared, part: Part, teachers: Teachers | None, share: float, progress: Progress
+) -> Opinions | None:
+    """What teachers say of pixels without labels; ``share`` is the weight of the CNN.
+
+    ``None`` without teachers, or where too little of the scenes lies away from held-out ground.
     """
-    if not prepared.settings.distillation:
+    if teachers is None:
         return None
-    # The pixels with opinions lie around those that are drawn.
+    run = loop_run(prepared, part)
     held = None if run.held is None else run.held.pixels
+    # The pixels with opinions lie around those that are drawn.
     pixels = _away(prepared.unlabelled, run.train.pixels, held, prepared.reach + SPACING)
-    return ask_teachers(run, pixels, progress) if len(pixels) >= LEAST_SCENE_PIXELS else None
+    if len(pixels) < LEAST_SCENE_PIXELS:
+        return None
+    with progress(f"{part.title}: opinions on the scene", len(OFFSETS) ** 2) as advance:
+        return ask(teachers, share, pixels, run.train.jitter, advance)
 
 
 def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun:

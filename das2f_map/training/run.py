@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,10 @@ from das2f_map.types import Float32, Int64
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from das2f_map.training.fit import Part
     from das2f_map.training.loop import LoopOutcome
+    from das2f_map.training.opinions import Opinions
+    from das2f_map.training.teachers import Teachers
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ class HeldGround:
         Figures of a random forest there; ``None`` without scikit-learn.
     turns:
         Turns of a patch whose logits the figures average, as a map does.
+    share_of_cnn:
+        Weight of the CNN in other classifiers' opinions, by all held-out ground.
     """
 
     folds: Folds
@@ -69,6 +74,7 @@ class HeldGround:
     assessment: Assessment
     forest: ForestFigures | None
     turns: int
+    share_of_cnn: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +123,8 @@ class TrainingRun:
                 len(every),
             )
         _say_leak(folds, parts)
-        records = {part.name: self._checked(part) for part in parts}
+        opinions = self._opinions_of(parts)
+        records = {part.name: self._checked(part, opinions) for part in parts}
         without = [part.name for part in parts if self._lacks_scene_pixels(part)]
         if without and settings.statistics != "labels":
             log.warning(
@@ -148,7 +155,34 @@ class TrainingRun:
             for name, record in records.items()
         }
         forest = forest_figures(prepared.pixels, parts, settings.seed)
-        return HeldGround(folds, parts, histories, assessment, forest, self._turns)
+        return HeldGround(folds, parts, histories, assessment, forest, self._turns, opinions.share(None))
+
+    def final(self, held: HeldGround | None) -> LoopOutcome:
+        """Train on all labels, for as many steps as held-out ground chooses."""
+        from das2f_map.training.fit import opinions_for, teachers_of
+        from das2f_map.training.teachers import EQUAL
+
+        title, everything = "Training on all labels", np.arange(len(self.prepared.pixels))
+        checks = self.prepared.settings.checks if held is None else held.assessment.checks
+        part = self._part("final", title, everything, None, checks)
+        share = EQUAL if held is None else held.share_of_cnn
+        teachers = teachers_of(self.prepared, part, self.progress)
+        if teachers is not None:
+            log.info("Opinions of other classifiers: %.0f %% of the small CNN", 100 * share)
+        return self._fit(part, opinions_for(self.prepared, part, teachers, share, self.progress))
+
+    def _opinions_of(self, parts: Sequence[HeldOut]) -> _OpinionsOfParts:
+        """Teachers of every part, and what they say of the ground that they have not seen."""
+        from das2f_map.training.fit import answers_on_held_ground, teachers_of
+
+        found, answers = {}, {}
+        for part in parts:
+            teachers = teachers_of(self.prepared, self._part_of(part), self.progress)
+            if teachers is None:
+                break
+            found[part.name] = teachers
+            answers[part.name] = answers_on_held_ground(self.prepared, teachers, part.fold.held[part.chooses])
+        return _OpinionsOfParts(found, answers)
 
     @property
     def _turns(self) -> int:
@@ -198,13 +232,15 @@ class TrainingRun:
         views = [predict(network, dataset, size, device, turn=turn) for turn in VIEWS[self._turns]]
         return np.asarray(np.mean(views, axis=0, dtype=np.float32))
 
-    def _checked(self, part: HeldOut) -> PartRecord:
+    def _checked(self, part: HeldOut, opinions: _OpinionsOfParts) -> PartRecord:
         """Train with a part's ground held out; its checks, from an earlier run if it has them."""
         if self.resume and (record := read_record(self.work, part.name)) is not None:
             return record
-        title = f"Training without the ground of {part.name}"
-        checks = self.prepared.settings.checks
-        outcome = self.fit(part.name, title, part.fold.train, part.fold.held, checks)
+        from das2f_map.training.fit import opinions_for
+
+        own = self._part_of(part)
+        teachers, share = opinions.teachers.get(part.name), opinions.share(part)
+        outcome = self._fit(own, opinions_for(self.prepared, own, teachers, share, self.progress))
         logits = outcome.logits
         if self._chooses_statistics:
             logits = np.concatenate([outcome.label_logits, logits])
@@ -215,13 +251,45 @@ class TrainingRun:
             raise KeyboardInterrupt
         return record
 
-    def fit(self, name: str, title: str, train: Int64, held: Int64 | None, checks: int) -> LoopOutcome:
-        """One training."""
-        from das2f_map.training.fit import Part, fit
+    def _part_of(self, part: HeldOut) -> Part:
+        title = f"Training without the ground of {part.name}"
+        return self._part(part.name, title, part.fold.train, part.fold.held, self.prepared.settings.checks)
+
+    def _part(self, name: str, title: str, train: Int64, held: Int64 | None, checks: int) -> Part:
+        from das2f_map.training.fit import Part
 
         keep = held is not None and self._turns > 1
-        part = Part(title, train, held, checks, state_path(self.work, name), keep)
-        return fit(self.prepared, part, self.progress, start=self.start, resume=self.resume)
+        return Part(title, train, held, checks, state_path(self.work, name), keep)
+
+    def _fit(self, part: Part, opinions: Opinions | None) -> LoopOutcome:
+        """One training."""
+        from das2f_map.training.fit import fit
+
+        return fit(
+            self.prepared, part, self.progress, start=self.start, opinions=opinions, resume=self.resume
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _OpinionsOfParts:
+    """The teachers of each part by its name, and what they say of ground that they have not seen.
+
+    Both are empty where no opinions are wanted.
+    """
+
+    teachers: Mapping[str, Teachers]
+    answers: Mapping[str, tuple[Float32, Int64]]
+
+    def share(self, part: HeldOut | None) -> float:
+        """Weight of the CNN for a part, or with ``None`` for the final model.
+
+        The pixels that give a part's figures have no say in it: other folds choose, or the part of a hold-out
+        that chooses the steps, too.
+        """
+        from das2f_map.training.teachers import share_of_cnn
+
+        own = None if part is None or not (part.tests & part.chooses).any() else part.name
+        return share_of_cnn([found for name, found in self.answers.items() if name != own])
 
 
 def _figures_of(check: dict[str, Any], *, by_labels: bool) -> dict[str, Any]:

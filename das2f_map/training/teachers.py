@@ -1,8 +1,8 @@
 """Other classifiers that learn the labels too, and are asked about pixels without labels.
 
 A network of few labels learns from their opinions beside its labels (knowledge distillation). Random forests
-and gradient boosting know the values of a pixel best, a small CNN what surrounds it; their mean errs less
-than either, and the network learns it on pixels all over the scenes, of which it has no labels.
+and gradient boosting know the values of a pixel best, a small CNN what surrounds it. Which of them is right
+more often depends on the scene, so held-out ground chooses their weights.
 
 Source: Hinton, G., Vinyals, O., and Dean, J. (2015), "Distilling the knowledge in a neural network",
 arXiv:1503.02531.
@@ -11,8 +11,8 @@ arXiv:1503.02531.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ from das2f_map.training.baselines import (
     window_features,
 )
 from das2f_map.training.batches import PatchDataset, PlainBatches
+from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopRun, run_loop
 from das2f_map.training.opinions import NO_OPINION, OFFSETS, Opinions
 from das2f_map.training.pixels import TrainingPixels
@@ -55,19 +56,37 @@ CNN_RATE: Final = 2e-3
 
 _BATCH = 64
 
+SHARES: Final = np.linspace(0.0, 1.0, 11)
+"""Weights of the CNN that are tried."""
+
+EQUAL: Final = 0.5
+"""Weight of the CNN where no ground is held out to choose it by."""
+
+_LEAST_PROBABILITY = 1e-3
+"""A teacher may be sure and wrong; a single such pixel must not decide."""
+
 Teacher = Callable[[Tensor, Tensor], Float32]
 """MS and PAN patches of n targets → probabilities float32 ``(n, C)``."""
 
 
-def ask_teachers(run: LoopRun, pixels: ScenePixels, progress: Progress) -> Opinions:
-    """Opinions on some pixels, of classifiers that learn the labelled pixels of a training.
+@dataclass(frozen=True, eq=False)
+class Teachers:
+    """Classifiers that have learnt a training's labelled pixels: a small CNN, and the mean of four others."""
 
-    Parameters
-    ----------
-    run:
-        The training.
-    pixels:
-        Pixels without labels, away from held-out ground.
+    cnn: Teacher
+    others: Teacher
+
+    def answers(self, pixels: ScenePixels, at: Int64) -> Float32:
+        """Probabilities of the CNN and of the others at some of the pixels, float32 ``(2, n, C)``."""
+        found = []
+        for some in np.array_split(at, -(-at.size // _BATCH) or 1):
+            patches = pixels.patches(some)
+            found.append(np.stack([self.cnn(*patches), self.others(*patches)]))
+        return np.concatenate(found, axis=1)
+
+
+def teach(run: LoopRun, progress: Progress) -> Teachers:
+    """Let other classifiers learn the labelled pixels of a training.
 
     Raises
     ------
@@ -76,17 +95,45 @@ def ask_teachers(run: LoopRun, pixels: ScenePixels, progress: Progress) -> Opini
     KeyboardInterrupt
         The user asked to stop.
     """
-    teacher = _mean([_mean(_classical(run)), _small_cnn(run, progress)])
-    classes = len(run.train.pixels.legend)
-    table = np.full((len(pixels), len(OFFSETS), len(OFFSETS), classes), NO_OPINION, np.float32)
-    with progress(f"{run.title}: opinions on the scene", len(OFFSETS) ** 2) as advance:
-        for i, down in enumerate(OFFSETS):
-            for j, right in enumerate(OFFSETS):
-                there, usable = _moved(pixels, down, right)
-                for some in np.array_split(usable, -(-usable.size // _BATCH) or 1):
-                    table[some, i, j] = teacher(*there.patches(some))
-                advance(1)
-    return Opinions(pixels, table, run.train.jitter)
+    return Teachers(_small_cnn(run, progress), _mean(_classical(run)))
+
+
+def share_of_cnn(answers: Sequence[tuple[Float32, Int64]]) -> float:
+    """Weight of the CNN in the mean of both, by the least loss on ground that they have not learnt.
+
+    ``answers`` holds what the teachers of a training say, ``(2, n, C)``, and the classes that are there
+    ``(n,)``. Without any the weights are :data:`EQUAL`.
+    """
+    if not sum(truth.size for _, truth in answers):
+        return EQUAL
+    right = np.concatenate([found[:, np.arange(truth.size), truth] for found, truth in answers], axis=1)
+    losses = [
+        -np.log(_LEAST_PROBABILITY + share * right[0] + (1 - share) * right[1]).mean() for share in SHARES
+    ]
+    return float(SHARES[int(np.argmin(losses))])
+
+
+def ask(
+    teachers: Teachers,
+    share: float,
+    pixels: ScenePixels,
+    jitter: Jitter | None,
+    advance: Callable[[int], None],
+) -> Opinions:
+    """Opinions on some pixels without labels, with a weight of the CNN; ``advance`` is told of nine steps."""
+    table: Float32 | None = None
+    for i, down in enumerate(OFFSETS):
+        for j, right in enumerate(OFFSETS):
+            there, usable = _moved(pixels, down, right)
+            found = teachers.answers(there, usable)
+            if table is None:
+                table = np.full(
+                    (len(pixels), len(OFFSETS), len(OFFSETS), found.shape[-1]), NO_OPINION, np.float32
+                )
+            table[usable, i, j] = share * found[0] + (1 - share) * found[1]
+            advance(1)
+    assert table is not None
+    return Opinions(pixels, table, jitter)
 
 
 def _moved(pixels: ScenePixels, down: int, right: int) -> tuple[ScenePixels, Int64]:

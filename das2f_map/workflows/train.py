@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
@@ -296,9 +295,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
         run = TrainingRun(prepared, work, start, request.resume, progress)
         with _explained(work, request.settings):
             held = run.held_ground()
-            checks = prepared.settings.checks if held is None else held.assessment.checks
-            everything = np.arange(len(prepared.pixels))
-            final = run.fit("final", "Training on all labels", everything, None, checks)
+            final = run.final(held)
             if helper:
                 # This process runs the caller's program a second time. If the function returned here, the
                 # program would repeat everything that it does after training.

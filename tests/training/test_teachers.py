@@ -17,16 +17,18 @@ import torch
 from small_scene import NAMES, TINY, Scene, make_scene
 
 from das2f_map.errors import MissingDependencyError
-from das2f_map.progress import silent
+from das2f_map.progress import Progress, silent
 from das2f_map.scene.request import PairRequest
-from das2f_map.training import scene_pixels
-from das2f_map.training.fit import Part, loop_run, new_network, opinions_for
+from das2f_map.training import scene_pixels, teachers
+from das2f_map.training.fit import Part, loop_run, new_network, opinions_for, teachers_of
 from das2f_map.training.hardware import find_hardware
-from das2f_map.training.loop import LoopRun, run_loop
+from das2f_map.training.loop import run_loop
 from das2f_map.training.opinions import NO_OPINION, OFFSETS, Opinions
 from das2f_map.training.prepare import Prepared, decided, prepare
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
+from das2f_map.training.run import TrainingRun
 from das2f_map.training.settings import FOLDS_UP_TO, TrainingSettings
+from das2f_map.training.teachers import EQUAL, share_of_cnn
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +48,16 @@ def prepared_for(*scenes: Scene, **settings: Any) -> Iterator[Prepared]:
         yield prepared
 
 
-def run_of(prepared: Prepared, folder: Path, held_above: int = 0) -> LoopRun:
+def part_of(prepared: Prepared, folder: Path, held_above: int = 0) -> Part:
     """Learn from labelled pixels of the lower rows, hold out those above."""
     rows = prepared.pixels.rows
     held = np.flatnonzero(rows < held_above) if held_above else None
     train = np.flatnonzero(rows >= held_above + 17) if held_above else np.arange(rows.size)
-    return loop_run(prepared, Part("A training", train, held, stop_after=2, state=folder / "state"))
+    return Part("A training", train, held, stop_after=2, state=folder / "state")
+
+
+def opinions_of(prepared: Prepared, part: Part, progress: Progress = silent) -> Opinions | None:
+    return opinions_for(prepared, part, teachers_of(prepared, part, progress), EQUAL, silent)
 
 
 def places(opinions: Opinions) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +71,7 @@ def test_opinions_are_probabilities_and_right_about_a_simple_scene(
     small_scene: Scene, tmp_path: Path
 ) -> None:
     with prepared_for(small_scene) as prepared:
-        found = opinions_for(prepared, run_of(prepared, tmp_path), silent)
+        found = opinions_of(prepared, part_of(prepared, tmp_path))
         names = prepared.pixels.legend.names
     assert found is not None
     rows, cols = places(found)
@@ -83,11 +89,11 @@ def test_opinions_are_probabilities_and_right_about_a_simple_scene(
 
 def test_opinions_keep_away_from_held_out_ground(small_scene: Scene, tmp_path: Path) -> None:
     with prepared_for(small_scene, steps=2) as prepared:
-        run = run_of(prepared, tmp_path, held_above=30)
-        found = opinions_for(prepared, run, silent)
+        part = part_of(prepared, tmp_path, held_above=30)
+        found = opinions_of(prepared, part)
         assert found is not None
-        assert run.held is not None
-        held, reach = run.held.pixels, prepared.reach
+        assert part.held is not None
+        held, reach = prepared.pixels.select(part.held), prepared.reach
         assert len(found.pixels) < len(prepared.unlabelled)
     rows, cols = (place.reshape(-1, 1) for place in places(found))
     apart = np.maximum(abs(rows - held.rows), abs(cols - held.cols))
@@ -97,8 +103,7 @@ def test_opinions_keep_away_from_held_out_ground(small_scene: Scene, tmp_path: P
 def test_opinions_are_on_the_scenes_that_are_learnt(small_scene: Scene, tmp_path: Path) -> None:
     with prepared_for(small_scene, make_scene(tmp_path, seed=4), steps=2) as prepared:
         first = np.flatnonzero(prepared.pixels.scene == 0)
-        run = loop_run(prepared, Part("", first, None, stop_after=2, state=tmp_path / "state"))
-        found = opinions_for(prepared, run, silent)
+        found = opinions_of(prepared, Part("", first, None, stop_after=2, state=tmp_path / "state"))
         assert set(prepared.unlabelled.scene.tolist()) == {0, 1}
     assert found is not None
     assert not found.pixels.scene.any()
@@ -108,7 +113,7 @@ def test_the_seed_decides_all_opinions(small_scene: Scene, tmp_path: Path) -> No
     tables = []
     for seed in (5, 5, 6):
         with prepared_for(small_scene, steps=2, seed=seed) as prepared:
-            found = opinions_for(prepared, run_of(prepared, tmp_path), silent)
+            found = opinions_of(prepared, part_of(prepared, tmp_path))
             assert found is not None
             tables.append(found.table)
     np.testing.assert_array_equal(tables[0], tables[1])
@@ -118,14 +123,14 @@ def test_the_seed_decides_all_opinions(small_scene: Scene, tmp_path: Path) -> No
 @pytest.mark.parametrize("settings", [{"head": "published"}, {"distillation": 0.0}, {"fast": True}])
 def test_some_trainings_want_none(small_scene: Scene, tmp_path: Path, settings: dict[str, Any]) -> None:
     with prepared_for(small_scene, **settings) as prepared:
-        assert opinions_for(prepared, run_of(prepared, tmp_path), silent) is None
+        assert opinions_of(prepared, part_of(prepared, tmp_path)) is None
 
 
 def test_there_are_none_where_all_ground_is_held_out(small_scene: Scene, tmp_path: Path) -> None:
     with prepared_for(small_scene) as prepared:
         everything = np.arange(len(prepared.pixels))
-        run = loop_run(prepared, Part("", everything, everything, stop_after=2, state=tmp_path / "state"))
-        assert opinions_for(prepared, run, silent) is None
+        part = Part("", everything, everything, stop_after=2, state=tmp_path / "state")
+        assert opinions_of(prepared, part) is None
 
 
 def test_few_labels_are_learnt_with_opinions() -> None:
@@ -155,7 +160,7 @@ def test_ctrl_c_ends_the_first_classifier(small_scene: Scene, tmp_path: Path) ->
         yield lambda n: os.kill(os.getpid(), signal.SIGINT)
 
     with prepared_for(small_scene) as prepared, pytest.raises(KeyboardInterrupt):
-        opinions_for(prepared, run_of(prepared, tmp_path), stopping)
+        opinions_of(prepared, part_of(prepared, tmp_path), stopping)
 
 
 def test_a_network_learns_opinions(small_scene: Scene, tmp_path: Path) -> None:
@@ -164,7 +169,7 @@ def test_a_network_learns_opinions(small_scene: Scene, tmp_path: Path) -> None:
     settings = {"steps": 30, "learning_rate": 0.02, "statistics": "labels"}
     for weight in (0.0, 30.0):
         with prepared_for(small_scene, distillation=weight, **settings) as prepared:
-            run = run_of(prepared, tmp_path)
+            run = loop_run(prepared, part_of(prepared, tmp_path))
             water = prepared.pixels.legend.names.index("water")
             pixels = prepared.unlabelled
             table = np.zeros((len(pixels), 3, 3, len(prepared.pixels.legend)), np.float32)
@@ -178,3 +183,47 @@ def test_a_network_learns_opinions(small_scene: Scene, tmp_path: Path) -> None:
         shares.append(float((found == water).float().mean()))
     assert shares[0] < 0.6
     assert shares[1] > 0.9
+
+
+# --- weights of the teachers ------------------------------------------------------------------------------
+
+
+def answers(cnn: list[float], others: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that both give the true one of two classes, and the classes."""
+    right = np.array([cnn, others], np.float32)
+    truth = np.arange(len(cnn), dtype=np.int64) % 2
+    found = np.where(
+        (truth == 0)[None, :, None], np.stack([right, 1 - right], 2), np.stack([1 - right, right], 2)
+    )
+    return found.astype(np.float32), truth
+
+
+def test_who_is_right_on_unseen_ground_has_the_say() -> None:
+    assert share_of_cnn([answers([0.9, 0.8, 0.95], [0.2, 0.1, 0.3])]) == 1
+    assert share_of_cnn([answers([0.1, 0.2, 0.1], [0.8, 0.7, 0.9])]) == 0
+    # Where each is right half of the time, their mean is never quite wrong.
+    assert share_of_cnn([answers([0.95, 0.05], [0.05, 0.95])]) == 0.5
+    # All ground counts together.
+    assert share_of_cnn([answers([0.9] * 3, [0.4] * 3), answers([0.1] * 30, [0.9] * 30)]) < 0.3
+
+
+def test_nobody_knows_without_unseen_ground() -> None:
+    assert share_of_cnn([]) == share_of_cnn([answers([], [])]) == EQUAL
+
+
+def test_other_folds_choose_the_weights(
+    small_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No pixel that gives a fold's figures has a say in its teachers' weights; the final model takes all."""
+    seen: list[list[int]] = []
+
+    def recorded(found: Any) -> float:
+        seen.append([truth.size for _, truth in found])
+        return 0.5
+
+    monkeypatch.setattr(teachers, "share_of_cnn", recorded)
+    with prepared_for(small_scene, steps=2, folds=2) as prepared:
+        held = TrainingRun(prepared, tmp_path, None, False, silent).held_ground()
+    assert held is not None
+    first, second = (int(part.fold.held.size) for part in held.parts)
+    assert seen == [[second], [first], [first, second]]
