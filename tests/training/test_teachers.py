@@ -109,6 +109,7 @@ def test_opinions_are_on_the_scenes_that_are_learnt(small_scene: Scene, tmp_path
     assert not found.pixels.scene.any()
 
 
+@pytest.mark.slow
 def test_the_seed_decides_all_opinions(small_scene: Scene, tmp_path: Path) -> None:
     tables = []
     for seed in (5, 5, 6):
@@ -163,6 +164,7 @@ def test_ctrl_c_ends_the_first_classifier(small_scene: Scene, tmp_path: Path) ->
         opinions_of(prepared, part_of(prepared, tmp_path), stopping)
 
 
+@pytest.mark.slow
 def test_a_network_learns_opinions(small_scene: Scene, tmp_path: Path) -> None:
     """They say water everywhere, and weigh more than the labels: so does the network, where it did not."""
     shares = []
@@ -192,10 +194,8 @@ def answers(cnn: list[float], others: list[float]) -> tuple[np.ndarray, np.ndarr
     """Probabilities that both give the true one of two classes, and the classes."""
     right = np.array([cnn, others], np.float32)
     truth = np.arange(len(cnn), dtype=np.int64) % 2
-    found = np.where(
-        (truth == 0)[None, :, None], np.stack([right, 1 - right], 2), np.stack([1 - right, right], 2)
-    )
-    return found.astype(np.float32), truth
+    of_first = np.where(truth == 0, right, 1 - right)
+    return np.stack([of_first, 1 - of_first], axis=2).astype(np.float32), truth
 
 
 def test_who_is_right_on_unseen_ground_has_the_say() -> None:
@@ -211,6 +211,7 @@ def test_nobody_knows_without_unseen_ground() -> None:
     assert share_of_cnn([]) == share_of_cnn([answers([], [])]) == EQUAL
 
 
+@pytest.mark.slow
 def test_other_folds_choose_the_weights(
     small_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
