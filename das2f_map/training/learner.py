@@ -22,7 +22,7 @@ from das2f_map.network import Das2fNet
 from das2f_map.network.classifier import PooledClassifier
 from das2f_map.training.assessment import BY_LABELS
 from das2f_map.training.batches import PlainBatches
-from das2f_map.training.opinions import Opinions
+from das2f_map.training.opinions import NO_OPINION, Opinions
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
 
@@ -106,14 +106,21 @@ class Learner(pl.LightningModule):
         place = [self.settings.seed, self.current_epoch, index, self.global_rank, 8]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         ms, pan, target = batch
-        loss = self._loss_around(ms, pan, target) if target.ndim == 3 else self._loss(ms, pan, target, index)
+        distance: Tensor | None = None
+        if target.ndim != 3:
+            loss = self._loss(ms, pan, target, index)
+        elif self.opinions is None:
+            loss = self._loss_around(ms, pan, target)
+        else:
+            loss, distance = self._losses(batch, self.opinions, index)
         self._loss_sum += loss.detach()
         self._loss_n += 1
         # Reading the loss makes the CPU wait for the GPU, so it is read every 20 steps only.
         if index % 20 == 0:
             self._require_finite(self._loss_sum)
-        if self.opinions is not None and self.settings.distillation:
-            loss = loss + self.settings.distillation * self._distance_to(self.opinions, index)
+        if distance is not None:
+            assert self.settings.distillation is not None
+            loss = loss + self.settings.distillation * distance
         return loss
 
     def _loss(self, ms: Tensor, pan: Tensor, target: Tensor, index: int) -> Tensor:
@@ -125,25 +132,36 @@ class Learner(pl.LightningModule):
         return F.cross_entropy(logits, truth, label_smoothing=self.settings.label_smoothing)
 
     def _loss_around(self, ms: Tensor, pan: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the targets and of the labelled pixels around them; every patch counts alike."""
-        wanted = labels >= 0
+        """Cross-entropy of the targets and of the labelled pixels around them."""
         assert isinstance(self.network, Das2fNet)
-        logits = self.network.logits_at(ms, pan, wanted).float()
+        return self._loss_of(self.network.logits_at(ms, pan, labels >= 0).float(), labels)
+
+    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the labelled pixels' logits ``(M, C)``; every patch counts alike."""
+        wanted = labels >= 0
         each = F.cross_entropy(
             logits, labels[wanted], reduction="none", label_smoothing=self.settings.label_smoothing
         )
         of_patch = wanted.sum(dim=(1, 2), keepdim=True).expand_as(wanted)[wanted]
         return (each / of_patch).sum() / len(labels)
 
-    def _distance_to(self, opinions: Opinions, index: int) -> Tensor:
-        """Kullback-Leibler divergence of the network's probabilities from the opinions on some patches."""
+    def _losses(self, batch: Batch, opinions: Opinions, index: int) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the labels, and Kullback-Leibler divergence from the opinions on other patches.
+
+        All patches pass the network together, so that its batch norms see them as one.
+        """
+        ms, pan, labels = batch
         seed = [self.settings.seed, self.current_epoch, index, self.global_rank, 18]
-        n = max(2, int(OPINIONS_A_LABEL * self.settings.batch_size))
-        ms, pan, wanted = (t.to(self.device) for t in opinions.batch(n, seed))
-        has_one = wanted[..., 0] >= 0
+        n = max(1, int(OPINIONS_A_LABEL * len(ms)))
+        more_ms, more_pan, wanted = (t.to(ms.device) for t in opinions.batch(n, seed))
+        labelled, asked = labels >= 0, wanted[..., 0] != NO_OPINION
         assert isinstance(self.network, Das2fNet)
-        found = self.network.logits_at(ms, pan, has_one).float().log_softmax(dim=1)
-        return F.kl_div(found, wanted[has_one], reduction="batchmean")
+        logits = self.network.logits_at(
+            torch.cat([ms, more_ms]), torch.cat([pan, more_pan]), torch.cat([labelled, asked])
+        ).float()
+        of_labels = int(labelled.sum())
+        distance = F.kl_div(logits[of_labels:].log_softmax(dim=1), wanted[asked], reduction="batchmean")
+        return self._loss_of(logits[:of_labels], labels), distance
 
     def _mixed(self, ms: Tensor, pan: Tensor, truth: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Each patch mixed with another one of the batch, and their classes too (Zhang et al. 2018)."""

@@ -245,8 +245,8 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     # A check needs a step at least.
     checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
     distillation = settings.distillation
-    if head != "pooled":
-        distillation = 0.0
+    if head != "pooled" or settings.mixup or not settings.neighbours:
+        distillation = 0.0  # opinions are learnt with the labels around targets
     elif distillation is None:
         few = labelled <= FOLDS_UP_TO and not settings.fast
         distillation = 1.0 if few and _has_scikit_learn() else 0.0
