@@ -62,6 +62,6 @@ def _teachers(ground: Ground, which: Folded) -> list[Taught]:
                 part = Part("", fold.train, fold.held, 1, Path(folder) / "state.ckpt")
                 teachers = teachers_of(prepared, part, silent)
             assert teachers is not None
-            found.append((teachers, answers_on_held_ground(prepared, teachers, fold.held)))
+            found.append((teachers, answers_on_held_ground(prepared, teachers, fold.train, fold.held)))
         _kept[key] = found
     return _kept[key]

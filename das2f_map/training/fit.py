@@ -16,6 +16,7 @@ from das2f_map.network.classifier import PooledClassifier
 from das2f_map.progress import Progress
 from das2f_map.training.batches import PatchDataset
 from das2f_map.training.common_ground import away_from
+from das2f_map.training.folds import LEAST_TO_LEARN
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
 from das2f_map.training.opinions import OFFSETS, SPACING, Opinions
@@ -74,9 +75,17 @@ def teachers_of(prepared: Prepared, part: Part, progress: Progress) -> Teachers 
     return teach(loop_run(prepared, part), progress) if prepared.settings.distillation else None
 
 
-def answers_on_held_ground(prepared: Prepared, teachers: Teachers, held: Int64) -> tuple[Float32, Int64]:
-    """What teachers say of labelled pixels that they have not learnt, and the classes of these."""
-    return teachers.answers(prepared.pixels, held), prepared.pixels.positions[held]
+def answers_on_held_ground(
+    prepared: Prepared, teachers: Teachers, train: Int64, held: Int64
+) -> tuple[Float32, Int64]:
+    """What teachers say of labelled pixels that they have not learnt, and the classes of these.
+
+    Pixels of classes that are hardly among the learnt ones are left out.
+    """
+    positions = prepared.pixels.positions
+    seen = np.bincount(positions[train], minlength=len(prepared.pixels.legend))
+    held = held[seen[positions[held]] >= LEAST_TO_LEARN]
+    return teachers.answers(prepared.pixels, held), positions[held]
 
 
 def opinions_for(

@@ -181,7 +181,9 @@ class TrainingRun:
             if teachers is None:
                 break
             found[part.name] = teachers
-            answers[part.name] = answers_on_held_ground(self.prepared, teachers, part.fold.held[part.chooses])
+            answers[part.name] = answers_on_held_ground(
+                self.prepared, teachers, part.fold.train, part.fold.held[part.chooses]
+            )
         return _OpinionsOfParts(found, answers)
 
     @property

@@ -65,6 +65,9 @@ EQUAL: Final = 0.5
 _LEAST_PROBABILITY = 1e-3
 """A teacher may be sure and wrong; a single such pixel must not decide."""
 
+_NO_DIFFERENCE = 1e-3
+"""Of a loss a pixel."""
+
 Teacher = Callable[[Tensor, Tensor], Float32]
 """MS and PAN patches of n targets → probabilities float32 ``(n, C)``."""
 
@@ -110,7 +113,9 @@ def share_of_cnn(answers: Sequence[tuple[Float32, Int64]]) -> float:
     losses = [
         -np.log(_LEAST_PROBABILITY + share * right[0] + (1 - share) * right[1]).mean() for share in SHARES
     ]
-    return float(SHARES[int(np.argmin(losses))])
+    # Of shares that do as well, the most even one: a scene that both know says nothing of the next one.
+    good = SHARES[np.asarray(losses) <= min(losses) + _NO_DIFFERENCE]
+    return float(good[np.argmin(np.abs(good - EQUAL))])
 
 
 def ask(
