@@ -344,7 +344,7 @@ def test_bfloat16_stays_near(
     stages: int, tolerance: float, level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose_level(level, monkeypatch)
-    monkeypatch.setattr(compiled, "NEARLY_TIED", 0.0)
+    monkeypatch.setattr(compiled, "NEARLY_TIED", -1.0)
     assert not unavailable(NetworkConfig(classes=5, stages=stages), torch.device("cpu"), "bf16")
     scene = block(4, 6) if stages == 1 else block(2, 3)
     expected = truth(trained_looking(torch.float64, stages=stages), scene)
@@ -369,20 +369,36 @@ def test_near_ties_are_settled_in_float32(
         monkeypatch.setattr(compiled, "NEARLY_TIED", nearly_tied)
         return engine.logits(scene.ms, scene.pan, scene.all)
 
-    never, always = logits(0.0), logits(2.0)
+    never, always = logits(-1.0), logits(1e9)
     errors = [np.sqrt(((found - expected) ** 2).mean()) for found in (never, always)]
     assert errors[1] < errors[0] / 2
-    sorted_logits = np.sort(never, axis=1)
-    ahead = (sorted_logits[:, -1] - sorted_logits[:, -2]) / (sorted_logits[:, -1] - sorted_logits[:, 0])
-    share = float(np.median(ahead))
-    np.testing.assert_array_equal(logits(share), np.where(ahead[:, None] < share, always, never))
+    network = trained_looking(torch.float32, stages=stages)
+    network.fold_classifier()
+    weights = network.classifier.weight.detach().double().numpy()
+    first, second = never.argsort(axis=1)[:, :-3:-1].T
+    rows = np.arange(len(never))
+    apart = np.linalg.norm(weights[first] - weights[second], axis=1)
+    ahead = (never[rows, first] - never[rows, second]) / apart
+    some = float(np.sort(ahead)[len(ahead) // 2 - 1 : len(ahead) // 2 + 1].mean())
+    np.testing.assert_array_equal(logits(some), np.where(ahead[:, None] < some, always, never))
 
 
 def test_near_ties_are_those_of_the_two_highest_logits() -> None:
-    logits = torch.tensor([[5.0, 4.97, 0.0], [5.0, 4.9, 0.0], [-5.0, -9.0, -5.0], [1.0, 1.0, 1.0]])
-    # Equal logits have no distance to compare with; the first class is as good as any.
-    assert compiled.nearly_tied(logits).tolist() == [True, False, True, False]
-    assert compiled.nearly_tied(torch.zeros(3, 1)).tolist() == [False] * 3
+    near = compiled.NEARLY_TIED
+    between = torch.tensor([[0.0, 1.0, 10.0], [1.0, 0.0, 1.0], [10.0, 1.0, 0.0]])
+    logits = torch.tensor(
+        [
+            [5.0, 5.0 - 0.9 * near, 0.0],
+            [5.0, 5.0 - 1.1 * near, 0.0],  # too far apart for two classes that are so near
+            [5.0, 0.0, 5.0 - 9.0 * near],
+            [1.0, 1.0, 1.0],
+            [0.5 * near, 0.0, -0.4 * near],  # all three are near each other
+        ]
+    )
+    assert compiled.nearly_tied(logits, between).tolist() == [True, False, True, True, True]
+    # Two classes, and a single one.
+    assert compiled.nearly_tied(logits[:3, :2], between[:2, :2]).tolist() == [True, False, False]
+    assert compiled.nearly_tied(torch.zeros(3, 1), torch.zeros(1, 1)).tolist() == [False] * 3
 
 
 @needs_kernels
@@ -396,7 +412,7 @@ def test_bfloat16_products_are_the_same_with_and_without_the_matrix_unit(
     single patches, so that all patches together are looked at there.
     """
     scene, found = block(2, 3), []
-    monkeypatch.setattr(compiled, "NEARLY_TIED", 0.0)
+    monkeypatch.setattr(compiled, "NEARLY_TIED", -1.0)
     for level in (3, 4):
         choose_level(level, monkeypatch)
         network = trained_looking(torch.float32, stages=stages, dt_rank=5)

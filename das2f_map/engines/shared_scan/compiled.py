@@ -33,9 +33,10 @@ _MOST_RANK = 64
 _BAND = 32  # outputs that the matrix unit computes together
 _BYTES = torch.empty(0, dtype=torch.uint8)
 
-NEARLY_TIED = 0.01
-"""Where a pixel's two highest logits are this near, as a share of the distance between its highest and its
-lowest, bfloat16 leaves its class to float32. On the example that is a pixel in a hundred."""
+NEARLY_TIED = 0.004
+"""Length of the error of a pixel's features that bfloat16 is trusted to stay within. Where such an error
+could change the class, float32 settles it. On the example that is a pixel in a hundred; the largest error
+that changed a class there was less than half as long."""
 
 _int64, _pointer = ctypes.c_int64, ctypes.c_void_p
 _four = _pointer * 4
@@ -333,6 +334,9 @@ class CompiledKernels:
         self.scanned_item = 2 if bf16 else 4  # bytes of a number of the scanned tokens
         self._packed = _PackedNetwork(first.network, _level(), half=bf16, bf16=bf16)
         self._settling = _PackedNetwork(first.network, _WIDE_LEVEL, half=True, bf16=False) if bf16 else None
+        classifier = first.network.classifier
+        assert isinstance(classifier, nn.Linear)
+        self._between = torch.cdist(classifier.weight.detach(), classifier.weight.detach())
 
     def scan(self, tokens: tuple[TokenMap, ...], maps: tuple[MixerMaps, ...]) -> ScannedBlock:
         """Scan every patch of a block. The result is valid until the next call."""
@@ -356,7 +360,7 @@ class CompiledKernels:
         wanted = torch.from_numpy(rows * scanned.block.cols + cols).to(torch.int32)
         out = self._logits(scanned.block, wanted, self._packed)
         if self._settling is not None:
-            near = nearly_tied(out)
+            near = nearly_tied(out, self._between)
             if near.any():
                 out[near] = self._logits(scanned.block, wanted[near], self._settling)
         return out
@@ -374,12 +378,16 @@ class CompiledKernels:
             raise MemoryError("for the threads of the shared scan")
 
 
-def nearly_tied(logits: Tensor) -> Tensor:
-    """Which pixels' two highest logits (n, C) are within :data:`NEARLY_TIED`, bool ``(n,)``."""
+def nearly_tied(logits: Tensor, between: Tensor) -> Tensor:
+    """Which pixels' two highest logits (n, C) are so near that errors could change their order, bool (n,).
+
+    ``between`` (C, C) holds the distances between the classes' weights: an error of length 1 of the features
+    moves two logits so far apart at most. That is the network's scale, whatever a pixel's own logits are.
+    """
     if logits.shape[1] < 2:
         return torch.zeros(len(logits), dtype=torch.bool)
-    highest = logits.topk(2, dim=1).values
-    return highest[:, 0] - highest[:, 1] < NEARLY_TIED * (highest[:, 0] - logits.amin(dim=1))
+    (first, second), (a, b) = (v.unbind(dim=1) for v in logits.topk(2, dim=1))
+    return first - second <= NEARLY_TIED * between[a, b]
 
 
 @dataclass(frozen=True)
