@@ -40,7 +40,7 @@ class NetworkMethod:
     """A network, and the settings in which its training differs from the default recipe.
 
     Without ``whole`` it takes only those parts of the recipe that fit every network: fresh weights, targets
-    alone, statistics of the labels, no opinions of other classifiers.
+    alone, statistics of the labels.
     """
 
     make: Callable[[Prepared], nn.Module]
@@ -49,7 +49,6 @@ class NetworkMethod:
 
 
 DEFAULT: Final = "DAS²F, one stage"
-ALONE: Final = "DAS²F, without distillation"
 LABEL_STATISTICS: Final = "DAS²F, statistics of the labels"
 CNN: Final = "small CNN"
 PLAIN: Final = "DAS²F, plain recipe"
@@ -64,8 +63,7 @@ PARTS: Final = {
 
 NETWORKS: Final[dict[str, NetworkMethod]] = {
     DEFAULT: NetworkMethod(new_network, whole=True),
-    ALONE: NetworkMethod(new_network, {"distillation": 0.0}, whole=True),
-    LABEL_STATISTICS: NetworkMethod(new_network, {"statistics": "labels", "distillation": 0.0}, whole=True),
+    LABEL_STATISTICS: NetworkMethod(new_network, {"statistics": "labels"}, whole=True),
     CNN: NetworkMethod(small_cnn),
     "small CNN, rate 2e-3": NetworkMethod(small_cnn, {"learning_rate": 2e-3}),
     PLAIN: NetworkMethod(new_network),

@@ -72,13 +72,13 @@ PLANNED_GROUNDS: Final = (*FIRST_GROUNDS, "gulf-1", "gulf-25", "gulf", "zion")
 TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 """Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
-ALONE: Final = "without distillation"
-"""The variant that was the default before the network learnt other classifiers' opinions."""
+LABEL_STATISTICS: Final = "statistics of the labels"
+"""The variant that was the default before held-out ground chose the statistics."""
 
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
-    ALONE: Variant({"distillation": 0.0}),
-    "statistics of the labels": Variant({"statistics": "labels"}),
+    LABEL_STATISTICS: Variant({"statistics": "labels"}),
+    "other classifiers' opinions": Variant({"distillation": 1.0}),
     "statistics of the scene": Variant({"statistics": "scene"}),
     "fresh weights": Variant(fresh=True),
     "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
@@ -113,28 +113,9 @@ VARIANTS: Final[dict[str, Variant]] = {
 }
 """Variants of the default recipe, by name."""
 
-
-def _earlier(suffix: str, changes: dict[str, Any], names: tuple[str, ...]) -> dict[str, Variant]:
-    return {
-        f"{name} ({suffix})": replace(VARIANTS[name], changes={**VARIANTS[name].changes, **changes})
-        for name in names
-    }
-
-
-LABEL_STATISTICS: Final = "statistics of the labels (alone)"
-"""The variant that was the default before held-out ground chose the statistics."""
-
-LATER: Final = _earlier(
-    "alone",
-    {"distillation": 0.0},
-    ("statistics of the labels", "statistics of the scene", "without AALF"),
-)
-"""Variants of the default recipe without distillation. They are compared with that."""
-
-EARLIER: Final = _earlier(
-    "labels",
-    {"statistics": "labels", "distillation": 0.0},
-    (
+EARLIER: Final = {
+    f"{name} (labels)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "statistics": "labels"})
+    for name in (
         "fresh weights",
         "AALF's means above zero",
         "stems that keep brightness",
@@ -144,11 +125,11 @@ EARLIER: Final = _earlier(
         "half the steps",
         "rate 2e-3",
         "context of other patches",
-    ),
-)
+    )
+}
 """Variants of an earlier default, which had the statistics of the labels. They are compared with that."""
 
-ALL_VARIANTS: Final = VARIANTS | LATER | EARLIER
+ALL_VARIANTS: Final = VARIANTS | EARLIER
 
 
 def settings_of(variant: str, seed: int, device: str, labelled: int, ground: Ground) -> TrainingSettings:
@@ -171,9 +152,7 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         part = Part(variant, fold.train, fold.held, prepared.settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
-        # Teachers take the default number of steps of each fold.
-        which = Folded(replace(settings, steps=None), seed, number)
-        share, loop = with_opinions(loop, prepared, part, ground, which)
+        share, loop = with_opinions(loop, ground, Folded(settings, seed, number))
         if how.shifts:
             loop = replace(loop, train=tried.ShiftedPatches.like(loop.train))
         if how.learner is not None:
@@ -294,9 +273,8 @@ Sorted = dict[tuple[str, str], dict[Run, Any]]
 
 
 def _grounds(sorted_runs: Sorted) -> list[str]:
-    """Scenes with runs of the default recipe or of the earlier ones."""
-    bases = (DEFAULT, ALONE, LABEL_STATISTICS)
-    return [g for g in GROUNDS if any((g, base) in sorted_runs for base in bases)]
+    """Scenes with runs of the default recipe or of the earlier one."""
+    return [g for g in GROUNDS if (g, DEFAULT) in sorted_runs or (g, LABEL_STATISTICS) in sorted_runs]
 
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
@@ -312,9 +290,8 @@ def _turned(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
 
 
 def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | None]:
-    """Differences to the default recipe, or to an earlier one, on the runs that both have."""
-    compared = LABEL_STATISTICS if name in EARLIER else ALONE if name in LATER else DEFAULT
-    base = curves_of(sorted_runs.get((ground, compared), {}))
+    """Differences to the default recipe, or to the earlier one, on the runs that both have."""
+    base = curves_of(sorted_runs.get((ground, LABEL_STATISTICS if name in EARLIER else DEFAULT), {}))
     if name in TURNED:
         # The turned patches are of the last check.
         ours, theirs = _turned(sorted_runs, ground, name), at_last_check(base)

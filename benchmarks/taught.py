@@ -12,15 +12,10 @@ from pathlib import Path
 from held_ground import FOLDS, Ground
 
 from das2f_map.progress import silent
-from das2f_map.training.fit import Part, answers_on_held_ground, opinions_for, teachers_of
+from das2f_map.training.fit import Part, answers_for
 from das2f_map.training.loop import LoopRun
-from das2f_map.training.prepare import Prepared
+from das2f_map.training.opinions import Answers, share_of_cnn
 from das2f_map.training.settings import TrainingSettings
-from das2f_map.training.teachers import Teachers, share_of_cnn
-from das2f_map.types import Float32, Int64
-
-Taught = tuple[Teachers, tuple[Float32, Int64]]
-"""Teachers of a fold, and what they say of its held-out ground."""
 
 
 @dataclass(frozen=True)
@@ -32,36 +27,34 @@ class Folded:
     fold: int
 
 
-def with_opinions(
-    loop: LoopRun, prepared: Prepared, part: Part, ground: Ground, which: Folded
-) -> tuple[float | None, LoopRun]:
+def with_opinions(loop: LoopRun, ground: Ground, which: Folded) -> tuple[float | None, LoopRun]:
     """A training with other classifiers' opinions, and the weight of the CNN in them; ``None`` without any.
 
     The other folds choose the weight, as in `das2f-map train`.
     """
-    if not prepared.settings.distillation:
+    if not which.settings.distillation:
         return None, loop
-    taught = _teachers(ground, which)
-    share = share_of_cnn([answers for k, (_, answers) in enumerate(taught) if k != which.fold])
-    return share, replace(loop, opinions=opinions_for(prepared, part, taught[which.fold][0], share, silent))
+    answers = _answers(ground, which)
+    share = share_of_cnn([a for k, a in enumerate(answers) if k != which.fold and a is not None])
+    own = answers[which.fold]
+    return share, loop if own is None else replace(loop, opinions=own.weighted(share))
 
 
-_kept: dict[tuple[str, TrainingSettings], list[Taught]] = {}
+_kept: dict[tuple[str, int], list[Answers | None]] = {}
 
 
-def _teachers(ground: Ground, which: Folded) -> list[Taught]:
-    """The teachers of every fold. Those of the last scene and settings are kept: all folds need them."""
-    key = ground.name, which.settings
+def _answers(ground: Ground, which: Folded) -> list[Answers | None]:
+    """What the teachers of every fold say. Those of the last scene and seed are kept: all folds need them."""
+    key = ground.name, which.seed
     if key not in _kept:
-        _kept.clear()
         found = []
         for number in range(FOLDS):
             fold = ground.fold(number, which.seed)
-            prepared = ground.with_settings(which.settings, fold.train.size)
+            # Teachers take the default number of steps of each fold.
+            prepared = ground.with_settings(replace(which.settings, steps=None), fold.train.size)
             with tempfile.TemporaryDirectory() as folder:
                 part = Part("", fold.train, fold.held, 1, Path(folder) / "state.ckpt")
-                teachers = teachers_of(prepared, part, silent)
-            assert teachers is not None
-            found.append((teachers, answers_on_held_ground(prepared, teachers, fold.train, fold.held)))
+                found.append(answers_for(prepared, part, silent))
+        _kept.clear()
         _kept[key] = found
     return _kept[key]

@@ -48,7 +48,6 @@ from methods import (
     classifier,
 )
 from runs import COUNTS, LABEL_COUNTS, record_of, sorted_out
-from taught import Folded, with_opinions
 
 from das2f_map.network import Das2fNet
 from das2f_map.progress import silent
@@ -130,10 +129,10 @@ def run(ground: Ground, method: str, seed: int, number: int, device: str) -> dic
     if method in CLASSICAL:
         record, predictor = run_classical(ground, CLASSICAL[method], fold, seed)
     else:
-        plain = {} if NETWORKS[method].whole else {"statistics": "labels", "distillation": 0.0}
+        plain = {} if NETWORKS[method].whole else {"statistics": "labels"}
         changes = plain | dict(NETWORKS[method].changes or {})
         settings = TrainingSettings(seed=seed, device=device, **changes)
-        record, predictor = run_network(ground, NETWORKS[method], fold, Folded(settings, seed, number))
+        record, predictor = run_network(ground, NETWORKS[method], fold, settings)
     record |= {"labels": int(fold.train.size), "seconds": round(time.monotonic() - started, 1)}
     if Job(ground.name, method, seed, number).disturbs:
         pixels = ground.folds.pixels.select(fold.held)
@@ -168,10 +167,10 @@ def run_classical(
 
 
 def run_network(
-    ground: Ground, method: NetworkMethod, fold: Fold, which: Folded
+    ground: Ground, method: NetworkMethod, fold: Fold, settings: TrainingSettings
 ) -> tuple[dict[str, Any], Predictor]:
     """A network's counts at every check, and the network after its last step."""
-    prepared = ground.with_settings(which.settings, fold.train.size)
+    prepared = ground.with_settings(settings, fold.train.size)
     settings, pixels = prepared.settings, prepared.pixels
     network = method.make(prepared)
     if method.whole:
@@ -182,7 +181,6 @@ def run_network(
     with tempfile.TemporaryDirectory() as folder:
         part = Part("", fold.train, fold.held, settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
-        _, loop = with_opinions(loop, prepared, part, ground, which)
         if not method.whole:
             loop = replace(loop, train=PatchDataset(loop.train.pixels, loop.train.jitter))
         outcome = run_loop(network, loop, silent)

@@ -19,12 +19,12 @@ from das2f_map.training.common_ground import away_from
 from das2f_map.training.folds import LEAST_TO_LEARN
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopOutcome, LoopRun, run_loop
-from das2f_map.training.opinions import OFFSETS, SPACING, Opinions
+from das2f_map.training.opinions import SPACING, Answers, Opinions
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.settings import TrainingSettings
-from das2f_map.training.teachers import Teachers, ask, teach
-from das2f_map.types import Float32, Int64
+from das2f_map.training.teachers import ask_teachers
+from das2f_map.types import Int64
 
 LEAST_SCENE_PIXELS = 32
 """Pixels of the scenes that a pooled head standardises its features by; with fewer, labelled ones serve."""
@@ -70,41 +70,22 @@ def fit(
     return run_loop(new_network(prepared, start), run, progress)
 
 
-def teachers_of(prepared: Prepared, part: Part, progress: Progress) -> Teachers | None:
-    """Other classifiers that learn the same labels; ``None`` if none are wanted. Errors as :func:`.teach`."""
-    return teach(loop_run(prepared, part), progress) if prepared.settings.distillation else None
+def answers_for(prepared: Prepared, part: Part, progress: Progress) -> Answers | None:
+    """What other classifiers say that learn the same labels; errors as in :func:`.ask_teachers`.
 
-
-def answers_on_held_ground(
-    prepared: Prepared, teachers: Teachers, train: Int64, held: Int64
-) -> tuple[Float32, Int64]:
-    """What teachers say of labelled pixels that they have not learnt, and the classes of these.
-
-    Pixels of classes that are hardly among the learnt ones are left out.
+    ``None`` where too little of the scenes lies away from held-out ground. Of held-out pixels those are left
+    out whose class was hardly learnt.
     """
-    positions = prepared.pixels.positions
-    seen = np.bincount(positions[train], minlength=len(prepared.pixels.legend))
-    held = held[seen[positions[held]] >= LEAST_TO_LEARN]
-    return teachers.answers(prepared.pixels, held), positions[held]
-
-
-def opinions_for(
-    prepared: Prepared, part: Part, teachers: Teachers | None, share: float, progress: Progress
-) -> Opinions | None:
-    """What teachers say of pixels without labels; ``share`` is the weight of the CNN.
-
-    ``None`` without teachers, or where too little of the scenes lies away from held-out ground.
-    """
-    if teachers is None:
-        return None
-    run = loop_run(prepared, part)
-    held = None if run.held is None else run.held.pixels
+    pixels, held = prepared.pixels, None
+    if part.held is not None:
+        seen = np.bincount(pixels.positions[part.train], minlength=len(pixels.legend))
+        held = pixels.select(part.held[seen[pixels.positions[part.held]] >= LEAST_TO_LEARN])
+    ground = None if part.held is None else pixels.select(part.held)
     # The pixels with opinions lie around those that are drawn.
-    pixels = _away(prepared.unlabelled, run.train.pixels, held, prepared.reach + SPACING)
-    if len(pixels) < LEAST_SCENE_PIXELS:
+    asked = _away(prepared.scattered_pixels, pixels.select(part.train), ground, prepared.reach + SPACING)
+    if len(asked) < LEAST_SCENE_PIXELS:
         return None
-    with progress(f"{part.title}: opinions on the scene", len(OFFSETS) ** 2) as advance:
-        return ask(teachers, share, pixels, run.train.jitter, advance)
+    return ask_teachers(loop_run(prepared, part), asked, held, progress)
 
 
 def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun:

@@ -1,4 +1,4 @@
-"""Opinions of other classifiers on pixels without labels, as soft targets of a training."""
+"""Opinions of other classifiers on pixels all over the scenes, as soft targets of a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from das2f_map.scene.turns import TURNS, turned
 from das2f_map.training.jitter import Jitter
 from das2f_map.training.scene_pixels import ScenePixels
-from das2f_map.types import Float32
+from das2f_map.types import Float32, Int64
 
 SPACING: Final = 4
 """MS pixels between the pixels of a patch that have opinions: its target and eight others around it."""
@@ -22,6 +22,18 @@ OFFSETS: Final = (-SPACING, 0, SPACING)
 """Rows, and columns, of these pixels from the target."""
 
 NO_OPINION: Final = -1.0
+
+SHARES: Final = np.linspace(0.0, 1.0, 11)
+"""Weights of the CNN that are tried."""
+
+EQUAL: Final = 0.5
+"""Weight of the CNN where no ground is held out to choose it by."""
+
+_LEAST_PROBABILITY = 1e-3
+"""A teacher may be sure and wrong; a single such pixel must not decide."""
+
+_NO_DIFFERENCE = 1e-3
+"""Of the loss of a pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,3 +74,47 @@ class Opinions:
         for own, k, turn in zip(found, at, turns, strict=True):
             own[places, places] = turned(self.table[k].transpose(2, 0, 1), int(turn)).transpose(1, 2, 0)
         return ms, pan, torch.from_numpy(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What two teachers of a training say, a small CNN and the mean of other classifiers.
+
+    Attributes
+    ----------
+    pixels, jitter:
+        As in :class:`Opinions`.
+    tables:
+        Float32 ``(2, n, 3, 3, C)``: a table as in :class:`Opinions` of each teacher.
+    held:
+        Float32 ``(2, m, C)``: probabilities of each teacher at labelled pixels that they have not learnt.
+    truth:
+        int64 ``(m,)``: classes of these pixels.
+    """
+
+    pixels: ScenePixels
+    jitter: Jitter | None
+    tables: Float32
+    held: Float32
+    truth: Int64
+
+    def weighted(self, share: float) -> Opinions:
+        """The mean of both teachers' opinions; ``share`` is the weight of the CNN."""
+        cnn, others = self.tables
+        table = np.where(cnn == NO_OPINION, NO_OPINION, share * cnn + (1 - share) * others)
+        return Opinions(self.pixels, table.astype(np.float32), self.jitter)
+
+
+def share_of_cnn(answers: Sequence[Answers]) -> float:
+    """Weight of the CNN by the least loss on ground that the teachers have not learnt.
+
+    Without such ground it is :data:`EQUAL`. Of weights that do as well, the most even one is taken.
+    """
+    if not sum(a.truth.size for a in answers):
+        return EQUAL
+    cnn, others = np.concatenate([a.held[:, np.arange(a.truth.size), a.truth] for a in answers], axis=1)
+    losses = np.array(
+        [-np.log(_LEAST_PROBABILITY + share * cnn + (1 - share) * others).mean() for share in SHARES]
+    )
+    good = SHARES[losses <= losses.min() + _NO_DIFFERENCE]
+    return float(good[np.argmin(np.abs(good - EQUAL))])

@@ -27,6 +27,7 @@ from das2f_map.scene.pair import ScenePair
 from das2f_map.scene.patch import PatchGeometry
 from das2f_map.scene.radiometry import Normalisation, SceneSample, sample_scene
 from das2f_map.scene.registration import Coregistration
+from das2f_map.training import scene_pixels
 from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.training.hardware import Hardware
 from das2f_map.training.pixels import TrainingPixels
@@ -117,10 +118,10 @@ class Prepared:
         return found.select(np.arange(0, len(found), 3))
 
     @cached_property
-    def unlabelled(self) -> ScenePixels:
-        """Single pixels all over the scenes: every second of a scattered :meth:`ScenePixels.sampled`."""
-        found = ScenePixels.sampled(self.pixels.readers, self.settings.seed, scattered=True)
-        return found.select(np.arange(0, len(found), 2))
+    def scattered_pixels(self) -> ScenePixels:
+        """Single pixels all over the scenes, labelled or not, about half :data:`.SAMPLED`."""
+        most = scene_pixels.SAMPLED // 2
+        return ScenePixels.sampled(self.pixels.readers, self.settings.seed, most=most, cluster=1)
 
     @property
     def _bands(self) -> list[tuple[float, float]]:
@@ -244,29 +245,26 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     steps = settings.steps or default_steps(labelled, on_cpu=on_cpu, fast=settings.fast)
     # A check needs a step at least.
     checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
-    distillation = settings.distillation
-    if head != "pooled" or settings.mixup or not settings.neighbours:
-        distillation = 0.0  # opinions are learnt with the labels around targets
-    elif distillation is None:
-        few = labelled <= FOLDS_UP_TO and not settings.fast
-        distillation = 1.0 if few and _has_scikit_learn() else 0.0
-    return replace(
-        settings,
-        assess=assess,
-        head=head,
-        steps=steps // checks * checks,
-        checks=checks,
-        distillation=distillation,
-    )
+    return replace(settings, assess=assess, head=head, steps=steps // checks * checks, checks=checks)
 
 
-def _has_scikit_learn() -> bool:
-    return find_spec("sklearn") is not None
+def _require_teachers(settings: TrainingSettings) -> None:
+    """Raise where other classifiers' opinions are wanted and cannot be had.
 
-
-def _require_teachers(asked: TrainingSettings) -> None:
-    """Raise :class:`MissingDependencyError` where the user wants opinions and there is nobody to ask."""
-    if asked.distillation and not _has_scikit_learn():
+    ``InputError`` for settings that do not go with them, ``MissingDependencyError`` without scikit-learn.
+    """
+    if not settings.distillation:
+        return
+    if settings.head == "published":
+        raise InputError("--distillation needs the pooled head", "leave out --head published")
+    if settings.mixup or not settings.neighbours:
+        raise InputError(
+            "Other classifiers' opinions are learnt beside the labels around a target",
+            "set mixup to 0, and neighbours to 1 or more",
+        )
+    if settings.devices > 1:
+        raise InputError("--distillation works on one device", "leave out --devices")
+    if find_spec("sklearn") is None:
         raise MissingDependencyError(
             "--distillation needs the package scikit-learn, which is not installed", install_extra("train")
         )
@@ -299,8 +297,6 @@ def _say_idle(asked: TrainingSettings, used: TrainingSettings) -> None:
         log.warning("--dropout has no effect: the published head has none")
     if asked.head == "published" and asked.statistics != default.statistics:
         log.warning("--statistics has no effect: the published head has none")
-    if asked.head == "published" and asked.distillation:
-        log.warning("--distillation has no effect: the published head learns no opinions")
     if asked.steps is not None and asked.steps != used.steps:
         log.warning(
             "--steps %d: %d are taken, as many before each of the %d checks",

@@ -30,6 +30,7 @@ from das2f_map.training.assessment import (
 from das2f_map.training.common_ground import common_places
 from das2f_map.training.folds import Folds, spatial_folds
 from das2f_map.training.forest import ForestFigures, forest_figures
+from das2f_map.training.opinions import EQUAL, Answers, Opinions, share_of_cnn
 from das2f_map.training.prepare import Prepared
 from das2f_map.training.run_files import PartRecord, keep_record, read_record, state_path
 from das2f_map.training.settings import map_turns
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
     from das2f_map.training.fit import Part
     from das2f_map.training.loop import LoopOutcome
-    from das2f_map.training.opinions import Opinions
-    from das2f_map.training.teachers import Teachers
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +122,8 @@ class TrainingRun:
                 len(every),
             )
         _say_leak(folds, parts)
-        opinions = self._opinions_of(parts)
-        records = {part.name: self._checked(part, opinions) for part in parts}
+        answers = self._answers_of(parts)
+        records = {part.name: self._checked(part, answers) for part in parts}
         without = [part.name for part in parts if self._lacks_scene_pixels(part)]
         if without and settings.statistics != "labels":
             log.warning(
@@ -155,36 +154,38 @@ class TrainingRun:
             for name, record in records.items()
         }
         forest = forest_figures(prepared.pixels, parts, settings.seed)
-        return HeldGround(folds, parts, histories, assessment, forest, self._turns, opinions.share(None))
+        return HeldGround(folds, parts, histories, assessment, forest, self._turns, answers.share(None))
 
     def final(self, held: HeldGround | None) -> LoopOutcome:
         """Train on all labels, for as many steps as held-out ground chooses."""
-        from das2f_map.training.fit import opinions_for, teachers_of
-        from das2f_map.training.teachers import EQUAL
-
-        title, everything = "Training on all labels", np.arange(len(self.prepared.pixels))
+        everything = np.arange(len(self.prepared.pixels))
         checks = self.prepared.settings.checks if held is None else held.assessment.checks
-        part = self._part("final", title, everything, None, checks)
+        part = self._part("final", "Training on all labels", everything, None, checks)
+        answers = self._answers(part)
+        if answers is None:
+            return self._fit(part, None)
         share = EQUAL if held is None else held.share_of_cnn
-        teachers = teachers_of(self.prepared, part, self.progress)
-        if teachers is not None:
-            log.info("Opinions of other classifiers: %.0f %% of the small CNN", 100 * share)
-        return self._fit(part, opinions_for(self.prepared, part, teachers, share, self.progress))
+        log.info("Opinions of other classifiers: %.0f %% of the small CNN", 100 * share)
+        return self._fit(part, answers.weighted(share))
 
-    def _opinions_of(self, parts: Sequence[HeldOut]) -> _OpinionsOfParts:
-        """Teachers of every part, and what they say of the ground that they have not seen."""
-        from das2f_map.training.fit import answers_on_held_ground, teachers_of
-
-        found, answers = {}, {}
-        for part in parts:
-            teachers = teachers_of(self.prepared, self._part_of(part), self.progress)
-            if teachers is None:
-                break
-            found[part.name] = teachers
-            answers[part.name] = answers_on_held_ground(
-                self.prepared, teachers, part.fold.train, part.fold.held[part.chooses]
+    def _answers_of(self, parts: Sequence[HeldOut]) -> _AnswersOfParts:
+        """What teachers of every part say; a line names the parts without any."""
+        if not self.prepared.settings.distillation:
+            return _AnswersOfParts({})
+        found = {part.name: self._answers(self._part_of(part)) for part in parts}
+        if without := [name for name, answers in found.items() if answers is None]:
+            log.warning(
+                "Too little of the scenes lies away from the ground of %s: no opinions are learnt there",
+                ", ".join(without),
             )
-        return _OpinionsOfParts(found, answers)
+        return _AnswersOfParts({name: answers for name, answers in found.items() if answers is not None})
+
+    def _answers(self, part: Part) -> Answers | None:
+        from das2f_map.training.fit import answers_for
+
+        if not self.prepared.settings.distillation:
+            return None
+        return answers_for(self.prepared, part, self.progress)
 
     @property
     def _turns(self) -> int:
@@ -234,15 +235,13 @@ class TrainingRun:
         views = [predict(network, dataset, size, device, turn=turn) for turn in VIEWS[self._turns]]
         return np.asarray(np.mean(views, axis=0, dtype=np.float32))
 
-    def _checked(self, part: HeldOut, opinions: _OpinionsOfParts) -> PartRecord:
+    def _checked(self, part: HeldOut, answers: _AnswersOfParts) -> PartRecord:
         """Train with a part's ground held out; its checks, from an earlier run if it has them."""
         if self.resume and (record := read_record(self.work, part.name)) is not None:
             return record
-        from das2f_map.training.fit import opinions_for
-
-        own = self._part_of(part)
-        teachers, share = opinions.teachers.get(part.name), opinions.share(part)
-        outcome = self._fit(own, opinions_for(self.prepared, own, teachers, share, self.progress))
+        own = answers.each.get(part.name)
+        opinions = None if own is None else own.weighted(answers.share(part))
+        outcome = self._fit(self._part_of(part), opinions)
         logits = outcome.logits
         if self._chooses_statistics:
             logits = np.concatenate([outcome.label_logits, logits])
@@ -273,25 +272,18 @@ class TrainingRun:
 
 
 @dataclass(frozen=True, eq=False)
-class _OpinionsOfParts:
-    """The teachers of each part by its name, and what they say of ground that they have not seen.
+class _AnswersOfParts:
+    """What teachers of the parts say, by the parts' names; empty where no opinions are wanted."""
 
-    Both are empty where no opinions are wanted.
-    """
-
-    teachers: Mapping[str, Teachers]
-    answers: Mapping[str, tuple[Float32, Int64]]
+    each: Mapping[str, Answers]
 
     def share(self, part: HeldOut | None) -> float:
         """Weight of the CNN for a part, or with ``None`` for the final model.
 
-        The pixels that give a part's figures have no say in it: other folds choose, or the part of a hold-out
-        that chooses the steps, too.
+        What teachers say of the pixels that give a part's figures has no say in it: other folds choose.
         """
-        from das2f_map.training.teachers import share_of_cnn
-
-        own = None if part is None or not (part.tests & part.chooses).any() else part.name
-        return share_of_cnn([found for name, found in self.answers.items() if name != own])
+        own = None if part is None else part.name
+        return share_of_cnn([answers for name, answers in self.each.items() if name != own])
 
 
 def _figures_of(check: dict[str, Any], *, by_labels: bool) -> dict[str, Any]:

@@ -44,10 +44,20 @@ class ScenePixels:
     cols: Int32
 
     @classmethod
-    def sampled(cls, readers: Sequence[PatchReader], seed: int, *, scattered: bool = False) -> ScenePixels:
-        """About :data:`SAMPLED` usable pixels all over the scenes, of each scene as many."""
-        most, cluster = SAMPLED // len(readers), 1 if scattered else CLUSTER
-        found = [sampled_pixels(reader, most, seed, cluster=cluster) for reader in readers]
+    def sampled(
+        cls,
+        readers: Sequence[PatchReader],
+        seed: int,
+        *,
+        most: int | None = None,
+        cluster: int = CLUSTER,
+    ) -> ScenePixels:
+        """About ``most`` usable pixels all over the scenes, of each scene as many.
+
+        By default :data:`SAMPLED`. They lie in clusters of ``cluster`` pixels a side.
+        """
+        each = (SAMPLED if most is None else most) // len(readers)
+        found = [sampled_pixels(reader, each, seed, cluster=cluster) for reader in readers]
         return cls(
             tuple(readers),
             np.repeat(np.arange(len(readers), dtype=np.int64), [rows.size for rows, _ in found]),
@@ -84,7 +94,7 @@ class ScenePixels:
 def sampled_pixels(
     reader: PatchReader, most: int, seed: int, *, cluster: int = CLUSTER
 ) -> tuple[Int32, Int32]:
-    """Rows and columns of usable pixels in small clusters all over a scene, int32 ``(n,)`` each."""
+    """Rows and columns of usable pixels in clusters all over a scene, int32 ``(n,)`` each."""
     rng = np.random.default_rng([seed, 9])
     grid = reader.source.pair.grids.ms
     rows: list[Int32] = []

@@ -16,8 +16,7 @@ HEADS = ("auto", "pooled", "published")
 ASSESSMENTS = ("auto", "holdout", "folds", "none")
 
 FOLDS_UP_TO = 20_000
-"""Labelled pixels up to which folds are the default, and other classifiers' opinions are learnt. With more,
-one hold-out says enough, and so do the labels."""
+"""Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
 
 FEW_LABELS_TURNS: Literal[4] = 4
 """Turns that a map averages with a model of at most :data:`FOLDS_UP_TO` labelled pixels."""
@@ -87,13 +86,12 @@ class TrainingSettings:
         help="Pixels that the pooled head is standardised by: scene (some all over it), "
         "labels (labelled ones), or auto: held-out ground chooses.",
     )
-    distillation: float | None = setting(
-        None,
-        kind=float,
+    distillation: float = setting(
+        0.0,
         ge=0.0,
         le=100.0,
-        help="Weight of other classifiers' opinions on pixels without labels, which the network learns too; "
-        f"0: none. By default 1 up to {FOLDS_UP_TO:,} labelled pixels, else 0.",
+        help="Weight of other classifiers' opinions on pixels all over the scene, which the network learns "
+        "beside the labels; 0: none.",
     )
     jitter: float = setting(
         1.0,

@@ -1,4 +1,4 @@
-"""Other classifiers that learn the labels too, and are asked about pixels without labels.
+"""Other classifiers that learn the labels too, and are asked about pixels all over the scenes.
 
 A network of few labels learns from their opinions beside its labels (knowledge distillation). Random forests
 and gradient boosting know the values of a pixel best, a small CNN what surrounds it. Which of them is right
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -34,9 +34,8 @@ from das2f_map.training.baselines import (
     window_features,
 )
 from das2f_map.training.batches import PatchDataset, PlainBatches
-from das2f_map.training.jitter import Jitter
 from das2f_map.training.loop import LoopRun, run_loop
-from das2f_map.training.opinions import NO_OPINION, OFFSETS, Opinions
+from das2f_map.training.opinions import NO_OPINION, OFFSETS, Answers
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.training.small_cnn import SmallCnn
@@ -48,6 +47,9 @@ BOOSTING: Final = BoostingSettings(iterations=120, max_leaf_nodes=8, min_samples
 MOST_LEARNT: Final = 5000
 """Labelled pixels that forests and boosting learn from; more are thinned at random, to save time."""
 
+LEAST_KEPT: Final = 20
+"""Pixels of a class that thinning leaves."""
+
 CNN_STEPS: Final = 200
 """Most steps of the CNN; after these it hardly gains."""
 
@@ -56,40 +58,23 @@ CNN_RATE: Final = 2e-3
 
 _BATCH = 64
 
-SHARES: Final = np.linspace(0.0, 1.0, 11)
-"""Weights of the CNN that are tried."""
-
-EQUAL: Final = 0.5
-"""Weight of the CNN where no ground is held out to choose it by."""
-
-_LEAST_PROBABILITY = 1e-3
-"""A teacher may be sure and wrong; a single such pixel must not decide."""
-
-_NO_DIFFERENCE = 1e-3
-"""Of a loss a pixel."""
-
 Teacher = Callable[[Tensor, Tensor], Float32]
 """MS and PAN patches of n targets → probabilities float32 ``(n, C)``."""
 
 
-@dataclass(frozen=True, eq=False)
-class Teachers:
-    """Classifiers that have learnt a training's labelled pixels: a small CNN, and the mean of four others."""
+def ask_teachers(
+    run: LoopRun, pixels: ScenePixels, held: TrainingPixels | None, progress: Progress
+) -> Answers:
+    """Let other classifiers learn the labelled pixels of a training, and ask them.
 
-    cnn: Teacher
-    others: Teacher
-
-    def answers(self, pixels: ScenePixels, at: Int64) -> Float32:
-        """Probabilities of the CNN and of the others at some of the pixels, float32 ``(2, n, C)``."""
-        found = []
-        for some in np.array_split(at, -(-at.size // _BATCH) or 1):
-            patches = pixels.patches(some)
-            found.append(np.stack([self.cnn(*patches), self.others(*patches)]))
-        return np.concatenate(found, axis=1)
-
-
-def teach(run: LoopRun, progress: Progress) -> Teachers:
-    """Let other classifiers learn the labelled pixels of a training.
+    Parameters
+    ----------
+    run:
+        The training.
+    pixels:
+        Pixels whose opinions the network will learn, away from held-out ground.
+    held:
+        Labelled pixels of held-out ground.
 
     Raises
     ------
@@ -98,47 +83,31 @@ def teach(run: LoopRun, progress: Progress) -> Teachers:
     KeyboardInterrupt
         The user asked to stop.
     """
-    return Teachers(_small_cnn(run, progress), _mean(_classical(run)))
+    teachers = (_small_cnn(run, progress), _mean(_classical(run)))
+    classes, side = len(run.train.pixels.legend), len(OFFSETS)
+    tables = np.full((len(teachers), len(pixels), side, side, classes), NO_OPINION, np.float32)
+    with progress(f"{run.title}: opinions on the scene", side**2) as advance:
+        for i, down in enumerate(OFFSETS):
+            for j, right in enumerate(OFFSETS):
+                there, usable = _moved(pixels, down, right)
+                tables[:, usable, i, j] = _answers(teachers, there, usable, classes)
+                advance(1)
+    if held is None:
+        nothing = np.zeros((len(teachers), 0, classes), np.float32)
+        return Answers(pixels, run.train.jitter, tables, nothing, np.zeros(0, np.int64))
+    answers = _answers(teachers, held, np.arange(len(held)), classes)
+    return Answers(pixels, run.train.jitter, tables, answers, held.positions)
 
 
-def share_of_cnn(answers: Sequence[tuple[Float32, Int64]]) -> float:
-    """Weight of the CNN in the mean of both, by the least loss on ground that they have not learnt.
-
-    ``answers`` holds what the teachers of a training say, ``(2, n, C)``, and the classes that are there
-    ``(n,)``. Without any the weights are :data:`EQUAL`.
-    """
-    if not sum(truth.size for _, truth in answers):
-        return EQUAL
-    right = np.concatenate([found[:, np.arange(truth.size), truth] for found, truth in answers], axis=1)
-    losses = [
-        -np.log(_LEAST_PROBABILITY + share * right[0] + (1 - share) * right[1]).mean() for share in SHARES
-    ]
-    # Of shares that do as well, the most even one: a scene that both know says nothing of the next one.
-    good = SHARES[np.asarray(losses) <= min(losses) + _NO_DIFFERENCE]
-    return float(good[np.argmin(np.abs(good - EQUAL))])
-
-
-def ask(
-    teachers: Teachers,
-    share: float,
-    pixels: ScenePixels,
-    jitter: Jitter | None,
-    advance: Callable[[int], None],
-) -> Opinions:
-    """Opinions on some pixels without labels, with a weight of the CNN; ``advance`` is told of nine steps."""
-    table: Float32 | None = None
-    for i, down in enumerate(OFFSETS):
-        for j, right in enumerate(OFFSETS):
-            there, usable = _moved(pixels, down, right)
-            found = teachers.answers(there, usable)
-            if table is None:
-                table = np.full(
-                    (len(pixels), len(OFFSETS), len(OFFSETS), found.shape[-1]), NO_OPINION, np.float32
-                )
-            table[usable, i, j] = share * found[0] + (1 - share) * found[1]
-            advance(1)
-    assert table is not None
-    return Opinions(pixels, table, jitter)
+def _answers(teachers: Sequence[Teacher], pixels: ScenePixels, at: Int64, classes: int) -> Float32:
+    """Probabilities of each teacher at some of the pixels, float32 ``(teachers, n, C)``."""
+    found = np.zeros((len(teachers), at.size, classes), np.float32)
+    for first in range(0, at.size, _BATCH):
+        some = slice(first, first + _BATCH)
+        patches = pixels.patches(at[some])
+        for own, teacher in zip(found, teachers, strict=True):
+            own[some] = teacher(*patches)
+    return found
 
 
 def _moved(pixels: ScenePixels, down: int, right: int) -> tuple[ScenePixels, Int64]:
@@ -184,10 +153,18 @@ def _probabilities(model: Baseline, features: FeatureFunction, ms: Tensor, pan: 
 
 
 def _thinned(pixels: TrainingPixels, seed: int) -> TrainingPixels:
+    """At most :data:`MOST_LEARNT` of the pixels, and some of every class."""
     if len(pixels) <= MOST_LEARNT:
         return pixels
     rng = np.random.default_rng([seed, 17])
-    return pixels.select(np.sort(rng.choice(len(pixels), MOST_LEARNT, replace=False)).astype(np.int64))
+    drawn = rng.permutation(len(pixels))
+    # Place of each drawn pixel among those of its class: the first ones stay.
+    order = np.argsort(pixels.positions[drawn], kind="stable")
+    counts = np.bincount(pixels.positions[drawn])
+    place = np.empty(len(pixels), np.int64)
+    place[order] = np.arange(len(pixels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = (np.arange(len(pixels)) < MOST_LEARNT) | (place < LEAST_KEPT)
+    return pixels.select(np.sort(drawn[kept]).astype(np.int64))
 
 
 def _small_cnn(run: LoopRun, progress: Progress) -> Teacher:

@@ -119,7 +119,7 @@ def train(
     label_smoothing: float = TrainingSettings.label_smoothing,
     dropout: float = TrainingSettings.dropout,
     statistics: str = TrainingSettings.statistics,
-    distillation: float | None = TrainingSettings.distillation,
+    distillation: float = TrainingSettings.distillation,
     jitter: float = TrainingSettings.jitter,
     haze: float = TrainingSettings.haze,
     scenes: Sequence[tuple[str | Path, str | Path | None, str | Path]] = (),
@@ -179,8 +179,8 @@ def train(
         Pixels by which the pooled head standardises its features: ``scene`` takes some all over the scenes,
         ``labels`` those of the training batches. With ``auto`` held-out ground chooses.
     distillation:
-        Weight of the opinions of other classifiers (forests, boosting, a small CNN) on pixels without labels,
-        which the network learns beside the labels. By default by the number of labels.
+        Weight of the opinions of other classifiers (forests, boosting, a small CNN) on pixels all over the
+        scenes, which the network learns beside the labels; 0: none.
     jitter, haze:
         Strength of random gain, offset and noise; share of the patches with random haze, and with shade.
     scenes:

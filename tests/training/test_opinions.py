@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from das2f_map.scene.patch import PatchGeometry
-from das2f_map.training.opinions import NO_OPINION, OFFSETS, Opinions
+from das2f_map.training.opinions import EQUAL, NO_OPINION, OFFSETS, Answers, Opinions, share_of_cnn
 from das2f_map.training.scene_pixels import ScenePixels
 
 FAR = 1000.0
@@ -67,3 +67,30 @@ def test_the_seed_decides_the_batch() -> None:
     first, again, other = (some.batch(16, seed) for seed in ([3, 0], [3, 0], [3, 1]))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
+
+
+# --- weights of the teachers ------------------------------------------------------------------------------
+
+
+def answers(cnn: list[float], others: list[float]) -> Answers:
+    """Of teachers that give the true one of two classes these probabilities."""
+    right = np.array([cnn, others], np.float32).reshape(2, -1)
+    truth = np.arange(right.shape[1], dtype=np.int64) % 2
+    of_first = np.where(truth == 0, right, 1 - right)
+    held = np.stack([of_first, 1 - of_first], axis=2).astype(np.float32)
+    some = opinions()
+    return Answers(some.pixels, None, np.stack([some.table] * 2), held, truth)
+
+
+def test_who_is_right_on_unseen_ground_has_the_say() -> None:
+    assert share_of_cnn([answers([0.9, 0.8, 0.95], [0.2, 0.1, 0.3])]) == 1
+    assert share_of_cnn([answers([0.1, 0.2, 0.1], [0.8, 0.7, 0.9])]) == 0
+    # Where each is right half of the time, their mean is never quite wrong.
+    assert share_of_cnn([answers([0.95, 0.05], [0.05, 0.95])]) == 0.5
+    # All ground counts together.
+    assert share_of_cnn([answers([0.9] * 3, [0.4] * 3), answers([0.1] * 30, [0.9] * 30)]) < 0.3
+
+
+def test_weights_are_even_where_nothing_speaks_for_one() -> None:
+    assert share_of_cnn([]) == share_of_cnn([answers([], [])]) == EQUAL
+    assert share_of_cnn([answers([0.97, 0.98], [0.97, 0.98])]) == EQUAL
