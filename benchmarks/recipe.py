@@ -80,6 +80,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "statistics of the scene": Variant({"statistics": "scene"}),
     "fresh weights": Variant(fresh=True),
     "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
+    "without AALF": Variant(start=tried.without_aalf),
     "stems that keep brightness": Variant(fresh=True, start=tried.bright_stems),
     "targets alone": Variant({"neighbours": 0}),
     "windows of 1 and the patch": Variant(start=tried.target_and_patch),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from ablated import PlainSum
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -288,6 +289,11 @@ def positive_means(network: Das2fNet, prepared: Prepared) -> None:
     for fusion in network.fusions:
         assert isinstance(fusion, Aalf)
         nn.init.ones_(fusion.norm.bias)
+
+
+def without_aalf(network: Das2fNet, prepared: Prepared) -> None:
+    """Puts a plain sum in the place of AALF."""
+    network.fusions = nn.ModuleList(PlainSum() for _ in network.fusions)
 
 
 def bright_stems(network: Das2fNet, prepared: Prepared) -> None:
