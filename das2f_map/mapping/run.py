@@ -91,11 +91,11 @@ def run_classification(
             with BlockStore(work, plan, resume=request.resume, or_anew=request.overwrite) as store:
                 with _kept_if_ended(outputs, store):
                     contents = _write_map(planned, staged, store, progress, timings)
-                if contents.is_empty:
-                    raise planned.classifier.input.pair.nothing_valid(
-                        request.aoi, classified=plan.bundle.card.patch.max_invalid_share < 1
-                    )
-                return _finish(request, planned, staged, contents, timings, made_from)
+                    if not contents.is_empty:
+                        return _finish(request, planned, staged, contents, timings, made_from)
+                raise planned.classifier.input.pair.nothing_valid(
+                    request.aoi, classified=plan.bundle.card.patch.max_invalid_share < 1
+                )
 
 
 def run_forecast(
@@ -179,18 +179,17 @@ def refuse_to_drop(raster: Path) -> None:
 @contextmanager
 def _kept_if_ended(outputs: StagedOutputs, store: BlockStore) -> Iterator[None]:
     """Inside the ``with`` block an error or an end leaves the finished blocks, and a line says so."""
-    outputs.keep_work()
     try:
+        outputs.keep_work()
         yield
-    except BaseException:  # an interrupt too
+        outputs.keep_work(False)
+    except BaseException:  # an interrupt too, wherever it comes
+        outputs.keep_work(bool(len(store)))
         if len(store) and not store.is_there:
             log.warning("The folder with %d finished blocks is gone", len(store))
         elif len(store):
             log.warning("Finished blocks are kept (%d); --resume goes on with them", len(store))
-        else:
-            outputs.keep_work(False)
         raise
-    outputs.keep_work(False)
 
 
 def _log(planned: PlannedMap) -> None:

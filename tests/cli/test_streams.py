@@ -17,6 +17,8 @@ import rasterio
 import shapely
 from command import COMMAND, ENVIRONMENT, listing
 
+from das2f_map.outputs.names import private_path
+
 FULL = Path("/dev/full")
 NEEDS_FULL = pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
 
@@ -98,6 +100,12 @@ def test_a_batch_system_may_end_a_run_at_any_time(
     assert process.returncode in (143, -signal.SIGTERM, 0)
     assert "Traceback" not in messages
     assert "ignored" not in messages
+    # A block may be finished by then: it is kept, as the last line says, and nothing is left otherwise.
+    kept = "Finished blocks are kept" in messages
+    assert private_path(tmp_path / "m.tif").exists() == kept
+    if kept:
+        subprocess.run([*command, "--resume"], env=ENVIRONMENT, check=True, timeout=120)
+        assert (tmp_path / "m.tif").is_file()
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 

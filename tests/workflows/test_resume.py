@@ -16,8 +16,10 @@ from synthetic import make_pair
 from tiny import tiny_bundle
 
 import das2f_map.mapping.planned as planned_module
+import das2f_map.mapping.run as run_module
 from das2f_map.engines.per_patch import PerPatchEngine
 from das2f_map.errors import InputError, OutputError
+from das2f_map.products.map_files import MapWriter
 from das2f_map.running.blocks import BlockClassifier, ClassifiedBlock
 from das2f_map.running.forecast import RunForecast
 from das2f_map.scene.grid import Window
@@ -104,6 +106,27 @@ def test_goes_on_at_the_last_finished_block(scene: tuple[Path, Path], model: Pat
         run(scene, model, output, resume=True, reject=0.9)
     assert run(scene, model, output, resume=True) == every[11:]
     assert contents(output.parent) == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["finish", "sha256_of"])
+def test_a_run_that_ends_when_all_blocks_are_done_keeps_them(
+    name: str, scene: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polygons and checksums of a large map take minutes, in which a batch system may end the run."""
+    output = tmp_path / "out" / "m.tif"
+    output.parent.mkdir()
+
+    def ended(*_: object) -> None:
+        raise Ended
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MapWriter if name == "finish" else run_module, name, ended)
+        with pytest.raises(Ended):
+            run(scene, model, output)
+    assert [p.name for p in output.parent.iterdir()] == [".m.tif.das2f-map"]
+    assert run(scene, model, output, resume=True) == []
+    assert output.is_file()
 
 
 @pytest.mark.slow
