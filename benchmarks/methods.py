@@ -40,7 +40,7 @@ class NetworkMethod:
     """A network, and the settings in which its training differs from the default recipe.
 
     Without ``whole`` it takes only those parts of the recipe that fit every network: fresh weights, targets
-    alone, statistics of the labels.
+    alone, statistics of the labels, no opinions of other classifiers.
     """
 
     make: Callable[[Prepared], nn.Module]
@@ -49,6 +49,7 @@ class NetworkMethod:
 
 
 DEFAULT: Final = "DAS²F, one stage"
+NO_OPINIONS: Final = "DAS²F, no opinions"
 LABEL_STATISTICS: Final = "DAS²F, statistics of the labels"
 CNN: Final = "small CNN"
 PLAIN: Final = "DAS²F, plain recipe"
@@ -63,13 +64,17 @@ PARTS: Final = {
 
 NETWORKS: Final[dict[str, NetworkMethod]] = {
     DEFAULT: NetworkMethod(new_network, whole=True),
-    LABEL_STATISTICS: NetworkMethod(new_network, {"statistics": "labels"}, whole=True),
+    NO_OPINIONS: NetworkMethod(new_network, {"distillation": 0.0}, whole=True),
+    LABEL_STATISTICS: NetworkMethod(new_network, {"distillation": 0.0, "statistics": "labels"}, whole=True),
     CNN: NetworkMethod(small_cnn),
     "small CNN, rate 2e-3": NetworkMethod(small_cnn, {"learning_rate": 2e-3}),
     PLAIN: NetworkMethod(new_network),
     **{name: NetworkMethod(make) for name, make in PARTS.items()},
 }
 """All take the default recipe's batches, turns, jitter and number of steps."""
+
+OF_RECIPE: Final = {"default": DEFAULT, "no opinions": NO_OPINIONS}
+"""Variants of the recipe's ablation that are methods here, too."""
 
 
 FORESTS: Final = tuple(
@@ -103,7 +108,7 @@ CLASSICAL: Final[dict[str, ClassicalMethod]] = {
 }
 
 METHODS: Final = (*NETWORKS, *CLASSICAL)
-DISTURBED: Final = (DEFAULT, CNN, FOREST)
+DISTURBED: Final = (DEFAULT, NO_OPINIONS, CNN, FOREST)
 """Methods that are also tested on disturbed images."""
 
 

@@ -72,13 +72,16 @@ PLANNED_GROUNDS: Final = (*FIRST_GROUNDS, "gulf-1", "gulf-25", "gulf", "zion")
 TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 """Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
-LABEL_STATISTICS: Final = "statistics of the labels"
+NO_OPINIONS: Final = "no opinions"
+"""The variant that was the default before few labels brought other classifiers' opinions."""
+
+LABEL_STATISTICS: Final = "statistics of the labels (no opinions)"
 """The variant that was the default before held-out ground chose the statistics."""
 
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
-    LABEL_STATISTICS: Variant({"statistics": "labels"}),
-    "other classifiers' opinions": Variant({"distillation": 1.0}),
+    NO_OPINIONS: Variant({"distillation": 0.0}),
+    "statistics of the labels": Variant({"statistics": "labels"}),
     "statistics of the scene": Variant({"statistics": "scene"}),
     "fresh weights": Variant(fresh=True),
     "AALF's means above zero": Variant(fresh=True, start=tried.positive_means),
@@ -113,8 +116,16 @@ VARIANTS: Final[dict[str, Variant]] = {
 }
 """Variants of the default recipe, by name."""
 
+UNTAUGHT: Final = {
+    f"{name} (no opinions)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "distillation": 0.0})
+    for name in ("statistics of the labels", "statistics of the scene", "without AALF", "half the steps")
+}
+"""Variants of an earlier default, which had no opinions. They are compared with that."""
+
 EARLIER: Final = {
-    f"{name} (labels)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "statistics": "labels"})
+    f"{name} (labels)": replace(
+        VARIANTS[name], changes={**VARIANTS[name].changes, "distillation": 0.0, "statistics": "labels"}
+    )
     for name in (
         "fresh weights",
         "AALF's means above zero",
@@ -127,9 +138,9 @@ EARLIER: Final = {
         "context of other patches",
     )
 }
-"""Variants of an earlier default, which had the statistics of the labels. They are compared with that."""
+"""Variants of the default before, which had the statistics of the labels. They are compared with that."""
 
-ALL_VARIANTS: Final = VARIANTS | EARLIER
+ALL_VARIANTS: Final = VARIANTS | UNTAUGHT | EARLIER
 
 
 def settings_of(variant: str, seed: int, device: str, labelled: int, ground: Ground) -> TrainingSettings:
@@ -152,7 +163,7 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         part = Part(variant, fold.train, fold.held, prepared.settings.checks, Path(folder) / "state.ckpt")
         loop = loop_run(prepared, part)
-        share, loop = with_opinions(loop, ground, Folded(settings, seed, number))
+        share, loop = with_opinions(loop, ground, Folded(prepared.settings, seed, number))
         if how.shifts:
             loop = replace(loop, train=tried.ShiftedPatches.like(loop.train))
         if how.learner is not None:
@@ -227,6 +238,8 @@ def main() -> None:
 
 COMMAND: Final = "python benchmarks/recipe.py --data SCENES"
 DEFAULT: Final = "default"
+BASES: Final = (DEFAULT, NO_OPINIONS, LABEL_STATISTICS)
+"""The default recipe and earlier ones."""
 
 
 def tables(found: dict[str, Any]) -> dict[str, str]:
@@ -273,8 +286,13 @@ Sorted = dict[tuple[str, str], dict[Run, Any]]
 
 
 def _grounds(sorted_runs: Sorted) -> list[str]:
-    """Scenes with runs of the default recipe or of the earlier one."""
-    return [g for g in GROUNDS if (g, DEFAULT) in sorted_runs or (g, LABEL_STATISTICS) in sorted_runs]
+    """Scenes with runs of the default recipe or of an earlier one."""
+    return [g for g in GROUNDS if any((g, base) in sorted_runs for base in BASES)]
+
+
+def _base_of(name: str) -> str:
+    """The recipe that a row is compared with."""
+    return NO_OPINIONS if name in UNTAUGHT else LABEL_STATISTICS if name in EARLIER else DEFAULT
 
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
@@ -290,8 +308,8 @@ def _turned(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
 
 
 def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | None]:
-    """Differences to the default recipe, or to the earlier one, on the runs that both have."""
-    base = curves_of(sorted_runs.get((ground, LABEL_STATISTICS if name in EARLIER else DEFAULT), {}))
+    """Differences to the default recipe, or to an earlier one, on the runs that both have."""
+    base = curves_of(sorted_runs.get((ground, _base_of(name)), {}))
     if name in TURNED:
         # The turned patches are of the last check.
         ours, theirs = _turned(sorted_runs, ground, name), at_last_check(base)

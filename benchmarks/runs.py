@@ -28,9 +28,9 @@ Run = tuple[int, int]
 
 Figure = Callable[[Figures], float]
 
-COUNTS, LABEL_COUNTS = "counts", "label_counts"
-"""Keys of a run's confusion counts at every check, and of those by the statistics of the labels, if held-out
-ground chooses between both."""
+COUNTS, LABEL_COUNTS, MEAN_COUNTS = "counts", "label_counts", "mean_counts"
+"""Keys of a run's confusion counts at every check; of those by the statistics of the labels, if held-out
+ground chooses between both; and of the mean of the logits by both."""
 
 
 def sorted_out(found: Mapping[str, Any]) -> dict[tuple[str, str], dict[Run, Any]]:
@@ -112,7 +112,12 @@ def record_of(outcome: LoopOutcome, truth: Int64, classes: int) -> dict[str, Any
         return [counts_of(truth, found.argmax(axis=1), classes) for found in logits]
 
     record = {"steps": [check["steps"] for check in outcome.history], COUNTS: counts(outcome.logits)}
-    return record | ({LABEL_COUNTS: counts(outcome.label_logits)} if outcome.label_logits.size else {})
+    if outcome.label_logits.size:
+        record |= {
+            LABEL_COUNTS: counts(outcome.label_logits),
+            MEAN_COUNTS: counts(outcome.logits + outcome.label_logits),
+        }
+    return record
 
 
 def comparable(runs: Iterable[Run]) -> list[Run]:

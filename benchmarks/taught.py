@@ -20,7 +20,7 @@ from das2f_map.training.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Folded:
-    """Which training of a scene it is: the settings that were asked for, the seed and the fold, from 0."""
+    """Which training of a scene it is: its decided settings, the seed and the fold, from 0."""
 
     settings: TrainingSettings
     seed: int

@@ -164,8 +164,10 @@ class Weighted(Learner):
         weights *= counts.sum() / (weights * counts).sum()
         self.register_buffer("weights_of_classes", torch.from_numpy(weights.astype(np.float32)))
 
-    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss_around(self, ms: Tensor, pan: Tensor, labels: Tensor) -> Tensor:
         wanted = labels >= 0
+        assert isinstance(self.network, Das2fNet)
+        logits = self.network.logits_at(ms, pan, wanted).float()
         weights = self.get_buffer("weights_of_classes")
         each = F.cross_entropy(logits, labels[wanted], weight=weights, reduction="none")
         of_patch = wanted.sum(dim=(1, 2), keepdim=True).expand_as(wanted)[wanted]

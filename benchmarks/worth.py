@@ -38,16 +38,17 @@ from held_ground import (
 )
 from methods import (
     CLASSICAL,
-    DEFAULT,
     DISTURBED,
     METHODS,
     NETWORKS,
+    OF_RECIPE,
     ClassicalMethod,
     NetworkMethod,
     Settings,
     classifier,
 )
 from runs import COUNTS, LABEL_COUNTS, record_of, sorted_out
+from taught import Folded, with_opinions
 
 from das2f_map.network import Das2fNet
 from das2f_map.progress import silent
@@ -129,10 +130,12 @@ def run(ground: Ground, method: str, seed: int, number: int, device: str) -> dic
     if method in CLASSICAL:
         record, predictor = run_classical(ground, CLASSICAL[method], fold, seed)
     else:
-        plain = {} if NETWORKS[method].whole else {"statistics": "labels"}
+        plain = {} if NETWORKS[method].whole else {"statistics": "labels", "distillation": 0.0}
         changes = plain | dict(NETWORKS[method].changes or {})
         settings = TrainingSettings(seed=seed, device=device, **changes)
-        record, predictor = run_network(ground, NETWORKS[method], fold, settings)
+        prepared = ground.with_settings(settings, fold.train.size)
+        which = Folded(prepared.settings, seed, number)
+        record, predictor = run_network(ground, NETWORKS[method], fold, which)
     record |= {"labels": int(fold.train.size), "seconds": round(time.monotonic() - started, 1)}
     if Job(ground.name, method, seed, number).disturbs:
         pixels = ground.folds.pixels.select(fold.held)
@@ -167,10 +170,10 @@ def run_classical(
 
 
 def run_network(
-    ground: Ground, method: NetworkMethod, fold: Fold, settings: TrainingSettings
+    ground: Ground, method: NetworkMethod, fold: Fold, which: Folded
 ) -> tuple[dict[str, Any], Predictor]:
     """A network's counts at every check, and the network after its last step."""
-    prepared = ground.with_settings(settings, fold.train.size)
+    prepared = ground.with_settings(which.settings, fold.train.size)
     settings, pixels = prepared.settings, prepared.pixels
     network = method.make(prepared)
     if method.whole:
@@ -180,7 +183,7 @@ def run_network(
             carry_over(start, network, [b.name for b in prepared.normalisation.ms_bands])
     with tempfile.TemporaryDirectory() as folder:
         part = Part("", fold.train, fold.held, settings.checks, Path(folder) / "state.ckpt")
-        loop = loop_run(prepared, part)
+        _, loop = with_opinions(loop_run(prepared, part), ground, which)
         if not method.whole:
             loop = replace(loop, train=PatchDataset(loop.train.pixels, loop.train.jitter))
         outcome = run_loop(network, loop, silent)
@@ -222,11 +225,11 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
 
 
 def adopt(records: Records, found: Mapping[str, Any]) -> None:
-    """Take over the runs of the default recipe from the results of recipe.py: DAS²F here is the same."""
+    """Take over runs of DAS²F, with and without opinions, from the results of recipe.py."""
     for (ground, variant), runs in sorted_out(found).items():
         for (seed, fold), record in runs.items():
-            key = key_of(ground, DEFAULT, seed, fold)
-            if variant == "default" and key not in records:
+            key = key_of(ground, OF_RECIPE.get(variant, ""), seed, fold)
+            if variant in OF_RECIPE and key not in records:
                 adopted = ("steps", COUNTS, LABEL_COUNTS, "labels", "seconds", "disturbed")
                 kept = {name: record[name] for name in adopted if name in record}
                 records.add(key, kept)

@@ -133,7 +133,9 @@ def train_command(
     balance: Annotated[float, _option("balance")] = TrainingSettings.balance,
     dropout: Annotated[float, _option("dropout")] = TrainingSettings.dropout,
     statistics: Annotated[str, _option("statistics")] = TrainingSettings.statistics,
-    distillation: Annotated[float, _option("distillation", metavar="WEIGHT")] = TrainingSettings.distillation,
+    distillation: Annotated[
+        float | None, _option("distillation", metavar="WEIGHT")
+    ] = TrainingSettings.distillation,
     jitter: Annotated[float, _option("jitter")] = TrainingSettings.jitter,
     haze: Annotated[float, _option("haze")] = TrainingSettings.haze,
     device: DeviceOption = TrainingSettings.device,

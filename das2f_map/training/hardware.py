@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -41,11 +41,6 @@ class Hardware:
     def processes(self) -> int:
         """How many processes share the work."""
         return self.devices if isinstance(self.devices, int) else len(self.devices)
-
-    def alone(self) -> Hardware:
-        """The same with one process, on the first device."""
-        devices = self.devices if isinstance(self.devices, int) else [self.devices[0]]
-        return replace(self, devices=1 if isinstance(devices, int) else devices, strategy="auto")
 
     @property
     def first(self) -> torch.device:

@@ -28,7 +28,7 @@ from das2f_map.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
-OPINIONS_A_LABEL = 0.25
+OPINIONS_A_LABEL = 0.5
 """Patches of a step with opinions of other classifiers, for each patch with labels."""
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -106,21 +106,14 @@ class Learner(pl.LightningModule):
         place = [self.settings.seed, self.current_epoch, index, self.global_rank, 8]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         ms, pan, target = batch
-        distance: Tensor | None = None
-        if target.ndim != 3:
-            loss = self._loss(ms, pan, target, index)
-        elif self.opinions is None:
-            loss = self._loss_around(ms, pan, target)
-        else:
-            loss, distance = self._losses(batch, self.opinions, index)
+        loss = self._loss_around(ms, pan, target) if target.ndim == 3 else self._loss(ms, pan, target, index)
         self._loss_sum += loss.detach()
         self._loss_n += 1
         # Reading the loss makes the CPU wait for the GPU, so it is read every 20 steps only.
         if index % 20 == 0:
             self._require_finite(self._loss_sum)
-        if distance is not None:
-            assert self.settings.distillation is not None
-            loss = loss + self.settings.distillation * distance
+        if self.opinions is not None and self.settings.distillation:
+            loss = loss + self.settings.distillation * self._distance_to(self.opinions, index)
         return loss
 
     def _loss(self, ms: Tensor, pan: Tensor, target: Tensor, index: int) -> Tensor:
@@ -132,36 +125,29 @@ class Learner(pl.LightningModule):
         return F.cross_entropy(logits, truth, label_smoothing=self.settings.label_smoothing)
 
     def _loss_around(self, ms: Tensor, pan: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the targets and of the labelled pixels around them."""
-        assert isinstance(self.network, Das2fNet)
-        return self._loss_of(self.network.logits_at(ms, pan, labels >= 0).float(), labels)
-
-    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the labelled pixels' logits ``(M, C)``; every patch counts alike."""
+        """Cross-entropy of the targets and of the labelled pixels around them; every patch counts alike."""
         wanted = labels >= 0
+        assert isinstance(self.network, Das2fNet)
+        logits = self.network.logits_at(ms, pan, wanted).float()
         each = F.cross_entropy(
             logits, labels[wanted], reduction="none", label_smoothing=self.settings.label_smoothing
         )
         of_patch = wanted.sum(dim=(1, 2), keepdim=True).expand_as(wanted)[wanted]
         return (each / of_patch).sum() / len(labels)
 
-    def _losses(self, batch: Batch, opinions: Opinions, index: int) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the labels, and Kullback-Leibler divergence from the opinions on other patches.
+    def _distance_to(self, opinions: Opinions, index: int) -> Tensor:
+        """Kullback-Leibler divergence of the network's probabilities from the opinions on some patches.
 
-        All patches pass the network together, so that its batch norms see them as one.
+        They pass the network by themselves: its batch norms then see ground all over the scenes alone.
         """
-        ms, pan, labels = batch
         seed = [self.settings.seed, self.current_epoch, index, self.global_rank, 18]
-        n = max(1, int(OPINIONS_A_LABEL * len(ms)))
-        more_ms, more_pan, wanted = (t.to(ms.device) for t in opinions.batch(n, seed))
-        labelled, asked = labels >= 0, wanted[..., 0] != NO_OPINION
+        # Batch norms need two patches.
+        n = max(2, int(OPINIONS_A_LABEL * self.settings.batch_size))
+        ms, pan, wanted = (t.to(self.device) for t in opinions.batch(n, seed))
+        asked = wanted[..., 0] != NO_OPINION
         assert isinstance(self.network, Das2fNet)
-        logits = self.network.logits_at(
-            torch.cat([ms, more_ms]), torch.cat([pan, more_pan]), torch.cat([labelled, asked])
-        ).float()
-        of_labels = int(labelled.sum())
-        distance = F.kl_div(logits[of_labels:].log_softmax(dim=1), wanted[asked], reduction="batchmean")
-        return self._loss_of(logits[:of_labels], labels), distance
+        found = self.network.logits_at(ms, pan, asked).float().log_softmax(dim=1)
+        return F.kl_div(found, wanted[asked], reduction="batchmean")
 
     def _mixed(self, ms: Tensor, pan: Tensor, truth: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Each patch mixed with another one of the batch, and their classes too (Zhang et al. 2018)."""

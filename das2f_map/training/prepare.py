@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from das2f_map.bundle.model import ModelBundle
-from das2f_map.errors import InputError, LabelError, MissingDependencyError
+from das2f_map.errors import Das2fMapError, InputError, LabelError, MissingDependencyError
 from das2f_map.installation import install_extra
 from das2f_map.labels.files import check_labels
 from das2f_map.labels.labelled_pixels import LabelTable, blocks_of_labels, limit_blocks, read_labels
@@ -37,6 +37,7 @@ from das2f_map.training.settings import (
     FAST_CHECKS,
     FOLDS_UP_TO,
     FRESH,
+    TAUGHT_UP_TO,
     TrainingSettings,
     default_steps,
 )
@@ -192,7 +193,8 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
     """
     patch = PatchGeometry()
     _require_scenes_to_hold_out(request)
-    _require_teachers(request.settings)
+    if request.settings.distillation and (reason := _why_not_taught(request.settings)) is not None:
+        raise reason
     with ExitStack() as stack:
         for scene in request.scenes:
             check_labels(scene.labels.path, layer=scene.labels.layer)
@@ -242,32 +244,50 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     if assess == "auto":
         assess = "folds" if labelled <= FOLDS_UP_TO and not settings.fast else "holdout"
     head = "pooled" if settings.head == "auto" else settings.head
+    distillation = settings.distillation
+    if distillation is None:
+        distillation = _default_distillation(settings, labelled)
     steps = settings.steps or default_steps(labelled, on_cpu=on_cpu, fast=settings.fast)
     # A check needs a step at least.
     checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
-    return replace(settings, assess=assess, head=head, steps=steps // checks * checks, checks=checks)
+    steps = steps // checks * checks
+    return replace(settings, assess=assess, head=head, steps=steps, checks=checks, distillation=distillation)
 
 
-def _require_teachers(settings: TrainingSettings) -> None:
-    """Raise where other classifiers' opinions are wanted and cannot be had.
+def _default_distillation(settings: TrainingSettings, labelled: int) -> float:
+    """1 where few pixels are labelled and other classifiers can be asked, else 0."""
+    if labelled > TAUGHT_UP_TO or settings.fast:
+        return 0.0
+    reason = _why_not_taught(settings)
+    if isinstance(reason, MissingDependencyError):
+        log.warning(
+            "scikit-learn is not installed, so no other classifiers' opinions are learnt: maps of few labels "
+            "are better with them (%s)",
+            reason.hint,
+        )
+    return float(reason is None)
 
-    ``InputError`` for settings that do not go with them, ``MissingDependencyError`` without scikit-learn.
+
+def _why_not_taught(settings: TrainingSettings) -> Das2fMapError | None:
+    """The reason why a training cannot learn other classifiers' opinions; ``None`` if it can.
+
+    :class:`InputError` for settings that do not go with them, :class:`MissingDependencyError` without
+    scikit-learn.
     """
-    if not settings.distillation:
-        return
     if settings.head == "published":
-        raise InputError("--distillation needs the pooled head", "leave out --head published")
+        return InputError("--distillation needs the pooled head", "leave out --head published")
     if settings.mixup or not settings.neighbours:
-        raise InputError(
+        return InputError(
             "Other classifiers' opinions are learnt beside the labels around a target",
             "set mixup to 0, and neighbours to 1 or more",
         )
     if settings.devices > 1:
-        raise InputError("--distillation works on one device", "leave out --devices")
+        return InputError("--distillation works on one device", "leave out --devices")
     if find_spec("sklearn") is None:
-        raise MissingDependencyError(
+        return MissingDependencyError(
             "--distillation needs the package scikit-learn, which is not installed", install_extra("train")
         )
+    return None
 
 
 def _require_scenes_to_hold_out(request: TrainRequest) -> None:

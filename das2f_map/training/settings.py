@@ -18,6 +18,9 @@ ASSESSMENTS = ("auto", "holdout", "folds", "none")
 FOLDS_UP_TO = 20_000
 """Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
 
+TAUGHT_UP_TO = 5_000
+"""Labelled pixels up to which the network also learns other classifiers' opinions by default."""
+
 FEW_LABELS_TURNS: Literal[4] = 4
 """Turns that a map averages with a model of at most :data:`FOLDS_UP_TO` labelled pixels."""
 
@@ -86,12 +89,13 @@ class TrainingSettings:
         help="Pixels that the pooled head is standardised by: scene (some all over it), "
         "labels (labelled ones), or auto: held-out ground chooses.",
     )
-    distillation: float = setting(
-        0.0,
+    distillation: float | None = setting(
+        None,
+        kind=float,
         ge=0.0,
         le=100.0,
-        help="Weight of other classifiers' opinions on pixels all over the scene, which the network learns "
-        "beside the labels; 0: none.",
+        help="Weight of other classifiers' opinions on pixels all over the scene, learnt beside the labels; "
+        f"0: none. By default 1 up to {TAUGHT_UP_TO:,} labelled pixels, else 0.",
     )
     jitter: float = setting(
         1.0,

@@ -1,7 +1,7 @@
 """Other classifiers that learn the labels too, and are asked about pixels all over the scenes.
 
 A network of few labels learns from their opinions beside its labels (knowledge distillation). Random forests
-and gradient boosting know the values of a pixel best, a small CNN what surrounds it. Which of them is right
+and gradient boosting know the values of a pixel best, small CNNs what surrounds it. Which of them is right
 more often depends on the scene, so held-out ground chooses their weights.
 
 Source: Hinton, G., Vinyals, O., and Dean, J. (2015), "Distilling the knowledge in a neural network",
@@ -50,11 +50,14 @@ MOST_LEARNT: Final = 5000
 LEAST_KEPT: Final = 20
 """Pixels of a class that thinning leaves."""
 
+CNNS: Final = 2
+"""Small CNNs whose probabilities are averaged: with few labels two seeds differ by several points."""
+
 CNN_STEPS: Final = 200
-"""Most steps of the CNN; after these it hardly gains."""
+"""Most steps of a CNN; after these it hardly gains."""
 
 CNN_RATE: Final = 2e-3
-"""Highest learning rate of the CNN."""
+"""Highest learning rate of a CNN."""
 
 _BATCH = 64
 
@@ -83,7 +86,7 @@ def ask_teachers(
     KeyboardInterrupt
         The user asked to stop.
     """
-    teachers = (_small_cnn(run, progress), _mean(_classical(run)))
+    teachers = (_mean([_small_cnn(run, k, progress) for k in range(CNNS)]), _mean(_classical(run)))
     classes, side = len(run.train.pixels.legend), len(OFFSETS)
     tables = np.full((len(teachers), len(pixels), side, side, classes), NO_OPINION, np.float32)
     with progress(f"{run.title}: opinions on the scene", side**2) as advance:
@@ -167,21 +170,24 @@ def _thinned(pixels: TrainingPixels, seed: int) -> TrainingPixels:
     return pixels.select(np.sort(drawn[kept]).astype(np.int64))
 
 
-def _small_cnn(run: LoopRun, progress: Progress) -> Teacher:
-    """A small CNN that learns the training's batches, targets alone."""
+def _small_cnn(run: LoopRun, number: int, progress: Progress) -> Teacher:
+    """A small CNN that learns the training's labels, targets alone; each number has a seed of its own."""
     assert run.settings.steps is not None
     steps = min(run.settings.steps, CNN_STEPS)
+    seed = (run.settings.seed + 1000 * number) % 2**32
     with torch.random.fork_rng():
-        torch.manual_seed(run.settings.seed)
+        torch.manual_seed(seed)
         pixels = run.train.pixels
         cnn: nn.Module = SmallCnn(len(pixels.legend), len(pixels.readers[0].source.normalisation.ms_bands))
     with tempfile.TemporaryDirectory(prefix="das2f-map-") as folder:
         own = LoopRun(
-            title=f"{run.title}: a small CNN first",
+            title=f"{run.title}: small CNN {number + 1} of {CNNS} first",
             train=PatchDataset(pixels, run.train.jitter),
             held=None,
-            settings=replace(run.settings, steps=steps, checks=1, learning_rate=CNN_RATE, mixup=0.0),
-            hardware=run.hardware.alone(),
+            settings=replace(
+                run.settings, steps=steps, checks=1, learning_rate=CNN_RATE, mixup=0.0, seed=seed
+            ),
+            hardware=run.hardware,
             state=Path(folder) / "state.ckpt",
             stop_after=1,
             says_checks=False,

@@ -119,7 +119,7 @@ def train(
     label_smoothing: float = TrainingSettings.label_smoothing,
     dropout: float = TrainingSettings.dropout,
     statistics: str = TrainingSettings.statistics,
-    distillation: float = TrainingSettings.distillation,
+    distillation: float | None = TrainingSettings.distillation,
     jitter: float = TrainingSettings.jitter,
     haze: float = TrainingSettings.haze,
     scenes: Sequence[tuple[str | Path, str | Path | None, str | Path]] = (),
@@ -180,7 +180,8 @@ def train(
         ``labels`` those of the training batches. With ``auto`` held-out ground chooses.
     distillation:
         Weight of the opinions of other classifiers (forests, boosting, a small CNN) on pixels all over the
-        scenes, which the network learns beside the labels; 0: none.
+        scenes, which the network learns beside the labels; 0: none. By default 1 up to 5,000 labelled
+        pixels, and 0 with more.
     jitter, haze:
         Strength of random gain, offset and noise; share of the patches with random haze, and with shade.
     scenes:

@@ -390,6 +390,7 @@ def test_train(run: Run, tmp_path: Path) -> None:
     assert card["licence"] == "CC0"
     assert card["metrics"]["test"] == result["test"]
     assert card["training"]["settings"]["batch_size"] == 4
+    assert card["training"]["settings"]["distillation"] == 1
     assert {"model.json", "model.safetensors", "training.json", "training.png"} <= {
         p.name for p in (tmp_path / "model").iterdir()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from das2f_map.scene.request import PairRequest
 from das2f_map.training.hardware import find_hardware
 from das2f_map.training.prepare import LEAST_PIXELS, Prepared, decided, prepare, shared_out
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
-from das2f_map.training.settings import FOLDS_UP_TO, TrainingSettings, map_turns
+from das2f_map.training.settings import FOLDS_UP_TO, TAUGHT_UP_TO, TrainingSettings, map_turns
 
 
 def asked(*scenes: Scene, bands: GivenBands | None = None, **settings: Any) -> TrainRequest:
@@ -251,6 +252,38 @@ def test_there_are_no_more_checks_than_steps() -> None:
     assert decided(TrainingSettings(steps=4, checks=6), 100, on_cpu=True).checks == 4
     assert decided(TrainingSettings(steps=40, checks=6), 100, on_cpu=True).checks == 6
     assert decided(TrainingSettings(), 100, on_cpu=True).head == "pooled"
+
+
+@pytest.mark.parametrize(
+    ("given", "labelled", "expected"),
+    [
+        ({}, TAUGHT_UP_TO, 1),
+        ({}, TAUGHT_UP_TO + 1, 0),
+        ({"distillation": 0.0}, 100, 0),
+        ({"distillation": 0.3}, TAUGHT_UP_TO + 1, 0.3),
+        ({"fast": True}, 100, 0),
+        # What does not go with opinions has none by default.
+        ({"head": "published"}, 100, 0),
+        ({"mixup": 0.2}, 100, 0),
+        ({"neighbours": 0}, 100, 0),
+        ({"devices": 2}, 100, 0),
+    ],
+)
+def test_few_labels_bring_opinions(given: dict[str, Any], labelled: int, expected: float) -> None:
+    pytest.importorskip("sklearn", reason="needs the extra train")
+    assert decided(TrainingSettings(**given), labelled, on_cpu=True).distillation == expected
+
+
+def test_without_scikit_learn_there_are_none_and_a_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert decided(TrainingSettings(), TAUGHT_UP_TO + 1, on_cpu=True).distillation == 0
+    assert not caplog.messages
+    assert decided(TrainingSettings(), TAUGHT_UP_TO, on_cpu=True).distillation == 0
+    (said,) = caplog.messages
+    assert said.startswith("scikit-learn is not installed")
+    assert "[train]" in said
 
 
 def test_whole_scenes_are_held_out_only_of_several(small_scene: Scene) -> None:

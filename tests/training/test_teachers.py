@@ -21,7 +21,7 @@ from das2f_map.progress import silent
 from das2f_map.scene.request import PairRequest
 from das2f_map.training import run, scene_pixels
 from das2f_map.training.fit import Part, answers_for, loop_run, new_network
-from das2f_map.training.hardware import Hardware, find_hardware
+from das2f_map.training.hardware import find_hardware
 from das2f_map.training.loop import run_loop
 from das2f_map.training.opinions import NO_OPINION, OFFSETS, Answers, Opinions
 from das2f_map.training.prepare import Prepared, prepare
@@ -168,17 +168,6 @@ def test_without_scikit_learn_there_is_nobody_to_ask(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingDependencyError, match="scikit-learn"), prepared_for(small_scene):
         pass
-
-
-@pytest.mark.parametrize(
-    ("several", "one"),
-    [
-        (Hardware("cpu", 2, "ddp", "32-true"), Hardware("cpu", 1, "auto", "32-true")),
-        (Hardware("cuda", [1, 2], "ddp", "bf16-mixed"), Hardware("cuda", [1], "auto", "bf16-mixed")),
-    ],
-)
-def test_the_cnn_learns_on_the_first_device(several: Hardware, one: Hardware) -> None:
-    assert several.alone() == one
 
 
 # --- learning ---------------------------------------------------------------------------------------------

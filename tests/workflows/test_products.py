@@ -166,7 +166,9 @@ def test_aligned_images_are_those_of_the_two_files(tmp_path: Path) -> None:
 
 
 def training(pair: PairRequest, labels: Path, output: Path) -> TrainRequest:
-    settings = TrainingSettings(steps=2, checks=1, batch_size=8, assess="none", device="cpu", seed=5)
+    settings = TrainingSettings(
+        steps=2, checks=1, batch_size=8, assess="none", distillation=0.0, device="cpu", seed=5
+    )
     scene = SceneRequest(pair, LabelRequest(str(labels)))
     return TrainRequest((scene,), output, settings, network=TINY)
 

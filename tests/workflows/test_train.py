@@ -82,6 +82,8 @@ def request_for(*scenes: Scene, output: Path, **options: Any) -> TrainRequest:
         "device": "cpu",
         "learning_rate": 1e-2,
         "seed": 5,
+        # Other classifiers would take most of the time.
+        "distillation": 0.0,
     }
     names = {f.name for f in fields(TrainingSettings)}
     settings |= {k: v for k, v in options.items() if k in names}
@@ -684,6 +686,7 @@ def test_bands_are_carried_over_by_name(
         steps=1,
         learning_rate=1e-12,
         weight_decay=0.0,
+        distillation=0.0,
         device="cpu",
         network=TINY,
     )
@@ -716,6 +719,7 @@ def test_every_setting_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> 
         "label_smoothing": 0.375,
         "dropout": 0.75,
         "statistics": "labels",
+        "distillation": 2.5,
         "jitter": 3.0,
         "haze": 0.875,
         "seed": 11,
@@ -885,6 +889,8 @@ def test_two_processes_make_one_bundle(small_scene: Scene, tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "program.py"]
     card = load_bundle(tmp_path / "model").card
     assert card.training.settings["devices"] == 2
+    # By default opinions are learnt on one device alone.
+    assert card.training.settings["distillation"] == 0
     record = json.loads((tmp_path / "model" / "training.json").read_text())
     assert [c["steps"] for c in record["checks"]["fold-2"]] == [1, 2]
 
