@@ -37,7 +37,11 @@ def with_opinions(loop: LoopRun, ground: Ground, which: Folded) -> tuple[float |
     answers = _answers(ground, which)
     share = share_of_cnn([a for k, a in enumerate(answers) if k != which.fold and a is not None])
     own = answers[which.fold]
-    return share, loop if own is None else replace(loop, opinions=own.weighted(share))
+    if own is None:
+        return share, loop
+    # What was kept may be of files that have been closed since.
+    pixels = replace(own.pixels, readers=ground.prepared.pixels.readers)
+    return share, replace(loop, opinions=replace(own, pixels=pixels).weighted(share))
 
 
 _kept: dict[tuple[str, int], list[Answers | None]] = {}

@@ -128,15 +128,26 @@ class PooledClassifier(nn.Module):
         logits: Tensor = self.out(self.dropout(self.norm(means)))
         return logits
 
-    def standardise_by(self, means: Tensor) -> None:
+    def standardise_by(self, means: Tensor, *, alone: bool) -> None:
         """In evaluation, standardise features by mean and variance of other ones, ``(n, windows·width)``.
 
-        The statistics of the training batches are kept for :meth:`standardise_by_labels`.
+        Logits are those by these statistics ``alone``, or their mean with those by the statistics of the
+        training batches: with rates ``r = 1/√(σ² + ε)`` the mean of ``(x - μ₁)r₁`` and ``(x - μ₂)r₂`` is
+        ``(x - μ)r`` with ``r = (r₁ + r₂)/2`` and ``μ = (μ₁r₁ + μ₂r₂)/(r₁ + r₂)``. The statistics of the
+        training batches are kept for :meth:`standardise_by_labels`.
         """
         self.keep_label_statistics()
-        mean, var = self._statistics
-        mean.copy_(means.mean(dim=0))
-        var.copy_(means.var(dim=0))
+        mean, var = means.double().mean(dim=0), means.double().var(dim=0)
+        if not alone:
+            theirs, ours = (
+                torch.rsqrt(self.label_var.double() + self.norm.eps),
+                torch.rsqrt(var + self.norm.eps),
+            )
+            mean = (self.label_mean.double() * theirs + mean * ours) / (theirs + ours)
+            var = (2 / (theirs + ours)) ** 2 - self.norm.eps
+        own_mean, own_var = self._statistics
+        own_mean.copy_(mean)
+        own_var.copy_(var)
 
     def keep_label_statistics(self) -> None:
         """Keep the statistics of the training batches for :meth:`standardise_by_labels`."""
@@ -149,12 +160,6 @@ class PooledClassifier(nn.Module):
         mean, var = self._statistics
         mean.copy_(self.label_mean)
         var.copy_(self.label_var)
-
-    def label_logits(self, features: Tensor) -> Tensor:
-        """Logits of the target ``(B, C)`` in evaluation, by the statistics of the training batches."""
-        means = (self.pooled(features) - self.label_mean) / torch.sqrt(self.label_var + self.norm.eps)
-        logits: Tensor = self.out(means)
-        return logits
 
     @property
     def _statistics(self) -> tuple[Tensor, Tensor]:

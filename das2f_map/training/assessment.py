@@ -30,14 +30,8 @@ MOST_HELD_CPU, MOST_HELD_GPU, MOST_HELD_FAST = 600, 20_000, 300
 LEAST_KEPT = 5
 """Pixels of a class that thinning leaves: a rare class would else go untested."""
 
-STATISTICS = ("labels", "scene")
-"""Statistics of a pooled head that held-out ground chooses from, in the order of the candidates."""
-
-BY_LABELS = "by_labels"
-"""Key of a check's figures by the statistics of the labels, where it has others too."""
-
 AtCheck = Callable[["HeldOut", int], Float32]
-"""A part and a candidate, from 0 → logits float32 (held, C) that the figures are made of."""
+"""A part and a check, from 0 → logits float32 (held, C) that the figures are made of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +113,6 @@ class Assessment:
         Quality at every check over all choosing pixels, 0..1.
     not_assessed:
         Classes without tested pixels.
-    kind:
-        Kind of network, from 0, of the final model.
-    chosen_kinds:
-        Kind of network that each fold's figures are taken of.
     """
 
     matrix: ConfusionMatrix
@@ -134,8 +124,6 @@ class Assessment:
     checks: int
     curve: tuple[float, ...]
     not_assessed: tuple[str, ...]
-    kind: int = 0
-    chosen_kinds: tuple[int, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """The spread over the folds and the choice of the steps, for the model card."""
@@ -155,19 +143,16 @@ def assess(
     parts: Sequence[HeldOut],
     logits: Sequence[Float32],
     at_check: AtCheck | None = None,
-    kinds: int = 1,
 ) -> Assessment:
     """Figures of some trainings.
 
     Parameters
     ----------
     logits:
-        Of the checked pixels of each training for every candidate, float32 (kinds · checks, held, C): all
-        checks of a network of the first kind, then of the second. They choose the candidate.
+        Of the checked pixels of each training at every check, float32 (checks, held, C). They choose the
+        check. Where no pixel chooses, the last one is taken.
     at_check:
         Gives the logits that the figures are made of, where they are others than those that choose.
-    kinds:
-        Kinds of networks at every check. Where nothing can choose, the last one is taken.
     """
     can = [learnt(pixels, part) for part in parts]
     if len(parts) == 1 and (parts[0].tests & parts[0].chooses).any():
@@ -182,7 +167,7 @@ def assess(
     chosen = []
     for own in counts:
         others = together - own if len(parts) > 1 else own
-        chosen.append(_choice(others, kinds))
+        chosen.append(_choice(others))
     matrices, positions, kept, groups = [], [], [], []
     for number, (part, found, ok, check) in enumerate(zip(parts, logits, can, chosen, strict=True)):
         values = found[check] if at_check is None else at_check(part, check)
@@ -194,20 +179,16 @@ def assess(
         groups.append(2 * number + (part.tests[use] < part.chooses[use]))
     matrix = sum(matrices[1:], matrices[0])
     without = matrix.counts.sum(axis=1) == 0
-    best, checks = _choice(together, kinds), len(together) // kinds
-    kind = best // checks
     return Assessment(
         matrix,
         tuple(matrices),
         np.concatenate(positions),
         np.concatenate(kept),
         np.concatenate(groups),
-        tuple(int(k) % checks + 1 for k in chosen),
-        best % checks + 1,
-        tuple(float(q) for q in _quality(together, kinds)[kind * checks :][:checks]),
+        tuple(k + 1 for k in chosen),
+        _choice(together) + 1,
+        tuple(float(q) for q in _quality(together)),
         tuple(name for name, none in zip(pixels.legend.names, without, strict=True) if none),
-        kind,
-        tuple(int(k) // checks for k in chosen),
     )
 
 
@@ -234,8 +215,8 @@ def _counts(pixels: TrainingPixels, part: HeldOut, logits: Float32, use: Bool) -
     return flat.reshape(n, n).astype(np.int64)
 
 
-def _quality(counts: Int64, kinds: int) -> Float64:
-    """Mean of overall accuracy and mean F1 of every candidate, smoothed over checks, (kinds · checks,)."""
+def _quality(counts: Int64) -> Float64:
+    """Mean of overall accuracy and mean F1 at every check, smoothed over checks, (checks,)."""
     total = counts.sum(axis=(1, 2))
     right = np.diagonal(counts, axis1=1, axis2=2)
     reference, mapped = counts.sum(axis=2), counts.sum(axis=1)
@@ -243,15 +224,15 @@ def _quality(counts: Int64, kinds: int) -> Float64:
     known = reference > 0
     mean_f1 = (f1 * known).sum(axis=1) / np.maximum(1, known.sum(axis=1))
     raw = (right.sum(axis=1) / np.maximum(1, total) + mean_f1) / 2
-    padded = np.pad(raw.reshape(kinds, -1), ((0, 0), (1, 1)), mode="edge")
-    return np.asarray((padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4).ravel()
+    padded = np.pad(raw, 1, mode="edge")
+    return np.asarray((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4)
 
 
-def _choice(counts: Int64, kinds: int) -> int:
-    """The candidate of the best quality, of nearly equal ones the first; the last where no pixel chooses."""
+def _choice(counts: Int64) -> int:
+    """The check of the best quality, of nearly equal ones the first; the last where no pixel chooses."""
     if not counts.any():
         return len(counts) - 1
-    quality = _quality(counts, kinds)
+    quality = _quality(counts)
     return int(np.argmax(quality >= quality.max() - 1e-9))
 
 

@@ -172,14 +172,9 @@ def carry_over(start: ModelBundle, network: Das2fNet, bands: Iterable[str]) -> N
     network.load_state_dict({**ours, **fitting})
 
 
-def final_network(prepared: Prepared, weights: dict[str, Tensor], *, by_labels: bool = False) -> Das2fNet:
-    """The network of a finished training, its classifier folded into the published form.
-
-    ``by_labels``: standardise features by the labelled pixels, though the scene's statistics are there.
-    """
+def final_network(prepared: Prepared, weights: dict[str, Tensor]) -> Das2fNet:
+    """The network of a finished training, its classifier folded into the published form."""
     network = new_network(prepared)
     network.load_state_dict(weights)
-    if by_labels and isinstance(network.classifier, PooledClassifier):
-        network.classifier.standardise_by_labels()
     network.fold_classifier()
     return network

@@ -20,7 +20,6 @@ from das2f_map.errors import ModelError
 from das2f_map.legend import Legend
 from das2f_map.network import Das2fNet
 from das2f_map.network.classifier import PooledClassifier
-from das2f_map.training.assessment import BY_LABELS
 from das2f_map.training.batches import PlainBatches
 from das2f_map.training.opinions import NO_OPINION, Opinions
 from das2f_map.training.scene_pixels import ScenePixels
@@ -64,14 +63,11 @@ class Learner(pl.LightningModule):
         self._loss_sum = torch.zeros(())
         self._loss_n = 0
         self._found: list[Tensor] = []
-        self._found_by_labels: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._started = 0.0
         self.history: list[dict[str, Any]] = []
         self.logits: list[Tensor] = []
         """Of the held-out pixels at every check, float32 ``(n, C)``."""
-        self.label_logits: list[Tensor] = []
-        """The same by the statistics of the labels, where held-out ground chooses the statistics."""
         self.weights: list[dict[str, Tensor]] = []
         """State dicts of the kept network at every check, if they are to be kept."""
         self.keeps_weights = False
@@ -186,7 +182,7 @@ class Learner(pl.LightningModule):
             for batch in PlainBatches(len(pixels), 2 * self.settings.batch_size):
                 ms, pan = (t.to(self.device) for t in pixels.patches(batch.positions))
                 means.append(head.pooled(kept.features(ms, pan)))
-            head.standardise_by(torch.cat(means))
+            head.standardise_by(torch.cat(means), alone=self.settings.statistics == "scene")
 
     @property
     def _pooled_head(self) -> PooledClassifier | None:
@@ -219,23 +215,14 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.averaged.eval()
-        self._found, self._found_by_labels, self._targets = [], [], []
+        self._found, self._targets = [], []
 
     def validation_step(self, batch: Batch, index: int) -> None:
         if self.cut_short:
             return
         ms, pan, target = batch
         self._targets.append(target.cpu())
-        head = self._pooled_head
-        if head is None or self.settings.statistics != "auto":
-            self._found.append(self.kept(ms, pan).float().cpu())
-            return
-        assert isinstance(self.kept, Das2fNet)
-        features = self.kept.features(ms, pan)
-        # As in the network's own forward pass: half types would round logits to the same number.
-        with torch.autocast(ms.device.type, enabled=False):
-            self._found.append(head(features.float()).cpu())
-            self._found_by_labels.append(head.label_logits(features.float()).cpu())
+        self._found.append(self.kept(ms, pan).float().cpu())
 
     def _checked(self) -> dict[str, Any]:
         """Figures on held-out ground; the logits are kept."""
@@ -244,10 +231,7 @@ class Learner(pl.LightningModule):
         target, logits = torch.cat(self._targets), torch.cat(self._found)
         found = self._figures(logits, target)
         self.logits.append(logits)
-        if self._found_by_labels:
-            self.label_logits.append(torch.cat(self._found_by_labels))
-            found[BY_LABELS] = self._figures(self.label_logits[-1], target)
-        self._found, self._found_by_labels, self._targets = [], [], []
+        self._found, self._targets = [], []
         return found
 
     def _figures(self, logits: Tensor, target: Tensor) -> dict[str, Any]:
@@ -294,14 +278,13 @@ class Learner(pl.LightningModule):
         checkpoint["das2f"] = {
             "history": self.history,
             "logits": self.logits,
-            "label_logits": self.label_logits,
             "weights": self.weights,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = checkpoint["das2f"]
         self.history, self.logits = list(record["history"]), list(record["logits"])
-        self.label_logits, self.weights = list(record["label_logits"]), list(record["weights"])
+        self.weights = list(record["weights"])
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:

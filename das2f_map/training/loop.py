@@ -118,8 +118,6 @@ class LoopOutcome:
         Steps, losses, accuracies and learning rate at every check.
     logits:
         Of the held-out pixels, float32 (checks, n, C).
-    label_logits:
-        The same by the statistics of the labels, if held-out ground chooses the statistics, else no checks.
     weights:
         State dict of the network that is kept.
     each:
@@ -132,7 +130,6 @@ class LoopOutcome:
 
     history: list[dict[str, Any]]
     logits: Float32
-    label_logits: Float32
     weights: dict[str, Tensor]
     each: list[dict[str, Tensor]]
     complete: bool
@@ -197,7 +194,6 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
     return LoopOutcome(
         learner.history,
         _stacked(learner.logits),
-        _stacked(learner.label_logits),
         state_of(learner.kept),
         learner.weights,
         complete,

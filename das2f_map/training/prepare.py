@@ -235,8 +235,7 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
 def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> TrainingSettings:
     """The settings with every ``auto`` and the number of steps decided, for so many labelled pixels.
 
-    Statistics stay ``auto``: held-out ground chooses them. Every check comes after as many steps, so that the
-    steps are a multiple of the checks.
+    Every check comes after as many steps, so that the steps are a multiple of the checks.
     """
     assess = settings.assess
     if assess == "auto" and settings.fold_by == "scene":

@@ -100,7 +100,7 @@ def _record(
         },
         settings={
             **settings.recorded(),
-            "statistics": run.statistics(held),
+            "statistics": run.statistics,
             "steps_done": final.history[-1]["steps"],
             "trained_on": "all labelled pixels",
             "precision": prepared.hardware.precision,

@@ -15,12 +15,10 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.turned import VIEWS
 from das2f_map.progress import Progress
 from das2f_map.training.assessment import (
-    BY_LABELS,
     HOLDOUT_FOLDS,
     MOST_HELD_CPU,
     MOST_HELD_FAST,
     MOST_HELD_GPU,
-    STATISTICS,
     Assessment,
     HeldOut,
     assess,
@@ -128,31 +126,19 @@ class TrainingRun:
         if without and settings.statistics != "labels":
             log.warning(
                 "Too little of the scenes lies away from the ground of %s: "
-                "the statistics of the pooled head are those of the labels%s",
+                "the statistics of the pooled head are those of the labels there",
                 ", ".join(without),
-                "" if settings.statistics == "auto" else " there",
             )
-        kinds = 2 if self._chooses_statistics and not without else 1
         at_check = None
         if self._turns > 1:
 
-            def at_check(part: HeldOut, candidate: int) -> Float32:
-                by_labels = self._chooses_statistics and candidate < settings.checks
-                check = candidate % settings.checks
-                return self._turned_logits(part, records[part.name].weights[check], by_labels=by_labels)
+            def at_check(part: HeldOut, check: int) -> Float32:
+                return self._turned_logits(part, records[part.name].weights[check])
 
-        # Those by the labels come first.
-        logits = [record.logits[: kinds * settings.checks] for record in records.values()]
-        assessment = assess(prepared.pixels, parts, logits, at_check, kinds)
-        if kinds == 2:
-            log.info("Statistics of the pooled head: %s", self._statistics_of(assessment))
+        assessment = assess(prepared.pixels, parts, [r.logits for r in records.values()], at_check)
         if assessment.not_assessed:
             log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
-        by_labels = self._statistics_of(assessment) == "labels"
-        histories = {
-            name: [_figures_of(check, by_labels=by_labels) for check in record.history]
-            for name, record in records.items()
-        }
+        histories = {name: record.history for name, record in records.items()}
         forest = forest_figures(prepared.pixels, parts, settings.seed)
         return HeldGround(folds, parts, histories, assessment, forest, self._turns, answers.share(None))
 
@@ -192,11 +178,6 @@ class TrainingRun:
         """Turns that a map with the model averages, and so the figures too."""
         return map_turns(len(self.prepared.pixels), fast=self.prepared.settings.fast)
 
-    @property
-    def _chooses_statistics(self) -> bool:
-        settings = self.prepared.settings
-        return settings.head == "pooled" and settings.statistics == "auto"
-
     def _lacks_scene_pixels(self, part: HeldOut) -> bool:
         """Whether a part's pooled head has to be standardised by labelled pixels."""
         from das2f_map.training.fit import standardising_pixels
@@ -204,32 +185,29 @@ class TrainingRun:
         pooled = self.prepared.settings.head == "pooled"
         return pooled and standardising_pixels(self.prepared, part.fold.train, part.fold.held) is None
 
-    def statistics(self, held: HeldGround | None) -> str | None:
-        """Pixels that the model's head is standardised by: ``scene``, ``labels`` or ``None`` (not at all)."""
+    @property
+    def statistics(self) -> str | None:
+        """Pixels that the model's head is standardised by: as in the settings, or ``None`` (not at all).
+
+        They are the labels where the scenes have too few others.
+        """
         from das2f_map.training.fit import standardising_pixels
 
-        found = self._statistics_of(None if held is None else held.assessment)
-        everything = np.arange(len(self.prepared.pixels))
-        if found == "scene" and standardising_pixels(self.prepared, everything, None) is None:
-            return "labels"
-        return found
-
-    def _statistics_of(self, assessment: Assessment | None) -> str | None:
-        settings = self.prepared.settings
-        if settings.head != "pooled":
+        if self.prepared.settings.head != "pooled":
             return None
-        if settings.statistics != "auto":
-            return settings.statistics
-        return "scene" if assessment is None else STATISTICS[assessment.kind]
+        everything = np.arange(len(self.prepared.pixels))
+        if standardising_pixels(self.prepared, everything, None) is None:
+            return "labels"
+        return self.prepared.settings.statistics
 
-    def _turned_logits(self, part: HeldOut, weights: dict[str, Tensor], *, by_labels: bool) -> Float32:
+    def _turned_logits(self, part: HeldOut, weights: dict[str, Tensor]) -> Float32:
         """Mean logits over the turns of a map, float32 (held, C)."""
         from das2f_map.training.batches import PatchDataset
         from das2f_map.training.fit import final_network
         from das2f_map.training.predict import predict
 
         prepared = self.prepared
-        network = final_network(prepared, weights, by_labels=by_labels)
+        network = final_network(prepared, weights)
         dataset = PatchDataset(prepared.pixels.select(part.fold.held))
         device, size = prepared.hardware.first, 2 * prepared.settings.batch_size
         views = [predict(network, dataset, size, device, turn=turn) for turn in VIEWS[self._turns]]
@@ -242,10 +220,7 @@ class TrainingRun:
         own = answers.each.get(part.name)
         opinions = None if own is None else own.weighted(answers.share(part))
         outcome = self._fit(self._part_of(part), opinions)
-        logits = outcome.logits
-        if self._chooses_statistics:
-            logits = np.concatenate([outcome.label_logits, logits])
-        record = PartRecord(outcome.history, logits, outcome.each)
+        record = PartRecord(outcome.history, outcome.logits, outcome.each)
         if outcome.complete and int(os.environ.get("LOCAL_RANK", "0")) == 0:
             keep_record(self.work, part.name, record)
         if outcome.interrupted:
@@ -284,12 +259,6 @@ class _AnswersOfParts:
         """
         own = None if part is None else part.name
         return share_of_cnn([answers for name, answers in self.each.items() if name != own])
-
-
-def _figures_of(check: dict[str, Any], *, by_labels: bool) -> dict[str, Any]:
-    """A check with the figures by one kind of statistics alone."""
-    plain = {key: value for key, value in check.items() if key != BY_LABELS}
-    return plain | check.get(BY_LABELS, {}) if by_labels else plain
 
 
 def _say_leak(folds: Folds, parts: Sequence[HeldOut]) -> None:

@@ -74,8 +74,7 @@ class PartRecord:
     history:
         Figures of every check.
     logits:
-        Of the held-out pixels at every check, float32 (checks, n, C); where held-out ground chooses the
-        statistics of the head, first all checks by the labels, then all by the scene.
+        Of the held-out pixels at every check, float32 (checks, n, C).
     weights:
         State dicts at every check; empty where they are of no use.
     """

@@ -84,10 +84,10 @@ class TrainingSettings:
         0.3, ge=0.0, lt=1.0, help="Share of the pooled head's features that a step leaves out."
     )
     statistics: str = setting(
-        "auto",
-        choices=("auto", "scene", "labels"),
+        "both",
+        choices=("both", "scene", "labels"),
         help="Pixels that the pooled head is standardised by: scene (some all over it), "
-        "labels (labelled ones), or auto: held-out ground chooses.",
+        "labels (labelled ones), or both: the mean of the logits by either.",
     )
     distillation: float | None = setting(
         None,

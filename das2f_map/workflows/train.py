@@ -177,7 +177,7 @@ def train(
         device. The ranges are in :class:`~das2f_map.training.settings.TrainingSettings`.
     statistics:
         Pixels by which the pooled head standardises its features: ``scene`` takes some all over the scenes,
-        ``labels`` those of the training batches. With ``auto`` held-out ground chooses.
+        ``labels`` those of the training batches, ``both`` the mean of the logits by either.
     distillation:
         Weight of the opinions of other classifiers (forests, boosting, a small CNN) on pixels all over the
         scenes, which the network learns beside the labels; 0: none. By default 1 up to 5,000 labelled
@@ -303,8 +303,7 @@ def run_training(request: TrainRequest, progress: Progress = silent) -> Training
                 sys.exit(0)
             from das2f_map.training.fit import final_network
 
-            by_labels = run.statistics(held) == "labels"
-            net = final_network(prepared, final.weights, by_labels=by_labels)
+            net = final_network(prepared, final.weights)
             shares = class_shares(net, prepared, held, hardware.first)
         card = make_card(request, folder, run, net.config, final, held, shares)
         write_bundle(output, card, net, training_files(card, prepared, held, final))

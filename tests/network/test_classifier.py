@@ -149,10 +149,26 @@ def test_statistics_of_other_features_standardise() -> None:
     """Features whose statistics a head takes come out with mean 0 and variance 1 in front of its weights."""
     head, others = trained(made(TINY), TINY), 7 - 3 * features(TINY, 40, seed=5)
     with torch.no_grad():
-        head.standardise_by(head.pooled(others))
+        head.standardise_by(head.pooled(others), alone=True)
         logits, folded = head(others), head.folded()(others)
         weight, bias = head.out.weight, head.out.bias
     means = window_means(others.numpy(), TINY, (1, 3, 7, 0)).reshape(40, -1)
     plain = (means - means.mean(axis=0)) / np.sqrt(means.var(axis=0, ddof=1) + 1e-5)
     np.testing.assert_allclose(logits, plain @ weight.detach().numpy().T + bias.detach().numpy(), atol=1e-9)
     np.testing.assert_allclose(folded, logits, rtol=0, atol=1e-9)
+
+
+def test_two_statistics_give_the_mean_of_their_logits() -> None:
+    """By those of the training and of other features, and as one linear map."""
+    head, others = trained(made(TINY), TINY), 7 - 3 * features(TINY, 40, seed=5)
+    shown = features(TINY, 9, seed=6)
+    with torch.no_grad():
+        by_labels = head(shown)
+        head.standardise_by(head.pooled(others), alone=True)
+        by_others = head(shown)
+        head.standardise_by_labels()
+        np.testing.assert_allclose(head(shown), by_labels, rtol=0, atol=0)
+        head.standardise_by(head.pooled(others), alone=False)
+        assert abs(by_others - by_labels).max() > 0.1
+        np.testing.assert_allclose(head(shown), (by_labels + by_others) / 2, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(head.folded()(shown), head(shown), rtol=0, atol=1e-10)

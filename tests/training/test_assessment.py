@@ -247,28 +247,6 @@ def test_figures_may_be_made_of_other_logits_than_the_choice() -> None:
     assert found.groups.tolist() == [0] * 40 + [2] * 40
 
 
-def test_other_folds_choose_the_kind_of_network_too() -> None:
-    """Two kinds with three checks each: the first is good on the small fold, the second at its last check."""
-    pixels, parts = apart(20, 40, 80)
-    first, second = ([0.9] * 3, [0.5] * 3, [0.5] * 3), ([0] * 3, [0.5, 0.5, 1], [0.5, 0.5, 1])
-    logits = [
-        np.concatenate([answers(pixels, part, one), answers(pixels, part, other)])
-        for part, one, other in zip(parts, first, second, strict=True)
-    ]
-    found = assess(pixels, parts, logits, kinds=2)
-    # Smoothed, the second kind has 0.875 and 0.7 for the first two folds, 0.58 for the last; the first has
-    # 0.5, 0.58 and 0.63.
-    assert found.chosen_kinds == (1, 1, 0)
-    assert found.chosen == (3, 3, 1)
-    assert [m.overall_accuracy for m in found.each] == pytest.approx([0.0, 1.0, 0.5])
-    assert (found.kind, found.checks) == (1, 3)
-    raw = np.array([60, 60, 120]) / 140
-    assert found.curve == pytest.approx(np.convolve(np.pad(raw, 1, mode="edge"), [0.25, 0.5, 0.25], "valid"))
-    # A single fold has nothing that chooses.
-    alone = assess(pixels, parts[:1], logits[:1], kinds=2)
-    assert (alone.kind, alone.checks, alone.chosen) == (1, 3, (3,))
-
-
 def test_thinning_leaves_some_pixels_of_a_rare_class() -> None:
     n = 3000
     positions = np.zeros(n, int)
