@@ -73,7 +73,8 @@ TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 """Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
 NO_OPINIONS: Final = "no opinions"
-"""The variant that was the default before few labels brought other classifiers' opinions."""
+"""The variant that was the default before few labels brought other classifiers' opinions. Its runs that were
+made then, and those of its variants, have two kinds of statistics, between which held-out ground chooses."""
 
 LABEL_STATISTICS: Final = "statistics of the labels (no opinions)"
 """The variant that was the default before held-out ground chose the statistics."""
@@ -115,6 +116,9 @@ VARIANTS: Final[dict[str, Variant]] = {
     "self-supervised start": Variant(fresh=True, start=tried.self_supervised),
 }
 """Variants of the default recipe, by name."""
+
+UNTEACHABLE: Final = ("targets alone", "published head", "mixup 0.2")
+"""Variants that opinions do not go with. They are compared with the default recipe without opinions."""
 
 UNTAUGHT: Final = {
     f"{name} (no opinions)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "distillation": 0.0})
@@ -292,7 +296,9 @@ def _grounds(sorted_runs: Sorted) -> list[str]:
 
 def _base_of(name: str) -> str:
     """The recipe that a row is compared with."""
-    return NO_OPINIONS if name in UNTAUGHT else LABEL_STATISTICS if name in EARLIER else DEFAULT
+    if name in EARLIER:
+        return LABEL_STATISTICS
+    return NO_OPINIONS if name in UNTAUGHT or name in UNTEACHABLE else DEFAULT
 
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:

@@ -21,16 +21,16 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.training.loop import LoopOutcome
-from das2f_map.types import Float32, Int64
+from das2f_map.types import Int64
 
 Run = tuple[int, int]
 """Seed and fold, both from 0."""
 
 Figure = Callable[[Figures], float]
 
-COUNTS, LABEL_COUNTS, MEAN_COUNTS = "counts", "label_counts", "mean_counts"
-"""Keys of a run's confusion counts at every check; of those by the statistics of the labels, if held-out
-ground chooses between both; and of the mean of the logits by both."""
+COUNTS, LABEL_COUNTS = "counts", "label_counts"
+"""Keys of a run's confusion counts at every check, and of those by the statistics of the labels in runs of an
+earlier recipe, in which held-out ground chose between both."""
 
 
 def sorted_out(found: Mapping[str, Any]) -> dict[tuple[str, str], dict[Run, Any]]:
@@ -106,18 +106,11 @@ def curves_of(records: Mapping[Run, Any]) -> dict[Run, Any]:
 
 
 def record_of(outcome: LoopOutcome, truth: Int64, classes: int) -> dict[str, Any]:
-    """The record of a training: steps and counts at every check, by both statistics where it has them."""
-
-    def counts(logits: Float32) -> list[Any]:
-        return [counts_of(truth, found.argmax(axis=1), classes) for found in logits]
-
-    record = {"steps": [check["steps"] for check in outcome.history], COUNTS: counts(outcome.logits)}
-    if outcome.label_logits.size:
-        record |= {
-            LABEL_COUNTS: counts(outcome.label_logits),
-            MEAN_COUNTS: counts(outcome.logits + outcome.label_logits),
-        }
-    return record
+    """The record of a training: steps and counts at every check."""
+    return {
+        "steps": [check["steps"] for check in outcome.history],
+        COUNTS: [counts_of(truth, found.argmax(axis=1), classes) for found in outcome.logits],
+    }
 
 
 def comparable(runs: Iterable[Run]) -> list[Run]:

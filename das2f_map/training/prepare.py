@@ -90,7 +90,7 @@ class Prepared:
     config:
         Sizes of the network.
     settings:
-        The user's settings, with ``steps`` always a number; only ``statistics`` may be ``auto``.
+        The user's settings, with ``steps`` and ``distillation`` always numbers, and nothing ``auto``.
     hardware:
         Where to train.
     """
