@@ -29,7 +29,7 @@ from das2f_map.scene.request import PairRequest
 from das2f_map.training.folds import Fold, Folds, spatial_folds
 from das2f_map.training.hardware import find_hardware
 from das2f_map.training.pixels import TrainingPixels
-from das2f_map.training.prepare import Prepared, decided, prepare
+from das2f_map.training.prepare import Prepared, decided, default_distillation, prepare
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Float64, Int64
@@ -95,6 +95,10 @@ class Ground:
 
     def with_settings(self, settings: TrainingSettings, labelled: int) -> Prepared:
         """The scene prepared for a training with other settings on so many labelled pixels."""
+        if settings.distillation is None:
+            # As `das2f-map train`, by all labels, not by those of a fold.
+            every = round(self.share * len(self.prepared.pixels))
+            settings = replace(settings, distillation=default_distillation(settings, every))
         chosen = decided(settings, labelled, on_cpu=self.prepared.hardware.on_cpu)
         return replace(self.prepared, settings=chosen)
 

@@ -73,11 +73,13 @@ TURNED: Final = {f"{n} turns": views for n, views in VIEWS.items() if n > 1}
 """Turns of a patch whose logits are averaged, by the key of their accuracy."""
 
 NO_OPINIONS: Final = "no opinions"
-"""The variant that was the default before few labels brought other classifiers' opinions. Its runs that were
-made then, and those of its variants, have two kinds of statistics, between which held-out ground chooses."""
 
-LABEL_STATISTICS: Final = "statistics of the labels (no opinions)"
-"""The variant that was the default before held-out ground chose the statistics."""
+FORMER: Final = "earlier default"
+"""The recipe that was the default before: no opinions of other classifiers, and held-out ground chose between
+the statistics of the labels and of the scene. Its runs stay; no variant of today makes it."""
+
+LABEL_STATISTICS: Final = "statistics of the labels (earlier)"
+"""The recipe that was the default before that."""
 
 VARIANTS: Final[dict[str, Variant]] = {
     "default": Variant(),
@@ -121,10 +123,16 @@ UNTEACHABLE: Final = ("targets alone", "published head", "mixup 0.2")
 """Variants that opinions do not go with. They are compared with the default recipe without opinions."""
 
 UNTAUGHT: Final = {
-    f"{name} (no opinions)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "distillation": 0.0})
-    for name in ("statistics of the labels", "statistics of the scene", "without AALF", "half the steps")
+    f"{name} (earlier)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "distillation": 0.0})
+    for name in (
+        "statistics of the labels",
+        "statistics of the scene",
+        "without AALF",
+        "published head",
+        "half the steps",
+    )
 }
-"""Variants of an earlier default, which had no opinions. They are compared with that."""
+"""Variants of :data:`FORMER`. They are compared with that."""
 
 EARLIER: Final = {
     f"{name} (labels)": replace(
@@ -182,7 +190,7 @@ def run(ground: Ground, variant: str, seed: int, number: int, device: str) -> di
     record |= {"labels": int(fold.train.size), "seconds": round(seconds, 1)}
     if share is not None:
         record["share_of_cnn"] = share
-    if variant == DEFAULT:
+    if variant in (DEFAULT, NO_OPINIONS):
         net = final_network(prepared, outcome.weights)
         dataset = PatchDataset(prepared.pixels.select(fold.held))
         logits = [predict(net, dataset, 64, prepared.hardware.first, turn=k) for k in range(TURNS)]
@@ -242,8 +250,11 @@ def main() -> None:
 
 COMMAND: Final = "python benchmarks/recipe.py --data SCENES"
 DEFAULT: Final = "default"
-BASES: Final = (DEFAULT, NO_OPINIONS, LABEL_STATISTICS)
+BASES: Final = (DEFAULT, FORMER, LABEL_STATISTICS)
 """The default recipe and earlier ones."""
+
+ROWS: Final = (*VARIANTS, FORMER, *UNTAUGHT, *EARLIER, *TURNED)
+"""Rows of the tables."""
 
 
 def tables(found: dict[str, Any]) -> dict[str, str]:
@@ -257,7 +268,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
         return {"recipe figures": progress, "recipe differences": "No runs yet."}
     heads = ["variant", *(f"{g}: OA / macro-F1, %" for g in grounds), "runs"]
     rows, differences = [], []
-    for name in [*ALL_VARIANTS, *TURNED]:
+    for name in ROWS:
         ours = {g: _counts(sorted_runs, g, name) for g in grounds}
         if not any(ours.values()):
             continue
@@ -298,7 +309,9 @@ def _base_of(name: str) -> str:
     """The recipe that a row is compared with."""
     if name in EARLIER:
         return LABEL_STATISTICS
-    return NO_OPINIONS if name in UNTAUGHT or name in UNTEACHABLE else DEFAULT
+    if name in UNTAUGHT:
+        return FORMER
+    return NO_OPINIONS if name in UNTEACHABLE else DEFAULT
 
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
@@ -329,7 +342,7 @@ def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | No
 
 def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
     """The difference of every variant to the default recipe, a mark for each scene, a bar for its spread."""
-    names = [n for n in [*ALL_VARIANTS, *TURNED] if n != DEFAULT]
+    names = [n for n in ROWS if n != DEFAULT]
     found = {n: [_difference(sorted_runs, g, n) for g in grounds] for n in names}
     names = [n for n in names if any(each[0] for each in found[n])]
     figure.set_size_inches(11, 1.4 + 0.3 * len(names))

@@ -62,7 +62,7 @@ def forest(ground: Ground, fold: Fold, settings: TrainingSettings) -> Predictor:
 
 
 def network(ground: Ground, fold: Fold, settings: TrainingSettings) -> Predictor:
-    """The one-stage network after its last step."""
+    """The one-stage network after its last step, without other classifiers' opinions."""
     prepared = ground.with_settings(settings, fold.train.size)
     pixels, device = prepared.pixels, prepared.hardware.first
     made = NETWORKS[DEFAULT].make(prepared)

@@ -14,7 +14,7 @@ from held_ground import FOLDS, Ground
 from das2f_map.progress import silent
 from das2f_map.training.fit import Part, answers_for
 from das2f_map.training.loop import LoopRun
-from das2f_map.training.opinions import Answers, share_of_cnn
+from das2f_map.training.opinions import Answers, share_of_cnns
 from das2f_map.training.settings import TrainingSettings
 
 
@@ -35,27 +35,28 @@ def with_opinions(loop: LoopRun, ground: Ground, which: Folded) -> tuple[float |
     if not which.settings.distillation:
         return None, loop
     answers = _answers(ground, which)
-    share = share_of_cnn([a for k, a in enumerate(answers) if k != which.fold and a is not None])
+    share = share_of_cnns([a for k, a in enumerate(answers) if k != which.fold and a is not None])
     own = answers[which.fold]
     if own is None:
         return share, loop
     # What was kept may be of files that have been closed since.
     pixels = replace(own.pixels, readers=ground.prepared.pixels.readers)
-    return share, replace(loop, opinions=replace(own, pixels=pixels).weighted(share))
+    return share, replace(loop, opinions=replace(own, pixels=pixels).weighted(share, loop.train.jitter))
 
 
-_kept: dict[tuple[str, int], list[Answers | None]] = {}
+_kept: dict[tuple[str, int, TrainingSettings], list[Answers | None]] = {}
 
 
 def _answers(ground: Ground, which: Folded) -> list[Answers | None]:
-    """What the teachers of every fold say. Those of the last scene and seed are kept: all folds need them."""
-    key = ground.name, which.seed
+    """What the teachers of every fold say. The last ones are kept: all folds of a scene need them."""
+    # Teachers take the default number of steps of each fold, and have no head.
+    settings = replace(which.settings, steps=None, statistics=TrainingSettings.statistics)
+    key = ground.name, which.seed, settings
     if key not in _kept:
         found = []
         for number in range(FOLDS):
             fold = ground.fold(number, which.seed)
-            # Teachers take the default number of steps of each fold.
-            prepared = ground.with_settings(replace(which.settings, steps=None), fold.train.size)
+            prepared = ground.with_settings(settings, fold.train.size)
             with tempfile.TemporaryDirectory() as folder:
                 part = Part("", fold.train, fold.held, 1, Path(folder) / "state.ckpt")
                 found.append(answers_for(prepared, part, silent))

@@ -38,16 +38,16 @@ from held_ground import (
 )
 from methods import (
     CLASSICAL,
+    DEFAULT,
     DISTURBED,
     METHODS,
     NETWORKS,
-    OF_RECIPE,
     ClassicalMethod,
     NetworkMethod,
     Settings,
     classifier,
 )
-from runs import COUNTS, LABEL_COUNTS, record_of, sorted_out
+from runs import COUNTS, record_of, sorted_out
 from taught import Folded, with_opinions
 
 from das2f_map.network import Das2fNet
@@ -225,12 +225,12 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
 
 
 def adopt(records: Records, found: Mapping[str, Any]) -> None:
-    """Take over runs of DAS²F, with and without opinions, from the results of recipe.py."""
+    """Take over the runs of the default recipe from the results of recipe.py: DAS²F here is the same."""
     for (ground, variant), runs in sorted_out(found).items():
         for (seed, fold), record in runs.items():
-            key = key_of(ground, OF_RECIPE.get(variant, ""), seed, fold)
-            if variant in OF_RECIPE and key not in records:
-                adopted = ("steps", COUNTS, LABEL_COUNTS, "labels", "seconds", "disturbed")
+            key = key_of(ground, DEFAULT, seed, fold)
+            if variant == "default" and key not in records:
+                adopted = ("steps", COUNTS, "labels", "seconds", "disturbed")
                 kept = {name: record[name] for name in adopted if name in record}
                 records.add(key, kept)
 

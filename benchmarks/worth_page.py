@@ -15,7 +15,7 @@ import numpy as np
 from disturbed import DISTURBANCES, LEVELS, NONE
 from held_ground import FOLDS, GROUNDS, SEEDS
 from matplotlib.figure import Figure
-from methods import CLASSICAL, DEFAULT, DISTURBED, METHODS, PARTS, PLAIN
+from methods import CLASSICAL, DEFAULT, DISTURBED, FORMER, METHODS, PARTS, PLAIN
 from runs import (
     AVERAGE,
     KAPPA,
@@ -37,6 +37,9 @@ NAME: Final = "worth"
 
 COMMAND: Final = "python benchmarks/worth.py --data SCENES"
 KINDS: Final = {"overall": OVERALL, "average": AVERAGE, "kappa": KAPPA, "f1": MEAN_F1}
+SHOWN: Final = (DEFAULT, FORMER, *(m for m in METHODS if m != DEFAULT))
+"""Rows of the tables, and curves."""
+
 CURVE: Final = {"gulf-1": 1, "gulf-5": 5, "gulf-25": 25, "gulf": 100}
 """Scenes of the learning curves, and their share of the labels in per cent."""
 
@@ -52,7 +55,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     made["worth runs"] = progress
     made["worth scenes"] = _scenes(found)
     made["worth differences"] = _differences(
-        sorted_runs, DEFAULT, [m for m in METHODS if m not in (DEFAULT, *PARTS)]
+        sorted_runs, DEFAULT, [m for m in SHOWN if m not in (DEFAULT, *PARTS)]
     )
     made["worth parts"] = _differences(sorted_runs, PLAIN, list(PARTS))
     made["worth disturbed"] = _disturbed(sorted_runs)
@@ -81,7 +84,7 @@ def _figures(sorted_runs: Sorted, kind: FigureKind) -> str:
     grounds = _grounds(sorted_runs)
     columns = []
     for ground in grounds:
-        found = [spread(_counts(sorted_runs, ground, method), kind.value) for method in METHODS]
+        found = [spread(_counts(sorted_runs, ground, method), kind.value) for method in SHOWN]
         best = max((s.mean for s in found if s is not None and s.whole), default=None)
         cells = [cell([kind], [s]) for s in found]
         columns.append(
@@ -90,7 +93,7 @@ def _figures(sorted_runs: Sorted, kind: FigureKind) -> str:
                 for s, text in zip(found, cells, strict=True)
             ]
         )
-    rows = [[method, *cells] for method, *cells in zip(METHODS, *columns, strict=True)]
+    rows = [[method, *cells] for method, *cells in zip(SHOWN, *columns, strict=True)]
     rows = [row for row in rows if set(row[1:]) != {"–"}]
     return common.markdown([kind.title, *grounds], rows)
 
@@ -199,14 +202,14 @@ def _plot_curves(figure: Figure, sorted_runs: Sorted) -> None:
     """Accuracy over the share of the labels, for all methods that have two shares."""
     figure.set_size_inches(12, 4.5)
     for axes, kind in zip(figure.subplots(1, 2), (OVERALL, MEAN_F1), strict=True):
-        for k, method in enumerate(METHODS):
+        for k, method in enumerate(SHOWN):
             found = [
                 (share, spread(_counts(sorted_runs, g, method), kind.value)) for g, share in CURVE.items()
             ]
             here = [(share, s) for share, s in found if s is not None and s.whole]
             if len(here) > 1:
                 axes.errorbar(
-                    [share * 1.02 ** (k - len(METHODS) / 2) for share, _ in here],
+                    [share * 1.02 ** (k - len(SHOWN) / 2) for share, _ in here],
                     [100 * s.mean for _, s in here],
                     yerr=[100 * (s.deviation or 0) if s.seeds > 1 else 0 for _, s in here],
                     color=f"C{k % 10}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -332,7 +333,11 @@ def test_a_run(bench: Any, prepared: Prepared, method: str, monkeypatch: pytest.
     few = methods.ClassicalMethod(methods.window_features, (methods.ForestSettings(trees=5),))
     monkeypatch.setitem(methods.CLASSICAL, "random forest, windows", few)
     monkeypatch.setattr(bench.disturbed, "DISTURBANCES", bench.disturbed.DISTURBANCES[:1])
-    monkeypatch.setattr(bench.held_ground, "decided", lambda settings, labelled, on_cpu: prepared.settings)
+    monkeypatch.setattr(
+        bench.held_ground,
+        "decided",
+        lambda settings, labelled, on_cpu: replace(prepared.settings, distillation=settings.distillation),
+    )
     folds = spatial_folds(prepared.pixels, 3, gap=4, seed=0)
     ground = bench.held_ground.Ground("gulf", prepared, folds, 1.0)
     record = bench.worth.run(ground, method, 0, 1, "cpu")
@@ -418,7 +423,11 @@ def test_a_tried_recipe_learns_otherwise_than_the_default(
 
     monkeypatch.setattr(bench.tried, "PRETEXT_STEPS", 2)
     monkeypatch.setattr(bench.recipe, "settings_of", lambda *given: prepared.settings)
-    monkeypatch.setattr(bench.held_ground, "decided", lambda settings, labelled, on_cpu: settings)
+    monkeypatch.setattr(
+        bench.held_ground,
+        "decided",
+        lambda settings, labelled, on_cpu: replace(settings, steps=settings.steps or 2),
+    )
     ground = bench.held_ground.Ground("gulf", prepared, spatial_folds(prepared.pixels, 3, gap=4, seed=0), 1.0)
     kept = []
     run_loop = bench.recipe.run_loop

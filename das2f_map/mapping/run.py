@@ -91,11 +91,12 @@ def run_classification(
             with BlockStore(work, plan, resume=request.resume, or_anew=request.overwrite) as store:
                 with _kept_if_ended(outputs, store):
                     contents = _write_map(planned, staged, store, progress, timings)
-                    if not contents.is_empty:
-                        return _finish(request, planned, staged, contents, timings, made_from)
-                raise planned.classifier.input.pair.nothing_valid(
-                    request.aoi, classified=plan.bundle.card.patch.max_invalid_share < 1
-                )
+                if contents.is_empty:
+                    raise planned.classifier.input.pair.nothing_valid(
+                        request.aoi, classified=plan.bundle.card.patch.max_invalid_share < 1
+                    )
+                with _kept_if_ended(outputs, store, by=(KeyboardInterrupt, SystemExit)):
+                    return _finish(request, planned, staged, contents, timings, made_from)
 
 
 def run_forecast(
@@ -177,17 +178,25 @@ def refuse_to_drop(raster: Path) -> None:
 
 
 @contextmanager
-def _kept_if_ended(outputs: StagedOutputs, store: BlockStore) -> Iterator[None]:
-    """Inside the ``with`` block an error or an end leaves the finished blocks, and a line says so."""
+def _kept_if_ended(
+    outputs: StagedOutputs,
+    store: BlockStore,
+    by: type[BaseException] | tuple[type[BaseException], ...] = BaseException,
+) -> Iterator[None]:
+    """Inside the ``with`` block an error or an end, or one ``by`` name, leaves the finished blocks.
+
+    A line says so.
+    """
     try:
         outputs.keep_work()
         yield
         outputs.keep_work(False)
-    except BaseException:  # an interrupt too, wherever it comes
-        outputs.keep_work(bool(len(store)))
-        if len(store) and not store.is_there:
+    except BaseException as error:  # an interrupt too, wherever it comes
+        kept = isinstance(error, by) and len(store) > 0
+        outputs.keep_work(kept)
+        if kept and not store.is_there:
             log.warning("The folder with %d finished blocks is gone", len(store))
-        elif len(store):
+        elif kept:
             log.warning("Finished blocks are kept (%d); --resume goes on with them", len(store))
         raise
 

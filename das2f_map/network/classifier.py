@@ -50,8 +50,8 @@ class PooledClassifier(nn.Module):
     A token's four sub-tokens keep their own values, so each window gives ``width`` features. They are
     standardised over the batch (batch normalisation without weights), then dropped at random while training,
     then mapped linearly. In evaluation they are standardised by running statistics of the training batches,
-    or by those of other pixels (:meth:`standardise_by`). At inference all three are one linear map of the
-    flattened sub-tokens: :meth:`folded` is the published classifier with most of its weights equal.
+    by those of other pixels, or by both (:meth:`standardise_by`). At inference all three are one linear map
+    of the flattened sub-tokens: :meth:`folded` is the published classifier with most of its weights equal.
 
     Parameters
     ----------

@@ -27,7 +27,8 @@ from das2f_map.training.teachers import ask_teachers
 from das2f_map.types import Int64
 
 LEAST_SCENE_PIXELS = 32
-"""Pixels of the scenes that a pooled head standardises its features by; with fewer, labelled ones serve."""
+"""Pixels of the scenes that a pooled head standardises its features by, and that other classifiers are asked
+about; with fewer the training batches serve, and nobody is asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +92,9 @@ def answers_for(prepared: Prepared, part: Part, progress: Progress) -> Answers |
 def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun:
     """The run of the loop that a training is."""
     settings, pixels = prepared.settings, prepared.pixels
-    jitter = None
-    if settings.jitter > 0 or settings.haze > 0:
-        jitter = Jitter(prepared.normalisation, settings.jitter, settings.haze)
     return LoopRun(
         title=part.title,
-        train=PatchDataset(pixels.select(part.train), jitter, neighbours(settings)),
+        train=PatchDataset(pixels.select(part.train), jitter_of(prepared), neighbours(settings)),
         held=None if part.held is None else PatchDataset(pixels.select(part.held)),
         settings=settings,
         hardware=prepared.hardware,
@@ -106,6 +104,14 @@ def loop_run(prepared: Prepared, part: Part, *, resume: bool = False) -> LoopRun
         keep_weights=part.keep_weights,
         scene_pixels=standardising_pixels(prepared, part.train, part.held),
     )
+
+
+def jitter_of(prepared: Prepared) -> Jitter | None:
+    """The random radiometry of the training patches; ``None`` if they stay as they are."""
+    settings = prepared.settings
+    if settings.jitter == settings.haze == 0:
+        return None
+    return Jitter(prepared.normalisation, settings.jitter, settings.haze)
 
 
 def standardising_pixels(prepared: Prepared, train: Int64, held: Int64 | None) -> ScenePixels | None:

@@ -166,8 +166,8 @@ class Learner(pl.LightningModule):
     def _standardise_by_scene(self) -> None:
         """Give the pooled head of the kept network the statistics of the scene's features.
 
-        The statistics of training batches are those of the labelled pixels, drawn class by class. In a scene
-        classes are rarer or commoner, and a class that is near the labels' mean would take ground of others.
+        The statistics of training batches are mostly those of labelled pixels, drawn class by class. In a
+        scene classes are rarer or commoner, and a class near the labels' mean would take ground of others.
         """
         kept, pixels, head = self.kept, self.scene_pixels, self._pooled_head
         if head is None:

@@ -126,6 +126,8 @@ class LoopOutcome:
         Whether all checks were done.
     interrupted:
         Whether the user asked to stop, be it during the last step.
+    share_of_cnns:
+        Weight of the small CNNs in other classifiers' opinions; ``None`` if none were learnt.
     """
 
     history: list[dict[str, Any]]
@@ -134,6 +136,7 @@ class LoopOutcome:
     each: list[dict[str, Tensor]]
     complete: bool
     interrupted: bool
+    share_of_cnns: float | None
 
 
 class _Keeper(pl.Callback):
@@ -198,6 +201,7 @@ def run_loop(network: nn.Module, run: LoopRun, progress: Progress) -> LoopOutcom
         learner.weights,
         complete,
         keeper.stopped or stop.is_set(),
+        None if run.opinions is None else run.opinions.share,
     )
 
 

@@ -24,10 +24,10 @@ OFFSETS: Final = (-SPACING, 0, SPACING)
 NO_OPINION: Final = -1.0
 
 SHARES: Final = np.linspace(0.0, 1.0, 11)
-"""Weights of the CNN that are tried."""
+"""Weights of the CNNs that are tried."""
 
 EQUAL: Final = 0.5
-"""Weight of the CNN where no ground is held out to choose it by."""
+"""Weight of the CNNs where no ground is held out to choose it by."""
 
 _LEAST_PROBABILITY = 1e-3
 """A teacher may be sure and wrong; a single such pixel must not decide."""
@@ -49,11 +49,14 @@ class Opinions:
         :data:`NO_OPINION` at pixels that cannot be used.
     jitter:
         Random radiometry of the patches. The other classifiers have seen them as they are.
+    share:
+        Weight of the small CNNs in the opinions.
     """
 
     pixels: ScenePixels
     table: Float32
     jitter: Jitter | None
+    share: float
 
     def batch(self, n: int, seed: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Some patches, turned and jittered at random: MS, PAN and the opinions on their pixels.
@@ -78,11 +81,11 @@ class Opinions:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What two teachers of a training say, a small CNN and the mean of other classifiers.
+    """What two teachers of a training say, small CNNs and the mean of other classifiers.
 
     Attributes
     ----------
-    pixels, jitter:
+    pixels:
         As in :class:`Opinions`.
     tables:
         Float32 ``(2, n, 3, 3, C)``: a table as in :class:`Opinions` of each teacher.
@@ -93,20 +96,19 @@ class Answers:
     """
 
     pixels: ScenePixels
-    jitter: Jitter | None
     tables: Float32
     held: Float32
     truth: Int64
 
-    def weighted(self, share: float) -> Opinions:
-        """The mean of both teachers' opinions; ``share`` is the weight of the CNN."""
+    def weighted(self, share: float, jitter: Jitter | None) -> Opinions:
+        """The mean of both teachers' opinions; ``share`` is the weight of the CNNs."""
         cnn, others = self.tables
         table = np.where(cnn == NO_OPINION, NO_OPINION, share * cnn + (1 - share) * others)
-        return Opinions(self.pixels, table.astype(np.float32), self.jitter)
+        return Opinions(self.pixels, table.astype(np.float32), jitter, share)
 
 
-def share_of_cnn(answers: Sequence[Answers]) -> float:
-    """Weight of the CNN by the least loss on ground that the teachers have not learnt.
+def share_of_cnns(answers: Sequence[Answers]) -> float:
+    """Weight of the CNNs by the least loss on ground that the teachers have not learnt.
 
     Without such ground it is :data:`EQUAL`. Of weights that do as well, the most even one is taken.
     """

@@ -245,7 +245,7 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     head = "pooled" if settings.head == "auto" else settings.head
     distillation = settings.distillation
     if distillation is None:
-        distillation = _default_distillation(settings, labelled)
+        distillation = default_distillation(settings, labelled)
     steps = settings.steps or default_steps(labelled, on_cpu=on_cpu, fast=settings.fast)
     # A check needs a step at least.
     checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
@@ -253,7 +253,7 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     return replace(settings, assess=assess, head=head, steps=steps, checks=checks, distillation=distillation)
 
 
-def _default_distillation(settings: TrainingSettings, labelled: int) -> float:
+def default_distillation(settings: TrainingSettings, labelled: int) -> float:
     """1 where few pixels are labelled and other classifiers can be asked, else 0."""
     if labelled > TAUGHT_UP_TO or settings.fast:
         return 0.0

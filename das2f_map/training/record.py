@@ -101,6 +101,8 @@ def _record(
         settings={
             **settings.recorded(),
             "statistics": run.statistics,
+            "distillation": 0.0 if final.share_of_cnns is None else settings.distillation,
+            "share_of_cnns": final.share_of_cnns,
             "steps_done": final.history[-1]["steps"],
             "trained_on": "all labelled pixels",
             "precision": prepared.hardware.precision,

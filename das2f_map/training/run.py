@@ -28,9 +28,16 @@ from das2f_map.training.assessment import (
 from das2f_map.training.common_ground import common_places
 from das2f_map.training.folds import Folds, spatial_folds
 from das2f_map.training.forest import ForestFigures, forest_figures
-from das2f_map.training.opinions import EQUAL, Answers, Opinions, share_of_cnn
+from das2f_map.training.opinions import EQUAL, Answers, Opinions, share_of_cnns
 from das2f_map.training.prepare import Prepared
-from das2f_map.training.run_files import PartRecord, keep_record, read_record, state_path
+from das2f_map.training.run_files import (
+    PartRecord,
+    keep_answers,
+    keep_record,
+    read_answers,
+    read_record,
+    state_path,
+)
 from das2f_map.training.settings import map_turns
 from das2f_map.types import Float32, Int64
 
@@ -61,8 +68,8 @@ class HeldGround:
         Figures of a random forest there; ``None`` without scikit-learn.
     turns:
         Turns of a patch whose logits the figures average, as a map does.
-    share_of_cnn:
-        Weight of the CNN in other classifiers' opinions, by all held-out ground.
+    share_of_cnns:
+        Weight of the small CNNs in other classifiers' opinions, by all held-out ground.
     """
 
     folds: Folds
@@ -71,7 +78,7 @@ class HeldGround:
     assessment: Assessment
     forest: ForestFigures | None
     turns: int
-    share_of_cnn: float
+    share_of_cnns: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,18 +154,18 @@ class TrainingRun:
         everything = np.arange(len(self.prepared.pixels))
         checks = self.prepared.settings.checks if held is None else held.assessment.checks
         part = self._part("final", "Training on all labels", everything, None, checks)
-        answers = self._answers(part)
-        if answers is None:
-            return self._fit(part, None)
-        share = EQUAL if held is None else held.share_of_cnn
-        log.info("Opinions of other classifiers: %.0f %% of the small CNN", 100 * share)
-        return self._fit(part, answers.weighted(share))
+        answers = self._answers("final", part)
+        if answers is None and self.prepared.settings.distillation:
+            log.warning("Too little of the scenes can be used: no opinions of other classifiers are learnt")
+        return self._fit(
+            part, self._opinions("the model", answers, EQUAL if held is None else held.share_of_cnns)
+        )
 
     def _answers_of(self, parts: Sequence[HeldOut]) -> _AnswersOfParts:
         """What teachers of every part say; a line names the parts without any."""
         if not self.prepared.settings.distillation:
             return _AnswersOfParts({})
-        found = {part.name: self._answers(self._part_of(part)) for part in parts}
+        found = {part.name: self._answers(part.name, self._part_of(part)) for part in parts}
         if without := [name for name, answers in found.items() if answers is None]:
             log.warning(
                 "Too little of the scenes lies away from the ground of %s: no opinions are learnt there",
@@ -166,12 +173,28 @@ class TrainingRun:
             )
         return _AnswersOfParts({name: answers for name, answers in found.items() if answers is not None})
 
-    def _answers(self, part: Part) -> Answers | None:
+    def _answers(self, name: str, part: Part) -> Answers | None:
+        """What teachers of a training say; from an earlier run if it has asked them."""
         from das2f_map.training.fit import answers_for
 
-        if not self.prepared.settings.distillation:
+        prepared = self.prepared
+        if not prepared.settings.distillation:
             return None
-        return answers_for(self.prepared, part, self.progress)
+        if self.resume and (kept := read_answers(self.work, name, prepared.pixels.readers)) is not None:
+            return kept
+        found = answers_for(prepared, part, self.progress)
+        if found is not None:
+            keep_answers(self.work, name, found)
+        return found
+
+    def _opinions(self, whose: str, answers: Answers | None, share: float) -> Opinions | None:
+        """What a training learns of the answers."""
+        from das2f_map.training.fit import jitter_of
+
+        if answers is None:
+            return None
+        log.info("Opinions of other classifiers for %s: the small CNNs weigh %.0f %%", whose, 100 * share)
+        return answers.weighted(share, jitter_of(self.prepared))
 
     @property
     def _turns(self) -> int:
@@ -217,8 +240,7 @@ class TrainingRun:
         """Train with a part's ground held out; its checks, from an earlier run if it has them."""
         if self.resume and (record := read_record(self.work, part.name)) is not None:
             return record
-        own = answers.each.get(part.name)
-        opinions = None if own is None else own.weighted(answers.share(part))
+        opinions = self._opinions(part.name, answers.each.get(part.name), answers.share(part))
         outcome = self._fit(self._part_of(part), opinions)
         record = PartRecord(outcome.history, outcome.logits, outcome.each)
         if outcome.complete and int(os.environ.get("LOCAL_RANK", "0")) == 0:
@@ -253,12 +275,12 @@ class _AnswersOfParts:
     each: Mapping[str, Answers]
 
     def share(self, part: HeldOut | None) -> float:
-        """Weight of the CNN for a part, or with ``None`` for the final model.
+        """Weight of the CNNs for a part, or with ``None`` for the final model.
 
-        What teachers say of the pixels that give a part's figures has no say in it: other folds choose.
+        As for the number of steps, the ground of the other folds chooses.
         """
         own = None if part is None else part.name
-        return share_of_cnn([answers for name, answers in self.each.items() if name != own])
+        return share_of_cnns([answers for name, answers in self.each.items() if name != own])
 
 
 def _say_leak(folds: Folds, parts: Sequence[HeldOut]) -> None:

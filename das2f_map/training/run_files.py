@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from rasterio.errors import RasterioError
@@ -21,9 +22,12 @@ from das2f_map.errors import OutputError
 from das2f_map.network import Das2fNet
 from das2f_map.outputs.work_files import StateFolder
 from das2f_map.scene.paths import exists
+from das2f_map.training.dataset import PatchReader
 from das2f_map.training.fold_raster import write_fold_rasters
 from das2f_map.training.folds import MOST_FOLDS, Folds
+from das2f_map.training.opinions import Answers
 from das2f_map.training.pixels import TrainingPixels
+from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.types import Float32
 
 TRAINING_NAME = "training.json"
@@ -47,6 +51,11 @@ def state_path(work: Path, part: str) -> Path:
     return work / f"{part}.ckpt"
 
 
+def _answers_path(work: Path, part: str) -> Path:
+    """File of what other classifiers say to a training."""
+    return work / f"{part}.npz"
+
+
 def _record_names(part: str) -> tuple[str, str, str]:
     """Files of the checks, of the weights, and of the logits, whose file comes last."""
     return f"{part}.json", f"{part}.safetensors", f"{part}.npy"
@@ -55,7 +64,7 @@ def _record_names(part: str) -> tuple[str, str, str]:
 def _state(work: Path) -> StateFolder:
     names = [_RUN_NAME]
     for part in _PARTS:
-        names += [state_path(work, part).name, *_record_names(part)]
+        names += [state_path(work, part).name, _answers_path(work, part).name, *_record_names(part)]
     return StateFolder(work, names, lambda: _read_run(work) is not None)
 
 
@@ -109,6 +118,36 @@ def read_record(work: Path, part: str) -> PartRecord | None:
         history, logits = json.loads(text.read_text()), np.load(array, allow_pickle=False)
         return PartRecord(history, logits, [weights[k] for k in sorted(weights)])
     except (OSError, EOFError, ValueError, SafetensorError) as error:
+        raise OutputError(
+            f"the training in {work} cannot be resumed: {error}", "remove that folder and train anew"
+        ) from error
+
+
+def keep_answers(work: Path, part: str, answers: Answers) -> None:
+    """Note what other classifiers say to a training, so that a resumed one learns the same."""
+    path, pixels = _answers_path(work, part), answers.pixels
+    with _state(work).written(path.name) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            scene=pixels.scene,
+            rows=pixels.rows,
+            cols=pixels.cols,
+            tables=answers.tables,
+            held=answers.held,
+            truth=answers.truth,
+        )
+
+
+def read_answers(work: Path, part: str, readers: Sequence[PatchReader]) -> Answers | None:
+    """What other classifiers said to a training before, on scenes that these read; ``None`` if nothing."""
+    path = _answers_path(work, part)
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            pixels = ScenePixels(tuple(readers), found["scene"], found["rows"], found["cols"])
+            return Answers(pixels, found["tables"], found["held"], found["truth"])
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise OutputError(
             f"the training in {work} cannot be resumed: {error}", "remove that folder and train anew"
         ) from error

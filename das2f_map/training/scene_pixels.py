@@ -56,7 +56,7 @@ class ScenePixels:
 
         By default :data:`SAMPLED`. They lie in clusters of ``cluster`` pixels a side.
         """
-        each = (SAMPLED if most is None else most) // len(readers)
+        each = max(1, (SAMPLED if most is None else most) // len(readers))
         found = [sampled_pixels(reader, each, seed, cluster=cluster) for reader in readers]
         return cls(
             tuple(readers),

@@ -18,7 +18,7 @@ ASSESSMENTS = ("auto", "holdout", "folds", "none")
 FOLDS_UP_TO = 20_000
 """Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
 
-TAUGHT_UP_TO = 10_000
+TAUGHT_UP_TO = 7_000
 """Labelled pixels up to which the network also learns other classifiers' opinions by default."""
 
 FEW_LABELS_TURNS: Literal[4] = 4
@@ -87,7 +87,7 @@ class TrainingSettings:
         "both",
         choices=("both", "scene", "labels"),
         help="Pixels that the pooled head is standardised by: scene (some all over it), "
-        "labels (labelled ones), or both: the mean of the logits by either.",
+        "labels (the training batches), or both: the mean of the logits by either.",
     )
     distillation: float | None = setting(
         None,

@@ -97,9 +97,9 @@ def ask_teachers(
                 advance(1)
     if held is None:
         nothing = np.zeros((len(teachers), 0, classes), np.float32)
-        return Answers(pixels, run.train.jitter, tables, nothing, np.zeros(0, np.int64))
+        return Answers(pixels, tables, nothing, np.zeros(0, np.int64))
     answers = _answers(teachers, held, np.arange(len(held)), classes)
-    return Answers(pixels, run.train.jitter, tables, answers, held.positions)
+    return Answers(pixels, tables, answers, held.positions)
 
 
 def _answers(teachers: Sequence[Teacher], pixels: ScenePixels, at: Int64, classes: int) -> Float32:

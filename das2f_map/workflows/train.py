@@ -179,8 +179,8 @@ def train(
         Pixels by which the pooled head standardises its features: ``scene`` takes some all over the scenes,
         ``labels`` those of the training batches, ``both`` the mean of the logits by either.
     distillation:
-        Weight of the opinions of other classifiers (forests, boosting, a small CNN) on pixels all over the
-        scenes, which the network learns beside the labels; 0: none. By default 1 up to 10,000 labelled
+        Weight of the opinions of other classifiers (forests, boosting, small CNNs) on pixels all over the
+        scenes, which the network learns beside the labels; 0: none. By default 1 up to 7,000 labelled
         pixels, and 0 with more.
     jitter, haze:
         Strength of random gain, offset and noise; share of the patches with random haze, and with shade.

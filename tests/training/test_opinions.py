@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from das2f_map.scene.patch import PatchGeometry
-from das2f_map.training.opinions import EQUAL, NO_OPINION, OFFSETS, Answers, Opinions, share_of_cnn
+from das2f_map.training.opinions import EQUAL, NO_OPINION, OFFSETS, Answers, Opinions, share_of_cnns
 from das2f_map.training.scene_pixels import ScenePixels
 
 FAR = 1000.0
@@ -40,7 +40,7 @@ def opinions() -> Opinions:
         for j, right in enumerate(OFFSETS):
             table[:, i, j, 0], table[:, i, j, 1] = (rows + down) / FAR, (cols + right) / FAR
     pixels = ScenePixels(cast("Any", (reader,)), np.zeros(40, np.int64), rows, cols)
-    return Opinions(pixels, table, None)
+    return Opinions(pixels, table, None, EQUAL)
 
 
 def test_opinions_are_turned_with_their_patches() -> None:
@@ -79,18 +79,18 @@ def answers(cnn: list[float], others: list[float]) -> Answers:
     of_first = np.where(truth == 0, right, 1 - right)
     held = np.stack([of_first, 1 - of_first], axis=2).astype(np.float32)
     some = opinions()
-    return Answers(some.pixels, None, np.stack([some.table] * 2), held, truth)
+    return Answers(some.pixels, np.stack([some.table] * 2), held, truth)
 
 
 def test_who_is_right_on_unseen_ground_has_the_say() -> None:
-    assert share_of_cnn([answers([0.9, 0.8, 0.95], [0.2, 0.1, 0.3])]) == 1
-    assert share_of_cnn([answers([0.1, 0.2, 0.1], [0.8, 0.7, 0.9])]) == 0
+    assert share_of_cnns([answers([0.9, 0.8, 0.95], [0.2, 0.1, 0.3])]) == 1
+    assert share_of_cnns([answers([0.1, 0.2, 0.1], [0.8, 0.7, 0.9])]) == 0
     # Where each is right half of the time, their mean is never quite wrong.
-    assert share_of_cnn([answers([0.95, 0.05], [0.05, 0.95])]) == 0.5
+    assert share_of_cnns([answers([0.95, 0.05], [0.05, 0.95])]) == 0.5
     # All ground counts together.
-    assert share_of_cnn([answers([0.9] * 3, [0.4] * 3), answers([0.1] * 30, [0.9] * 30)]) < 0.3
+    assert share_of_cnns([answers([0.9] * 3, [0.4] * 3), answers([0.1] * 30, [0.9] * 30)]) < 0.3
 
 
 def test_weights_are_even_where_nothing_speaks_for_one() -> None:
-    assert share_of_cnn([]) == share_of_cnn([answers([], [])]) == EQUAL
-    assert share_of_cnn([answers([0.97, 0.98], [0.97, 0.98])]) == EQUAL
+    assert share_of_cnns([]) == share_of_cnns([answers([], [])]) == EQUAL
+    assert share_of_cnns([answers([0.97, 0.98], [0.97, 0.98])]) == EQUAL

@@ -62,6 +62,15 @@ def test_a_training_takes_pixels_of_its_own_scenes(small_scene: Scene, tmp_path:
     assert not one.scene_pixels.scene.any()
 
 
+def test_every_scene_has_some_even_where_there_are_more_scenes_than_pixels(
+    small_scene: Scene, tmp_path: Path
+) -> None:
+    request = request_for(small_scene, make_scene(tmp_path, seed=4))
+    with prepare(request, find_hardware(request.settings), silent) as prepared:
+        found = ScenePixels.sampled(prepared.pixels.readers, 0, most=1, cluster=1)
+    assert np.bincount(found.scene).tolist() == [1, 1]
+
+
 def test_pixels_near_held_out_ground_are_left_out(small_scene: Scene, tmp_path: Path) -> None:
     request = request_for(small_scene)
     with prepare(request, find_hardware(request.settings), silent) as prepared:

@@ -77,13 +77,13 @@ def test_answers_are_probabilities_and_right_about_a_simple_scene(small_scene: S
     inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
     assert not inside.all()
     truth = place[small_scene.truth[rows[inside], cols[inside]] - 1]
-    for table in (*found.tables, found.weighted(0.3).table):
+    for table in (*found.tables, found.weighted(0.3, None).table):
         np.testing.assert_array_equal(table[..., 0] != NO_OPINION, inside)
         assert table[inside].min() >= 0
         np.testing.assert_allclose(table[inside].sum(axis=1), 1, atol=1e-5)
-    assert (found.weighted(0.5).table[inside].argmax(axis=1) == truth).mean() > 0.95
+    assert (found.weighted(0.5, None).table[inside].argmax(axis=1) == truth).mean() > 0.95
     expected = 0.3 * found.tables[0] + 0.7 * found.tables[1]
-    np.testing.assert_allclose(found.weighted(0.3).table[inside], expected[inside], atol=1e-6)
+    np.testing.assert_allclose(found.weighted(0.3, None).table[inside], expected[inside], atol=1e-6)
 
 
 def test_answers_keep_away_from_held_out_ground(small_scene: Scene, tmp_path: Path) -> None:
@@ -104,6 +104,23 @@ def test_answers_keep_away_from_held_out_ground(small_scene: Scene, tmp_path: Pa
     own_rows, own_cols = (place.reshape(-1, 1) for place in places(found))
     apart = np.maximum(abs(own_rows - ground.rows), abs(own_cols - ground.cols))
     assert apart.min() >= reach
+
+
+def test_labels_of_held_out_ground_have_no_say(small_scene: Scene, tmp_path: Path) -> None:
+    """With other classes there, every opinion is the same to the bit."""
+    tables = []
+    for shifted in (False, True):
+        with prepared_for(small_scene, steps=2) as prepared:
+            rows, positions = prepared.pixels.rows, prepared.pixels.positions
+            train, held = np.flatnonzero(rows >= 47), np.flatnonzero(rows < 30)
+            if shifted:
+                positions[held] = (positions[held] + 1) % 3
+            found = answers_for(prepared, part_of(train, held, tmp_path), silent)
+            assert found is not None
+            np.testing.assert_array_equal(found.truth, positions[held])
+            tables.append((found.tables, found.held))
+    for first, second in zip(*tables, strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_there_are_none_where_all_ground_is_held_out(small_scene: Scene, tmp_path: Path) -> None:
@@ -186,7 +203,7 @@ def test_a_network_learns_opinions(small_scene: Scene, tmp_path: Path) -> None:
             table = np.zeros((len(pixels), 3, 3, len(prepared.pixels.legend)), np.float32)
             table[..., water] = 1
             if weight:
-                loop = replace(loop, opinions=Opinions(pixels, table, None))
+                loop = replace(loop, opinions=Opinions(pixels, table, None, 0.5))
             network = new_network(prepared)
             network.load_state_dict(run_loop(network, loop, silent).weights)
             with torch.inference_mode():
@@ -208,7 +225,8 @@ def test_other_folds_weigh_the_teachers(
         seen.append([tuple(a.pixels.rows.tolist()) for a in found])
         return 0.5
 
-    monkeypatch.setattr(run, "share_of_cnn", recorded)
+    monkeypatch.setattr(run, "share_of_cnns", recorded)
+    monkeypatch.setattr(scene_pixels, "SAMPLED", 400)
     with prepared_for(small_scene, steps=2, folds=2, assess=assess) as prepared:
         training = run.TrainingRun(prepared, tmp_path, None, False, silent)
         held = training.held_ground()

@@ -118,11 +118,11 @@ def test_a_run_that_ends_when_all_blocks_are_done_keeps_them(
     output.parent.mkdir()
 
     def ended(*_: object) -> None:
-        raise Ended
+        raise SystemExit
 
     with monkeypatch.context() as patched:
         patched.setattr(MapWriter if name == "finish" else run_module, name, ended)
-        with pytest.raises(Ended):
+        with pytest.raises(SystemExit):
             run(scene, model, output)
     assert [p.name for p in output.parent.iterdir()] == [".m.tif.das2f-map"]
     assert run(scene, model, output, resume=True) == []

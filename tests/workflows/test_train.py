@@ -410,6 +410,62 @@ def test_model_is_trained_on_all_labels(small_scene: Scene, tmp_path: Path, no_f
 
 
 @pytest.mark.slow
+def test_a_resumed_training_learns_the_same_opinions(
+    small_scene: Scene, tmp_path: Path, no_forest: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other classifiers are asked once, however often a training is ended."""
+    pytest.importorskip("sklearn", reason="needs the extra train")
+    asked: list[str] = []
+    ask = das2f_map.training.fit.answers_for
+
+    def noting(prepared: Any, part: Any, progress: Any) -> Any:
+        asked.append(part.title)
+        return ask(prepared, part, progress)
+
+    monkeypatch.setattr(das2f_map.training.fit, "answers_for", noting)
+    short = {"steps": 4, "checks": 2, "distillation": 1.0}
+    whole = run(small_scene, output=tmp_path / "whole", **short)
+    assert asked == [fold(1), fold(2), ALL]
+    share = whole.card.training.settings["share_of_cnns"]
+    assert 0 <= share <= 1
+    assert whole.card.training.settings["distillation"] == 1
+    asked.clear()
+    for title, after in ((fold(1), 3), (ALL, 1)):
+        with pytest.raises(KeyboardInterrupt):
+            run(
+                small_scene,
+                output=tmp_path / "model",
+                progress=interrupting(title, after),
+                resume=title == ALL,
+                **short,
+            )
+    resumed = run(small_scene, output=tmp_path / "model", resume=True, **short)
+    assert asked == [fold(1), fold(2), ALL]
+    assert differing(resumed.folder, whole.folder) == []
+    assert resumed.card.training.settings["share_of_cnns"] == share
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "whole"]
+
+
+@pytest.mark.slow
+def test_without_ground_around_no_opinions_are_learnt_and_it_is_said(
+    small_scene: Scene,
+    tmp_path: Path,
+    no_forest: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(das2f_map.training.fit, "answers_for", lambda *given: None)
+    done = run(small_scene, output=tmp_path / "model", steps=2, checks=1, distillation=1.0)
+    assert done.card.training.settings["distillation"] == 0
+    assert done.card.training.settings["share_of_cnns"] is None
+    said = [m for m in caplog.messages if "opinions" in m]
+    assert said == [
+        "Too little of the scenes lies away from the ground of fold-1, fold-2: no opinions are learnt there",
+        "Too little of the scenes can be used: no opinions of other classifiers are learnt",
+    ]
+
+
+@pytest.mark.slow
 def test_hold_out_trains_twice(small_scene: Scene, tmp_path: Path, no_forest: None) -> None:
     seen: list[str] = []
     done = run(
