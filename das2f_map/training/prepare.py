@@ -246,7 +246,9 @@ def decided(settings: TrainingSettings, labelled: int, *, on_cpu: bool) -> Train
     distillation = settings.distillation
     if distillation is None:
         distillation = default_distillation(settings, labelled)
-    steps = settings.steps or default_steps(labelled, on_cpu=on_cpu, fast=settings.fast)
+    steps = settings.steps or default_steps(
+        labelled, on_cpu=on_cpu, fast=settings.fast, taught=distillation > 0
+    )
     # A check needs a step at least.
     checks = min(FAST_CHECKS if settings.fast else settings.checks, steps)
     steps = steps // checks * checks

@@ -248,6 +248,17 @@ def test_steps_are_the_users_or_grow_with_the_labels() -> None:
         assert fast < steps[2]
 
 
+def test_with_opinions_there_are_a_quarter_fewer_steps() -> None:
+    pytest.importorskip("sklearn", reason="needs the extra train")
+    for labelled in (3000, TAUGHT_UP_TO):
+        taught, alone = (
+            decided(TrainingSettings(distillation=weight), labelled, on_cpu=True).steps or 0
+            for weight in (None, 0.0)
+        )
+        # Both are multiples of the checks.
+        assert abs(taught - 0.75 * alone) <= 6
+
+
 def test_there_are_no_more_checks_than_steps() -> None:
     assert decided(TrainingSettings(steps=4, checks=6), 100, on_cpu=True).checks == 4
     assert decided(TrainingSettings(steps=40, checks=6), 100, on_cpu=True).checks == 6
