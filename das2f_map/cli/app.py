@@ -155,9 +155,13 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise
     finally:
-        if _settings.end is not None and hasattr(signal, "setitimer"):
-            # Python gives up its handlers before it ends: from then on the signal would kill.
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            # All is done: from here on the signal just ends the process.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        finally:
+            # Also where it came only now: Python gives up its handlers before it ends, and an alarm kills.
+            if hasattr(signal, "setitimer"):
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _run() -> None:
