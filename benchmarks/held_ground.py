@@ -26,10 +26,11 @@ from common import EXAMPLE
 from das2f_map.outputs.whole_files import written_whole
 from das2f_map.progress import silent
 from das2f_map.scene.request import PairRequest
+from das2f_map.training.decided import decided, default_distillation
 from das2f_map.training.folds import Fold, Folds, spatial_folds
 from das2f_map.training.hardware import find_hardware
 from das2f_map.training.pixels import TrainingPixels
-from das2f_map.training.prepare import Prepared, decided, default_distillation, prepare
+from das2f_map.training.prepare import Prepared, prepare
 from das2f_map.training.request import LabelRequest, SceneRequest, TrainRequest
 from das2f_map.training.settings import TrainingSettings, default_steps
 from das2f_map.types import Float64, Int64

@@ -18,10 +18,11 @@ from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
 from das2f_map.training.assessment import HOLDOUT_FOLDS, MOST_HELD_CPU, can_assess, held_out, learnt
 from das2f_map.training.dataset import PatchReader
+from das2f_map.training.decided import decided
 from das2f_map.training.folds import spatial_folds
 from das2f_map.training.label_check import EXPECTED, SCENE_PARTS, CheckedClass, HoldOut
 from das2f_map.training.pixels import TrainingPixels
-from das2f_map.training.prepare import LEAST_PIXELS, decided
+from das2f_map.training.prepare import LEAST_PIXELS
 from das2f_map.training.settings import TrainingSettings
 from das2f_map.types import Bool, Int64
 
