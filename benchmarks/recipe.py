@@ -13,7 +13,7 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +50,7 @@ from runs import (
     record_of,
     sorted_out,
     spread,
+    tables_of,
 )
 from taught import Folded, with_opinions
 from tried import Variant
@@ -266,6 +267,16 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     progress = progress_line(done, planned, COMMAND)
     if not grounds:
         return {"recipe figures": progress, "recipe differences": "No runs yet."}
+    made = [_tables_on(some, sorted_runs) for some in tables_of(grounds)]
+    figures, differences = ("\n\n".join(each) for each in zip(*made, strict=True))
+    return {
+        "recipe figures": f"{figures}\n\n{progress}",
+        "recipe differences": f"{differences}\n\n![Differences to the default recipe](benchmarks/{NAME}.png)",
+    }
+
+
+def _tables_on(grounds: Sequence[str], sorted_runs: Sorted) -> tuple[str, str]:
+    """The tables of figures and of differences on some scenes."""
     heads = ["variant", *(f"{g}: OA / macro-F1, %" for g in grounds), "runs"]
     rows, differences = [], []
     for name in ROWS:
@@ -278,13 +289,9 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
         if name != DEFAULT:
             less = [_difference(sorted_runs, g, name) for g in grounds]
             cells = [cell(SHOWN, each, sign=True) for each in less]
-            pairs = sum(each[0].runs for each in less if each[0] is not None)
-            differences.append([name, *cells, f"{pairs}"])
-    return {
-        "recipe figures": f"{common.markdown(heads, rows)}\n\n{progress}",
-        "recipe differences": common.markdown([*heads[:-1], "pairs"], differences)
-        + f"\n\n![Differences to the default recipe](benchmarks/{NAME}.png)",
-    }
+            if pairs := sum(each[0].runs for each in less if each[0] is not None):
+                differences.append([name, *cells, f"{pairs}"])
+    return common.markdown(heads, rows), common.markdown([*heads[:-1], "pairs"], differences)
 
 
 def plots(found: dict[str, Any], folder: Path) -> None:

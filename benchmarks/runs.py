@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from held_ground import FOLDS, Figures, chosen_checks, counts_of, figures
@@ -27,6 +27,9 @@ Run = tuple[int, int]
 """Seed and fold, both from 0."""
 
 Figure = Callable[[Figures], float]
+
+SCENES_A_TABLE: Final = 4
+"""More columns with two figures each would make lines too long to read."""
 
 COUNTS, LABEL_COUNTS = "counts", "label_counts"
 """Keys of a run's confusion counts at every check, and of those by the statistics of the labels in runs of an
@@ -166,6 +169,11 @@ OVERALL = FigureKind("OA, %", attrgetter("overall"), 100, 1)
 AVERAGE = FigureKind("AA, %", attrgetter("average"), 100, 1)
 KAPPA = FigureKind("kappa", attrgetter("kappa"), 1, 3)
 MEAN_F1 = FigureKind("macro-F1, %", attrgetter("mean_f1"), 100, 1)
+
+
+def tables_of(grounds: Sequence[str]) -> list[Sequence[str]]:
+    """The scenes of each table of a page, in order."""
+    return [grounds[first : first + SCENES_A_TABLE] for first in range(0, len(grounds), SCENES_A_TABLE)]
 
 
 def cell(kinds: Sequence[FigureKind], spreads: Sequence[Spread | None], *, sign: bool = False) -> str:

@@ -31,6 +31,7 @@ from runs import (
     progress_line,
     sorted_out,
     spread,
+    tables_of,
 )
 
 NAME: Final = "worth"
@@ -103,6 +104,13 @@ def _differences(sorted_runs: Sorted, reference: str, methods: Sequence[str]) ->
     grounds = [ground for ground in _grounds(sorted_runs) if (ground, reference) in sorted_runs]
     if not grounds:
         return f"No runs of {reference} yet."
+    return "\n\n".join(_differences_on(some, sorted_runs, reference, methods) for some in tables_of(grounds))
+
+
+def _differences_on(
+    grounds: Sequence[str], sorted_runs: Sorted, reference: str, methods: Sequence[str]
+) -> str:
+    """The table of differences on some scenes."""
     rows = []
     for method in methods:
         cells, pairs = [], 0
