@@ -352,7 +352,9 @@ def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
     names = [n for n in ROWS if n != DEFAULT]
     found = {n: [_difference(sorted_runs, g, n) for g in grounds] for n in names}
     names = [n for n in names if any(each[0] for each in found[n])]
-    figure.set_size_inches(11, 1.4 + 0.3 * len(names))
+    figure.set_size_inches(11, 1.4 + 0.4 * len(names))
+    # The marks of a row stay apart from those of its neighbours.
+    apart = 0.8 / len(grounds)
     for axes, (k, kind) in zip(figure.subplots(1, 2, sharey=True), enumerate(SHOWN), strict=True):
         axes.axvline(0, color=common.BASELINE, linewidth=1)
         for i, ground in enumerate(grounds):
@@ -360,7 +362,7 @@ def _plot(figure: Figure, sorted_runs: Sorted, grounds: list[str]) -> None:
             here = [(y, d) for y, d in own if d is not None]
             axes.errorbar(
                 [100 * d.mean for _, d in here],
-                [y + 0.2 * (i - (len(grounds) - 1) / 2) for y, _ in here],
+                [y + apart * (i - (len(grounds) - 1) / 2) for y, _ in here],
                 xerr=[100 * (d.deviation or 0) for _, d in here],
                 fmt="o",
                 markersize=4,
