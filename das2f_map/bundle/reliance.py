@@ -23,7 +23,10 @@ NOTED: Final = 0.10
 """A class with less of both the map and the training is not compared: small shares vary by chance."""
 
 GROWN: Final = 3.0
-"""A share is far from the training if it is more than so many times as large."""
+"""A share of a large map is far from the training if it is more than so many times as large."""
+
+GROWN_PLACE: Final = 10.0
+"""The same for a smaller map. A window of a scene with a town in it may well have five times the scene's."""
 
 SHRUNK: Final = 5.0
 """A share is far from the training if it is less than the training's divided by this."""
@@ -63,9 +66,10 @@ def share_warnings(
     in the labels where the card has none of the scenes. If it is not far from that, it is compared with the
     share that a random forest gave the class in the scenes. It is far if
 
-    - the class has at least 10 % of the map, and over three times its share in the training; or
+    - the class has at least 10 % of the map, and over three times its share in the training, or over ten times
+      in a map of fewer than :data:`LARGE_PIXELS` classified pixels: a window of a scene may be a town; or
     - the class had at least 10 % in the training, less than a fifth of that is left, and the map has at least
-      :data:`LARGE_PIXELS` classified pixels. A window of a scene may well lack a class.
+      so many pixels: a window of a scene may well lack a class.
 
     Maps of fewer than :data:`LEAST_PIXELS` classified pixels are not compared.
 
@@ -115,7 +119,8 @@ def share_doubts(seen: ClassShares) -> tuple[str, ...]:
 
 
 def _far(share: float, seen: float, large: bool) -> bool:
-    return (share >= NOTED and share > GROWN * seen) or (large and seen >= NOTED and SHRUNK * share < seen)
+    grown = GROWN if large else GROWN_PLACE
+    return (share >= NOTED and share > grown * seen) or (large and seen >= NOTED and SHRUNK * share < seen)
 
 
 def _percent(share: float) -> str:

@@ -42,7 +42,11 @@ def test_far_shares(share: float, seen: float, expected: bool) -> None:
 def test_small_maps_are_not_compared() -> None:
     assert warned(0.5, 0.0, total=10_000)
     assert not warned(0.5, 0.0, total=9_998)
-    # A class may lack in a window of a scene.
+    # A window of a scene may be a town, or lack a class.
+    assert warned(0.18, 0.024, total=100_000)
+    assert not warned(0.18, 0.024, total=99_950)
+    assert warned(0.41, 0.01, total=99_950)
+    assert warned(0.18, 0.017, total=99_950)
     assert warned(0.0, 0.5, total=100_000)
     assert not warned(0.0, 0.5, total=99_998)
     assert share_warnings(ClassShares(labels={"water": 1.0}), {"water": 0}) == ()
