@@ -240,7 +240,7 @@ def _scene_lines(record: dict[str, Any]) -> Iterator[Line]:
 def _accuracy_lines(record: dict[str, Any]) -> Iterator[Line]:
     own, *others = (r["overall_accuracy"] for r in record["results"].values())
     yield (
-        "bundled model before the present one",
+        "an earlier bundled model",
         f"{100 * own:.1f} % right",
         f"{100 * max(others):.1f} % for the better random forest",
     )

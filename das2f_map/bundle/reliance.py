@@ -11,22 +11,22 @@ from typing import Final
 from das2f_map.bundle.card import ClassShares, ModelCard
 
 LEAST_PIXELS: Final = 10_000
-"""Classified pixels of a map whose shares are compared.
+"""Pixels of a map whose shares are compared.
 
 A smaller map shows one place, such as a lake or a village, whose shares rightly differ from any whole scene.
 """
 
 LARGE_PIXELS: Final = 100_000
-"""Classified pixels from which a map should have all the common classes of the training."""
+"""Pixels from which a map should have all the common classes of the training."""
 
 NOTED: Final = 0.10
 """A class with less of both the map and the training is not compared: small shares vary by chance."""
 
 GROWN: Final = 3.0
-"""A share of a large map is far from the training if it is more than so many times as large."""
+"""A share is far from the training if it is more than so many times as large."""
 
-GROWN_PLACE: Final = 10.0
-"""The same for a smaller map. A window of a scene with a town in it may well have five times the scene's."""
+GROWN_IN_PART: Final = 10.0
+"""The same for a map of a small part of a scene: a town may have five times the scene's share of houses."""
 
 SHRUNK: Final = 5.0
 """A share is far from the training if it is less than the training's divided by this."""
@@ -58,7 +58,12 @@ def model_cautions(card: ModelCard, reject: float | None = None) -> tuple[str, .
 
 
 def share_warnings(
-    seen: ClassShares | None, pixels: Mapping[str, int], of: str = "the map"
+    seen: ClassShares | None,
+    pixels: Mapping[str, int],
+    of: str = "the map",
+    *,
+    stands_for: int = 1,
+    part: bool = False,
 ) -> tuple[str, ...]:
     """A sentence for each class whose share of a map is far from the share that the training saw.
 
@@ -66,10 +71,10 @@ def share_warnings(
     in the labels where the card has none of the scenes. If it is not far from that, it is compared with the
     share that a random forest gave the class in the scenes. It is far if
 
-    - the class has at least 10 % of the map, and over three times its share in the training, or over ten times
-      in a map of fewer than :data:`LARGE_PIXELS` classified pixels: a window of a scene may be a town; or
+    - the class has at least 10 % of the map, and over three times its share in the training; over ten times in
+      a map of a part of a scene that has fewer than :data:`LARGE_PIXELS` pixels, since it may show a town; or
     - the class had at least 10 % in the training, less than a fifth of that is left, and the map has at least
-      so many pixels: a window of a scene may well lack a class.
+      so many. A smaller map may well lack a class.
 
     Maps of fewer than :data:`LEAST_PIXELS` classified pixels are not compared.
 
@@ -81,10 +86,16 @@ def share_warnings(
         Pixels of the map by the name of each class that the model has.
     of:
         The pixels that are counted, in words.
+    stands_for:
+        Pixels of the scene that each of them stands for; more than 1 in a draft.
+    part:
+        The map shows less than half of a scene.
     """
     total = sum(pixels.values())
-    if seen is None or total < LEAST_PIXELS:
+    if seen is None or total * stands_for < LEAST_PIXELS:
         return ()
+    large = total * stands_for >= LARGE_PIXELS
+    grown = GROWN_IN_PART if part and not large else GROWN
     known = [(seen.scenes, "the training scenes") if seen.scenes else (seen.labels, "the training labels")]
     if seen.forest:
         known.append((seen.forest, "a random forest's map of the training scenes"))
@@ -93,7 +104,7 @@ def share_warnings(
         share = count / total
         for shares, where in known:
             expected = shares.get(name, 0.0)
-            if _far(share, expected, total >= LARGE_PIXELS):
+            if _far(share, expected, large, grown):
                 found.append(
                     f"{name} takes {_percent(share)} of {of}; {where} had {_percent(expected)}: "
                     "check the map before use"
@@ -118,8 +129,7 @@ def share_doubts(seen: ClassShares) -> tuple[str, ...]:
     )
 
 
-def _far(share: float, seen: float, large: bool) -> bool:
-    grown = GROWN if large else GROWN_PLACE
+def _far(share: float, seen: float, large: bool, grown: float = GROWN) -> bool:
     return (share >= NOTED and share > grown * seen) or (large and seen >= NOTED and SHRUNK * share < seen)
 
 

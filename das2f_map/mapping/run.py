@@ -293,8 +293,13 @@ def _finish(
     plan, classifier = planned.plan, planned.classifier
     card, engine = plan.bundle.card, classifier.engine
     pixels = {c.name: contents.areas[c.id].pixels for c in card.legend.each()}
+    scene, window = classifier.input.pair.grids.ms, plan.window
     strange = share_warnings(
-        card.shares, pixels, of="the map" if plan.options.reject is None else "its sure pixels"
+        card.shares,
+        pixels,
+        of="the map" if plan.options.reject is None else "its sure pixels",
+        stands_for=plan.options.every**2,
+        part=2 * window.height * window.width < scene.height * scene.width,
     )
     changed = [f"{f.path} has changed during the run" for f in plan.files if FileIdentity.of(f.path) != f]
     for warning in (*strange, *changed):

@@ -104,9 +104,14 @@ def sampled_pixels(
     # One cluster in each of many blocks; some lie on nodata, so more are tried than are needed. A small scene
     # has smaller blocks, so that it has enough of them.
     size = min(BLOCK, max(cluster, int((grid.height * grid.width / clusters) ** 0.5)))
+    whole = min(size, grid.height) * min(size, grid.width)
     for number, block in enumerate(spread_blocks(grid.window, size, strata=clusters, seed=seed)):
         if found >= most or number >= 4 * clusters:
             break
+        # A narrow block at the scene's edge has as much of the sample as it has of the ground.
+        area = block.height * block.width
+        if area < whole and rng.random() * whole >= area:
+            continue
         top = block.row + int(rng.integers(0, max(1, block.height - cluster + 1)))
         left = block.col + int(rng.integers(0, max(1, block.width - cluster + 1)))
         r, c = np.meshgrid(

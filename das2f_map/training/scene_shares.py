@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from das2f_map.training.batches import PlainBatches
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.types import Int64
+
+CLUSTER: Final = 2
+"""Pixels a side of a sampled cluster: shares want many places."""
 
 
 def mapped_shares(
@@ -41,7 +45,7 @@ def shares_of(
         Decides which pixels are drawn.
     """
     counts: Int64 = np.zeros(len(pixels.legend), np.int64)
-    sampled = ScenePixels.sampled(pixels.readers, seed)
+    sampled = ScenePixels.sampled(pixels.readers, seed, cluster=CLUSTER)
     for batch in PlainBatches(len(sampled), 64):
         best = classes(*sampled.patches(batch.positions))
         counts += np.bincount(best, minlength=counts.size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tiny import tiny_card
 
@@ -11,11 +13,11 @@ from das2f_map.bundle.reliance import model_cautions, share_doubts, share_warnin
 CALIBRATION = Calibration(temperature=1.5, pixels=10, error_before=0.1, error_after=0.0)
 
 
-def warned(share: float, seen: float, total: int = 100_000) -> bool:
+def warned(share: float, seen: float, total: int = 100_000, **which: Any) -> bool:
     """Whether a class is warned of; a second class has the rest and the same share as in training."""
     pixels = {"water": round(share * total), "land": total - round(share * total)}
     known = ClassShares(labels={"water": seen, "land": 1 - share})
-    return any(w.startswith("water ") for w in share_warnings(known, pixels))
+    return any(w.startswith("water ") for w in share_warnings(known, pixels, **which))
 
 
 @pytest.mark.parametrize(
@@ -42,14 +44,25 @@ def test_far_shares(share: float, seen: float, expected: bool) -> None:
 def test_small_maps_are_not_compared() -> None:
     assert warned(0.5, 0.0, total=10_000)
     assert not warned(0.5, 0.0, total=9_998)
-    # A window of a scene may be a town, or lack a class.
-    assert warned(0.18, 0.024, total=100_000)
-    assert not warned(0.18, 0.024, total=99_950)
-    assert warned(0.41, 0.01, total=99_950)
-    assert warned(0.18, 0.017, total=99_950)
+    # A class may lack in a window of a scene.
     assert warned(0.0, 0.5, total=100_000)
     assert not warned(0.0, 0.5, total=99_998)
     assert share_warnings(ClassShares(labels={"water": 1.0}), {"water": 0}) == ()
+
+
+def test_a_part_of_a_scene_may_be_a_town() -> None:
+    assert warned(0.18, 0.024, total=20_000)
+    assert not warned(0.18, 0.024, total=20_000, part=True)
+    assert warned(0.41, 0.01, total=20_000, part=True)
+    assert not warned(0.2, 0.02, total=20_000, part=True)  # ten times, not more
+    # An area as large as this is a scene of its own.
+    assert warned(0.18, 0.024, part=True)
+
+
+def test_pixels_of_a_draft_stand_for_more() -> None:
+    assert not warned(0.5, 0.0, total=2_000)
+    assert warned(0.5, 0.0, total=2_000, stands_for=9)
+    assert warned(0.0, 0.5, total=12_500, stands_for=9)
 
 
 def test_scenes_count_before_labels() -> None:

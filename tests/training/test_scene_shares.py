@@ -21,7 +21,7 @@ from das2f_map.scene.radiometry import BandStatistics, Normalisation
 from das2f_map.training.dataset import PatchReader
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.scene_pixels import SAMPLED, sampled_pixels
-from das2f_map.training.scene_shares import mapped_shares
+from das2f_map.training.scene_shares import CLUSTER, mapped_shares
 
 RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
 
@@ -59,7 +59,7 @@ def truth_shares(*scenes: Scene) -> dict[str, float]:
 def test_shares_are_near_the_truth(small_scene: Scene) -> None:
     with opened(small_scene) as pixels:
         found = mapped_shares(TrueClass(pixels.legend.names), pixels, torch.device("cpu"), seed=0)
-        rows, cols = sampled_pixels(pixels.readers[0], SAMPLED, 0)
+        rows, cols = sampled_pixels(pixels.readers[0], SAMPLED, 0, cluster=CLUSTER)
     assert found.keys() == set(NAMES)
     assert sum(found.values()) == pytest.approx(1, abs=2e-4)
     assert found == pytest.approx(truth_shares(small_scene), abs=0.06)
@@ -74,7 +74,7 @@ def test_all_scenes_count(small_scene: Scene, tmp_path: Path) -> None:
     with opened(*scenes) as pixels:
         found = mapped_shares(TrueClass(pixels.legend.names), pixels, torch.device("cpu"), seed=0)
         for scene, reader in zip(scenes, pixels.readers, strict=True):
-            rows, cols = sampled_pixels(reader, SAMPLED // 2, 0)
+            rows, cols = sampled_pixels(reader, SAMPLED // 2, 0, cluster=CLUSTER)
             counts.append(np.bincount(scene.truth[rows, cols], minlength=4)[1:])
     # Each scene alone would give other shares.
     assert np.abs(counts[0] / counts[0].sum() - counts[1] / counts[1].sum()).max() > 0.05
@@ -96,6 +96,24 @@ def test_sample_covers_the_scene_and_repeats_with_its_seed(small_scene: Scene) -
     assert np.array_equal(rows, again[0])
     assert np.array_equal(cols, again[1])
     assert not np.array_equal(rows, other[0])
+
+
+@pytest.mark.parametrize(
+    ("cluster", "most", "narrow"),
+    [(3, 81, 2), (1, 100, 4)],  # blocks of 34 and of 10 pixels
+)
+def test_edges_count_for_their_area_only(tmp_path: Path, cluster: int, most: int, narrow: int) -> None:
+    """The last blocks of a scene are narrow where its size is no multiple of theirs."""
+    side = 104
+    paths = make_pair(tmp_path, ms_shape=(side, side))
+    found = []
+    with open_pair(*paths) as pair:
+        source = ModelInput(pair, Normalisation((RAW,) * 4, RAW), PatchGeometry())
+        with PatchReader(source) as reader:
+            for seed in range(30):
+                rows, _ = sampled_pixels(reader, most, seed, cluster=cluster)
+                found.append((rows >= side - narrow).mean())
+    assert np.mean(found) == pytest.approx(narrow / side, abs=0.02)
 
 
 def test_pixels_without_data_are_not_sampled(tmp_path: Path) -> None:
