@@ -71,8 +71,8 @@ def share_warnings(
     in the labels where the card has none of the scenes. If it is not far from that, it is compared with the
     share that a random forest gave the class in the scenes. It is far if
 
-    - the class has at least 10 % of the map, and over three times its share in the training; over ten times in
-      a map of a part of a scene that has fewer than :data:`LARGE_PIXELS` pixels, since it may show a town; or
+    - the class has at least 10 % of the map, and over three times its share in the training; over ten times
+      in a map of a part of a scene that has fewer than :data:`LARGE_PIXELS` pixels: it may show a town; or
     - the class had at least 10 % in the training, less than a fifth of that is left, and the map has at least
       so many. A smaller map may well lack a class.
 
