@@ -11,6 +11,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import torch
 from synthetic import make_pair
 from tiny import NAMES, tiny_card, tiny_network
@@ -22,6 +23,8 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError
 from das2f_map.products.class_file import read_legend, read_unsure
 from das2f_map.products.report import RunReport
+from das2f_map.scene.grid import Window
+from das2f_map.scene.pair import open_pair
 
 TEMPERATURE = 2.5
 IDS = (2, 5, 9)
@@ -274,6 +277,42 @@ def test_map_is_warned_of_before_and_after(
     assert next(w for w in report.warnings if w in logged) == report.warnings[0]
     assert report.warnings[-1] == logged[-1]
     assert json.loads((tmp_path / "bad.json").read_text())["warnings"] == report.warnings
+
+
+def test_less_than_half_of_a_scene_may_be_a_town(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("das2f_map.bundle.reliance.LEAST_PIXELS", 100)
+    with open_pair(*case.pair) as pair:
+        grid = pair.grids.ms
+
+    def warned(rows: int, seen: float, **options: Any) -> bool:
+        """Whether the commonest class of the scene's upper rows is warned of."""
+        area, place = tmp_path / f"{rows}.gpkg", Window(0, 0, rows, grid.width)
+        shape = shapely.Polygon(grid.cropped(place).corners())
+        geopandas.GeoDataFrame(geometry=[shape], crs=grid.crs.to_wkt()).to_file(area)
+        options |= {"aoi": area, "vectors": False, "overwrite": True}
+        found = pixels_of(das2f_map.classify(*case.pair, tmp_path / "m.tif", model=case.raw, **options))
+        most = max(found, key=lambda name: found[name])
+        share = found[most] / sum(found.values())
+        shares = ClassShares(labels={}, scenes={most: seen * share} | {n: 1.0 for n in NAMES if n != most})
+        model = bundle_with(tmp_path / f"{rows}-{seen}", shares=shares)
+        report = das2f_map.classify(*case.pair, tmp_path / "m.tif", model=model, **options)
+        return any(w.startswith(f"{most} takes") for w in report.warnings)
+
+    half = grid.height // 2
+    assert warned(half, 1 / 5)
+    assert not warned(half - 1, 1 / 5)
+    assert warned(half - 1, 1 / 12)
+
+
+def test_pixels_of_a_draft_count_as_many(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sum(pixels_of(das2f_map.classify(*case.pair, tmp_path / "m.tif", model=case.raw)).values())
+    monkeypatch.setattr("das2f_map.bundle.reliance.LEAST_PIXELS", whole // 2)
+    shares = ClassShares(labels={}, scenes=dict.fromkeys(NAMES, 0.0))
+    model = bundle_with(tmp_path / "model", shares=shares)
+    report = das2f_map.classify(*case.pair, tmp_path / "draft.tif", model=model, every=3, vectors=False)
+    assert any(" takes " in w for w in report.warnings)
 
 
 def pixels_of(report: RunReport) -> dict[str, int]:
