@@ -60,7 +60,7 @@ def _few_pixels() -> Iterator[None]:
     """Checks and shares look at few pixels, which saves most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(das2f_map.training.run, "MOST_HELD_CPU", HELD)
-        patch.setattr(das2f_map.training.scene_pixels, "SAMPLED", 50)
+        patch.setattr(das2f_map.training.scene_pixels, "SAMPLED", 80)
         patch.setattr(das2f_map.training.fit, "LEAST_SCENE_PIXELS", 4)
         yield
 
