@@ -250,12 +250,16 @@ def _terminate(number: int, _frame: object) -> None:
     if _settings.end is not None:
         return
     _settings.end = SystemExit(128 + number)
-    _say("terminated")
+    # The signal may come while a line is being written. Python's streams refuse another one then.
+    with suppress(OSError, ValueError, RuntimeError):
+        sys.stderr.flush()
+    with suppress(OSError, ValueError):
+        os.write(sys.stderr.fileno(), b"terminated\n")
     private = sys.modules.get("das2f_map.outputs.private")
     if private is None or not private.has_begun():
         # Nothing is written yet, and an exception in the middle of an import may be lost or shown.
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, RuntimeError):
                 stream.flush()
         os._exit(128 + number)
     if hasattr(signal, "setitimer"):

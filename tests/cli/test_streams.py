@@ -84,6 +84,33 @@ def test_the_map_is_there_whatever_becomes_of_the_streams(
     assert {p.name for p in tmp_path.iterdir()} == {"m.tif", "m.tif.aux.xml", "m.qml", "m.gpkg", "m.json"}
 
 
+WRITING = """
+import io, os, signal, sys
+
+class Terminated(io.FileIO):
+    ended = False
+
+    def write(self, text):
+        if not Terminated.ended:
+            Terminated.ended = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().write(text)
+
+sys.stderr = io.TextIOWrapper(io.BufferedWriter(Terminated(os.dup(2), "w")), line_buffering=True)
+sys.argv = ["das2f-map", "classify", "none.tif", "none.tif", "-o", "map.tif"]
+from das2f_map.cli.app import main
+main()
+"""
+
+
+def test_the_signal_comes_while_a_line_is_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITING]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143
+    assert "Traceback" not in done.stderr
+    assert "terminated" in done.stderr.splitlines()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [0.1, 0.3, 0.5, 0.8, 1.2, 1.6, 2.2, 3.0])
 def test_a_batch_system_may_end_a_run_at_any_time(
