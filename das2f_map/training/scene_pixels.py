@@ -14,10 +14,10 @@ from das2f_map.training.dataset import BLOCK, PatchReader
 from das2f_map.types import Int32, Int64
 
 SAMPLED = 800
-"""Pixels of all scenes that are looked at without labels, in 89 clusters.
+"""Pixels of all scenes that are looked at without labels.
 
-The share of a class has a standard error of one to five percentage points then. Neighbours have the same
-class, so that more clusters would make it smaller, and larger ones would not.
+In 89 clusters of 9 the share of a class has a standard error of one to five percentage points. Neighbours
+have the same class, so that more clusters make it smaller, and larger ones do not.
 """
 
 CLUSTER = 3

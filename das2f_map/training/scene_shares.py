@@ -15,8 +15,8 @@ from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.scene_pixels import ScenePixels
 from das2f_map.types import Int64
 
-CLUSTER: Final = 2
-"""Pixels a side of a sampled cluster: shares want many places."""
+SHARES_CLUSTER: Final = 2
+"""Pixels a side of a sampled cluster: shares want more places than the statistics of a head."""
 
 
 def mapped_shares(
@@ -45,7 +45,7 @@ def shares_of(
         Decides which pixels are drawn.
     """
     counts: Int64 = np.zeros(len(pixels.legend), np.int64)
-    sampled = ScenePixels.sampled(pixels.readers, seed, cluster=CLUSTER)
+    sampled = ScenePixels.sampled(pixels.readers, seed, cluster=SHARES_CLUSTER)
     for batch in PlainBatches(len(sampled), 64):
         best = classes(*sampled.patches(batch.positions))
         counts += np.bincount(best, minlength=counts.size)

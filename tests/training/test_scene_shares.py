@@ -21,7 +21,7 @@ from das2f_map.scene.radiometry import BandStatistics, Normalisation
 from das2f_map.training.dataset import PatchReader
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.scene_pixels import SAMPLED, sampled_pixels
-from das2f_map.training.scene_shares import CLUSTER, mapped_shares
+from das2f_map.training.scene_shares import SHARES_CLUSTER, mapped_shares
 
 RAW = BandStatistics(name="raw", mean=0.0, std=1.0, p01=0.0, p99=1.0)
 
@@ -59,7 +59,7 @@ def truth_shares(*scenes: Scene) -> dict[str, float]:
 def test_shares_are_near_the_truth(small_scene: Scene) -> None:
     with opened(small_scene) as pixels:
         found = mapped_shares(TrueClass(pixels.legend.names), pixels, torch.device("cpu"), seed=0)
-        rows, cols = sampled_pixels(pixels.readers[0], SAMPLED, 0, cluster=CLUSTER)
+        rows, cols = sampled_pixels(pixels.readers[0], SAMPLED, 0, cluster=SHARES_CLUSTER)
     assert found.keys() == set(NAMES)
     assert sum(found.values()) == pytest.approx(1, abs=2e-4)
     assert found == pytest.approx(truth_shares(small_scene), abs=0.06)
@@ -74,7 +74,7 @@ def test_all_scenes_count(small_scene: Scene, tmp_path: Path) -> None:
     with opened(*scenes) as pixels:
         found = mapped_shares(TrueClass(pixels.legend.names), pixels, torch.device("cpu"), seed=0)
         for scene, reader in zip(scenes, pixels.readers, strict=True):
-            rows, cols = sampled_pixels(reader, SAMPLED // 2, 0, cluster=CLUSTER)
+            rows, cols = sampled_pixels(reader, SAMPLED // 2, 0, cluster=SHARES_CLUSTER)
             counts.append(np.bincount(scene.truth[rows, cols], minlength=4)[1:])
     # Each scene alone would give other shares.
     assert np.abs(counts[0] / counts[0].sum() - counts[1] / counts[1].sum()).max() > 0.05
