@@ -21,7 +21,14 @@ from das2f_map._version import __version__
 from das2f_map.cli.commands import App
 from das2f_map.cli.configuration import FILE_VARIABLE, configure, sets_options
 from das2f_map.cli.console import setup_logging
-from das2f_map.cli.streams import BROKEN_PIPE, is_broken_pipe, open_streams, output_failure
+from das2f_map.cli.streams import (
+    BROKEN_PIPE,
+    is_broken_pipe,
+    lose_patience,
+    open_streams,
+    output_failure,
+    takes_soon,
+)
 from das2f_map.errors import Das2fMapError, OutputError
 from das2f_map.outputs.libtiff_messages import keep_libtiff_quiet
 from das2f_map.scene.proj_gdal_data import use_own_data
@@ -250,11 +257,14 @@ def _terminate(number: int, _frame: object) -> None:
     if _settings.end is not None:
         return
     _settings.end = SystemExit(128 + number)
-    # The signal may come while a line is being written. Python's streams refuse another one then.
+    # The signal may come while a line is being written: Python's streams refuse another one then. Or while a
+    # full pipe is waited for, which nobody may ever read.
+    lose_patience()
     with suppress(OSError, ValueError, RuntimeError):
         sys.stderr.flush()
     with suppress(OSError, ValueError):
-        os.write(sys.stderr.fileno(), b"terminated\n")
+        if takes_soon(sys.stderr.fileno()):
+            os.write(sys.stderr.fileno(), b"terminated\n")
     private = sys.modules.get("das2f_map.outputs.private")
     if private is None or not private.has_begun():
         # Nothing is written yet, and an exception in the middle of an import may be lost or shown.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
@@ -16,8 +17,18 @@ BROKEN_PIPE = 141
 """Exit code of a command whose reader has gone, as a shell gives it for SIGPIPE."""
 
 
+AT_ONCE = 512
+"""Bytes that a pipe takes at once if it takes any: the least that POSIX allows for ``PIPE_BUF``."""
+
+PATIENCE_S = 1.0
+"""Seconds that a reader has for them when a run is told to end."""
+
+
 class _Lenient(io.RawIOBase):
     """A stream of the process. The first write that fails is noted, and nothing more is written."""
+
+    patient = True
+    """Whether writes wait for the readers of the streams as long as it takes."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -29,7 +40,12 @@ class _Lenient(io.RawIOBase):
         size = len(rest)
         while rest and self.failure is None:
             try:
-                rest = rest[os.write(self._descriptor, rest) :]
+                if _Lenient.patient:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                elif takes_soon(self._descriptor):
+                    rest = rest[os.write(self._descriptor, rest[:AT_ONCE]) :]
+                else:
+                    self.failure = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             except OSError as error:
                 self.failure = error
         return size
@@ -67,6 +83,19 @@ def open_streams() -> None:
             setattr(sys, name, _wrapped(name, stream, descriptor))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def lose_patience() -> None:
+    """From now on, leave out what the reader of a stream does not take soon, such as that of a full pipe."""
+    _Lenient.patient = False
+
+
+def takes_soon(descriptor: int) -> bool:
+    """Whether a descriptor takes :data:`AT_ONCE` bytes within :data:`PATIENCE_S`."""
+    try:
+        return bool(select.select((), (descriptor,), (), PATIENCE_S)[1])
+    except (OSError, ValueError):  # no such descriptor, or a system that asks sockets alone
+        return True
 
 
 def output_failure() -> OSError | None:

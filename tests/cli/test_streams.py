@@ -111,6 +111,46 @@ def test_the_signal_comes_while_a_line_is_written(tmp_path: Path) -> None:
     assert "terminated" in done.stderr.splitlines()
 
 
+UNREAD = """
+import os, signal, sys, threading
+from das2f_map.cli.app import main
+from das2f_map.outputs.staging import StagedOutputs
+from das2f_map.workflows import doctor
+from pathlib import Path
+
+output, begun = Path(sys.argv.pop()), sys.argv.pop() == "begun"
+
+def talk():
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    while True:
+        print("a line of the run that nobody reads", file=sys.stderr)
+
+def command():
+    if not begun:
+        talk()
+    with StagedOutputs() as out:
+        out.stage(output).write_text("half a map")
+        talk()
+
+doctor.diagnose = command
+sys.argv.append("doctor")
+main()
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "begun"])
+def test_a_run_whose_messages_nobody_reads_ends(when: str, tmp_path: Path) -> None:
+    """The pipe of stderr is full when SIGTERM comes, before a file is begun and after that."""
+    command = [sys.executable, "-c", UNREAD, when, str(tmp_path / "m.tif")]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
+    try:
+        assert process.wait(timeout=30) == 143
+    finally:
+        process.kill()
+        process.communicate()
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [0.1, 0.3, 0.5, 0.8, 1.2, 1.6, 2.2, 3.0])
 def test_a_batch_system_may_end_a_run_at_any_time(
