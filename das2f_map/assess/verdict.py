@@ -121,8 +121,10 @@ def _problem(
         return None
     chance = ERRORS * _error(accuracy, forest, matrix)
     if forest - accuracy > max(MARGIN + 1e-9, chance):
-        both = f"{percent(forest)} against OA {percent(accuracy)}"
-        return f"a random forest does better on held-out ground ({both}); train longer or with more labels"
+        return (
+            f"a random forest does better ({percent(forest)}): OA {percent(accuracy)} on held-out ground, "
+            f"{_lead(accuracy, common)}; train longer or with more labels"
+        )
     return None
 
 
@@ -146,13 +148,16 @@ def _no_better(accuracy: float, common: _Commonest, matrix: ConfusionMatrix) -> 
         pixels = "pixel" if matrix.total == 1 else "pixels"
         return f"OA {percent(accuracy)} on {matrix.total:,} held-out {pixels} may be better {than} by chance"
     if kappa is not None and kappa < LEAST_KAPPA:
-        return f"OA {percent(accuracy)} on held-out ground is hardly more than chance (kappa {kappa:.2f})"
+        return (
+            f"OA {percent(accuracy)} on held-out ground is hardly more than chance (kappa {kappa:.2f}), "
+            f"{_lead(accuracy, common)}"
+        )
     return None
 
 
 def _praise(accuracy: float, common: _Commonest, forest: float | None) -> str:
     """The sentence of a usable model."""
-    lead = f'{_points(accuracy - common.share)} better than always "{common.name}"'
+    lead = _lead(accuracy, common)
     text = f"OA {percent(accuracy)} on held-out ground"
     if forest is None:
         return f"{text}: {lead}"
@@ -163,6 +168,10 @@ def _praise(accuracy: float, common: _Commonest, forest: float | None) -> str:
     if abs(ahead) < 0.005:
         return f"{text}: {lead}, as good as a random forest"
     return f"{text}: {lead}, {_points(abs(ahead))} {'better' if ahead > 0 else 'worse'} than a random forest"
+
+
+def _lead(accuracy: float, common: _Commonest) -> str:
+    return f'{_points(accuracy - common.share)} better than always "{common.name}"'
 
 
 def _untested(names: Sequence[str]) -> list[str]:
