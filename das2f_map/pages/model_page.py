@@ -97,7 +97,8 @@ def _accuracy(card: ModelCard, figures: EvaluationFigures | None) -> Html:
         ("Average accuracy", percent(figures.overall["average_accuracy"].value)),
         ("Mean F1", percent(figures.overall["mean_f1"].value)),
     ]
-    warned = notes([join(["Not tested, for lack of labels: ", name(", ".join(lacking))])], "warning")
+    why = "Not tested, with labels too few or in too few places: "
+    warned = notes([join([why, name(", ".join(lacking))])], "warning")
     return join([said, facts(rows), warned if lacking else None, accuracy_part(figures, "held-out pixels")])
 
 

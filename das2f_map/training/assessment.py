@@ -17,12 +17,9 @@ import numpy as np
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix
 from das2f_map.legend import Legend
-from das2f_map.training.folds import LEAST_TO_LEARN, Fold, Folds
+from das2f_map.training.folds import CHOICE_FOLD, LEAST_TO_LEARN, TEST_FOLD, Fold, Folds
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Bool, Float32, Float64, Int64
-
-HOLDOUT_FOLDS, TEST_FOLD, CHOICE_FOLD = 5, 0, 1
-"""Folds that a hold-out is made of; one of them gives the figures, another one chooses the steps."""
 
 MOST_HELD_CPU, MOST_HELD_GPU, MOST_HELD_FAST = 600, 20_000, 300
 """Held-out pixels of a fold that are checked; more are thinned at random, as every check costs time."""

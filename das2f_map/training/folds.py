@@ -7,7 +7,8 @@ of that fold's training. Only labelled pixels count, so sparse labels lose littl
 
 Strips have short borders and lose few pixels to the gap. Blocks give every fold some of every class. Many
 strips and blocks are tried. The search takes those that leave each class most pixels to learn from, assess
-most of its pixels, and spread it over the folds. It depends on labels, grid, gap and the seed alone.
+most of its pixels, and spread it over the folds. A hold-out uses two of the folds alone: there the search
+takes two that have some of every class. It depends on labels, grid, gap and the seed alone.
 
 Scenes that show the same ground are cut together, see :mod:`das2f_map.training.common_ground`.
 
@@ -17,6 +18,7 @@ In a small scene a gap of a whole patch would leave too little. There the gap sh
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +28,10 @@ import numpy as np
 from das2f_map.training.common_ground import Places
 from das2f_map.training.nearby import near, nearest_overlap
 from das2f_map.training.pixels import TrainingPixels
-from das2f_map.types import Bool, Int64
+from das2f_map.types import Bool, Float64, Int64
+
+HOLDOUT_FOLDS, TEST_FOLD, CHOICE_FOLD = 5, 0, 1
+"""Folds that a hold-out is made of; one of them gives the figures, another one chooses the steps."""
 
 LEAST_TO_LEARN = 8
 """Training pixels without which a fold does not assess a class."""
@@ -104,15 +109,20 @@ class Folds:
 
     def fold(self, *held: int) -> Fold:
         """Training and held-out pixels when these folds are held out."""
-        out = np.isin(self.of_pixel, held)
-        train = ~out
+        train: Bool = np.logical_and.reduce([self.away(k) for k in held])
+        return Fold(np.flatnonzero(train), np.flatnonzero(np.isin(self.of_pixel, held)))
+
+    def away(self, number: int) -> Bool:
+        """Which pixels lie outside a fold and its gap, bool ``(n,)``."""
+        out: Bool = self.of_pixel == number
+        away: Bool = ~out
         places = self._places
         for part in np.unique(places.part):
             here = places.part == part
-            mine, others = np.flatnonzero(here & train), np.flatnonzero(here & out)
+            mine, others = np.flatnonzero(here & away), np.flatnonzero(here & out)
             close = _near(places, mine, others, self.gap)
-            train[mine[close]] = False
-        return Fold(np.flatnonzero(train), np.flatnonzero(out))
+            away[mine[close]] = False
+        return away
 
     def each(self) -> Iterator[Fold]:
         """The folds, one after the other."""
@@ -156,6 +166,7 @@ def spatial_folds(
     seed: int,
     by_scene: bool = False,
     places: Places | None = None,
+    holdout: bool = False,
 ) -> Folds:
     """Folds of the labelled ground.
 
@@ -170,6 +181,9 @@ def spatial_folds(
         Where scenes share ground, pixels of the others near it are left out, unless that leaves too few.
     places:
         Where the pixels lie on the ground; ``None`` if no scenes share ground.
+    holdout:
+        :data:`TEST_FOLD` and :data:`CHOICE_FOLD` are held out together, and no other fold is. They are the
+        two that serve the classes best.
     """
     places = Places.apart(pixels) if places is None else places
     if places.shared:
@@ -183,9 +197,10 @@ def spatial_folds(
         for part in np.unique(places.part):
             here = np.flatnonzero(places.part == part)
             rng = np.random.default_rng([seed, int(part)])
-            of_pixel[here] = _search(pixels.select(here), places.select(here), count, used, rng)
+            own = _Ground(pixels.select(here), places.select(here), count, used, holdout)
+            of_pixel[here] = _search(own, rng)
         found = Folds(pixels, of_pixel, count, used, gap, places)
-        if _leaves_enough(found):
+        if _leaves_enough(found, [(TEST_FOLD, CHOICE_FOLD)] if holdout else None):
             break
     return found
 
@@ -200,21 +215,41 @@ def _by_scene(pixels: TrainingPixels, places: Places, reach: int, seed: int) -> 
     return found if not places.shared or _leaves_enough(found) else replace(found, gap=0)
 
 
-def _leaves_enough(folds: Folds) -> bool:
-    """Whether the gap leaves enough of the pixels outside a fold to learn from."""
-    left = sum(fold.train.size for fold in folds.each())
-    return left >= _ENOUGH * sum(int((folds.of_pixel != k).sum()) for k in range(folds.count))
+def _leaves_enough(folds: Folds, held: Sequence[tuple[int, ...]] | None = None) -> bool:
+    """Whether the gap leaves enough pixels outside what is ``held`` out, by default each fold in turn."""
+    held = [(k,) for k in range(folds.count)] if held is None else held
+    left = sum(folds.fold(*some).train.size for some in held)
+    return left >= _ENOUGH * sum(int((~np.isin(folds.of_pixel, some)).sum()) for some in held)
 
 
-def _search(pixels: TrainingPixels, places: Places, count: int, gap: int, rng: np.random.Generator) -> Int64:
+@dataclass(frozen=True, eq=False)
+class _Ground:
+    """Connected ground to cut into folds."""
+
+    pixels: TrainingPixels
+    places: Places
+    count: int
+    gap: int
+    holdout: bool
+
+    def cut(self, of_pixel: Int64) -> Folds:
+        return Folds(self.pixels, of_pixel, self.count, self.gap, self.gap, self.places)
+
+
+def _search(ground: _Ground, rng: np.random.Generator) -> Int64:
     """The best of some ways to cut connected ground into folds, int64 ``(n,)``."""
-    seen = np.arange(len(pixels))
+    seen = np.arange(len(ground.pixels))
     if seen.size > _SEARCHED:
         seen = np.sort(rng.choice(seen.size, _SEARCHED, replace=False))
-    looked_at, looked_places = pixels.select(seen), places.select(seen)
+    looked_at = replace(ground, pixels=ground.pixels.select(seen), places=ground.places.select(seen))
     best: tuple[float, Int64] | None = None
-    for of_pixel in _candidates(places.rows, places.cols, count, gap, rng):
-        score = _score(Folds(looked_at, of_pixel[seen], count, gap, gap, looked_places))
+    for of_pixel in _candidates(ground.places.rows, ground.places.cols, ground.count, ground.gap, rng):
+        folds = looked_at.cut(of_pixel[seen])
+        if ground.holdout:
+            score, number = _holdout_score(folds)
+            of_pixel = number[of_pixel]
+        else:
+            score = _score(folds)
         if best is None or score > best[0]:
             best = score, of_pixel
     assert best is not None  # there is at least one way
@@ -254,8 +289,38 @@ def _score(folds: Folds) -> float:
         spread += np.minimum(1.0, held * count / np.maximum(totals, 1)) / count
     present = totals > 0
     shares = [assessed[present] / totals[present], learnt[present] / totals[present], spread[present]]
-    # The logarithm makes the worst-served class count most.
-    return float(sum(np.log(0.05 + s).mean() for s in shares) + _evenness(of_pixel, count))
+    return sum(map(_service, shares)) + _evenness(of_pixel, count)
+
+
+def _holdout_score(folds: Folds) -> tuple[float, Int64]:
+    """Quality of the best two folds of a cut for a hold-out, and the new number of every fold.
+
+    As for all folds: pixels of each class left to learn from, and shares of each class in both.
+    """
+    pixels, count = folds.pixels, folds.count
+    n = len(pixels.legend)
+    totals = np.bincount(pixels.positions, minlength=n)
+    present = totals > 0
+    held = np.stack([np.bincount(pixels.positions[folds.of_pixel == k], minlength=n) for k in range(count)])
+    spread = np.minimum(1.0, held * count / np.maximum(totals, 1))
+    away = [folds.away(k) for k in range(count)]
+    best: tuple[float, list[int]] | None = None
+    for pair in itertools.combinations(range(count), 2):
+        left = np.bincount(pixels.positions[away[pair[0]] & away[pair[1]]], minlength=n)
+        learnt = left / np.maximum(totals, 1)
+        both = {k: _service((spread[k] * (left >= LEAST_TO_LEARN))[present]) for k in pair}
+        score = _service(learnt[present]) + sum(both.values())
+        if best is None or score > best[0]:
+            # The figures come from the one with more of every class.
+            best = score, sorted(pair, key=both.__getitem__, reverse=True)
+    assert best is not None  # there are two folds at least
+    order = [*best[1], *(k for k in range(count) if k not in best[1])]
+    return best[0] + _evenness(folds.of_pixel, count), np.argsort(order).astype(np.int64)
+
+
+def _service(shares: Float64) -> float:
+    """How well classes with these shares, 0..1, are served: the logarithm makes the worst count most."""
+    return float(np.log(0.05 + shares).mean())
 
 
 def _evenness(of_pixel: Int64, count: int) -> float:

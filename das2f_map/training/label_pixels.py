@@ -16,10 +16,10 @@ from das2f_map.labels.labelled_pixels import LabelTable
 from das2f_map.labels.likeness import Likeness
 from das2f_map.legend import Legend
 from das2f_map.scene.grid import Grid
-from das2f_map.training.assessment import HOLDOUT_FOLDS, MOST_HELD_CPU, can_assess, held_out, learnt
+from das2f_map.training.assessment import MOST_HELD_CPU, can_assess, held_out, learnt
 from das2f_map.training.dataset import PatchReader
 from das2f_map.training.decided import decided
-from das2f_map.training.folds import spatial_folds
+from das2f_map.training.folds import HOLDOUT_FOLDS, spatial_folds
 from das2f_map.training.label_check import EXPECTED, SCENE_PARTS, CheckedClass, HoldOut
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.training.prepare import LEAST_PIXELS
@@ -69,8 +69,9 @@ def expected_hold_out(pixels: PixelTable, reader: PatchReader) -> tuple[HoldOut 
     if len(found.legend) < 2:
         return None, none
     settings = decided(TrainingSettings(), len(found), on_cpu=True)
-    count = HOLDOUT_FOLDS if settings.assess == "holdout" else settings.folds
-    folds = spatial_folds(found, count, gap=reader.reach, seed=settings.seed)
+    holdout = settings.assess == "holdout"
+    count = HOLDOUT_FOLDS if holdout else settings.folds
+    folds = spatial_folds(found, count, gap=reader.reach, seed=settings.seed, holdout=holdout)
     every = held_out(folds, settings.assess, most=MOST_HELD_CPU, seed=settings.seed)
     parts = [part for part in every if can_assess(found, part)]
     if not parts:

@@ -15,7 +15,6 @@ from das2f_map.bundle.model import ModelBundle
 from das2f_map.engines.turned import VIEWS
 from das2f_map.progress import Progress
 from das2f_map.training.assessment import (
-    HOLDOUT_FOLDS,
     MOST_HELD_CPU,
     MOST_HELD_FAST,
     MOST_HELD_GPU,
@@ -26,7 +25,7 @@ from das2f_map.training.assessment import (
     held_out,
 )
 from das2f_map.training.common_ground import common_places
-from das2f_map.training.folds import Folds, spatial_folds
+from das2f_map.training.folds import HOLDOUT_FOLDS, Folds, spatial_folds
 from das2f_map.training.forest import ForestFigures, forest_figures
 from das2f_map.training.opinions import EQUAL, Answers, Opinions, share_of_cnns
 from das2f_map.training.prepare import Prepared
@@ -99,14 +98,15 @@ class TrainingRun:
         prepared, settings = self.prepared, self.prepared.settings
         if settings.assess == "none":
             return None
-        count = HOLDOUT_FOLDS if settings.assess == "holdout" else settings.folds
+        holdout = settings.assess == "holdout"
         folds = spatial_folds(
             prepared.pixels,
-            count,
+            HOLDOUT_FOLDS if holdout else settings.folds,
             gap=prepared.reach,
             seed=settings.seed,
             by_scene=settings.fold_by == "scene",
             places=common_places(prepared.pixels),
+            holdout=holdout,
         )
         most = MOST_HELD_CPU if prepared.hardware.on_cpu else MOST_HELD_GPU
         if settings.fast:
@@ -144,7 +144,10 @@ class TrainingRun:
 
         assessment = assess(prepared.pixels, parts, [r.logits for r in records.values()], at_check)
         if assessment.not_assessed:
-            log.warning("Not assessed, for lack of labels: %s", ", ".join(assessment.not_assessed))
+            log.warning(
+                "Not assessed, with labels too few or in too few places: %s",
+                ", ".join(assessment.not_assessed),
+            )
         histories = {name: record.history for name, record in records.items()}
         forest = forest_figures(prepared.pixels, parts, settings.seed)
         return HeldGround(folds, parts, histories, assessment, forest, self._turns, answers.share(None))

@@ -9,9 +9,6 @@ import pytest
 from labelled import pixels_at, pixels_of, squares
 
 from das2f_map.training.assessment import (
-    CHOICE_FOLD,
-    HOLDOUT_FOLDS,
-    TEST_FOLD,
     HeldOut,
     assess,
     can_assess,
@@ -19,7 +16,15 @@ from das2f_map.training.assessment import (
     learnt,
     matrix_of,
 )
-from das2f_map.training.folds import LEAST_TO_LEARN, Fold, Folds, spatial_folds
+from das2f_map.training.folds import (
+    CHOICE_FOLD,
+    HOLDOUT_FOLDS,
+    LEAST_TO_LEARN,
+    TEST_FOLD,
+    Fold,
+    Folds,
+    spatial_folds,
+)
 from das2f_map.training.pixels import TrainingPixels
 from das2f_map.types import Float32
 
@@ -175,7 +180,7 @@ def test_a_part_needs_tested_pixels() -> None:
 
 def test_hold_out_chooses_and_tests_on_different_ground() -> None:
     pixels = pixels_of(squares(260, 60, 5, 3, 0))
-    folds = spatial_folds(pixels, HOLDOUT_FOLDS, gap=17, seed=0)
+    folds = spatial_folds(pixels, HOLDOUT_FOLDS, gap=17, seed=0, holdout=True)
     (part,) = held_out(folds, "holdout", most=10_000, seed=0)
     assert part.name == "holdout"
     assert not (part.tests & part.chooses).any()

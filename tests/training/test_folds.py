@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from labelled import chebyshev, pixels_at, pixels_of, squares
 
-from das2f_map.training.folds import LEAST_TO_LEARN, Fold, Folds, spatial_folds
+from das2f_map.training.folds import (
+    CHOICE_FOLD,
+    HOLDOUT_FOLDS,
+    LEAST_TO_LEARN,
+    TEST_FOLD,
+    Fold,
+    Folds,
+    spatial_folds,
+)
 from das2f_map.training.pixels import TrainingPixels
 
 GAP = 17
@@ -116,6 +124,34 @@ def test_classes_keep_pixels_to_learn_from() -> None:
         assert left.min() >= LEAST_TO_LEARN
         assert (left / totals).min() > 0.3
         assert np.bincount(pixels.positions[fold.held], minlength=3).min() > 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_hold_out_has_some_of_every_class(seed: int) -> None:
+    """Three classes are all over the scene; another has three places, far apart, anywhere in it."""
+    drawn = squares(300, 80, 5, 3, seed)
+    for row, col in np.random.default_rng(seed).permutation([(20, 30), (150, 260), (270, 40), (40, 250)])[:3]:
+        drawn[row : row + 8, col : col + 8] = 4
+    pixels = pixels_of(drawn)
+    folds = spatial_folds(pixels, HOLDOUT_FOLDS, gap=GAP, seed=seed, holdout=True)
+    counts = [np.bincount(pixels.positions[folds.of_pixel == k], minlength=4) for k in range(HOLDOUT_FOLDS)]
+    assert counts[TEST_FOLD].min() > 0
+    assert counts[CHOICE_FOLD].min() > 0
+    left = np.bincount(pixels.positions[folds.fold(TEST_FOLD, CHOICE_FOLD).train], minlength=4)
+    assert left.min() >= LEAST_TO_LEARN
+
+
+@pytest.mark.parametrize("make", [wide, crowded])
+def test_what_lies_away_from_two_folds_lies_away_from_each(make) -> None:
+    """The gap around both together, by looking at all pairs."""
+    pixels = make()
+    folds = spatial_folds(pixels, HOLDOUT_FOLDS, gap=GAP, seed=1, holdout=True)
+    part = folds.fold(TEST_FOLD, CHOICE_FOLD)
+    rest = np.flatnonzero(~np.isin(folds.of_pixel, [TEST_FOLD, CHOICE_FOLD]))
+    assert sorted([*part.held, *rest]) == list(range(len(pixels)))
+    held = pixels.select(part.held)
+    distance = chebyshev(pixels.rows[rest], pixels.cols[rest], held.rows, held.cols)
+    assert part.train.tolist() == rest[distance >= folds.gap].tolist()
 
 
 def test_folds_are_about_equal_where_labels_are_plenty() -> None:
