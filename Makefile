@@ -51,10 +51,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Train on the example for a few minutes, map it, and measure the map.
 areas: $(VENV)/.dev
 	BIN=$(abspath $(BIN)) sh examples/areas.sh $(OUT)/areas
 
+# Train on the example for a few minutes, map it, and measure the map.
 walkthrough: $(VENV)/.dev
 	BIN=$(abspath $(BIN)) sh examples/walkthrough.sh $(OUT)/walkthrough
 

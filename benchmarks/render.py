@@ -43,7 +43,6 @@ HEADINGS = {
     "scenes": "Whole scenes",
 }
 """Sections of a machine's page."""
-ACCURACY = "accuracy.md"
 EVIDENCE = {
     "registration-evidence.md": registration,
     "real-scenes.md": real_scenes,
@@ -64,8 +63,6 @@ def refresh_pages(page: Path = PAGE, folder: Path = common.DOCS) -> None:
         if not own.exists():
             common.write_text(own, _new_page(suffix))
         refresh_page(own, folder, needed=[name + suffix for name in BENCHMARKS])
-    if (folder / ACCURACY).exists():
-        refresh_page(folder / ACCURACY, folder, needed=["accuracy"])
     refresh_page(page, folder, needed=["summary"])
     for name, module in EVIDENCE.items():
         result, own = folder / f"{module.NAME}.json", page.parent / name
@@ -125,9 +122,6 @@ def _content(place: str, page: Path, folder: Path) -> str | None:
     flow = folder / f"{pipe.NAME}.json"
     if place == pipe.NAME and flow.exists():
         return pipe.table(json.loads(flow.read_text(encoding="utf-8")))
-    accuracy = folder / "gulf_accuracy.json"
-    if place == "accuracy" and accuracy.exists():
-        return _accuracy(json.loads(accuracy.read_text(encoding="utf-8")))
     return None
 
 
@@ -168,11 +162,6 @@ def _summary(page: Path, folder: Path) -> str:
             rows += [[what, _machine(record), *rest, link] for what, *rest in lines(record)]
     if "-cuda" not in machines:
         rows.append(["all of these", "any CUDA card", "not measured", "–", "–"])
-    accuracy = folder / "gulf_accuracy.json"
-    if accuracy.exists():
-        record = json.loads(accuracy.read_text(encoding="utf-8"))
-        link = f"[accuracy]({_relative(folder / ACCURACY, page)})"
-        rows += [[what, "–", *rest, link] for what, *rest in _accuracy_lines(record)]
     return common.markdown(
         ["measured", "machine", "result", "against its baseline", "details"], rows, words=5
     )
@@ -237,15 +226,6 @@ def _scene_lines(record: dict[str, Any]) -> Iterator[Line]:
             yield what, scenes.duration(s["seconds"]), "–"
 
 
-def _accuracy_lines(record: dict[str, Any]) -> Iterator[Line]:
-    own, *others = (r["overall_accuracy"] for r in record["results"].values())
-    yield (
-        "an earlier bundled model",
-        f"{100 * own:.1f} % right",
-        f"{100 * max(others):.1f} % for the better random forest",
-    )
-
-
 LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
     "engines": _engine_lines,
     "growth": _growth_lines,
@@ -253,20 +233,6 @@ LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
     "training": _training_lines,
     "scenes": _scene_lines,
 }
-
-
-def _accuracy(record: dict[str, Any]) -> str:
-    rows = [
-        [
-            name,
-            f"{100 * r['overall_accuracy']:.1f} %",
-            f"{100 * r['average_accuracy']:.1f} %",
-            f"{r['kappa']:.3f}",
-        ]
-        for name, r in record["results"].items()
-    ]
-    tested = sum(record["test_pixels"].values())
-    return common.markdown([f"on {tested:,} held-out test pixels", "OA", "AA", "kappa"], rows)
 
 
 if __name__ == "__main__":

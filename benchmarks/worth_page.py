@@ -50,7 +50,7 @@ Sorted = dict[tuple[str, str], dict[Run, Any]]
 def tables(found: dict[str, Any]) -> dict[str, str]:
     """The tables, by the names of their places in the page."""
     sorted_runs = sorted_out(found)
-    done = sum(len(runs) for runs in sorted_runs.values())
+    done = sum(len(runs) for (_, method), runs in sorted_runs.items() if method in METHODS)
     progress = progress_line(done, len(METHODS) * len(GROUNDS) * FOLDS * SEEDS, COMMAND)
     made = {f"worth {name}": _figures(sorted_runs, kind) for name, kind in KINDS.items()}
     made["worth runs"] = progress

@@ -173,7 +173,7 @@ def test_baseline_computes_the_same_network(scripts: Any) -> None:
 @pytest.mark.slow
 def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    places = [n + d for n in NAMES for d in ("", "-cuda")] + ["training-other", "accuracy"]
+    places = [n + d for n in NAMES for d in ("", "-cuda")] + ["training-other", "unknown"]
     (trained / "training-other.json").write_bytes((trained / "training.json").read_bytes())
     page.write_text("".join(f"before\n<!-- {n} -->\nold\n<!-- end of {n} -->\n" for n in places))
     scripts.refresh_page(page, trained)
@@ -184,8 +184,8 @@ def test_page_takes_up_what_is_there(scripts: Any, trained: Path, tmp_path: Path
     assert f"<!-- training -->\n\n{table}\n\n![training]({pictures}/training.png)\n\n<!-- end" in text
     assert "Not measured yet; `python benchmarks/scenes.py` on a machine with CUDA" in text
     assert f"![training]({pictures}/training-other.png)\n\n<!-- end of training-other" in text
-    assert text.count("Not measured yet") == len(places) - 3  # all but training, twice, and accuracy
-    assert text.count("old") == 1  # accuracy has no result here
+    assert text.count("Not measured yet") == len(places) - 3  # all but training, twice, and the unknown place
+    assert text.count("old") == 1  # nothing is known of it
 
 
 @pytest.mark.slow
@@ -195,7 +195,7 @@ def test_pages_of_the_documentation_are_up_to_date(scripts: Any, tmp_path: Path)
     pages = [p.relative_to(docs) for p in (scripts.PAGE, *scripts.common.DOCS.glob("*.md"))]
     evidence = ("registration-evidence", "real-scenes", "recipe-evidence", "worth-evidence")
     pages += [Path(f"{name}.md") for name in evidence]
-    assert {"benchmarks.md", "avx512.md", "avx2.md", "amx.md", "accuracy.md"} <= {p.name for p in pages}
+    assert {"benchmarks.md", "avx512.md", "avx2.md", "amx.md"} <= {p.name for p in pages}
     (tmp_path / "benchmarks").mkdir()
     for path in (*pages, *(p.relative_to(docs) for p in scripts.common.DOCS.glob("*.json"))):
         (tmp_path / path).write_bytes((docs / path).read_bytes())

@@ -24,7 +24,7 @@ TAUGHT_UP_TO = 7_000
 FEW_LABELS_TURNS: Literal[4] = 4
 """Turns that a map averages with a model of at most :data:`FOLDS_UP_TO` labelled pixels."""
 
-FAST_STEPS, FAST_CHECKS = 60, 3
+FAST_STEPS, FAST_CHECKS = 108, 3
 """Most steps on the CPU, and checks, of a first look."""
 
 _NOT_RECORDED = ("stages", "device", "devices", "fast")
