@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from das2f_map.assess.confusion_matrix import ConfusionMatrix, percent
-from das2f_map.bundle.card import Verdict
+from das2f_map.bundle.card import NOT_ASSESSED, Verdict
 
 MARGIN = 0.02
 """Least difference of overall accuracies, 0..1, that counts as better."""
@@ -64,7 +64,7 @@ def judge(
     """
     accuracy = matrix.overall_accuracy
     if accuracy is None:
-        return Verdict(usable=True, text="not assessed: no held-out pixels")
+        return Verdict(usable=True, text=f"{NOT_ASSESSED}: no held-out pixels")
     common = _commonest(matrix)
     problem = _problem(accuracy, common, matrix, forest_accuracy)
     if problem is not None:
@@ -72,7 +72,7 @@ def judge(
     elif common.share < 1:
         text = _praise(accuracy, common, forest_accuracy)
     else:
-        text = f'not assessed: all held-out pixels are "{common.name}"'
+        text = f'{NOT_ASSESSED}: all held-out pixels are "{common.name}"'
     text += "".join(f"; {clause}" for clause in (*_untested(not_tested), *doubts))
     return Verdict(
         usable=problem is None,

@@ -112,6 +112,10 @@ class Calibration(BaseModel):
     bins: tuple[ReliabilityBin, ...] = ()
 
 
+NOT_ASSESSED: Final = "not assessed"
+"""What the verdict of a model begins with whose accuracy is not known."""
+
+
 class Verdict(BaseModel):
     """A judgement of the model by figures on the same held-out pixels, in one line."""
 
@@ -122,6 +126,11 @@ class Verdict(BaseModel):
     overall_accuracy: float | None = Field(default=None, description="of the network")
     commonest_accuracy: float | None = Field(default=None, description="of always the commonest class")
     forest_accuracy: float | None = Field(default=None, description="of a random forest")
+
+    @property
+    def assessed(self) -> bool:
+        """Whether held-out pixels could judge the model."""
+        return not self.text.startswith(NOT_ASSESSED)
 
 
 class ClassShares(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from das2f_map.bundle.card import ClassShares, ModelCard
+from das2f_map.bundle.card import NOT_ASSESSED, ClassShares, ModelCard
 
 LEAST_PIXELS: Final = 10_000
 """Pixels of a map whose shares are compared.
@@ -45,6 +45,9 @@ def model_cautions(card: ModelCard, reject: float | None = None) -> tuple[str, .
     found = []
     if card.verdict is not None and not card.verdict.usable:
         found.append(f"model {card.name} is not fit for use: {card.verdict.text}")
+    elif card.verdict is not None and not card.verdict.assessed:
+        why = card.verdict.text.removeprefix(f"{NOT_ASSESSED}: ")
+        found.append(f"the accuracy of model {card.name} is not known: {why}")
     if reject is not None and card.calibration is None:
         found.append(
             f"the probabilities of model {card.name} are not calibrated: a class with {reject:g} or more "

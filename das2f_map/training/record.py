@@ -11,6 +11,7 @@ from das2f_map.assess.calibration import calibrate, reliability_bins, softmax
 from das2f_map.assess.reliability_figure import draw_reliability
 from das2f_map.assess.verdict import judge
 from das2f_map.bundle.card import (
+    NOT_ASSESSED,
     Calibration,
     ClassShares,
     ModelCard,
@@ -168,7 +169,7 @@ def class_shares(
 
 def _verdict(held: HeldGround | None, shares: ClassShares) -> Verdict:
     if held is None:
-        return Verdict(usable=True, text="not assessed: no ground was held out")
+        return Verdict(usable=True, text=f"{NOT_ASSESSED}: no ground was held out")
     forest = None if held.forest is None else held.forest.matrix.overall_accuracy
     assessment = held.assessment
     return judge(assessment.matrix, forest, not_tested=assessment.not_assessed, doubts=share_doubts(shares))

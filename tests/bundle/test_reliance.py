@@ -87,6 +87,9 @@ def test_cautions_about_a_model() -> None:
 
     assert model_cautions(card()) == ()
     assert model_cautions(card(verdict=Verdict(usable=True, text="Fine."))) == ()
+    assert model_cautions(
+        card(verdict=Verdict(usable=True, text="not assessed: no ground was held out"))
+    ) == ("the accuracy of model tiny is not known: no ground was held out",)
     assert model_cautions(card(verdict=Verdict(usable=False, text="Poor."))) == (
         "model tiny is not fit for use: Poor.",
     )
