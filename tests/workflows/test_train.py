@@ -474,7 +474,11 @@ def test_hold_out_trains_twice(small_scene: Scene, tmp_path: Path, no_forest: No
     assert seen == ["Training without the ground of holdout", ALL]
     assert list(record_of(done.folder)["checks"]) == ["holdout", "final"]
     assert done.test is not None
-    assert 0 < done.test.total < HELD, "some of the held-out pixels choose the check"
+    # Twice as many pixels are checked as of a fold: some of them choose, the others give the figures.
+    assert done.card.calibration is not None
+    assert done.card.calibration.pixels == 2 * HELD
+    assert 0 < done.test.total < 2 * HELD
+    assert done.test.counts.sum(axis=1).min() > 0, "every class is tested"
     with rasterio.open(done.folder / "split.tif") as file:
         assert set(np.unique(file.read(1))) == {0, 1, 2, 3, 4, 5}
 
