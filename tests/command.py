@@ -22,6 +22,21 @@ ENVIRONMENT = {
 COMMAND = (sys.executable, "-m", "das2f_map.cli")
 
 
+def run_example(script: str, output: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of ``examples/`` as a user would, with the command of this environment."""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        ["sh", str(root / "examples" / script), str(output)],
+        env={**os.environ, "BIN": str(Path(sys.executable).parent), "PYTHONPATH": str(root), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @dataclass(frozen=True)
 class Outcome:
     code: int

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import geopandas as gpd
 import pytest
 import rasterio
-
-ROOT = Path(__file__).resolve().parents[1]
+from command import run_example
 
 
 @pytest.mark.slow
 def test_route_from_scene_to_areas(tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["sh", str(ROOT / "examples" / "areas.sh"), str(tmp_path)],
-        env={**os.environ, "BIN": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_example("areas.sh", tmp_path)
     found = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     estimates = found["estimates"]
     frame = gpd.read_file(tmp_path / "points.gpkg", layer="sample", engine="pyogrio")

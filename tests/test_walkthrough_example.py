@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import rasterio
-
-ROOT = Path(__file__).resolve().parents[1]
+from command import run_example
 
 
 @pytest.mark.slow
 def test_a_first_look_is_of_use(tmp_path: Path) -> None:
     """The limits leave room for other processors, whose sums differ in the last digit."""
-    done = subprocess.run(
-        ["sh", str(ROOT / "examples" / "walkthrough.sh"), str(tmp_path)],
-        env={**os.environ, "BIN": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_example("walkthrough.sh", tmp_path)
     card = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))
     assert card["verdict"]["usable"]
     assert card["verdict"]["overall_accuracy"] > 0.8
