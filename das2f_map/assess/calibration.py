@@ -25,6 +25,12 @@ TEMPERATURES = (0.25, 20.0)
 BINS = 15
 """Intervals of confidence, as in Guo et al. 2017."""
 
+ENOUGH_GROUPS = 3
+"""Groups of held-out pixels from which their cross-validation can refuse a temperature.
+
+Of two, each would have the temperature of half the ground, which is far from that of all of it.
+"""
+
 _STEPS = 50
 """Halvings of the range of temperatures: beyond the precision of float64 sums."""
 
@@ -149,6 +155,10 @@ def calibrate(
     probabilities have the temperature that fits the other groups. With a single group it is measured on the
     pixels of the fit, and a little too small.
 
+    With :data:`ENOUGH_GROUPS` groups or more, a temperature that makes this error larger is not taken: it
+    says more of the ground that it was fitted on than of the network. It is 1 then, and both errors are the
+    same.
+
     Parameters
     ----------
     groups:
@@ -157,11 +167,15 @@ def calibrate(
     The others, and errors, are those of :func:`fit_temperature`.
     """
     temperature = fit_temperature(logits, positions)
+    before = reliability_bins(softmax(logits), positions)
     after = reliability_bins(_cross_validated(logits, positions, groups, temperature), positions)
+    enough = groups is not None and np.unique(groups).size >= ENOUGH_GROUPS
+    if enough and error_of(after) > error_of(before):
+        temperature, after = 1.0, before
     return Calibration(
         temperature=temperature,
         pixels=len(logits),
-        error_before=expected_calibration_error(softmax(logits), positions),
+        error_before=error_of(before),
         error_after=error_of(after),
         bins=after,
     )

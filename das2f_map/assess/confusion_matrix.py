@@ -196,7 +196,9 @@ class ConfusionMatrix:
             *(
                 [
                     c.name,
-                    *map(percent, (c.producers_accuracy, c.users_accuracy, c.f1)),
+                    *map(percent, (c.producers_accuracy, c.users_accuracy)),
+                    # A class that is not in the reference has no F1 that says anything.
+                    percent(c.f1 if c.reference_pixels else None),
                     f"{c.reference_pixels:,}",
                 ]
                 for c in self.per_class()

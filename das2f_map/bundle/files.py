@@ -111,8 +111,9 @@ class BundleOutput:
         with self._named_errors():
             folder = self._outputs.work_folder(self.path) / "bundle" if is_zip else self._staged
             folder.mkdir()
-            metadata = {"format": "pt", "model": card.name}
-            (folder / WEIGHTS_NAME).write_bytes(safetensors.torch.save(tensors, metadata=metadata))
+            # safetensors writes several entries in any order; with one, equal weights are equal files.
+            weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
+            (folder / WEIGHTS_NAME).write_bytes(weights)
             (folder / CARD_NAME).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
             if add_files is not None:
                 add_files(folder)

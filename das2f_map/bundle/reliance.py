@@ -32,6 +32,10 @@ SHRUNK: Final = 5.0
 """A share is far from the training if it is less than the training's divided by this."""
 
 
+FAR_OFF: Final = 0.10
+"""Calibration error, 0..1, from which probabilities are not what they say."""
+
+
 def model_cautions(card: ModelCard, reject: float | None = None) -> tuple[str, ...]:
     """Sentences about a model that a user should know before a map is made; often none.
 
@@ -52,6 +56,12 @@ def model_cautions(card: ModelCard, reject: float | None = None) -> tuple[str, .
         found.append(
             f"the probabilities of model {card.name} are not calibrated: a class with {reject:g} or more "
             "may be right more or less often than that"
+        )
+    elif reject is not None and card.calibration is not None and card.calibration.error_after > FAR_OFF:
+        found.append(
+            f"the probabilities of model {card.name} are off by "
+            f"{100 * card.calibration.error_after:.0f} points "
+            f"on held-out ground: a class with {reject:g} or more may be right more or less often than that"
         )
     if reject is not None and reject * len(card.legend) <= 1:
         found.append(

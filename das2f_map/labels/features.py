@@ -17,7 +17,7 @@ import shapely
 from rasterio.features import rasterize
 
 from das2f_map.labels.class_values import ClassValues
-from das2f_map.labels.vector import class_layers
+from das2f_map.labels.vector import class_layers, no_features, require_areas_or_points
 from das2f_map.legend import Legend
 from das2f_map.scene.antimeridian import moved_onto
 from das2f_map.scene.grid import Grid, Window
@@ -114,7 +114,8 @@ def read_features(file: VectorFile, grid: Grid, class_field: str | None) -> Labe
     Raises
     ------
     LabelError
-        The file cannot be read, has no CRS, or it is not clear which field has the class.
+        The file cannot be read, is empty, holds lines, has no CRS, or it is not clear which field has the
+        class.
     """
     frames: list[gpd.GeoDataFrame] = []
     unreadable = 0
@@ -143,9 +144,12 @@ def read_features(file: VectorFile, grid: Grid, class_field: str | None) -> Labe
                 geometry=shapes,
             )
         )
+    if not any(len(f) for f in frames):
+        raise no_features(file.label)
     merged = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), geometry="geometry", crs=grid.crs)
     merged["class"] = _names(file.label, merged.pop("value"))
     there = np.flatnonzero(~merged.geometry.isna() & ~merged.geometry.is_empty)
+    require_areas_or_points(file.label, merged.geometry.iloc[there].explode())
     parts, of = valid_parts(in_pixels(merged.geometry.to_numpy()[there], grid))
     parts, kept = moved_onto(parts, grid)
     x0, y0, x1, y1 = (float(v) for v in (*np.nanmin(bounds, axis=0)[:2], *np.nanmax(bounds, axis=0)[2:]))
@@ -172,10 +176,17 @@ def _names(label: str, values: pd.Series[Any]) -> list[str | None]:
     return [None if v is None else legend[ids[int(v)]].name for v in given]
 
 
+_NO_LETTERS = re.compile(r"(?!(?<![^\s\d])[-+.,]\d)[\W_]")
+"""What is neither letter nor digit, but for the sign or the point of a number."""
+
+
 def names_alike(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of names that differ in case, blanks, hyphens, underscores or Unicode's form alone."""
+    """Groups of names that differ in case, blanks, punctuation or Unicode's form alone.
+
+    Signs and points of numbers count: -3 is not 3, and 1.5 is not 15.
+    """
     found: dict[str, set[str]] = {}
     for name in names:
         plain = unicodedata.normalize("NFKC", name).casefold()
-        found.setdefault(re.sub(r"[\W_]+", "", plain) or name, set()).add(name)
+        found.setdefault(_NO_LETTERS.sub("", plain) or name, set()).add(name)
     return [tuple(sorted(group)) for group in found.values() if len(group) > 1]

@@ -126,10 +126,7 @@ def gather(
     rows, cols, classes = thinning.table()
     kept_ids = [c.id for c in source.legend.each() if c.name not in skip_classes and (classes == c.id).any()]
     if not kept_ids:
-        raise LabelError(
-            f"No label of {name} falls on a pixel of the scene",
-            "check that labels and images show the same place and that the label file's CRS is right",
-        )
+        raise _nothing_labelled(name, contested=contested, skipped=classes.size)
     # Ids stay as they are in the source, so that a label raster and the map made from it agree.
     legend = Legend(classes=tuple(source.legend[i] for i in kept_ids))
     keep = np.isin(classes, kept_ids)
@@ -144,26 +141,50 @@ def gather(
     return LabelTable(rows[keep], cols[keep], classes[keep], legend, contested, absent)
 
 
+def _nothing_labelled(name: str, *, contested: int, skipped: int) -> LabelError:
+    """The error for labels that leave no pixel, of which some are contested or have skipped classes."""
+    if skipped:
+        return LabelError(f"{name} labels no pixel with a class that is not skipped", "skip fewer classes")
+    if contested:
+        return LabelError(
+            f"{name} gives every pixel that it labels more than one class",
+            "cut the polygons so that those of different classes do not overlap",
+        )
+    return LabelError(
+        f"No label of {name} falls on a pixel of the scene",
+        "check that labels and images show the same place and that the label file's CRS is right",
+    )
+
+
 def by_block(rows: NDArray[Any], cols: NDArray[Any], block: int) -> list[tuple[int, int, Int64]]:
     """Pixels by the ``block`` × ``block`` square they lie in: its row, its column, positions ``(members,)``.
 
-    Blocks come in row-major order; empty blocks are left out.
+    Blocks come in row-major order; empty blocks are left out. Positions may be negative, as those of other
+    scenes in a scene's frame are.
     """
-    keys = rows.astype(np.int64) // block * (1 << 32) + cols.astype(np.int64) // block
+    keys = _block_keys(rows, cols, block)
     order = np.argsort(keys, kind="stable")
     distinct, starts = np.unique(keys[order], return_index=True)
     # Of no pixels np.split makes one empty part, which belongs to no block.
     parts = np.split(order, starts[1:]) if distinct.size else []
-    return [(k >> 32, k & 0xFFFFFFFF, part) for k, part in zip(distinct.tolist(), parts, strict=True)]
+    return [
+        (k >> 32, (k & 0xFFFFFFFF) - _FIRST_COLUMN, part)
+        for k, part in zip(distinct.tolist(), parts, strict=True)
+    ]
 
 
 def blocks_of_labels(labels: LabelTable, block: int) -> int:
     """Number of squares of ``block`` × ``block`` MS pixels that hold labels."""
-    return int(np.unique(_block_keys(labels, block)).size)
+    return int(np.unique(_block_keys(labels.rows, labels.cols, block)).size)
 
 
-def _block_keys(labels: LabelTable, block: int) -> Int64:
-    return labels.rows.astype(np.int64) // block * (1 << 32) + labels.cols // block
+_FIRST_COLUMN = 1 << 31
+"""Added to the column of a block, so that the low half of its key is never negative."""
+
+
+def _block_keys(rows: NDArray[Any], cols: NDArray[Any], block: int) -> Int64:
+    """The block of each pixel as one number, int64 (n,), that sorts in row-major order."""
+    return rows.astype(np.int64) // block * (1 << 32) + cols.astype(np.int64) // block + _FIRST_COLUMN
 
 
 def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> LabelTable:
@@ -173,7 +194,7 @@ def limit_blocks(labels: LabelTable, block: int, limit: int, seed: int) -> Label
     the whole scene. Blocks are drawn at random, for rare classes first, so that every class keeps as many as
     possible.
     """
-    blocks, of_pixel = np.unique(_block_keys(labels, block), return_inverse=True)
+    blocks, of_pixel = np.unique(_block_keys(labels.rows, labels.cols, block), return_inverse=True)
     if blocks.size <= limit:
         return labels
     rng = np.random.default_rng([seed, 2])

@@ -129,23 +129,32 @@ def _read_features(file: VectorFile, grid: Grid, class_field: str | None) -> gpd
         moved = near_shapes if crs == grid.crs.to_wkt() else reprojected(near_shapes, grid.crs)
         frames.append(frame.loc[near_shapes.index].set_geometry(moved))
     if not any(len(f) for f in frames):
-        raise outside_scene(label) if file.total else LabelError(f"{label} hold no features")
+        raise outside_scene(label) if file.total else no_features(label)
     merged = gpd.GeoDataFrame(
         pd.concat([f for f in frames if len(f)], ignore_index=True), geometry="geometry", crs=grid.crs
     ).explode(ignore_index=True)
-    kinds = set(merged.geom_type)
-    strange = kinds - {"Polygon", "Point"}
-    if strange:
-        raise LabelError(
-            f"{label} hold {', '.join(sorted(strange))} geometries; only polygons and points will do",
-            "draw areas as polygons, or buffer the lines",
-        )
+    require_areas_or_points(label, merged.geometry)
     if not np.isfinite(shapely.bounds(merged.geometry.to_numpy())).all():
         raise LabelError(
             f"{label} reach to where they cannot be converted to the scene's coordinate reference system",
             "clip them to the surroundings of the scene",
         )
     return merged
+
+
+def no_features(label: str) -> LabelError:
+    """The error for an empty file; ``label`` are words for it."""
+    return LabelError(f"{label} hold no features", "draw some, or choose another layer")
+
+
+def require_areas_or_points(label: str, shapes: gpd.GeoSeries) -> None:
+    """Raise :class:`LabelError` unless all of some single geometries are polygons and points."""
+    strange = set(shapes.geom_type) - {"Polygon", "Point"}
+    if strange:
+        raise LabelError(
+            f"{label} hold {', '.join(sorted(strange))} geometries; only polygons and points will do",
+            "draw areas as polygons, or buffer the lines",
+        )
 
 
 def class_layers(file: VectorFile, class_field: str | None) -> list[tuple[Layer, str]]:
@@ -222,7 +231,10 @@ def _choose_field(file: VectorFile, layer: Layer, wanted: str | None) -> str:
     if wanted is not None:
         raise LabelError(f"{file.label} have no field {wanted!r}", f"the fields are: {listed}")
     if not layer.fields:
-        raise LabelError(f"{file.label} have no attribute that could hold the class")
+        raise LabelError(
+            f"{file.label} have no attribute that could hold the class",
+            "add one to the file's table, and name the class of each feature in it",
+        )
     raise LabelError(
         f"Which field of {file.path.file} holds the class is not clear",
         f"choose with --class-field; the fields are: {listed}",
@@ -244,7 +256,10 @@ def legend_of(label: str, values: pd.Series[Any], named: bool) -> tuple[UInt8, L
     """
     distinct = sorted(v for v in values.unique().tolist() if v != 0)
     if not distinct:
-        raise LabelError(f"No feature of {label} that lies in the scene has a class")
+        raise LabelError(
+            f"No feature of {label} that lies in the scene has a class",
+            "fill in the class field, or choose another one with --class-field",
+        )
     if len(distinct) > MOST_CLASSES:
         raise LabelError(
             f"the class field of {label} has {len(distinct)} values, a map at most {MOST_CLASSES} classes",

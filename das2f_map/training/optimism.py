@@ -144,7 +144,7 @@ def _thinned(at: Int64, most: int, rng: np.random.Generator) -> Int64:
 def optimism_text(found: dict[str, Any]) -> str:
     """The comparison in a line, from a model card's ``random_split``."""
     return (
-        f"Optimism of a random split: {100 * found['optimism']:+.1f} points ({found['stand_in']}: "
+        f"Optimism of a random split: {100 * found['optimism']:+.1f} points (a quick {found['stand_in']}: "
         f"{100 * found['overall_accuracy_on_random_pixels']:.1f} % on random pixels, "
         f"{100 * found['overall_accuracy_on_held_out_ground']:.1f} % on held-out ground)"
     )

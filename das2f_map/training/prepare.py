@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from das2f_map.bundle.model import ModelBundle
 from das2f_map.errors import InputError, LabelError
+from das2f_map.labels.features import names_alike
 from das2f_map.labels.files import check_labels
 from das2f_map.labels.labelled_pixels import LabelTable, blocks_of_labels, limit_blocks, read_labels
 from das2f_map.network import NetworkConfig
@@ -212,6 +213,11 @@ def prepare(request: TrainRequest, hardware: Hardware, progress: Progress) -> It
         pixels, left_out = _learnable(
             TrainingPixels.of(readers, tables), [s.request.labels.path for s in scenes]
         )
+        for group in names_alike(pixels.legend.names):
+            log.warning(
+                "%s are different classes: if they mean the same, give them one name in the labels",
+                " and ".join(map(repr, group)),
+            )
         log.info("Labelled pixels: %s", ", ".join(f"{n} {k:,}" for n, k in pixels.counts().items()))
         settings = decided(request.settings, len(pixels), on_cpu=hardware.on_cpu)
         say_idle(request.settings, settings)
@@ -274,7 +280,10 @@ def _require_same_bands(scenes: Sequence[OpenScene]) -> None:
             raise InputError(
                 f"{other.request.pair.ms} has the bands {', '.join(found)}, {first.request.pair.ms} has "
                 f"{', '.join(names)}: {how}",
-                "name the bands of all scenes with --bands",
+                "name the bands of all scenes by their names in the files: "
+                f"--bands {','.join(f'{name}={name}' for name in names)}"
+                if set(found) == set(names)
+                else "choose bands that all scenes have with --bands",
             )
         taken = ", ".join(f"{name} as {own}" for name, own in zip(found, names, strict=True) if name != own)
         log.info("Bands of %s are taken in their order: %s", other.request.pair.ms, taken)

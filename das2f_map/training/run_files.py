@@ -247,10 +247,12 @@ def begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
     if before is None:
         raise OutputError(f"the training in {work} cannot be resumed: its {_RUN_NAME} is missing or damaged")
     changed = sorted(
-        _change(part, key, before[part].get(key), value)
-        for part in run
-        for key, value in json.loads(text)[part].items()
-        if before[part].get(key) != value
+        {
+            _change(part, key, before[part].get(key), value)
+            for part in run
+            for key, value in json.loads(text)[part].items()
+            if before[part].get(key) != value
+        }
     )
     if changed:
         raise OutputError(
@@ -260,9 +262,11 @@ def begin(work: Path, run: dict[str, Any], *, resume: bool) -> None:
 
 
 def _change(part: str, key: str, before: Any, now: Any) -> str:
-    """What differs, in words: of the classes and of contents that are noted by a checksum, that they do."""
+    """What differs, in words: of classes and of contents that are noted by a checksum, that they do."""
     if part == "legend":
         return "the classes"
+    if part == "labels":
+        return "the labelled pixels"
     return key if part == "contents" else f"{key} ({before} before, {now} now)"
 
 

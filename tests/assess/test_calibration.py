@@ -193,3 +193,29 @@ def test_the_error_after_calibration_is_cross_validated() -> None:
     assert found.error_after > 2 * calibrate(logits, labels).error_after
     # A single ground has nothing to be crossed with.
     assert calibrate(logits, labels, np.zeros(8000)) == calibrate(logits, labels)
+
+
+@pytest.mark.parametrize(("temperatures", "taken"), [((1.0, 1.0, 30.0), False), ((1.0, 4.0, 4.0), True)])
+def test_a_temperature_that_harms_other_ground_is_not_taken(
+    temperatures: tuple[float, ...], taken: bool
+) -> None:
+    """Two grounds need none, and on a third the network says nothing; then one of three needs none."""
+    drawn = [drawn_with(t, 4000, seed) for seed, t in enumerate(temperatures)]
+    logits, labels = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    found = calibrate(logits, labels, np.repeat([0, 1, 2], 4000))
+    raw = expected_calibration_error(softmax(logits), labels)
+    assert found.error_before == pytest.approx(raw)
+    assert error_of(found.bins) == found.error_after
+    if taken:
+        assert found.temperature == pytest.approx(fit_temperature(logits, labels))
+        assert found.error_after < raw
+    else:
+        assert fit_temperature(logits, labels) > 1.5
+        assert found.temperature == 1
+        assert found.error_after == found.error_before
+        # The others' temperatures, ground by ground, would be worse.
+        crossed = [
+            softmax(logits[mine], fit_temperature(logits[~mine], labels[~mine]))
+            for mine in (np.repeat([0, 1, 2], 4000) == k for k in range(3))
+        ]
+        assert expected_calibration_error(np.concatenate(crossed), labels) > raw

@@ -81,6 +81,7 @@ def test_undefined_figures_are_null_in_json_without_warnings() -> None:
         assert (forest["producers_accuracy"], forest["users_accuracy"]) == (None, 0.0)
         assert (soil["producers_accuracy"], soil["users_accuracy"], soil["f1"]) == (None, None, None)
         assert record["kappa"] == 0.0
+        assert matrix.class_table()[2] == ["forest", "–", "0.0 %", "–", "0"]
         empty = ConfusionMatrix.empty(LEGEND)
         assert (empty.overall_accuracy, empty.average_accuracy, empty.kappa) == (None, None, None)
         # One class everywhere: chance alone agrees fully, kappa has no meaning.

@@ -96,6 +96,10 @@ def test_cautions_about_a_model() -> None:
     (only,) = model_cautions(card(), reject=0.8)
     assert "not calibrated" in only
     assert model_cautions(card(calibration=CALIBRATION), reject=0.8) == ()
+    far_off = CALIBRATION.model_copy(update={"error_after": 0.22})
+    assert model_cautions(card(calibration=far_off)) == ()
+    (only,) = model_cautions(card(calibration=far_off), reject=0.8)
+    assert "off by 22 points on held-out ground: a class with 0.8 or more" in only
     (only,) = model_cautions(card(calibration=CALIBRATION), reject=0.3)
     assert only.startswith("no pixel is rejected at 0.3: the best of 3 classes")
 

@@ -10,7 +10,9 @@ import pytest
 import shapely
 from maps import UTM
 
+from das2f_map.errors import LabelError
 from das2f_map.labels.features import LabelFeatures, names_alike, read_features
+from das2f_map.labels.labelled_pixels import read_labels
 from das2f_map.scene.grid import Window
 from das2f_map.scene.vector_file import VectorFile
 
@@ -76,3 +78,23 @@ def test_names_alike() -> None:
         ["Forest", "forest", "bare soil", "bare_soil", "Bare-Soil", "water", "water 2", "??"]
     )
     assert groups == [("Forest", "forest"), ("Bare-Soil", "bare soil", "bare_soil")]
+    # Signs and points of numbers are no spelling.
+    assert names_alike(["class -3", "class 3", "zone 1.5", "zone 15", "-1", "1"]) == []
+    assert names_alike(["zone-1", "Zone 1", "class -3", "Class -3"]) == [
+        ("Zone 1", "zone-1"),
+        ("Class -3", "class -3"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["empty", "lines", "mixed"])
+def test_files_without_areas_and_points_are_refused_as_by_a_training(kind: str, tmp_path: Path) -> None:
+    path, line = tmp_path / "labels.gpkg", box(2, 2, 5, 5).boundary
+    shapes = {"empty": [], "lines": [line, line], "mixed": [line, box(1, 1, 3, 3)]}[kind]
+    frame = gpd.GeoDataFrame({"class": ["a", "b"][: len(shapes)]}, geometry=shapes, crs=UTM.crs)
+    frame.to_file(path)
+    with pytest.raises(LabelError) as one:
+        read_features(VectorFile.open(path, f"labels {path}"), UTM, None)
+    with pytest.raises(LabelError) as other:
+        read_labels(path, UTM)
+    assert str(one.value) == str(other.value)
+    assert ("no features" if kind == "empty" else "hold LineString") in str(one.value)

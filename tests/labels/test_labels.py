@@ -208,6 +208,8 @@ def test_skipped_classes_are_gone_and_unknown_ones_noted(tmp_path: Path) -> None
     table = read_labels(tmp_path / "labels.gpkg", NORTH_UP, skip_classes=("sand", "soil"))
     assert table.legend.names == ("Forest", "water")
     assert table.absent == ("sand",)
+    with pytest.raises(LabelError, match="no pixel with a class that is not skipped"):
+        read_labels(tmp_path / "labels.gpkg", NORTH_UP, skip_classes=("Forest", "soil", "water"))
 
 
 def _frame(**columns: Any) -> gpd.GeoDataFrame:
@@ -240,6 +242,10 @@ def _write_bad(kind: str, folder: Path) -> Path:
         frame.to_file(path)
     elif kind == "empty":
         _frame().iloc[:0].to_file(path)
+    elif kind == "claimed twice":
+        frame = _frame()
+        frame.geometry = [frame.geometry[0]] * 2
+        frame.to_file(path)
     elif kind == "no class values":
         _frame(**{"class": [None, " "]}).to_file(path)
     elif kind == "fractions":
@@ -269,6 +275,7 @@ def _write_bad(kind: str, folder: Path) -> Path:
         ("nearby", "outside the images"),
         ("lines", "LineString"),
         ("empty", "no features"),
+        ("claimed twice", "more than one class"),
         ("no class values", "has a class"),
         ("fractions", "fractions"),
         ("unclear", "species, owner"),

@@ -59,10 +59,16 @@ def least_distance(pixels: TrainingPixels, folds: Folds) -> float:
     )
 
 
+SHIFTS = [(203, -203), (-203, 203), (-203, -203), (203, 203)]
+"""Metres by which a second scene lies further east and north."""
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("size", [10.0, 8.0])
-def test_the_gap_holds_between_scenes(size: float) -> None:
+def test_the_gap_holds_between_scenes(size: float, shift: tuple[int, int]) -> None:
     """Two dates of one place, whose grids have other origins, and perhaps other pixel sizes."""
-    pixels = labelled(reader(10, 500_000, 5_000_000), reader(size, 500_203, 4_999_797))
+    east, north = shift
+    pixels = labelled(reader(10, 500_000, 5_000_000), reader(size, 500_000 + east, 5_000_000 + north))
     apart = spatial_folds(pixels, 3, gap=REACH, seed=0)
     assert least_distance(pixels, apart) < REACH * 8
     places = common_places(pixels)
@@ -136,9 +142,10 @@ def test_pixels_away_from_others() -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(mine, name)[far])
 
 
+@pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("size", [10.0, 8.0])
-def test_pixels_away_from_others_that_another_date_shows(size: float) -> None:
-    readers = reader(10, 500_000, 5_000_000), reader(size, 500_203, 4_999_797)
+def test_pixels_away_from_others_that_another_date_shows(size: float, shift: tuple[int, int]) -> None:
+    readers = reader(10, 500_000, 5_000_000), reader(size, 500_000 + shift[0], 5_000_000 + shift[1])
     mine, theirs = labelled(*readers), labelled(*readers, seed=1)
     # Pixels of the first date count for the second one, too.
     theirs = theirs.select(np.flatnonzero(theirs.scene == 0)[:4])

@@ -18,9 +18,11 @@ def places() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return some, others
 
 
+@pytest.mark.parametrize("origin", [(0, 0), (0, -700), (-520, 0), (-1500, -1500)])
 @pytest.mark.parametrize("distance", [1, 2, 17, 40])
-def test_near_agrees_with_all_pairs(distance: int) -> None:
-    some, others = places()
+def test_near_agrees_with_all_pairs(distance: int, origin: tuple[int, int]) -> None:
+    """Also where pixels lie north or west of the frame, as those of an overlapping scene may."""
+    some, others = (at + np.array(origin) for at in places())
     expected = chebyshev(*some.T, *others.T) < distance
     assert near(*some.T, *others.T, distance).tolist() == expected.tolist()
 

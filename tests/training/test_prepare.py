@@ -95,6 +95,24 @@ def test_pixels_of_all_scenes_count_for_a_class(small_scene: Scene, tmp_path: Pa
     assert found.note()["labels"]["scenes"] == [64 * 16 + 3, 64 * 16 + 2]
 
 
+def test_names_that_differ_in_case_alone_are_told(
+    small_scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Classes of several scenes are matched by name, so that one letter makes two classes."""
+    (tmp_path / "other").mkdir()
+    other = make_scene(tmp_path / "other", seed=3)
+    one, two = (
+        with_more(small_scene, tmp_path, {"Snow": 6}),
+        with_more(other, tmp_path / "other", {"snow": 6}),
+    )
+    found = prepared(asked(one, two))
+    assert {"Snow", "snow"} <= set(found.pixels.legend.names)
+    assert "'Snow' and 'snow' are different classes" in caplog.text
+    caplog.clear()
+    prepared(asked(one))
+    assert "different classes" not in caplog.text
+
+
 def test_a_class_to_skip_has_to_be_in_some_scene(small_scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = make_scene(tmp_path / "other", seed=3)
@@ -170,8 +188,9 @@ def test_bands_in_another_order_are_refused(small_scene: Scene, tmp_path: Path) 
             for k, name in enumerate(names, start=1):
                 file.set_band_description(k, name)
         scenes.append(scene)
-    with pytest.raises(InputError, match="the same ones in another order"):
+    with pytest.raises(InputError, match="the same ones in another order") as caught:
         prepared(asked(*scenes))
+    assert str(caught.value.hint).endswith("--bands blue=blue,green=green,red=red,nir=nir")
     named: GivenBands = {n: n for n in ("blue", "green", "red", "nir")}
     assert [b.name for b in prepared(asked(*scenes, bands=named)).normalisation.ms_bands] == list(named)
 

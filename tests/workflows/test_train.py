@@ -386,6 +386,8 @@ def test_same_seed_same_weights(
     torch.rand(3)  # the caller's random numbers have no say
     again = run(small_scene, output=tmp_path / "again")
     assert differing(trained.folder, again.folder) == []
+    one, other = ((folder / "model.safetensors").read_bytes() for folder in (trained.folder, again.folder))
+    assert one == other
     # Another seed must give other weights, or the comparison would mean nothing.
     other = run(small_scene, output=tmp_path / "other", seed=6, assess="none", checks=1)
     assert "classifier.weight" in differing(trained.folder, other.folder)
@@ -588,6 +590,11 @@ def test_resuming_with_other_settings_is_refused(
     with pytest.raises(OutputError, match=r"batch_size \(12 before, 8 now\)"):
         run(small_scene, output=tmp_path / "model", resume=True, batch_size=8)
     tiny_bundle(tmp_path, "start")
+    fewer = tmp_path / "fewer.gpkg"
+    gpd.read_file(small_scene.labels).iloc[1:].to_file(fewer)
+    scene = Scene(small_scene.ms, small_scene.pan, fewer, small_scene.grid, small_scene.truth)
+    with pytest.raises(OutputError, match=r"other settings: the labelled pixels \(give"):
+        run(scene, output=tmp_path / "model", resume=True)
     with pytest.raises(OutputError, match=r"started_from \(none before, start now\)"):
         run(small_scene, output=tmp_path / "model", resume=True, start=tmp_path / "start")
     assert (tmp_path / "model.training" / "fold-1.ckpt").exists()
