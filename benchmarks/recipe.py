@@ -123,6 +123,17 @@ VARIANTS: Final[dict[str, Variant]] = {
 UNTEACHABLE: Final = ("targets alone", "published head", "mixup 0.2")
 """Variants that opinions do not go with. They are compared with the default recipe without opinions."""
 
+UNTAUGHT_ON: Final = {
+    "gulf": (
+        "statistics of the labels",
+        "statistics of the scene",
+        "without AALF",
+        "trunk's rate 3e-4, head's 3e-3",
+    )
+}
+"""Variants whose runs on a scene are from when the default had no opinions there. They are compared with the
+default recipe without opinions."""
+
 UNTAUGHT: Final = {
     f"{name} (earlier)": replace(VARIANTS[name], changes={**VARIANTS[name].changes, "distillation": 0.0})
     for name in (
@@ -312,13 +323,13 @@ def _grounds(sorted_runs: Sorted) -> list[str]:
     return [g for g in GROUNDS if any((g, base) in sorted_runs for base in BASES)]
 
 
-def _base_of(name: str) -> str:
-    """The recipe that a row is compared with."""
+def _base_of(name: str, ground: str) -> str:
+    """The recipe that a row is compared with on a scene."""
     if name in EARLIER:
         return LABEL_STATISTICS
     if name in UNTAUGHT:
         return FORMER
-    return NO_OPINIONS if name in UNTEACHABLE else DEFAULT
+    return NO_OPINIONS if name in (*UNTEACHABLE, *UNTAUGHT_ON.get(ground, ())) else DEFAULT
 
 
 def _counts(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
@@ -335,7 +346,7 @@ def _turned(sorted_runs: Sorted, ground: str, name: str) -> dict[Run, Any]:
 
 def _difference(sorted_runs: Sorted, ground: str, name: str) -> list[Spread | None]:
     """Differences to the default recipe, or to an earlier one, on the runs that both have."""
-    base = curves_of(sorted_runs.get((ground, _base_of(name)), {}))
+    base = curves_of(sorted_runs.get((ground, _base_of(name, ground)), {}))
     if name in TURNED:
         # The turned patches are of the last check.
         ours, theirs = _turned(sorted_runs, ground, name), at_last_check(base)

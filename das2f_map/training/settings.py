@@ -18,7 +18,7 @@ ASSESSMENTS = ("auto", "holdout", "folds", "none")
 FOLDS_UP_TO = 20_000
 """Labelled pixels up to which folds are the default; with more, one hold-out says enough."""
 
-TAUGHT_UP_TO = 7_000
+TAUGHT_UP_TO = 8_000
 """Labelled pixels up to which the network also learns other classifiers' opinions by default."""
 
 FEW_LABELS_TURNS: Literal[4] = 4

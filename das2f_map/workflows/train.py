@@ -180,7 +180,7 @@ def train(
         ``labels`` those of the training batches, ``both`` the mean of the logits by either.
     distillation:
         Weight of the opinions of other classifiers (forests, boosting, small CNNs) on pixels all over the
-        scenes, which the network learns beside the labels; 0: none. By default 1 up to 7,000 labelled
+        scenes, which the network learns beside the labels; 0: none. By default 1 up to 8,000 labelled
         pixels, and 0 with more.
     jitter, haze:
         Strength of random gain, offset and noise; share of the patches with random haze, and with shade.
