@@ -118,7 +118,7 @@ class ConfusionMatrix:
     @property
     def mean_f1(self) -> float | None:
         """Mean F1 over the classes the reference has."""
-        known = [c.f1 for c in self.per_class() if c.f1 is not None and c.reference_pixels]
+        known = [c.f1 for c in self.per_class() if c.f1 is not None]
         return float(np.mean(known)) if known else None
 
     def per_class(self) -> tuple[ClassAccuracy, ...]:
@@ -136,7 +136,8 @@ class ConfusionMatrix:
                     correct_pixels=right,
                     producers_accuracy=_ratio(right, in_reference),
                     users_accuracy=_ratio(right, in_map),
-                    f1=_ratio(2 * right, in_reference + in_map),
+                    # A class that is not in the reference has no F1 that says anything.
+                    f1=_ratio(2 * right, in_reference + in_map) if in_reference else None,
                 )
             )
         return tuple(result)
@@ -196,9 +197,7 @@ class ConfusionMatrix:
             *(
                 [
                     c.name,
-                    *map(percent, (c.producers_accuracy, c.users_accuracy)),
-                    # A class that is not in the reference has no F1 that says anything.
-                    percent(c.f1 if c.reference_pixels else None),
+                    *map(percent, (c.producers_accuracy, c.users_accuracy, c.f1)),
                     f"{c.reference_pixels:,}",
                 ]
                 for c in self.per_class()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from das2f_map.bundle.card import NOT_ASSESSED, ClassShares, ModelCard
+from das2f_map.bundle.card import NOT_ASSESSED, Calibration, ClassShares, ModelCard
 
 LEAST_PIXELS: Final = 10_000
 """Pixels of a map whose shares are compared.
@@ -31,7 +31,6 @@ GROWN_IN_PART: Final = 10.0
 SHRUNK: Final = 5.0
 """A share is far from the training if it is less than the training's divided by this."""
 
-
 FAR_OFF: Final = 0.10
 """Calibration error, 0..1, from which probabilities are not what they say."""
 
@@ -52,22 +51,25 @@ def model_cautions(card: ModelCard, reject: float | None = None) -> tuple[str, .
     elif card.verdict is not None and not card.verdict.assessed:
         why = card.verdict.text.removeprefix(f"{NOT_ASSESSED}: ")
         found.append(f"the accuracy of model {card.name} is not known: {why}")
-    if reject is not None and card.calibration is None:
+    if reject is not None and (fault := _fault_of(card.calibration)) is not None:
         found.append(
-            f"the probabilities of model {card.name} are not calibrated: a class with {reject:g} or more "
-            "may be right more or less often than that"
-        )
-    elif reject is not None and card.calibration is not None and card.calibration.error_after > FAR_OFF:
-        found.append(
-            f"the probabilities of model {card.name} are off by "
-            f"{100 * card.calibration.error_after:.0f} points "
-            f"on held-out ground: a class with {reject:g} or more may be right more or less often than that"
+            f"the probabilities of model {card.name} are {fault}: a class with {reject:g} or more may be "
+            "right more or less often than that"
         )
     if reject is not None and reject * len(card.legend) <= 1:
         found.append(
             f"no pixel is rejected at {reject:g}: the best of {len(card.legend)} classes always has more"
         )
     return tuple(found)
+
+
+def _fault_of(calibration: Calibration | None) -> str | None:
+    """What is wrong with probabilities, in words; ``None`` if they may be believed."""
+    if calibration is None:
+        return "not calibrated"
+    if calibration.error_after > FAR_OFF:
+        return f"off by {100 * calibration.error_after:.0f} points on held-out ground"
+    return None
 
 
 def share_warnings(

@@ -276,14 +276,16 @@ def _require_same_bands(scenes: Sequence[OpenScene]) -> None:
             continue
         elsewhere = any(name in names for name, own in zip(found, names, strict=True) if name != own)
         if elsewhere or _other_light(found, names):
-            how = "the same ones in another order" if set(found) == set(names) else "others"
+            if set(found) == set(names):
+                by_name = ",".join(f"{name}={name}" for name in names)
+                how = "the same ones in another order"
+                hint = f"name the bands of all scenes by their names in the files: --bands {by_name}"
+            else:
+                how, hint = "others", "choose bands that all scenes have with --bands"
             raise InputError(
                 f"{other.request.pair.ms} has the bands {', '.join(found)}, {first.request.pair.ms} has "
                 f"{', '.join(names)}: {how}",
-                "name the bands of all scenes by their names in the files: "
-                f"--bands {','.join(f'{name}={name}' for name in names)}"
-                if set(found) == set(names)
-                else "choose bands that all scenes have with --bands",
+                hint,
             )
         taken = ", ".join(f"{name} as {own}" for name, own in zip(found, names, strict=True) if name != own)
         log.info("Bands of %s are taken in their order: %s", other.request.pair.ms, taken)

@@ -58,6 +58,15 @@ def with_more(scene: Scene, folder: Path, extra: dict[str, int]) -> Scene:
     return Scene(scene.ms, scene.pan, path, scene.grid, scene.truth)
 
 
+def two_with_more(
+    scene: Scene, folder: Path, first: dict[str, int], second: dict[str, int]
+) -> tuple[Scene, Scene]:
+    """The scene and another one, each with strips of further classes."""
+    (folder / "other").mkdir()
+    other = make_scene(folder / "other", seed=3)
+    return with_more(scene, folder, first), with_more(other, folder / "other", second)
+
+
 def only(scene: Scene, folder: Path, names: list[str]) -> Scene:
     labels = gpd.read_file(scene.labels)
     path = folder / "only.gpkg"
@@ -83,13 +92,7 @@ def test_classes_with_too_few_pixels_are_left_out(
 
 
 def test_pixels_of_all_scenes_count_for_a_class(small_scene: Scene, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    other = make_scene(tmp_path / "other", seed=3)
-    one, two = (
-        with_more(small_scene, tmp_path, {"snow": 3}),
-        with_more(other, tmp_path / "other", {"snow": 2}),
-    )
-    found = prepared(asked(one, two))
+    found = prepared(asked(*two_with_more(small_scene, tmp_path, {"snow": 3}, {"snow": 2})))
     assert found.left_out == {}
     assert found.pixels.counts()["snow"] == 5
     assert found.note()["labels"]["scenes"] == [64 * 16 + 3, 64 * 16 + 2]
@@ -99,12 +102,7 @@ def test_names_that_differ_in_case_alone_are_told(
     small_scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Classes of several scenes are matched by name, so that one letter makes two classes."""
-    (tmp_path / "other").mkdir()
-    other = make_scene(tmp_path / "other", seed=3)
-    one, two = (
-        with_more(small_scene, tmp_path, {"Snow": 6}),
-        with_more(other, tmp_path / "other", {"snow": 6}),
-    )
+    one, two = two_with_more(small_scene, tmp_path, {"Snow": 6}, {"snow": 6})
     found = prepared(asked(one, two))
     assert {"Snow", "snow"} <= set(found.pixels.legend.names)
     assert "'Snow' and 'snow' are different classes" in caplog.text
